@@ -1,0 +1,116 @@
+# Everything runs in .venv, which is made here: a machine needs Python 3.11 or newer and make, nothing else.
+# `make PYTHON=python3.12 demo` picks the interpreter; `make clean` forgets it again.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+PYTHON ?=
+SOAK_SECONDS ?= 600
+SOAK_ARGS ?=
+BENCH_ARGS ?=
+PYTEST_ARGS ?=
+# How many processes share the suite; each has a PostgreSQL of its own.
+WORKERS ?= 2
+MATRIX ?= sample
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location
+IN_VENV := VIRTUAL_ENV="$(CURDIR)/$(VENV)" PATH="$(CURDIR)/$(BIN):$$PATH"
+
+# A stamp says that .venv holds what its name says, for the pyproject.toml of that moment.
+VENV_READY := $(VENV)/.ready
+DEMO_READY := $(VENV)/.ready-for-demo
+DEV_READY := $(VENV)/.ready-for-dev
+STALE := $(shell test -x $(BIN)/python || rm -f $(VENV_READY) $(DEMO_READY) $(DEV_READY))
+
+.PHONY: help
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: demo
+demo: $(DEMO_READY) ## watch events being published, refused, read back and projected (SQLite)
+	@$(BIN)/python examples/quickstart.py
+
+.PHONY: test
+test: $(DEV_READY) ## run the suite: in memory, SQLite, a real PostgreSQL
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope $(PYTEST_ARGS)
+
+.PHONY: test-all
+test-all: $(DEV_READY) ## run the suite with the tests that take long
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope -m '' $(PYTEST_ARGS)
+
+.PHONY: check
+check: $(DEV_READY) ## run every checker: style, format, types, layers
+	@failed=''; \
+	run() { \
+	    printf '== %s\n' "$$*"; \
+	    env $(IN_VENV) "$$@" || failed="$$failed  $$*"'\n'; \
+	}; \
+	run ruff check .; \
+	run ruff format --check .; \
+	run mypy; \
+	run pyright; \
+	run pyright --ignoreexternal --verifytypes eventstore_sa; \
+	run lint-imports --no-cache --no-logo; \
+	if [ -n "$$failed" ]; then printf 'These checks failed:\n%b' "$$failed" >&2; exit 1; fi; \
+	echo 'All checks passed.'
+
+.PHONY: format
+format: $(DEV_READY) ## put imports and layout in order
+	@$(BIN)/ruff check --fix --select I . && $(BIN)/ruff format .
+
+.PHONY: coverage
+coverage: $(DEV_READY) ## run the suite and show the lines it does not reach
+	@$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS) && $(BIN)/python -m coverage report
+
+.PHONY: matrix
+matrix: $(DEV_READY) ## run the suite over Pythons, SQLAlchemys, PostgreSQLs (MATRIX=full: all pairs)
+	@$(BIN)/python -m tests.matrix $(MATRIX)
+
+.PHONY: soak
+soak: $(DEV_READY) ## hunt lost events for SOAK_SECONDS (default 600) on a durable PostgreSQL
+	@$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS) $(SOAK_ARGS)
+
+.PHONY: bench
+bench: $(DEV_READY) ## measure against the floors, beside the raw drivers
+	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+.PHONY: clean
+clean: ## remove environments, caches and build results
+	@rm -rf .venv .venv-matrix .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
+	    build dist htmlcov
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Candidates are tried by running them: what lies on PATH may be a shim for a version that is not there.
+$(VENV_READY):
+	@suits='import sys; sys.exit(sys.version_info < (3, 11))'; found=''; \
+	for candidate in $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11 python); do \
+	    if "$$candidate" -c "$$suits" >/dev/null 2>&1; then found="$$candidate"; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	    echo 'eventstore_sa needs Python 3.11 or newer.' >&2; \
+	    echo 'Looked for: $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)' >&2; \
+	    echo "Found: $$("$(or $(PYTHON),python3)" --version 2>&1 | head -n 1)" >&2; \
+	    echo 'Install one, or name it: make PYTHON=/path/to/python3.12 demo' >&2; \
+	    exit 1; \
+	fi; \
+	if ! "$$found" -c 'import ensurepip, venv' >/dev/null 2>&1; then \
+	    echo "$$found has no venv module; on Debian and Ubuntu: apt install python3-venv" >&2; \
+	    exit 1; \
+	fi; \
+	if ! [ -x $(BIN)/python ] || ! $(BIN)/python -c "$$suits" >/dev/null 2>&1; then \
+	    echo "Making $(VENV) with $$("$$found" --version) ..."; \
+	    "$$found" -m venv --clear $(VENV); \
+	fi
+	@touch $@
+
+$(DEMO_READY): pyproject.toml | $(VENV_READY)
+	@echo 'Installing what the demo needs into $(VENV) ...'
+	@$(PIP) --editable '.[aiosqlite]'
+	@touch $@
+
+$(DEV_READY): pyproject.toml | $(VENV_READY)
+	@echo 'Installing what tests and checks need into $(VENV) ...'
+	@$(PIP) --editable '.[dev]'
+	@touch $(DEMO_READY) $@

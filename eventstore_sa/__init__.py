@@ -1,0 +1,52 @@
+"""An event store that lives inside your SQLAlchemy application: events and business rows in one transaction.
+
+This is the public API; modules behind it may move.
+"""
+
+from eventstore_sa import conditions, errors
+from eventstore_sa.persistence.dialects import configure_sqlite
+from eventstore_sa.persistence.schema import EventStoreSchema, verify_schema
+from eventstore_sa.projection import Projection, ProjectionStore, Projector, SyncProjectionStore
+from eventstore_sa.session import RecordsEvents, exists_row
+from eventstore_sa.sources import constraints
+from eventstore_sa.store import (
+    EventSerialisationGuarantee,
+    EventStore,
+    SyncEventStore,
+    retry_transaction,
+    retry_transaction_sync,
+)
+from eventstore_sa.types import (
+    CategoryIdentifier,
+    LogIdentifier,
+    NewEvent,
+    StoredEvent,
+    StreamIdentifier,
+    event_metadata,
+)
+
+__all__ = [
+    "CategoryIdentifier",
+    "EventSerialisationGuarantee",
+    "EventStore",
+    "EventStoreSchema",
+    "LogIdentifier",
+    "NewEvent",
+    "Projection",
+    "ProjectionStore",
+    "Projector",
+    "RecordsEvents",
+    "StoredEvent",
+    "StreamIdentifier",
+    "SyncEventStore",
+    "SyncProjectionStore",
+    "conditions",
+    "configure_sqlite",
+    "constraints",
+    "errors",
+    "event_metadata",
+    "exists_row",
+    "retry_transaction",
+    "retry_transaction_sync",
+    "verify_schema",
+]

@@ -1,0 +1,157 @@
+"""The command line: the schema of an event store without Alembic, as SQL to execute, and checked in place.
+
+`eventstore-sa schema --help` tells the rest. It needs the extra `cli`. Exit codes are a promise to scripts:
+
+    0  done; the schema is as it should be
+    1  the schema is missing, of another version, or not as it should be
+    2  the command was called wrongly
+    3  the database could not be reached, or refused
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NoReturn
+
+from sqlalchemy import Connection, NullPool, create_engine, make_url
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.schema import ExecutableDDLElement
+
+from eventstore_sa.errors import ConfigurationError, SchemaError
+from eventstore_sa.persistence.schema import SCHEMA_VERSION, EventStoreSchema, verify_schema, versions
+from eventstore_sa.persistence.schema.versions import Site, is_outside_transactions, migration, repair
+
+try:
+    import click
+except ImportError as _error:
+    raise ImportError("the command line needs click: install it with the extra 'eventstore-sa[cli]'") from _error
+
+__all__ = ["main"]
+
+_WRONG: Final = 1
+_REFUSED: Final = 3
+
+_DIALECTS: Final[dict[str, Any]] = {"postgresql": postgresql.dialect, "sqlite": sqlite.dialect}
+
+_prefix: Final = click.option(
+    "--prefix", default="es_", show_default=True, help="What the names of its tables begin with."
+)
+_schema: Final = click.option("--schema", help="The database schema that it is in. [default: by the search path]")
+_dialect: Final = click.option("--dialect", type=click.Choice(sorted(_DIALECTS)), required=True, help="The database.")
+
+
+@click.group()
+@click.version_option(package_name="eventstore-sa", message="%(version)s")
+def main() -> None:
+    """Look after an event store."""
+
+
+@main.group()
+def schema() -> None:
+    """Make, change and check the tables, functions and triggers of an event store without Alembic."""
+
+
+@schema.command()
+@click.option("--from", "from_version", type=int, default=0, show_default=True, help="The version there is; 0: none.")
+@click.option("--to", "to_version", type=int, default=SCHEMA_VERSION, show_default=True, help="The version to get.")
+@_dialect
+@_prefix
+@_schema
+def sql(from_version: int, to_version: int, dialect: str, prefix: str, schema: str | None) -> None:
+    """Print the SQL that takes an event store from one version to another; on the way down to 0 all events are lost."""
+    site = Site(dialect, prefix, schema)
+    try:
+        statements = [*migration(from_version, to_version, site)]
+    except SchemaError as error:
+        raise click.UsageError(error.message) from error
+    for version in versions.VERSIONS[from_version:to_version]:
+        click.echo(f"-- To version {version.number}. Locks: {version.locks}")
+    _print_script(statements, dialect)
+
+
+@schema.command(name="repair")
+@_dialect
+@_prefix
+@_schema
+def repair_command(dialect: str, prefix: str, schema: str | None) -> None:
+    """Print the SQL that puts functions and triggers back as the newest version of the schema has them."""
+    _print_script(repair(SCHEMA_VERSION, Site(dialect, prefix, schema)), dialect)
+
+
+@schema.command()
+@click.argument("url")
+@_prefix
+@_schema
+@click.option("--json", "as_json", is_flag=True, help='Print {"ok": ..., "version": ..., "problem": ...}.')
+@click.pass_context
+def check(context: click.Context, url: str, prefix: str, schema: str | None, as_json: bool) -> None:
+    """Check the event store in the database at URL, as the function `verify_schema` does; it only reads."""
+
+    def end(code: int, problem: str | None) -> NoReturn:
+        fine = f"The event store's schema is as it should be: version {SCHEMA_VERSION}."
+        if as_json:
+            click.echo(json.dumps({"ok": problem is None, "version": SCHEMA_VERSION, "problem": problem}))
+        else:
+            click.echo(problem or fine, err=problem is not None)
+        context.exit(code)
+
+    try:
+        store = EventStoreSchema(prefix=prefix, schema=schema)
+        _verify(url, store)
+    except (ArgumentError, NoSuchModuleError, ConfigurationError) as error:
+        # An address that cannot be read is not shown: it may hold a password.
+        problem = "URL is none of SQLAlchemy's, such as postgresql+psycopg://user@host/database"
+        raise click.UsageError(str(error) if isinstance(error, ConfigurationError) else problem) from None
+    except ImportError as error:
+        raise click.UsageError(f"the driver of this URL is not installed: {error}") from error
+    except SchemaError as error:
+        end(_WRONG, error.message)
+    except (SQLAlchemyError, OSError) as error:
+        cause = getattr(error, "orig", None) or error
+        end(_REFUSED, f"the database could not be asked: {type(cause).__name__}: {cause}")
+    end(0, None)
+
+
+def _verify(url: str, store: EventStoreSchema) -> None:
+    address = make_url(url)
+    if address.get_dialect().is_async:
+        asyncio.run(_verify_with_asyncio(url, store))
+        return
+    engine = create_engine(address, poolclass=NullPool)
+    with engine.connect() as connection:
+        verify_schema(connection, schema=store)
+
+
+async def _verify_with_asyncio(url: str, store: EventStoreSchema) -> None:
+    engine = create_async_engine(make_url(url), poolclass=NullPool)
+
+    def verify(connection: Connection) -> None:
+        verify_schema(connection, schema=store)
+
+    async with engine.connect() as connection:
+        await connection.run_sync(verify)
+
+
+def _print_script(statements: Iterable[ExecutableDDLElement], dialect: str) -> None:
+    click.echo("\n\n".join(_script(statements, dialect)))
+
+
+def _script(statements: Iterable[ExecutableDDLElement], database: str) -> Iterator[str]:
+    """Yield a transaction, in which those statements are left out that cannot be part of one."""
+    # Some styles of parameters would double percent signs.
+    dialect: Any = _DIALECTS[database](paramstyle="named")
+    yield "BEGIN;"
+    for statement in statements:
+        compiled: Any = statement.compile(dialect=dialect)
+        text = f"{str(compiled).strip()};"
+        outside = is_outside_transactions(statement) and database == "postgresql"
+        yield f"COMMIT;\n\n{text}\n\nBEGIN;" if outside else text
+    yield "COMMIT;"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""Every exception that eventstore_sa raises on purpose.
+
+    EventStoreError
+    |-- UnmetWriteConditionError     the stream is not in the state that the publish asked for
+    |-- DuplicateEventError          an event with that id is already stored
+    |-- SerialisationError           a value cannot be stored exactly (also a ValueError)
+    |-- ConfigurationError           the store was put together or called in a way that cannot work
+    |-- SchemaError                  the tables are missing, older or newer than the library
+    |-- TransactionError             the transaction cannot go on as it is; see `retryable`
+    |   |-- ConcurrencyError         a concurrent transaction got in the way: deadlock, lost race, stale snapshot
+    |   `-- LockTimeoutError         a lock was not to be had in time
+    |-- StorageError                 the database refused for a reason of its own
+    |   `-- ConnectionLostError      the connection broke; whether a publish was stored is unknown
+    |-- ProjectionVersionError       a stored projection has another version than the save expected
+    |-- QueryError                   a search or lookup makes no sense, or cannot be answered (also a ValueError)
+    |-- WaitTimeoutError             a read waited for an event and its time ran out
+    `-- MissingProjectionHandlerError  a projector met an event that it has no handler for
+
+A message says what happened, with which values, and what to do. Messages never hold payloads, metadata or passwords.
+This module imports nothing of the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+if TYPE_CHECKING:
+    from eventstore_sa.conditions import WriteCondition
+    from eventstore_sa.types import StreamIdentifier
+
+__all__ = [
+    "ConcurrencyError",
+    "ConfigurationError",
+    "ConnectionLostError",
+    "DuplicateEventError",
+    "EventStoreError",
+    "LockTimeoutError",
+    "MissingProjectionHandlerError",
+    "ProjectionVersionError",
+    "QueryError",
+    "SchemaError",
+    "SerialisationError",
+    "StorageError",
+    "TransactionError",
+    "UnmetWriteConditionError",
+    "WaitTimeoutError",
+]
+
+
+class EventStoreError(Exception):
+    """The base of every error that the library raises on purpose."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class UnmetWriteConditionError(EventStoreError):
+    """The stream was not in the state that the publish asked for; nothing was stored.
+
+    Attributes:
+        stream: The stream whose condition failed; None when a third-party adapter did not say.
+        condition: The condition as it was given; None when a third-party adapter did not say.
+        actual_position: The position of the last event of the stream, None when the stream is empty.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        stream: StreamIdentifier | None = None,
+        condition: WriteCondition | None = None,
+        actual_position: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.stream = stream
+        self.condition = condition
+        self.actual_position = actual_position
+
+
+class DuplicateEventError(EventStoreError):
+    """Some of the event ids are already stored, and the publish is no exact repetition; nothing was stored.
+
+    Publishing the very same ids to the same stream again is no error: it returns the stored events.
+
+    Attributes:
+        event_ids: The ids that are already stored, in the order of the publish.
+    """
+
+    def __init__(self, message: str, *, event_ids: Sequence[UUID] = ()) -> None:
+        super().__init__(message)
+        self.event_ids: tuple[UUID, ...] = tuple(event_ids)
+
+
+class SerialisationError(EventStoreError, ValueError):
+    """A value cannot be stored exactly: NaN, NUL, a lone surrogate, a type that no codec knows, ..."""
+
+
+class ConfigurationError(EventStoreError):
+    """The store was put together, or called, in a way that cannot work."""
+
+
+class SchemaError(EventStoreError):
+    """The tables of the event store are missing, or do not fit this version of the library."""
+
+
+class TransactionError(EventStoreError):
+    """The publish or read cannot be done in this transaction.
+
+    Attributes:
+        retryable: Whether the same call may succeed in a new transaction: roll back, then run all of it again.
+    """
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+class ConcurrencyError(TransactionError):
+    """A concurrent transaction got in the way: a deadlock, a lost race, a stale snapshot; nothing was stored.
+
+    Always retryable. Publishes in transactions of their own are run again a few times before this is raised.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retryable=True)
+
+
+class LockTimeoutError(TransactionError):
+    """A lock was not to be had in time; nothing was stored. Always retryable."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retryable=True)
+
+
+class StorageError(EventStoreError):
+    """The database refused for a reason of its own; the driver's error is the `__cause__`."""
+
+
+class ConnectionLostError(StorageError):
+    """The connection to the database broke; of a publish, it is not known whether its events were stored.
+
+    Publishing the same events again, with the same ids, is safe: it stores them once. Publishes in transactions of their
+    own, and reads, do that a few times before this is raised.
+    """
+
+
+class ProjectionVersionError(EventStoreError):
+    """The stored projection has another version than the save expected: another writer was faster; nothing was saved.
+
+    Attributes:
+        expected_version: The version that the save expected; 0: no projection.
+        actual_version: The version that is stored; 0: there is none.
+    """
+
+    def __init__(self, message: str, *, expected_version: int, actual_version: int) -> None:
+        super().__init__(message)
+        self.expected_version = expected_version
+        self.actual_version = actual_version
+
+
+class QueryError(EventStoreError, ValueError):
+    """A search or lookup makes no sense, or cannot be answered: page 0, a bad regular expression, two matches for one."""
+
+
+class WaitTimeoutError(EventStoreError, TimeoutError):
+    """A read with `wait_for` did not see that event in time, because an open transaction holds the log back."""
+
+
+class MissingProjectionHandlerError(EventStoreError):
+    """A projector has no handler for an event, and its missing handler behaviour is RAISE."""
+
+    def __init__(self, message: str, *, projector: str, event_name: str) -> None:
+        super().__init__(message)
+        self.projector = projector
+        self.event_name = event_name

@@ -1,0 +1,124 @@
+"""What `alembic revision --autogenerate` and `alembic check` find out about event stores.
+
+The versions are compared first. If they differ, one operation of ours takes the place of all that Alembic found out about
+our tables; if not, Alembic's findings stand, and functions and triggers are compared too, which Alembic does not see.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Iterator
+from typing import Final
+
+from alembic.autogenerate import comparators
+from alembic.autogenerate.api import AutogenContext
+from alembic.operations.ops import AlterColumnOp, DropTableOp, MigrateOperation, ModifyTableOps, UpgradeOps
+from alembic.util import DispatchPriority
+from sqlalchemy import Connection, Identity, MetaData
+
+from eventstore_sa.errors import SchemaError
+from eventstore_sa.migrations.operations import MigrateOp, MigrationError, RepairOp
+from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.schema.drift import differences
+from eventstore_sa.persistence.schema.listeners import site_on
+from eventstore_sa.persistence.schema.verification import installed_version
+from eventstore_sa.persistence.schema.versions import latest
+
+__all__ = ["compare_event_stores"]
+
+_log: Final = logging.getLogger(__name__)
+
+
+@comparators.dispatch_for("schema", priority=DispatchPriority.LAST)
+def compare_event_stores(context: AutogenContext, upgrade: UpgradeOps, schemas: set[str | None]) -> None:
+    """Compare every event store on the host's MetaData with the database, and spare those that are on none."""
+    connection = context.connection
+    assert connection is not None  # noqa: S101 - Alembic compares in no other way
+    found: list[MigrateOperation] = []
+    for store in _attached(context.metadata):
+        if not context.run_object_filters(store.version, store.version.name, "table", False, None):
+            continue
+        operation = _difference(connection, store)
+        if operation is not None:
+            found.append(operation)
+        if isinstance(operation, MigrateOp) or not _is_compared(connection, store, schemas):
+            _take_out(upgrade, [table.name for table in store.tables], _place(connection, store.schema))
+    if not connection.dialect.supports_identity_columns:
+        _take_out_identities(upgrade)
+    # Before everything of the host's: its tables may refer to ours.
+    upgrade.ops[:0] = found
+    _spare_unattached(connection, upgrade)
+
+
+def _attached(metadata: MetaData | Collection[MetaData] | None) -> Iterator[EventStoreSchema]:
+    for one in [metadata] if isinstance(metadata, MetaData) else metadata or ():
+        yield from EventStoreSchema.all_on(one)
+
+
+def _difference(connection: Connection, store: EventStoreSchema) -> MigrateOp | RepairOp | None:
+    needed = latest().number
+    try:
+        version = installed_version(connection, store)
+    except SchemaError as error:
+        raise MigrationError(error.message) from error
+    if version > needed:
+        raise MigrationError(
+            f"the event store's schema in the database has version {version}, and this version of the library knows only "
+            f"{needed}: install the version of eventstore-sa that made it"
+        )
+    if version < needed:
+        return MigrateOp(from_version=version, to_version=needed, prefix=store.prefix, schema=store.schema)
+    wrong = [*differences(connection, site_on(connection, store.prefix, store.schema), version)]
+    if wrong:
+        return RepairOp(version=version, prefix=store.prefix, schema=store.schema, differences=wrong)
+    return None
+
+
+def _is_compared(connection: Connection, store: EventStoreSchema, schemas: set[str | None]) -> bool:
+    """Tell whether Alembic looked where the tables are; without `include_schemas` it takes those elsewhere for missing."""
+    return _place(connection, site_on(connection, store.prefix, store.schema).schema) in schemas
+
+
+def _place(connection: Connection, schema: str | None) -> str | None:
+    """Return a schema as Alembic names it: the default one is None."""
+    return None if schema == connection.dialect.default_schema_name else schema
+
+
+def _take_out(upgrade: UpgradeOps, tables: Iterable[str], place: str | None) -> None:
+    ours = {(name, place) for name in tables}
+
+    def is_ours(operation: MigrateOperation) -> bool:
+        return (getattr(operation, "table_name", None), getattr(operation, "schema", None)) in ours
+
+    upgrade.ops[:] = [operation for operation in upgrade.ops if not is_ours(operation)]
+
+
+def _take_out_identities(upgrade: UpgradeOps) -> None:
+    """Take out what `compare_server_default` makes of our identity column where the database has no such thing."""
+    for modified in [operation for operation in upgrade.ops if isinstance(operation, ModifyTableOps)]:
+        modified.ops[:] = [
+            operation
+            for operation in modified.ops
+            if not (isinstance(operation, AlterColumnOp) and isinstance(operation.modify_server_default, Identity))
+        ]
+        if modified.is_empty():
+            upgrade.ops.remove(modified)
+
+
+def _spare_unattached(connection: Connection, upgrade: UpgradeOps) -> None:
+    """Keep Alembic from dropping an event store only because the module that attaches it was not imported."""
+    dropped = {(op.table_name, op.schema): op.to_table() for op in upgrade.ops if isinstance(op, DropTableOp)}
+    for (name, place), table in dropped.items():
+        prefix = name.removesuffix("schema")
+        events = dropped.get((f"{prefix}events", place))
+        if prefix == name or "version" not in table.c or events is None or "sequence_number" not in events.c:
+            continue
+        store = EventStoreSchema(prefix=prefix, schema=place)
+        _log.warning(
+            "the event store with the tables %s is in the database, but on no MetaData in target_metadata: import the "
+            "module that makes its EventStoreSchema in env.py. The tables are left alone; if they are to go, write "
+            "op.eventstore_migrate(from_version=%d, to_version=0) into a revision",
+            ", ".join(table.name for table in store.tables),
+            installed_version(connection, store),
+        )
+        _take_out(upgrade, [table.name for table in store.tables], place)

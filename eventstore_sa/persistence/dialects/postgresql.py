@@ -1,0 +1,252 @@
+"""PostgreSQL: publishing and the watermark are calls of the functions in `schema/sql/postgresql/`.
+
+A transaction of the caller's calls the guarded append, which returns what goes wrong as a row instead of raising: a
+raised error would make the transaction unusable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Text,
+    TextualSelect,
+    and_,
+    case,
+    cast,
+    column,
+    false,
+    func,
+    literal_column,
+    text,
+    true,
+)
+from sqlalchemy.dialects.postgresql import BIT, BYTEA
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from eventstore_sa.persistence.dialects.base import (
+    Appended,
+    AppendOutcome,
+    NotReadCommitted,
+    Unmet,
+    driver_attribute,
+    refuse_autocommit,
+)
+from eventstore_sa.persistence.document import PublishDocument
+from eventstore_sa.persistence.problems import Problem, ProblemKind
+from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.schema.ddl import effective_schema, in_text, quoted
+from eventstore_sa.types import decode_json
+from eventstore_sa.types.watermark import Watermark, WatermarkHolder
+
+__all__ = ["PostgreSQLDialect", "after_all_with"]
+
+_KINDS: Final = {
+    "40001": ProblemKind.SERIALISATION_FAILURE,
+    "40P01": ProblemKind.DEADLOCK,
+    "55P03": ProblemKind.LOCK_TIMEOUT,
+    "57014": ProblemKind.CANCELLED,
+    "25006": ProblemKind.READ_ONLY,
+    "25P02": ProblemKind.ABORTED_TRANSACTION,
+    "42P01": ProblemKind.MISSING_SCHEMA,
+    "42883": ProblemKind.MISSING_SCHEMA,
+    "3F000": ProblemKind.MISSING_SCHEMA,
+    "54000": ProblemKind.TOO_LARGE,
+    "ES002": ProblemKind.STANDBY,
+    "ES003": ProblemKind.ISOLATION,
+}
+
+_SHUTDOWNS: Final = frozenset({"57P01", "57P02", "57P03"})
+_APPEND_COLUMNS: Final = ("outcome", "item", "last_position", "last_positions", "sequence_numbers", "problem")
+_WATERMARK_COLUMNS: Final = ("last_number", "watermark")
+
+_HOLDER: Final = """
+SELECT fence.pid, a.application_name, a.xact_start, p.gid, p.prepared
+FROM pg_locks fence
+LEFT JOIN pg_stat_activity a ON a.pid = fence.pid
+LEFT JOIN pg_locks tx ON fence.pid IS NULL AND tx.locktype = 'transactionid'
+  AND tx.virtualtransaction = fence.virtualtransaction
+LEFT JOIN pg_prepared_xacts p ON p.transaction = tx.transactionid
+WHERE fence.locktype = 'advisory'
+  AND fence.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+  AND fence.classid = CAST(:events AS regclass)::oid
+  AND fence.objid = (:watermark & 4294967295)::oid
+  AND fence.objsubid = 2
+  AND fence.pid IS DISTINCT FROM pg_backend_pid()
+ORDER BY coalesce(a.xact_start, p.prepared)
+LIMIT 1
+"""
+
+
+class PostgreSQLDialect:
+    """One event store on PostgreSQL; see `EventDialect`."""
+
+    def __init__(self, schema: EventStoreSchema) -> None:
+        self._schema = schema
+
+    def check_version(self, connection: Connection) -> None:
+        """Do nothing: every PostgreSQL that is still maintained is new enough."""
+
+    def append(self, connection: Connection, document: PublishDocument, *, guarded: bool) -> AppendOutcome:
+        """Call the append function: guarded within a transaction of the caller's, bare in our own."""
+        call = self._call(
+            connection, "append_guarded_v1(:document)" if guarded else "append_v1(:document, false)", _APPEND_COLUMNS
+        )
+        outcome, item, last_position, last_positions, sequence_numbers, problem = connection.execute(
+            call, {"document": document.text}
+        ).one()
+        match outcome:
+            case "stored":
+                return Appended([last + 1 for last in last_positions], sequence_numbers or ())
+            case "unmet":
+                return Unmet(item, last_position)
+            case "isolation":
+                return NotReadCommitted()
+            case _:
+                # Some drivers decode jsonb by themselves.
+                said: Any = decode_json(problem) if isinstance(problem, str | bytes) else problem
+                return self._problem(said["sqlstate"], said["constraint"], said["message"])
+
+    def lock(self, connection: Connection, document: PublishDocument) -> None:
+        """Call the function that takes the locks without appending."""
+        call = self._call(connection, "lock_for_conditions_v1(:document)", ("lock_for_conditions_v1",))
+        connection.execute(call, {"document": document.text})
+
+    def check_hosted(self, connection: Connection) -> None:
+        """Refuse autocommit: each statement would commit on its own."""
+        refuse_autocommit(connection)
+
+    def complete_up_to(self, connection: Connection) -> tuple[int, int]:
+        """Ask for the last number, and the lower of it and the lowest fence."""
+        last_number, watermark = connection.execute(self._call(connection, "watermark_v1()", _WATERMARK_COLUMNS)).one()
+        return last_number, watermark
+
+    def watermark(self, connection: Connection) -> Watermark:
+        """Ask for the watermark, and when it lags for the transaction whose fence it is."""
+        last_number, watermark = self.complete_up_to(connection)
+        if watermark == last_number:
+            return Watermark(watermark)
+        schema = effective_schema(connection, self._schema.schema)
+        row = connection.execute(
+            text(_HOLDER), {"events": quoted(f"{self._schema.prefix}events", schema), "watermark": watermark}
+        ).one_or_none()
+        if row is None:
+            return Watermark(watermark)
+        pid, application_name, transaction_start, gid, prepared = row
+        return Watermark(watermark, WatermarkHolder(pid, application_name or gid or "", transaction_start or prepared))
+
+    def problem_of(self, error: DBAPIError) -> Problem:
+        """Read SQLSTATE and constraint from any of the drivers."""
+        sqlstate = driver_attribute(error, "sqlstate", "pgcode")
+        said = driver_attribute(error, "diag.message_primary", "message") or str(error.orig)
+        if error.connection_invalidated or _says_disconnected(error, sqlstate, said):
+            return Problem(ProblemKind.DISCONNECTED)
+        return self._problem(sqlstate, driver_attribute(error, "constraint_name", "diag.constraint_name"), said)
+
+    def is_lost(self, connection: Connection, error: Exception) -> bool:
+        """Ask asyncpg, which passes on what its socket raises, and is confused by news that came before the statement."""
+        if connection.dialect.driver != "asyncpg" or connection.invalidated:
+            return False
+        driver: Any = connection.connection.driver_connection
+        return type(error).__name__ == "InternalClientError" or (
+            isinstance(error, OSError) and bool(driver.is_closed())
+        )
+
+    def event_columns(self) -> Sequence[ColumnElement[Any]]:
+        """Select JSON as text, which every driver leaves alone."""
+        c = self._schema.events.c
+        return (
+            c.id,
+            c.name,
+            c.stream,
+            c.category,
+            c.position,
+            c.sequence_number,
+            cast(c.payload, Text),
+            cast(c.metadata, Text),
+            c.observed_at,
+            c.occurred_at,
+        )
+
+    def in_partition(self, partition: ColumnElement[int], partitions: ColumnElement[int]) -> ColumnElement[bool]:
+        """Compute the hash in SQL, from the digest's first eight hexadecimal digits.
+
+        For a plain `=` on an expression the planner expects one row in 200, and rather reads and sorts all that follow
+        than to go through the index until a page is full; for CASE it expects every other one.
+        """
+        c = self._schema.events.c
+        utf8: ColumnElement[Any] = literal_column("'UTF8'")
+        nul: ColumnElement[Any] = literal_column("decode('00', 'hex')", BYTEA)
+        names = func.convert_to(c.category, utf8, type_=BYTEA).op("||")(nul)
+        names = names.op("||")(func.convert_to(c.stream, utf8, type_=BYTEA))
+        digits = func.left(func.encode(func.sha256(names), literal_column("'hex'")), literal_column("8"))
+        stream_hash = cast(cast(literal_column("'x'", Text).op("||")(digits), BIT(32)), BigInteger)
+        return case((stream_hash % partitions == partition, true()), else_=false())
+
+    def prepare_partitions(self, connection: Connection) -> None:
+        """Do nothing: PostgreSQL has SHA-256."""
+
+    def stream_starts_with(self, prefix: str) -> ColumnElement[bool]:
+        """Give a range: the planner knows how many events are in it, and takes the index that fits."""
+        stream = self._schema.events.c.stream
+        end = after_all_with(prefix)
+        return stream >= prefix if end is None else and_(stream >= prefix, stream < end)
+
+    def read_time(self, value: datetime) -> datetime:
+        """Take the time out of the session's time zone."""
+        return value if value.tzinfo is UTC else value.astimezone(UTC)
+
+    def _call(self, connection: Connection, call: str, columns: tuple[str, ...]) -> TextualSelect:
+        return _call(call, columns, self._schema.prefix, effective_schema(connection, self._schema.schema))
+
+    def _problem(self, sqlstate: str, constraint: str, message: str) -> Problem:
+        prefix = self._schema.prefix
+        if sqlstate == "23505":
+            kind = {
+                f"{prefix}events_id_key": ProblemKind.DUPLICATE_ID,
+                f"{prefix}events_position_key": ProblemKind.POSITION_TAKEN,
+                f"{prefix}events_pkey": ProblemKind.SEQUENCE_BEHIND,
+            }.get(constraint, ProblemKind.OTHER)
+        else:
+            kind = _KINDS.get(sqlstate, ProblemKind.OTHER)
+        return Problem(kind, f"{message} [{sqlstate}]" if kind is ProblemKind.OTHER else message)
+
+
+@lru_cache(maxsize=256)
+def _call(call: str, columns: tuple[str, ...], prefix: str, schema: str | None) -> TextualSelect:
+    function, arguments = call.split("(", 1)
+    name = in_text(quoted(f"{prefix}{function}", schema))
+    arguments = arguments.replace(":document", "CAST(:document AS jsonb)")
+    # With columns, SQLAlchemy prepares the reading of results once, not for each of them.
+    return text(f"SELECT * FROM {name}({arguments}").columns(*map(column, columns))  # noqa: S608 - a quoted name of ours
+
+
+def _says_disconnected(error: DBAPIError, sqlstate: str, said: str) -> bool:
+    """Tell whether a driver's error means that the connection is gone.
+
+    SQLAlchemy asks the driver's connection, which does not always know yet. What the driver says on its own has no
+    SQLSTATE: OperationalError is libpq's about its connection, InterfaceError is about any wrong use of the driver.
+    """
+    if sqlstate:
+        return sqlstate.startswith("08") or sqlstate in _SHUTDOWNS
+    return isinstance(error, OperationalError) or (
+        isinstance(error, InterfaceError) and "connection" in said and "closed" in said
+    )
+
+
+def after_all_with(prefix: str) -> str | None:
+    """Return the lowest text above all that start with the prefix, by code point; None when there is none."""
+    for end in range(len(prefix), 0, -1):
+        code_point = ord(prefix[end - 1]) + 1
+        # Surrogates are no characters.
+        if code_point == 0xD800:
+            code_point = 0xE000
+        if code_point <= 0x10FFFF:
+            return prefix[: end - 1] + chr(code_point)
+    return None

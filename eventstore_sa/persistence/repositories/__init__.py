@@ -1,0 +1,1 @@
+"""All statements, written once: synchronous, a connection in and values out."""

@@ -1,0 +1,80 @@
+"""Names and texts of what SQLAlchemy has no objects for: functions and triggers.
+
+Their SQL is in `sql/`, one function a file, with placeholders for the names of one event store, which are filled in here.
+Which of them a version of the schema has is in `versions/`; `listeners.py` creates them beside the tables.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.resources import files
+from typing import Final
+
+from sqlalchemy import DDL, Connection
+
+__all__ = ["MARIADB", "dollar_tag", "effective_schema", "fill_in", "in_text", "quoted", "read_sql", "statement"]
+
+MARIADB: Final = ("mariadb", "mysql")
+"""The names under which SQLAlchemy knows MariaDB."""
+
+_BODY: Final = "eventstore_sa"
+_FUNCTION: Final = r"\{(?P<function>\w+_v\d+)\}"
+
+
+def quoted(name: str, schema: str | None = None, *, database: str = "postgresql") -> str:
+    """Quote a name, with its schema in front when it has one; in the standard's way, but for MariaDB."""
+    parts = (name,) if schema is None else (schema, name)
+    quote = "`" if database in MARIADB else '"'
+    return ".".join(quote + part.replace(quote, quote * 2) + quote for part in parts)
+
+
+def in_text(name: str) -> str:
+    """Escape what `text()` would take for a parameter in a quoted name."""
+    return name.replace(":", "\\:")
+
+
+def dollar_tag(name: str) -> str:
+    """Return what encloses a body, between dollars, in which a name occurs that must not end it."""
+    tag = _BODY
+    while f"${tag}" in name:
+        tag += "_"
+    return f"${tag}$"
+
+
+def fill_in(sql: str, prefix: str, schema: str | None, *, database: str = "postgresql") -> str:
+    """Replace the placeholders of a file of `sql/` by the quoted names of one event store; `{lock_v1}` is a function."""
+
+    def named(name: str, place: str | None = schema) -> str:
+        return quoted(f"{prefix}{name}", place, database=database)
+
+    events = named("events")
+    names = {
+        "{events}": events,
+        "{events_literal}": events.replace("'", "''"),
+        "{events_bare}": named("events", None),
+        "{sequence}": named("events_sequence_number_seq"),
+        "{forbid_update}": named("events_forbid_update"),
+        "{forbid_delete}": named("events_forbid_delete"),
+        f"${_BODY}$": dollar_tag(events),
+    }
+    # All at once, because a name may look like a placeholder.
+    placeholders = "|".join([*map(re.escape, names), _FUNCTION])
+    return re.sub(placeholders, lambda found: names.get(found[0]) or named(found["function"]), sql)
+
+
+def effective_schema(connection: Connection, schema: str | None) -> str | None:
+    """Return the schema that `schema_translate_map` puts in the place of ours on this connection."""
+    translate_map: dict[str | None, str | None] = connection.get_execution_options().get("schema_translate_map") or {}
+    return translate_map.get(schema, schema)
+
+
+def statement(sql: str) -> DDL:
+    """Make a statement of a text in which nothing is to be replaced any more."""
+    return DDL(sql.replace("%", "%%"))  # type: ignore[no-untyped-call]
+
+
+@cache
+def read_sql(path: str) -> str:
+    """Read a file of `sql/`."""
+    return files("eventstore_sa.persistence.schema").joinpath("sql", path).read_text(encoding="utf-8")

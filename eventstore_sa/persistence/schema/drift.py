@@ -1,0 +1,110 @@
+"""What is different in the database from what the functions and triggers of an event store should be.
+
+SQLAlchemy and Alembic see tables; this sees the rest: whether functions and triggers are there, enabled, and with the
+body that belongs to their name. It only reads, and needs no rights but to look at the catalogue.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from sqlalchemy import Boolean, Connection, bindparam, text
+
+from eventstore_sa.persistence.schema.ddl import MARIADB, in_text, quoted
+from eventstore_sa.persistence.schema.versions import Function, Site, Trigger, routines_of
+from eventstore_sa.persistence.schema.versions.version import row_trigger_text
+
+__all__ = ["differences"]
+
+_BODY: Final = re.compile(r"\A(?P<head>.*?)(?P<tag>\$eventstore_sa_*\$)(?P<body>.*)(?P=tag)\s*\Z", re.DOTALL)
+_SETTING: Final = re.compile(r"\bSET (\w+) = '([^']*)'")
+# How pg_trigger.tgtype is put together; 1 would be FOR EACH ROW.
+_MOMENTS: Final = {"BEFORE": 2, "INSERT": 4, "DELETE": 8, "UPDATE": 16, "TRUNCATE": 32}
+
+
+def differences(connection: Connection, site: Site, version: int) -> Iterator[str]:
+    """Yield, as words for a message, what is not as a version of the schema has it."""
+    routines = routines_of(version)
+    if site.database == "sqlite":
+        yield from _of_sqlite_triggers(connection, site, routines.row_triggers)
+    elif site.database in MARIADB:
+        yield from _of_mariadb_triggers(connection, site, routines.row_triggers)
+    elif site.database == "postgresql":
+        yield from _of_functions(connection, site, routines.functions)
+        yield from _of_triggers(connection, site, routines.triggers)
+
+
+def _of_functions(connection: Connection, site: Site, functions: tuple[Function, ...]) -> Iterator[str]:
+    query = text(
+        "SELECT p.proname, p.prosrc, p.proconfig, p.prosecdef FROM pg_catalog.pg_proc p "
+        "JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE p.proname IN :names "
+        "AND CASE WHEN :anywhere THEN pg_catalog.pg_function_is_visible(p.oid) ELSE n.nspname = :schema END"
+    ).bindparams(bindparam("names", expanding=True), bindparam("anywhere", type_=Boolean()))
+    names = [f"{site.prefix}{function.name}" for function in functions]
+    place = {"anywhere": site.schema is None, "schema": site.schema or ""}
+    found: dict[str, set[tuple[object, ...]]] = {}
+    for name, *rest in connection.execute(query, {"names": names, **place}):
+        body, settings, security_definer = rest
+        found.setdefault(name, set()).add((_lines(body), tuple(settings or ()), security_definer))
+    for function in functions:
+        name = f"{site.prefix}{function.name}"
+        if name not in found:
+            yield f"function {name} is missing"
+        elif _expected(function, site) not in found[name]:
+            yield f"function {name} was changed"
+
+
+def _expected(function: Function, site: Site) -> tuple[object, ...]:
+    parts = _BODY.match(function.text(site))
+    assert parts, f"{function.name}.sql quotes its body with $eventstore_sa$"  # noqa: S101 - a file of ours
+    return _lines(parts["body"]), tuple(f"{name}={value}" for name, value in _SETTING.findall(parts["head"])), False
+
+
+def _lines(body: str) -> str:
+    # Alembic's --sql turns tabs into spaces, and editors and consoles may change the ends of lines.
+    return "\n".join(line.rstrip() for line in body.strip().splitlines())
+
+
+def _of_triggers(connection: Connection, site: Site, triggers: tuple[Trigger, ...]) -> Iterator[str]:
+    query = text(
+        "SELECT t.tgname, t.tgtype, p.proname, t.tgenabled IN ('O', 'A') AS enabled FROM pg_catalog.pg_trigger t "
+        "JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid "
+        "WHERE t.tgrelid = to_regclass(:events) AND NOT t.tgisinternal AND t.tgqual IS NULL AND t.tgattr = ''"
+    )
+    found = {name: rest for name, *rest in connection.execute(query, {"events": site.name("events")})}
+    for trigger in triggers:
+        name = f"{site.prefix}events_{trigger.name}"
+        kind = sum(value for word, value in _MOMENTS.items() if word in trigger.moment.split())
+        if name not in found or not found[name][2]:
+            yield f"trigger {name} is missing or disabled"
+        elif found[name][:2] != [kind, f"{site.prefix}{trigger.function.name}"]:
+            yield f"trigger {name} was changed"
+
+
+def _of_sqlite_triggers(connection: Connection, site: Site, names: tuple[str, ...]) -> Iterator[str]:
+    catalogue = "sqlite_master" if site.schema is None else f"{in_text(quoted(site.schema))}.sqlite_master"
+    query = text(f"SELECT name, sql FROM {catalogue} WHERE type = 'trigger'")  # noqa: S608 - a quoted name
+    found = {name: _of_create(sql) for name, sql in connection.execute(query)}
+    for trigger in names:
+        name = f"{site.prefix}events_{trigger}"
+        if name not in found:
+            yield f"trigger {name} is missing"
+        elif found[name] != _of_create(row_trigger_text(trigger, site)):
+            yield f"trigger {name} was changed"
+
+
+def _of_mariadb_triggers(connection: Connection, site: Site, names: tuple[str, ...]) -> Iterator[str]:
+    query = text(
+        "SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = coalesce(:schema, database())"
+    )
+    found = set(connection.scalars(query, {"schema": site.schema}))
+    for trigger in names:
+        if f"{site.prefix}events_{trigger}" not in found:
+            yield f"trigger {site.prefix}events_{trigger} is missing"
+
+
+def _of_create(sql: str) -> str:
+    """Return a CREATE TRIGGER without the comment before it, which SQLite does not keep."""
+    return " ".join(sql[sql.index("CREATE TRIGGER") :].rstrip("; \n").split())

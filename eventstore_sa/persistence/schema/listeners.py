@@ -1,0 +1,73 @@
+"""Functions and triggers for `create_all`: listeners that create them with the tables and drop them with these.
+
+They are created on PostgreSQL, SQLite and MariaDB; other databases get the tables alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Table
+
+from eventstore_sa.persistence.schema.ddl import MARIADB, effective_schema, statement
+from eventstore_sa.persistence.schema.versions import Site, latest, version_row
+
+__all__ = ["changes_allowed", "creator", "dropper", "site_on", "version_writer"]
+
+
+def site_on(connection: Connection, prefix: str, schema: str | None) -> Site:
+    """Return where an event store is on a connection, whose `schema_translate_map` counts."""
+    return Site(connection.dialect.name, prefix, effective_schema(connection, schema))
+
+
+def creator(prefix: str, schema: str | None) -> Callable[..., None]:
+    """Make the listener that creates functions and triggers after the table of events."""
+
+    def create(_table: Table, connection: Connection, **_: Any) -> None:
+        for created in latest().routines.create(site_on(connection, prefix, schema)):
+            connection.execute(created)
+
+    return create
+
+
+def dropper(prefix: str, schema: str | None) -> Callable[..., None]:
+    """Make the listener that drops the functions after the table of events; triggers go with the table."""
+
+    def drop(_table: Table, connection: Connection, **_: Any) -> None:
+        for dropped in latest().routines.drop_functions(site_on(connection, prefix, schema)):
+            connection.execute(dropped)
+
+    return drop
+
+
+def version_writer(prefix: str, schema: str | None) -> Callable[..., None]:
+    """Make the listener that writes the version row after its table was created."""
+
+    def write(_table: Table, connection: Connection, **_: Any) -> None:
+        connection.execute(version_row(latest().number, site_on(connection, prefix, schema)))
+
+    return write
+
+
+@contextmanager
+def changes_allowed(connection: Connection, prefix: str, schema: str | None) -> Generator[None]:
+    """Let events be deleted for a while, within the connection's transaction; numbers begin at 1 again afterwards.
+
+    On MariaDB every statement of this commits what came before.
+    """
+    site = site_on(connection, prefix, schema)
+    if site.database == "postgresql":
+        connection.execute(statement(f"ALTER TABLE {site.name('events')} DISABLE TRIGGER USER"))
+        yield
+        connection.execute(statement(f"ALTER TABLE {site.name('events')} ALTER COLUMN sequence_number RESTART WITH 1"))
+        connection.execute(statement(f"ALTER TABLE {site.name('events')} ENABLE TRIGGER USER"))
+    else:
+        for name in latest().routines.row_triggers:
+            connection.execute(statement(f"DROP TRIGGER {site.name(f'events_{name}')}"))
+        yield
+        if site.database in MARIADB:
+            connection.execute(statement(f"ALTER TABLE {site.name('events')} AUTO_INCREMENT = 1"))
+        for created in latest().routines.create(site):
+            connection.execute(created)

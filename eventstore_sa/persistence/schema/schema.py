@@ -1,0 +1,134 @@
+"""`EventStoreSchema`: the library's tables on a MetaData, their mapped classes, and the names of everything else.
+
+One instance describes one event store in the database: a prefix, and optionally a schema. It may sit on the host's own
+MetaData, beside the host's tables. It holds no connection and does no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Final
+
+from sqlalchemy import MetaData, Table, event
+from sqlalchemy.orm import registry
+
+from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.persistence.schema import listeners
+from eventstore_sa.persistence.schema.tables import (
+    EventRecord,
+    events_table,
+    locks_table,
+    map_event_record,
+    projections_table,
+    version_table,
+)
+from eventstore_sa.persistence.schema.versions import latest
+from eventstore_sa.types.codec import text_problem
+
+__all__ = ["SCHEMA_VERSION", "EventStoreSchema", "default_schema"]
+
+SCHEMA_VERSION: Final = latest().number
+"""The version of the schema that this version of the library makes and needs."""
+
+# PostgreSQL cuts names off after 63 bytes; the longest of ours is "events_sequence_number_seq".
+_MAX_PREFIX_BYTES: Final = 32
+_MAX_NAME_BYTES: Final = 63
+_INFO_KEY: Final = "eventstore_sa.schemas"
+
+
+class EventStoreSchema:
+    """The tables of an event store, attached to a MetaData.
+
+    `metadata.create_all()` creates them together with their functions and triggers, beside the host's own tables.
+
+    Args:
+        metadata: The host's MetaData; a new one by default.
+        prefix: What the names of all tables, functions and triggers begin with; at most 32 bytes.
+        schema: The database schema to put them in; None: wherever the connection's search path leads.
+
+    Attributes:
+        metadata: The MetaData that the tables are attached to.
+        prefix: As given.
+        schema: As given.
+        events: The table of events.
+        version: The table whose one row tells the version of the schema, and how writers lock.
+        locks: The table of lock rows; see `locking="row"`.
+        projections: The table of stored projections.
+        EventRecord: The mapped class over `events`, for queries and joins of the host.
+
+    Raises:
+        ConfigurationError: The prefix or schema cannot be used as a name, or this MetaData has an event store of that
+            name already.
+
+    Example:
+        >>> from sqlalchemy import MetaData
+        >>> schema = EventStoreSchema(MetaData(), prefix="audit_")
+        >>> schema.events.name
+        'audit_events'
+    """
+
+    def __init__(self, metadata: MetaData | None = None, *, prefix: str = "es_", schema: str | None = None) -> None:
+        _check_name("prefix", prefix, _MAX_PREFIX_BYTES)
+        if schema is not None:
+            _check_name("database schema", schema, _MAX_NAME_BYTES)
+            if not schema:
+                raise ConfigurationError("the database schema '' cannot be used: leave it out, or give None, for none")
+        self.metadata: MetaData = MetaData() if metadata is None else metadata
+        self.prefix = prefix
+        self.schema = schema
+        attached: dict[tuple[str | None, str], EventStoreSchema] = self.metadata.info.setdefault(_INFO_KEY, {})
+        if (schema, prefix) in attached:
+            raise ConfigurationError(
+                f"this MetaData has an event store with prefix {prefix!r} in schema {schema!r} already: use that "
+                "EventStoreSchema, or another prefix"
+            )
+        self.events: Table = events_table(self.metadata, prefix=prefix, schema=schema)
+        self.version: Table = version_table(self.metadata, prefix=prefix, schema=schema)
+        self.locks: Table = locks_table(self.metadata, prefix=prefix, schema=schema)
+        self.projections: Table = projections_table(self.metadata, prefix=prefix, schema=schema)
+        self.EventRecord: type[EventRecord] = map_event_record(registry(metadata=self.metadata), self.events)
+        attached[schema, prefix] = self
+        self._attach_ddl()
+
+    @staticmethod
+    def all_on(metadata: MetaData) -> Sequence[EventStoreSchema]:
+        """Return the event stores that are attached to a MetaData."""
+        attached: dict[tuple[str | None, str], EventStoreSchema] = metadata.info.get(_INFO_KEY, {})
+        return tuple(attached.values())
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """All tables of the library."""
+        return (self.version, self.events, self.locks, self.projections)
+
+    def __repr__(self) -> str:
+        return f"EventStoreSchema(prefix={self.prefix!r}, schema={self.schema!r})"
+
+    def _attach_ddl(self) -> None:
+        event.listen(self.events, "after_create", listeners.creator(self.prefix, self.schema))
+        event.listen(self.events, "after_drop", listeners.dropper(self.prefix, self.schema))
+        event.listen(self.version, "after_create", listeners.version_writer(self.prefix, self.schema))
+
+
+def _check_name(what: str, name: object, most_bytes: int) -> None:
+    if not isinstance(name, str):
+        raise ConfigurationError(f"the {what} {name!r} cannot be used: give it as a str")
+    problem = text_problem(name)
+    if problem is not None:
+        raise ConfigurationError(f"the {what} {name!a} cannot be used: it {problem}")
+    if len(name.encode()) > most_bytes:
+        raise ConfigurationError(
+            f"the {what} {name!r} cannot be used: it may have at most {most_bytes} bytes, because PostgreSQL cuts longer "
+            "names off"
+        )
+
+
+@cache
+def default_schema() -> EventStoreSchema:
+    """Return the `EventStoreSchema()` that all stores share which are given none.
+
+    Making one maps a class, which takes milliseconds. Nobody attaches anything else to its MetaData; a host that wants
+    the tables among its own makes an `EventStoreSchema` of its own.
+    """
+    return EventStoreSchema()

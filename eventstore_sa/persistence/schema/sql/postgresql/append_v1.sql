@@ -1,0 +1,82 @@
+-- Store the events of a publish, all or none, in one call: lock, look at the last positions, check, insert.
+--
+-- document: [{"category", "stream", "allowed": [[low, high or null], ...], "events": [{"id", "name", "payload", "metadata",
+--             "observed_at", "occurred_at"}, ...]}, ...]
+--   allowed: ranges of the stream's last position, -1 for an empty stream; absent: any. Times are in ISO 8601, with an offset.
+-- hosted: whether the transaction belongs to the caller, and goes on after this
+-- outcome: 'stored'; 'unmet' with the item whose condition failed and the position found; 'isolation' when a transaction
+--   of our own is not READ COMMITTED. Nothing is stored but with 'stored'.
+CREATE OR REPLACE FUNCTION {append_v1}(
+  document jsonb, hosted boolean,
+  OUT outcome text, OUT item int, OUT last_position bigint,
+  OUT last_positions bigint[], OUT sequence_numbers bigint[], OUT problem jsonb
+)
+LANGUAGE plpgsql AS $eventstore_sa$
+BEGIN
+  IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+    IF NOT hosted THEN
+      outcome := 'isolation';
+      RETURN;
+    END IF;
+    -- The unique key decides races on streams that are written; nothing would decide them on others.
+    IF EXISTS (
+      SELECT FROM jsonb_to_recordset(document) s(events jsonb, allowed jsonb)
+      WHERE s.allowed IS NOT NULL AND jsonb_array_length(s.events) = 0
+    ) THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'ES003',
+        MESSAGE = 'a condition on a stream that the publish does not write needs READ COMMITTED: an older snapshot may not see its last event';
+    END IF;
+  END IF;
+
+  PERFORM {lock_v1}(document);
+
+  -- A new statement, so that its snapshot is younger than the locks.
+  SELECT
+    array_agg(found.last ORDER BY found.item),
+    min(found.item) FILTER (
+      WHERE found.allowed IS NOT NULL AND NOT EXISTS (
+        SELECT FROM jsonb_array_elements(found.allowed) r(bounds)
+        WHERE found.last >= (r.bounds ->> 0)::bigint AND found.last <= coalesce((r.bounds ->> 1)::bigint, found.last)
+      )
+    )
+  INTO last_positions, item
+  FROM (
+    SELECT
+      s.ord - 1 AS item, s.allowed,
+      coalesce((
+        SELECT e.position FROM {events} e
+        WHERE e.category = s.category AND e.stream = s.stream
+        ORDER BY e.position DESC LIMIT 1
+      ), -1) + coalesce(sum(jsonb_array_length(s.events)) OVER (
+        PARTITION BY s.category, s.stream ORDER BY s.ord ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+      ), 0) AS last
+    FROM ROWS FROM (
+      jsonb_to_recordset(document) AS (category text COLLATE "C", stream text COLLATE "C", events jsonb, allowed jsonb)
+    ) WITH ORDINALITY AS s(category, stream, events, allowed, ord)
+  ) found;
+  IF item IS NOT NULL THEN
+    outcome := 'unmet';
+    last_position := last_positions[item + 1];
+    RETURN;
+  END IF;
+
+  -- Numbers are drawn above the sort, so their order is the order of the document.
+  WITH inserted AS (
+    INSERT INTO {events} (id, category, stream, position, name, payload, metadata, observed_at, occurred_at)
+    SELECT
+      n.id, i.part ->> 'category', i.part ->> 'stream', last_positions[i.ord] + n.ord, n.name,
+      coalesce(n.payload, 'null'), n.metadata, n.observed_at, n.occurred_at
+    FROM jsonb_array_elements(document) WITH ORDINALITY AS i(part, ord),
+      ROWS FROM (
+        jsonb_to_recordset(i.part -> 'events') AS (
+          id uuid, name text, payload jsonb, metadata jsonb, observed_at timestamptz, occurred_at timestamptz
+        )
+      ) WITH ORDINALITY AS n(id, name, payload, metadata, observed_at, occurred_at, ord)
+    ORDER BY i.ord, n.ord
+    RETURNING sequence_number
+  )
+  SELECT array_agg(i.sequence_number ORDER BY i.sequence_number) INTO sequence_numbers FROM inserted i;
+  outcome := 'stored';
+END
+$eventstore_sa$

@@ -1,0 +1,75 @@
+-- Take the locks of a publish, each once in its strongest mode, in one global order: log, categories, streams.
+--
+-- Shared on log and categories, exclusive on the streams. Beyond that, for each item of the document:
+--   "scope": "category" or "log": exclusive there, because a condition looks at all of it
+--   "serialise": "category" or "log": exclusive there, because publishes are to follow one another (locking = advisory)
+-- A transaction that would hold too many locks takes exclusive ones on whole categories, or on the log, instead.
+CREATE OR REPLACE FUNCTION {lock_v1}(document jsonb) RETURNS void
+LANGUAGE plpgsql AS $eventstore_sa$
+DECLARE
+  events constant bigint := '{events_literal}'::regclass::oid::bigint;
+  log_key constant bigint := hashtextextended('', events);
+  counter constant text := concat('eventstore_sa.locks_', events);
+  held int := coalesce(nullif(current_setting(counter, true), ''), '0')::int;
+  most constant int := current_setting('max_locks_per_transaction')::int / 2;
+  wanted int;
+  categories text[];
+  scoped text[];
+  scopes text[];
+  serialised text;
+  category_lock record;
+BEGIN
+  SELECT count(*), array_agg(DISTINCT s.category), array_agg(DISTINCT s.scope),
+    array_agg(DISTINCT s.category) FILTER (WHERE s.scope = 'category'), min(s.serialise)
+  INTO wanted, categories, scopes, scoped, serialised
+  FROM jsonb_to_recordset(document) AS s(category text COLLATE "C", stream text COLLATE "C", scope text, serialise text);
+  wanted := wanted + cardinality(categories);
+  IF held + wanted > most THEN
+    -- The counter counts a lock again whenever it is taken again; the lock table does not.
+    SELECT count(*) INTO held FROM pg_locks l
+    WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.pid = pg_backend_pid();
+  END IF;
+  PERFORM set_config(counter, (held + wanted)::text, true);
+
+  IF serialised = 'log' THEN
+    PERFORM pg_advisory_xact_lock(log_key);
+    RETURN;
+  END IF;
+  IF 'log' = ANY (scopes) OR cardinality(categories) > most THEN
+    PERFORM {lock_widely_v1}(log_key, 'the log');
+    RETURN;
+  END IF;
+  PERFORM pg_advisory_xact_lock_shared(log_key);
+
+  IF serialised = 'category' OR scoped IS NOT NULL OR held + wanted > most THEN
+    FOR category_lock IN
+      SELECT c.category, hashtextextended(concat('c', c.category), events) AS key
+      FROM unnest(categories) c(category) ORDER BY key
+    LOOP
+      IF serialised = 'category' THEN
+        PERFORM pg_advisory_xact_lock(category_lock.key);
+      ELSIF held + wanted > most OR category_lock.category = ANY (scoped) THEN
+        PERFORM {lock_widely_v1}(category_lock.key, concat('category ', quote_literal(category_lock.category)));
+      ELSE
+        PERFORM pg_advisory_xact_lock_shared(category_lock.key);
+      END IF;
+    END LOOP;
+    IF held + wanted > most THEN
+      RETURN;
+    END IF;
+  ELSE
+    PERFORM pg_advisory_xact_lock_shared(k.key)
+    FROM (
+      SELECT hashtextextended(concat('c', c.category), events) AS key
+      FROM unnest(categories) c(category) ORDER BY key
+    ) k;
+  END IF;
+
+  PERFORM pg_advisory_xact_lock(k.key)
+  FROM (
+    SELECT DISTINCT hashtextextended(concat('s', length(s.category), ':', s.category, s.stream), events) AS key
+    FROM jsonb_to_recordset(document) AS s(category text COLLATE "C", stream text COLLATE "C")
+    ORDER BY key
+  ) k;
+END
+$eventstore_sa$

@@ -1,0 +1,93 @@
+"""The versions of the schema, and the way from any of them to any other.
+
+0 is a database without an event store. A version that has been released is never edited: what changes the tables, a
+function or a trigger is a new version with a module of its own here, and functions carry a version in their names, so
+that processes of the release before keep working while the database is migrated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqlalchemy.schema import CreateIndex, ExecutableDDLElement
+
+from eventstore_sa.errors import SchemaError
+from eventstore_sa.persistence.schema.ddl import statement
+from eventstore_sa.persistence.schema.versions import v1
+from eventstore_sa.persistence.schema.versions.version import Function, Routines, Site, TableChange, Trigger, Version
+
+__all__ = [
+    "VERSIONS",
+    "Function",
+    "Routines",
+    "Site",
+    "Trigger",
+    "Version",
+    "is_outside_transactions",
+    "latest",
+    "migration",
+    "repair",
+    "routines_of",
+    "version_row",
+]
+
+VERSIONS: tuple[Version, ...] = (v1.VERSION,)
+"""All versions, by number."""
+
+
+def latest() -> Version:
+    """Return the version that this version of the library makes and needs."""
+    return VERSIONS[-1]
+
+
+def migration(from_version: int, to_version: int, site: Site) -> Iterator[ExecutableDDLElement]:
+    """Yield the statements that take an event store from one version to another, up or down, each by itself.
+
+    On the way down to 0 all events are lost.
+
+    Raises:
+        SchemaError: This version of the library does not know one of the versions.
+    """
+    for number in (from_version, to_version):
+        if not 0 <= number <= latest().number:
+            raise SchemaError(
+                f"version {number} of the event store's schema is unknown to this version of the library, whose newest "
+                f"is {latest().number}: install the version of eventstore-sa that has it"
+            )
+    for number in range(from_version, to_version):
+        yield from _step(VERSIONS[number].upgrade_tables, number, number + 1, site)
+    for number in range(from_version, to_version, -1):
+        yield from _step(VERSIONS[number - 1].downgrade_tables, number, number - 1, site)
+
+
+def repair(version: int, site: Site) -> Iterator[ExecutableDDLElement]:
+    """Yield the statements that put the functions and triggers of a version back as they should be."""
+    yield from routines_of(version).repair(site)
+
+
+def routines_of(version: int) -> Routines:
+    """Return the functions and triggers of a version; there are none at 0."""
+    return VERSIONS[version - 1].routines if version else Routines()
+
+
+def version_row(version: int, site: Site) -> ExecutableDDLElement:
+    """Return the statement that writes the version of a new event store down."""
+    return statement(f"INSERT INTO {site.name('schema')} (version) VALUES ({version})")  # noqa: S608 - a name and a number of ours
+
+
+def is_outside_transactions(element: ExecutableDDLElement) -> bool:
+    """Tell whether a statement cannot be part of a transaction on PostgreSQL: an index that is built CONCURRENTLY."""
+    return isinstance(element, CreateIndex) and bool(element.element.dialect_options["postgresql"]["concurrently"])
+
+
+def _step(tables: TableChange, before: int, after: int, site: Site) -> Iterator[ExecutableDDLElement]:
+    old, new = routines_of(before), routines_of(after)
+    if after:
+        yield from old.drop_triggers(site, after=new)
+    yield from tables(site)
+    yield from new.create(site, before=old)
+    yield from old.drop_functions(site, after=new)
+    if before == 0:
+        yield version_row(after, site)
+    elif after:
+        yield statement(f"UPDATE {site.name('schema')} SET version = {after}")  # noqa: S608 - a name and a number of ours

@@ -1,0 +1,149 @@
+"""Version 1: the events, the row that tells the version, the lock rows, and the projections.
+
+The tables are defined here once more, apart from `tables.py`, which always describes the newest version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+)
+from sqlalchemy.dialects import mysql
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.schema import CreateIndex, CreateTable, DropTable, ExecutableDDLElement
+
+from eventstore_sa.persistence.schema.ddl import MARIADB, dollar_tag, quoted, statement
+from eventstore_sa.persistence.schema.versions.version import Function, Routines, Site, Trigger, Version
+
+__all__ = ["VERSION"]
+
+
+def _tables(site: Site) -> tuple[Table, ...]:
+    """Return the tables in the order in which they are created."""
+    metadata = MetaData(schema=site.schema)
+    prefix = site.prefix
+    number = BigInteger().with_variant(Integer(), "sqlite")
+    on_postgresql = Text().with_variant(Text(collation="C"), "postgresql")
+    long_text = mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_nopad_bin")
+    text = on_postgresql.with_variant(long_text, *MARIADB)
+    name = on_postgresql.with_variant(mysql.VARBINARY(1000), *MARIADB)
+    key = on_postgresql.with_variant(mysql.VARBINARY(2010), *MARIADB)
+    json = JSON().with_variant(JSONB(), "postgresql").with_variant(Text(), "sqlite").with_variant(long_text, *MARIADB)
+    time = DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), *MARIADB)
+    innodb: dict[str, Any] = {f"{database}_engine": "InnoDB" for database in MARIADB}
+    return (
+        Table(
+            f"{prefix}schema",
+            metadata,
+            Column("version", Integer(), autoincrement=False),
+            Column("locking", String(20), nullable=True),
+            PrimaryKeyConstraint("version", name=f"{prefix}schema_pkey"),
+            **innodb,
+        ),
+        Table(
+            f"{prefix}events",
+            metadata,
+            Column("sequence_number", number, Identity(always=True, start=1, increment=1, cache=1)),
+            Column("id", Uuid(), nullable=False),
+            Column("category", name, nullable=False),
+            Column("stream", name, nullable=False),
+            Column("position", BigInteger(), nullable=False),
+            Column("name", text, nullable=False),
+            Column("payload", json, nullable=False),
+            Column("metadata", json, nullable=True),
+            Column("observed_at", time, nullable=False),
+            Column("occurred_at", time, nullable=False),
+            PrimaryKeyConstraint("sequence_number", name=f"{prefix}events_pkey"),
+            UniqueConstraint("id", name=f"{prefix}events_id_key"),
+            UniqueConstraint("category", "stream", "position", name=f"{prefix}events_position_key"),
+            Index(f"{prefix}events_category_idx", "category", "sequence_number"),
+            **innodb,
+        ),
+        Table(
+            f"{prefix}locks",
+            metadata,
+            Column("lock_key", key),
+            Column("last_position", BigInteger(), nullable=False),
+            PrimaryKeyConstraint("lock_key", name=f"{prefix}locks_pkey"),
+            **innodb,
+        ),
+        Table(
+            f"{prefix}projections",
+            metadata,
+            Column("number", number, Identity(always=True, start=1, increment=1, cache=1)),
+            Column("name", name, nullable=False),
+            Column("id", name, nullable=False),
+            Column("source", json, nullable=False),
+            Column("source_hash", BigInteger(), nullable=False),
+            Column("state", json, nullable=False),
+            Column("metadata", json, nullable=False),
+            Column("version", BigInteger(), nullable=False),
+            PrimaryKeyConstraint("number", name=f"{prefix}projections_pkey"),
+            UniqueConstraint("name", "id", name=f"{prefix}projections_id_key"),
+            Index(f"{prefix}projections_source_idx", "name", "source_hash"),
+            **innodb,
+        ),
+    )
+
+
+def _create_tables(site: Site) -> Iterator[ExecutableDDLElement]:
+    if site.database == "postgresql" and site.schema is not None:
+        name = quoted(site.schema)
+        literal, tag = name.replace("'", "''"), dollar_tag(name)
+        # Looked at first, because CREATE SCHEMA IF NOT EXISTS wants the privilege even when there is nothing to do.
+        yield statement(
+            f"DO {tag} BEGIN IF to_regnamespace('{literal}') IS NULL THEN CREATE SCHEMA {name}; END IF; END {tag}"
+        )
+    for table in _tables(site):
+        yield CreateTable(table)
+        yield from (CreateIndex(index) for index in table.indexes)
+
+
+def _drop_tables(site: Site) -> Iterator[ExecutableDDLElement]:
+    yield from (DropTable(table) for table in reversed(_tables(site)))
+
+
+_FORBID_CHANGE: Final = Function("forbid_change_v1")
+_FENCE: Final = Function("fence_v1")
+
+VERSION: Final = Version(
+    number=1,
+    locks="Nothing: its tables are new.",
+    routines=Routines(
+        functions=(
+            _FORBID_CHANGE,
+            _FENCE,
+            Function("watermark_v1"),
+            Function("read_log_v1", "bigint, int"),
+            Function("try_lock_v1", "bigint"),
+            Function("lock_widely_v1", "bigint, text"),
+            Function("lock_v1", "jsonb"),
+            Function("lock_for_conditions_v1", "jsonb"),
+            Function("append_v1", "jsonb, boolean"),
+            Function("append_guarded_v1", "jsonb"),
+        ),
+        triggers=(
+            Trigger("fence", "BEFORE INSERT", _FENCE),
+            Trigger("forbid_change", "BEFORE UPDATE OR DELETE OR TRUNCATE", _FORBID_CHANGE),
+        ),
+        row_triggers=("forbid_update", "forbid_delete"),
+    ),
+    upgrade_tables=_create_tables,
+    downgrade_tables=_drop_tables,
+)

@@ -1,0 +1,30 @@
+"""Projections: state built from events.
+
+What is built by whom: `Projector` reduces the events of a source to a `Projection`; `ProjectionStore` keeps projections,
+and finds them again by what is in them.
+"""
+
+from eventstore_sa.errors import MissingProjectionHandlerError
+from eventstore_sa.projection import adapters
+from eventstore_sa.projection.handlers import handles
+from eventstore_sa.projection.projector import (
+    MissingHandlerBehaviour,
+    ProjectableSource,
+    Projector,
+    SyncProjectableSource,
+)
+from eventstore_sa.projection.store import ProjectionStore, SyncProjectionStore
+from eventstore_sa.types import Projection
+
+__all__ = [
+    "MissingHandlerBehaviour",
+    "MissingProjectionHandlerError",
+    "ProjectableSource",
+    "Projection",
+    "ProjectionStore",
+    "Projector",
+    "SyncProjectableSource",
+    "SyncProjectionStore",
+    "adapters",
+    "handles",
+]

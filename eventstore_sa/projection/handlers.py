@@ -1,0 +1,236 @@
+"""Which method of a class handles which event: the `@handles` decorator and the table made of it and of method names.
+
+The table of a class is made once, when the class is, and mistakes surface there. It finds attribute names, so it knows
+neither what the handlers are called with nor what is done with their results; whoever owns the class does.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar, cast
+
+from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.projection.naming import snake_case
+from eventstore_sa.types import serialise_to_string
+
+__all__ = ["HandlerTable", "handles"]
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+_MARK = "__eventstore_sa_handles__"
+# Applications have tens of event names; only somebody else's names, made up by the thousand, could fill this.
+_REMEMBERED_NAMES = 1024
+
+
+def handles(*event_names: str) -> Callable[[Handler], Handler]:
+    """Make a method the handler of the events with exactly these names, whatever the method is called.
+
+    The decorator wins over naming: of these events, no method named like them hears; and the method handles no others,
+    not even those it is named like. A subclass that overrides the method keeps its events, unless it decorates anew; a
+    subclass that decorates another method for one of the events takes that event over.
+
+    Args:
+        event_names: One or more names of events, compared exactly, case and punctuation included. Several decorators on
+            one method add up.
+
+    Raises:
+        ConfigurationError: There is no name, a name is no string or empty, or what is decorated is no method.
+
+    Example:
+        >>> from eventstore_sa.projection import Projector, handles
+        >>> from eventstore_sa.types import StoredEvent, StreamIdentifier
+        >>> class NameProjector(Projector[StreamIdentifier, str, None]):
+        ...     def initial_state_factory(self) -> str:
+        ...         return ""
+        ...
+        ...     def initial_metadata_factory(self) -> None:
+        ...         return None
+        ...
+        ...     def id_factory(self, state: str, source: StreamIdentifier) -> str:
+        ...         return source.stream
+        ...
+        ...     @handles("registered", "2023/renamed")
+        ...     def take_name(self, state: str, event: StoredEvent) -> str:
+        ...         return str(event.payload)
+    """
+    names = tuple(_checked_name(name) for name in event_names)
+    if not names:
+        raise ConfigurationError('@handles needs the names of the events: write @handles("order-placed")')
+
+    def mark(handler: Handler) -> Handler:
+        decorated: object = handler
+        if _is_no_function(decorated):
+            kind = type(decorated).__name__
+            raise ConfigurationError(f"@handles decorates a {kind}: put it on a method (self, state, event)")
+        setattr(handler, _MARK, tuple(dict.fromkeys(names + _marked_names(handler))))
+        return handler
+
+    return mark
+
+
+class _Claim(NamedTuple):
+    """The statement of a class that one of its attributes handles an event."""
+
+    owner: type
+    attribute: str
+
+
+class HandlerTable:
+    """The handlers of one class, found by event name.
+
+    A handler is a method that can be called as `method(state, event)`, is no static method, class method, property,
+    nested class or generator, and is either
+
+    - decorated with `@handles`: then it handles exactly those events, or
+    - public (no leading underscore) and defined in a class that derives from `framework`: then it handles the events whose
+      name in snake_case is its own name in snake_case. A plain mixin, which may know nothing of events, is not searched.
+
+    What `framework` itself defines is never a handler. The events of its names can be handled through `@handles`, or by a
+    method with an underscore behind its name: `apply_` handles "apply", as `import_` handles "import".
+
+    Of two methods that claim an event the one in the subclass wins. An attribute that is overridden by something else, say
+    None, is no handler any more.
+
+    Args:
+        owner: The class.
+        framework: The base class whose attributes are not handlers, and above which no handlers are looked for.
+
+    Raises:
+        ConfigurationError: Two methods claim one event and neither overrides the other; something decorated with
+            `@handles` cannot be a handler.
+    """
+
+    __slots__ = ("_by_event_name", "_by_snake_case", "_found")
+
+    def __init__(self, owner: type, *, framework: type) -> None:
+        by_event_name: dict[str, list[_Claim]] = {}
+        by_snake_case: dict[str, list[_Claim]] = {}
+        for attribute in _attributes(owner, framework):
+            marked = _marked_definition(owner, attribute, framework)
+            if marked is not None:
+                for name in _marked_names(vars(marked)[attribute]):
+                    by_event_name.setdefault(name, []).append(_Claim(marked, attribute))
+                continue
+            named = _named_definition(owner, attribute, framework)
+            if named is not None:
+                by_snake_case.setdefault(snake_case(attribute), []).append(_Claim(named, attribute))
+        self._by_event_name = {name: _winner(owner, name, claims) for name, claims in by_event_name.items()}
+        self._by_snake_case = {name: _winner(owner, name, claims) for name, claims in by_snake_case.items()}
+        self._found: dict[object, str | None] = {}
+
+    def attribute_for(self, event_name: object) -> str | None:
+        """Return the name of the method that handles events of this name, or None when none does.
+
+        Args:
+            event_name: A string, or an object that stands for one, such as an enum member.
+        """
+        try:
+            return self._found[event_name]
+        except (KeyError, TypeError):  # not met yet, or not hashable
+            return self._find(event_name)
+
+    def _find(self, event_name: object) -> str | None:
+        text = event_name if type(event_name) is str else serialise_to_string(event_name)
+        attribute = self._by_event_name.get(text) or self._by_snake_case.get(snake_case(text))
+        if isinstance(event_name, str):
+            if len(self._found) >= _REMEMBERED_NAMES:
+                self._found.clear()
+            self._found[event_name] = attribute
+        return attribute
+
+
+def _derives(derived: type, base: type) -> bool:
+    # While an abstract class is being made, issubclass() would ask the cache of its parent and answer wrongly.
+    return base in derived.__mro__
+
+
+def _attributes(owner: type, framework: type) -> list[str]:
+    """List what the classes below `framework`, mixins included, define: each name once, the latest definitions first."""
+    bases = [base for base in owner.__mro__ if base not in framework.__mro__]
+    return list(dict.fromkeys(attribute for base in bases for attribute in vars(base)))
+
+
+def _definitions(owner: type, attribute: str) -> Iterator[type]:
+    """Yield the classes that define the attribute, beginning with the definition that counts."""
+    return (base for base in owner.__mro__ if attribute in vars(base))
+
+
+def _is_defined(owner: type, attribute: str) -> bool:
+    # hasattr() would find the metaclass's attributes too, among them likely names of events, such as `register`.
+    return any(_definitions(owner, attribute))
+
+
+def _marked_definition(owner: type, attribute: str, framework: type) -> type | None:
+    """Return the class whose `@handles` is in force for the attribute, or None when it is no handler by decoration."""
+    definition = next((base for base in _definitions(owner, attribute) if _marked_names(vars(base)[attribute])), None)
+    if definition is None:
+        return None
+    if _is_defined(framework, attribute):
+        raise ConfigurationError(
+            f"{owner.__name__}.{attribute} is decorated with @handles, but {attribute!r} is a name of "
+            f"{framework.__name__}'s own: rename the method"
+        )
+    if _is_method(owner, attribute):
+        return definition
+    if _marked_names(inspect.getattr_static(owner, attribute)):
+        raise ConfigurationError(
+            f"{owner.__name__}.{attribute} is decorated with @handles, but cannot be called as method(state, event): "
+            f"define it as {attribute}(self, state, event), and let it return the new state"
+        )
+    return None
+
+
+def _named_definition(owner: type, attribute: str, framework: type) -> type | None:
+    """Return the class that defines the attribute as a handler by its name, or None when it is none."""
+    if attribute.startswith("_") or _is_defined(framework, attribute) or not _is_method(owner, attribute):
+        return None
+    return next((base for base in _definitions(owner, attribute) if _derives(base, framework)), None)
+
+
+def _is_method(owner: type, attribute: str) -> bool:
+    """Tell whether instances can call the attribute as `method(state, event)`, to get a state or a coroutine."""
+    value: object = inspect.getattr_static(owner, attribute)
+    if isinstance(value, staticmethod | classmethod | type) or not hasattr(type(value), "__get__"):
+        return False
+    function = getattr(owner, attribute, None)
+    if not callable(function) or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        return False
+    try:
+        inspect.signature(function).bind(None, None, None)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _winner(owner: type, event_name: str, claims: list[_Claim]) -> str:
+    """Return the attribute whose claim overrides all others."""
+    for claim in claims:
+        others = [other for other in claims if other is not claim]
+        if all(claim.owner is not other.owner and _derives(claim.owner, other.owner) for other in others):
+            return claim.attribute
+    both = " and ".join(f"{claim.owner.__name__}.{claim.attribute}" for claim in claims)
+    raise ConfigurationError(
+        f"{both} both handle the event {event_name!r} in {owner.__name__}: remove one, or let {owner.__name__} decide by "
+        f"a method decorated with @handles({event_name!r})"
+    )
+
+
+def _marked_names(value: object) -> tuple[str, ...]:
+    # What was decorated may have been wrapped into a static method, class method or property afterwards.
+    for holder in (value, *(getattr(value, attribute, None) for attribute in ("__func__", "fget", "func"))):
+        names: object = getattr(holder, _MARK, None)
+        if isinstance(names, tuple):
+            return cast("tuple[str, ...]", names)
+    return ()
+
+
+def _is_no_function(value: object) -> bool:
+    return isinstance(value, staticmethod | classmethod | type) or not callable(value)
+
+
+def _checked_name(name: object) -> str:
+    if not isinstance(name, str) or not name:
+        kind = "an empty string" if name == "" else f"a {type(name).__name__}"
+        raise ConfigurationError(f'@handles takes names of events, not {kind}: write @handles("order-placed")')
+    return str.__str__(name)

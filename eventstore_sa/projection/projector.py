@@ -1,0 +1,353 @@
+"""The projector: state from events, by one handler method for each kind of event.
+
+A projector reduces the events of a source to a state and wraps it up as a `Projection`. It holds no state of its own,
+reads only what it is given and stores nothing; stores for projections and snapshots build on it. Which method handles
+which event is decided in `handlers.py`.
+"""
+
+from __future__ import annotations
+
+import keyword
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterator
+from enum import StrEnum
+from inspect import getattr_static, iscoroutinefunction, isfunction
+from types import CoroutineType
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast, final
+
+from eventstore_sa.errors import ConfigurationError, MissingProjectionHandlerError
+from eventstore_sa.projection.handlers import HandlerTable
+from eventstore_sa.projection.naming import kebab_case, snake_case
+from eventstore_sa.publishing import AnyStoredEvent
+from eventstore_sa.types import EventSourceIdentifier, Projection, serialise_to_string
+
+__all__ = ["MissingHandlerBehaviour", "ProjectableSource", "Projector", "SyncProjectableSource"]
+
+Identifier = TypeVar("Identifier", bound=EventSourceIdentifier, contravariant=True)
+State = TypeVar("State")
+Metadata = TypeVar("Metadata")
+SourceIdentifier = TypeVar("SourceIdentifier", bound=EventSourceIdentifier, covariant=True)
+
+
+class MissingHandlerBehaviour(StrEnum):
+    """What a projector does with an event that it has no handler for."""
+
+    RAISE = "raise"
+    """Raise MissingProjectionHandlerError."""
+
+    IGNORE = "ignore"
+    """Leave the state as it is; metadata is updated all the same."""
+
+
+class ProjectableSource(Protocol[SourceIdentifier]):
+    """What `Projector.project` reads: every `EventSource`, and any other asynchronous iterable with an identifier."""
+
+    @property
+    def identifier(self) -> SourceIdentifier:
+        """What the events are read from."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[AnyStoredEvent]: ...
+
+
+class SyncProjectableSource(Protocol[SourceIdentifier]):
+    """What `Projector.project_sync` reads: every `SyncEventSource`, and any other iterable with an identifier."""
+
+    @property
+    def identifier(self) -> SourceIdentifier:
+        """What the events are read from."""
+        ...
+
+    def __iter__(self) -> Iterator[AnyStoredEvent]: ...
+
+
+class _NameOfClass:
+    """The default of `Projector.name`: the name of the class, never inherited, given way to by any other definition."""
+
+    def __get__(self, instance: object, owner: type) -> str:
+        return kebab_case(owner.__name__.replace("Projector", "")) or kebab_case(owner.__name__)
+
+
+class Projector(ABC, Generic[Identifier, State, Metadata]):
+    """Reduces the events of a source to a state, with a method for each kind of event.
+
+    Subclasses say with what state and metadata to begin and what id the result has. Their handlers are public methods
+    `(self, state, event) -> state`, named like the event in snake_case: `order_placed` handles "order-placed",
+    "OrderPlaced" and "order placed" alike. A handler may change the state that it is given or make another; what it returns
+    is the new state. It may be a coroutine function: then only `project` can run it.
+
+    A handler is any method that can be called with a state and an event and is defined in a subclass of Projector; give
+    helpers that take two arguments a leading underscore. Static and class methods, properties, nested classes, generators,
+    private names and whatever Projector itself defines are never called for an event. For an event with such a name, or
+    with one that no method can have, decorate a method of any name with `@handles("apply")`, or put an underscore behind
+    the name: `apply_`, `import_`. Methods of mixins that do not derive from Projector count only when decorated.
+
+    Instances keep nothing between calls: one can serve any number of tasks and threads, as far as its handlers can.
+
+    Attributes:
+        name: The name of its projections: by default that of the class without "Projector", in kebab-case.
+        missing_handler_behaviour: What to do about events without a handler; `RAISE` by default.
+
+    Raises:
+        ConfigurationError: At the definition of a subclass, when two handlers claim one event, a decorated method cannot
+            be a handler, or a method that Projector defines is overridden by something that cannot work.
+
+    Example:
+        >>> from eventstore_sa.types import StoredEvent, StreamIdentifier
+        >>> class AccountBalanceProjector(Projector[StreamIdentifier, int, None]):
+        ...     def initial_state_factory(self) -> int:
+        ...         return 0
+        ...
+        ...     def initial_metadata_factory(self) -> None:
+        ...         return None
+        ...
+        ...     def id_factory(self, state: int, source: StreamIdentifier) -> str:
+        ...         return source.stream
+        ...
+        ...     def money_deposited(self, state: int, event: StoredEvent[str, int]) -> int:
+        ...         return state + event.payload
+        >>> AccountBalanceProjector().name
+        'account-balance'
+        >>> from eventstore_sa.testing import StoredEventBuilder
+        >>> event = StoredEventBuilder().with_name("money-deposited").with_payload(25).build()
+        >>> AccountBalanceProjector().apply(event=event, state=100)
+        125
+    """
+
+    # An instance or class attribute, or a property, takes its place.
+    name: str = cast("str", _NameOfClass())
+    missing_handler_behaviour: MissingHandlerBehaviour = MissingHandlerBehaviour.RAISE
+    _handlers: ClassVar[HandlerTable]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        _check_overrides(cls)
+        cls._handlers = HandlerTable(cls, framework=Projector)
+
+    @abstractmethod
+    def initial_state_factory(self) -> State:
+        """Return the state before the first event: a new object on every call, if handlers change it."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def initial_metadata_factory(self) -> Metadata:
+        """Return the metadata before the first event."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def id_factory(self, state: State, source: Identifier) -> str:
+        """Return the id of the projection.
+
+        Args:
+            state: The state after the last event.
+            source: What was projected.
+        """
+        raise NotImplementedError
+
+    def update_metadata(self, state: State, metadata: Metadata, event: AnyStoredEvent) -> Metadata:
+        """Return the metadata after an event, one without a handler included. By default it stays as it is.
+
+        Args:
+            state: The state after the event.
+            metadata: The metadata before it.
+            event: The event.
+        """
+        return metadata
+
+    @final
+    def apply(self, *, event: AnyStoredEvent, state: State | None = None) -> State:
+        """Return the state after one event.
+
+        Args:
+            event: The event.
+            state: The state before it; None: the initial state. The handler gets this very object.
+
+        Returns:
+            What the handler returns, or `state` when the event has none and that is ignored.
+
+        Raises:
+            MissingProjectionHandlerError: There is no handler for the event, and that is not to be ignored.
+            ConfigurationError: The handler is a coroutine function.
+        """
+        try:
+            before = self.initial_state_factory() if state is None else state
+            after: State = self._at_once(self._handle(before, event), event)
+        except Exception as error:
+            self._note(error, event)
+            raise
+        return after
+
+    @final
+    async def project(
+        self,
+        *,
+        source: ProjectableSource[Identifier],
+        state: State | None = None,
+        metadata: Metadata | None = None,
+    ) -> Projection[State, Metadata]:
+        """Reduce all events of a source, one after another, in its order.
+
+        What a handler raises comes out as it is, with a note that names the projector, the event's name and id, its stream
+        and its position; the source is left in good order.
+
+        Args:
+            source: A stream, category or log of an `EventStore`, or any other asynchronous source.
+            state: The state to go on from; None: the initial state. Handlers get this very object.
+            metadata: The metadata to go on from; None: the initial metadata.
+
+        Returns:
+            The projection with the final state; of an empty source, with the state and metadata begun with.
+
+        Raises:
+            MissingProjectionHandlerError: There is no handler for an event, and that is not to be ignored.
+            ConfigurationError: The source is synchronous, or no source.
+        """
+        _check_source(source, iterator="__aiter__")
+        reached, noted = self._begin(state, metadata)
+        events = aiter(source)
+        close = _closer(events, source, "aclose")
+        try:
+            async for event in events:
+                try:
+                    result = self._handle(reached, event)
+                    reached = await cast("Any", result) if isinstance(result, CoroutineType) else result
+                    noted = self.update_metadata(reached, noted, event)
+                except Exception as error:
+                    self._note(error, event)
+                    raise
+        finally:
+            if close is not None:
+                await close()
+        return self._wrapped_up(source.identifier, reached, noted)
+
+    @final
+    def project_sync(
+        self,
+        *,
+        source: SyncProjectableSource[Identifier],
+        state: State | None = None,
+        metadata: Metadata | None = None,
+    ) -> Projection[State, Metadata]:
+        """Reduce all events of a source without asyncio: the twin of `project`, for sources of a `SyncEventStore`.
+
+        Args:
+            source: A stream, category or log of a `SyncEventStore`, or any other synchronous source.
+            state: As for `project`.
+            metadata: As for `project`.
+
+        Returns:
+            As `project`.
+
+        Raises:
+            MissingProjectionHandlerError: There is no handler for an event, and that is not to be ignored.
+            ConfigurationError: The source is asynchronous, or no source; a handler is a coroutine function.
+        """
+        _check_source(source, iterator="__iter__")
+        reached, noted = self._begin(state, metadata)
+        events = iter(source)
+        close = _closer(events, source, "close")
+        try:
+            for event in events:
+                try:
+                    reached = self._at_once(self._handle(reached, event), event)
+                    noted = self.update_metadata(reached, noted, event)
+                except Exception as error:
+                    self._note(error, event)
+                    raise
+        finally:
+            if close is not None:
+                close()
+        return self._wrapped_up(source.identifier, reached, noted)
+
+    def _begin(self, state: State | None, metadata: Metadata | None) -> tuple[Any, Metadata]:
+        return (
+            self.initial_state_factory() if state is None else state,
+            self.initial_metadata_factory() if metadata is None else metadata,
+        )
+
+    def _handle(self, state: State, event: AnyStoredEvent) -> Any:
+        """Return what the handler returns: the new state, or a coroutine that will."""
+        attribute = self._handlers.attribute_for(event.name)
+        if attribute is not None:
+            return getattr(self, attribute)(state, event)
+        if self.missing_handler_behaviour == MissingHandlerBehaviour.IGNORE:
+            return state
+        raise self._missing_handler(serialise_to_string(event.name))
+
+    def _at_once(self, result: Any, event: AnyStoredEvent) -> Any:
+        if isinstance(result, CoroutineType):
+            result.close()
+            raise ConfigurationError(
+                f"{type(self).__name__}.{self._handlers.attribute_for(event.name)} is a coroutine function, which only an "
+                "event loop can run: call `await projector.project(source=...)` with an asynchronous source, or make it "
+                "an ordinary method"
+            )
+        return result
+
+    def _wrapped_up(self, source: Any, state: State, metadata: Metadata) -> Projection[State, Metadata]:
+        return Projection(
+            id=self.id_factory(state, source), name=self.name, source=source, state=state, metadata=metadata
+        )
+
+    def _missing_handler(self, event_name: str) -> MissingProjectionHandlerError:
+        method = snake_case(event_name)
+        can_be_defined = method.isidentifier() and not keyword.iskeyword(method) and not hasattr(self, method)
+        remedy = f"define `{method}(self, state, event)`" if can_be_defined else "define a method of any name"
+        decorator = f"{', or decorate one' if can_be_defined else ' and decorate it'} with @handles({event_name!r})"
+        return MissingProjectionHandlerError(
+            f"projector {self.name!r} has no handler for the event {event_name!r}: in {type(self).__name__}, "
+            f"{remedy}{decorator}; or let it pass over events without a handler by missing_handler_behaviour = "
+            "MissingHandlerBehaviour.IGNORE",
+            projector=self.name,
+            event_name=event_name,
+        )
+
+    def _note(self, error: Exception, event: AnyStoredEvent) -> None:
+        error.add_note(
+            f"projector {self.name!r} was at event {event.name!r} (id {event.id}) of stream "
+            f"{f'{event.category}/{event.stream}'!r}, position {event.position}"
+        )
+
+
+def _check_overrides(projector: type[Projector[Any, Any, Any]]) -> None:
+    """Refuse overrides of Projector's own attributes that cannot work: most are handlers of an event so called."""
+    for attribute in ("apply", "project", "project_sync"):
+        if getattr(projector, attribute) is not getattr(Projector, attribute):
+            raise ConfigurationError(
+                f"{projector.__name__}.{attribute} overrides a method that Projector needs as it is; to handle events "
+                f"called {attribute!r}, name it `{attribute}_`, or decorate another method with @handles({attribute!r})"
+            )
+    for attribute in ("name", "missing_handler_behaviour"):
+        if isfunction(getattr_static(projector, attribute)):
+            raise ConfigurationError(
+                f"{projector.__name__}.{attribute} is a method, but must be a value or a property; to handle events "
+                f"called {attribute!r}, name it `{attribute}_`, or decorate another method with @handles({attribute!r})"
+            )
+    for attribute in ("initial_state_factory", "initial_metadata_factory", "id_factory", "update_metadata"):
+        if iscoroutinefunction(getattr(projector, attribute)):
+            raise ConfigurationError(
+                f"{projector.__name__}.{attribute} is a coroutine function, but must return at once: only handlers may "
+                "be coroutine functions"
+            )
+
+
+def _check_source(source: object, *, iterator: str) -> None:
+    """Refuse what has no identifier, or not the method `iterator` to be read by."""
+    kind = type(source)
+    if hasattr(kind, iterator) and hasattr(source, "identifier"):
+        return
+    if iterator == "__aiter__" and hasattr(kind, "__iter__") and hasattr(source, "identifier"):
+        remedy = "read without asyncio: call projector.project_sync(source=...), or pass a source of an EventStore"
+    elif iterator == "__iter__" and hasattr(kind, "__aiter__") and hasattr(source, "identifier"):
+        remedy = "read with asyncio: call `await projector.project(source=...)`, or pass a source of a SyncEventStore"
+    else:
+        remedy = "no event source: pass a stream, a category or the log of a store, or an iterable with an identifier"
+    raise ConfigurationError(f"a {kind.__name__} is {remedy}")
+
+
+def _closer(events: object, source: object, method: str) -> Callable[[], Any] | None:
+    """Return what ends an iteration that stops half-way, when it is not the source itself that would be ended.
+
+    A generator that is only dropped ends when the garbage collector gets to it, with whatever it holds until then.
+    """
+    return None if events is source else getattr(events, method, None)

@@ -1,0 +1,304 @@
+"""`ProjectionStore` and its twin without asyncio: saving projections, and finding them again.
+
+They convert states and metadata to JSON and back; everything else is done by the storage adapters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, scoped_session
+from typing_extensions import TypeVar
+
+from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.projection.adapters import (
+    InMemoryProjectionStorageAdapter,
+    ProjectionStorageAdapter,
+    SQLAlchemyProjectionStorageAdapter,
+    SyncProjectionStorageAdapter,
+    SyncSQLAlchemyProjectionStorageAdapter,
+)
+from eventstore_sa.query import FilterClause, FilterExpression, Lookup, Operator, PagingClause, Path, Search, SortClause
+from eventstore_sa.store.adapters.binding import AsyncBindable, SyncBindable
+from eventstore_sa.types import EventSourceIdentifier, JsonValue, JsonValueType, Projection, deserialise_projection
+
+__all__ = ["ProjectionStore", "SyncProjectionStore"]
+
+State = TypeVar("State", default=JsonValue)
+Metadata = TypeVar("Metadata", default=JsonValue)
+
+_SCHEMA_BESIDE_ADAPTER = "an adapter has its schema already: give the schema to the adapter, or a bind to the store"
+
+
+class ProjectionStore:
+    """Projections in memory or in a SQL database, to be found by key, by source, or by what is in them.
+
+    Args:
+        bind_or_adapter: What an `EventStore` may be bound to, with the same meaning; or a storage adapter.
+        schema: The tables; those of `EventStoreSchema()` by default.
+
+    Raises:
+        ConfigurationError: The bind cannot be used, or a schema goes with a ready adapter.
+    """
+
+    def __init__(
+        self, bind_or_adapter: AsyncBindable | ProjectionStorageAdapter, *, schema: EventStoreSchema | None = None
+    ) -> None:
+        if isinstance(bind_or_adapter, SyncProjectionStorageAdapter):
+            raise ConfigurationError("a synchronous adapter does not fit a ProjectionStore: use SyncProjectionStore")
+        if isinstance(bind_or_adapter, ProjectionStorageAdapter):
+            if schema is not None:
+                raise ConfigurationError(_SCHEMA_BESIDE_ADAPTER)
+            self.adapter: ProjectionStorageAdapter = bind_or_adapter
+        else:
+            self.adapter = SQLAlchemyProjectionStorageAdapter(bind_or_adapter, schema=schema)
+
+    async def save(self, *, projection: Projection[Any, Any], expected_version: int | None = None) -> int:
+        """Save a projection; return its new version, which is 1 for a new one and then counts up.
+
+        Saving a key again replaces state and metadata; the source stays, and so does the place among unsorted results.
+
+        Args:
+            projection: What to save; name and id are its key.
+            expected_version: Save only over this version, as `projection.version` of what was loaded tells it; 0: only
+                when none is stored; None: in any case.
+
+        Raises:
+            ProjectionVersionError: Another version is stored; nothing was saved.
+            SerialisationError: Something of it cannot be stored exactly; nothing was saved.
+        """
+        return await self.adapter.save(projection=projection, expected_version=expected_version)
+
+    async def save_all(self, *, projections: Sequence[Projection[Any, Any]]) -> Sequence[int]:
+        """Save projections, all or none, in one statement; return their new versions in the same order.
+
+        Raises:
+            ConfigurationError: A key is given twice; nothing was saved.
+            SerialisationError: Something of them cannot be stored exactly; nothing was saved.
+        """
+        return await self.adapter.save_all(projections=projections)
+
+    async def delete(self, *, id: str, name: str) -> bool:
+        """Delete a projection; return whether there was one."""
+        return await self.adapter.delete(name=name, id=id)
+
+    async def locate(
+        self,
+        *,
+        source: EventSourceIdentifier,
+        name: str,
+        state_type: type[State] = JsonValueType,
+        metadata_type: type[Metadata] = JsonValueType,
+    ) -> Projection[State, Metadata] | None:
+        """Return the projection of a source by its name; None when there is none.
+
+        Args:
+            source: What was projected.
+            name: The name of the projector.
+            state_type: What to make of the state; JSON by default.
+            metadata_type: What to make of the metadata; JSON by default.
+
+        Raises:
+            QueryError: There are several.
+            SerialisationError: State or metadata are not of these types.
+        """
+        lookup = Lookup(filters=[_equal("name", name), _equal("source", source)])
+        return _typed(await self.adapter.find_one(lookup=lookup), state_type, metadata_type)
+
+    async def load(
+        self,
+        *,
+        id: str,
+        name: str,
+        state_type: type[State] = JsonValueType,
+        metadata_type: type[Metadata] = JsonValueType,
+    ) -> Projection[State, Metadata] | None:
+        """Return the projection with a key; None when there is none. For the types see `locate`.
+
+        Raises:
+            SerialisationError: State or metadata are not of these types.
+        """
+        lookup = Lookup(filters=[_equal("name", name), _equal("id", id)])
+        return _typed(await self.adapter.find_one(lookup=lookup), state_type, metadata_type)
+
+    async def search(
+        self,
+        *,
+        filters: Collection[FilterExpression] = (),
+        sort: SortClause | None = None,
+        paging: PagingClause | None = None,
+        state_type: type[State] = JsonValueType,
+        metadata_type: type[Metadata] = JsonValueType,
+    ) -> Sequence[Projection[State, Metadata]]:
+        """Return projections of any name: filtered, then sorted, then one page of them. For the types see `locate`.
+
+        Args:
+            filters: What they have to meet, all of it.
+            sort: In which order; None: as they were first saved.
+            paging: Which part; None: all.
+            state_type: What to make of the states.
+            metadata_type: What to make of the metadata.
+
+        Raises:
+            QueryError: The search cannot be answered.
+            SerialisationError: A state or metadata are not of these types.
+        """
+        found = await self.adapter.find_many(search=Search(filters=filters, sort=sort, paging=paging))
+        return [deserialise_projection(projection, state_type, metadata_type) for projection in found]
+
+    async def count(self, *, filters: Collection[FilterExpression] = ()) -> int:
+        """Count the projections that meet all filters.
+
+        Raises:
+            QueryError: A filter cannot be evaluated.
+        """
+        return await self.adapter.count(search=Search(filters=filters))
+
+    def within(self, session: AsyncSession | async_scoped_session[Any]) -> ProjectionStore:
+        """Return the same store inside the transaction of a session, which it never begins, commits or rolls back.
+
+        Raises:
+            ConfigurationError: It is no session of this kind, or the store is not on a SQLAlchemy bind.
+        """
+        return ProjectionStore(self.adapter.within(session))
+
+    async def create_schema(self) -> None:
+        """Create the missing tables of the library: for development and tests; in production migrate."""
+        await self.adapter.create_schema()
+
+    async def drop_schema(self) -> None:
+        """Drop all tables of the library, events included: for development and tests."""
+        await self.adapter.drop_schema()
+
+    async def aclose(self) -> None:
+        """Close the store; the engine is disposed of only when the store made it from a URL."""
+        await self.adapter.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class SyncProjectionStore:
+    """Projections, to be found by key, by source, or by what is in them; `ProjectionStore` without asyncio.
+
+    Args:
+        bind_or_adapter: What a `SyncEventStore` may be bound to, with the same meaning; or a storage adapter, of which
+            the in-memory one serves both stores.
+        schema: The tables; those of `EventStoreSchema()` by default.
+
+    Raises:
+        ConfigurationError: The bind cannot be used, or a schema goes with a ready adapter.
+    """
+
+    def __init__(
+        self,
+        bind_or_adapter: SyncBindable | SyncProjectionStorageAdapter | InMemoryProjectionStorageAdapter,
+        *,
+        schema: EventStoreSchema | None = None,
+    ) -> None:
+        if isinstance(bind_or_adapter, InMemoryProjectionStorageAdapter):
+            bind_or_adapter = bind_or_adapter.sync_adapter
+        if isinstance(bind_or_adapter, ProjectionStorageAdapter):
+            raise ConfigurationError("an asyncio adapter does not fit a SyncProjectionStore: use ProjectionStore")
+        if isinstance(bind_or_adapter, SyncProjectionStorageAdapter):
+            if schema is not None:
+                raise ConfigurationError(_SCHEMA_BESIDE_ADAPTER)
+            self.adapter: SyncProjectionStorageAdapter = bind_or_adapter
+        else:
+            self.adapter = SyncSQLAlchemyProjectionStorageAdapter(bind_or_adapter, schema=schema)
+
+    def save(self, *, projection: Projection[Any, Any], expected_version: int | None = None) -> int:
+        """Save a projection; see `ProjectionStore.save`."""
+        return self.adapter.save(projection=projection, expected_version=expected_version)
+
+    def save_all(self, *, projections: Sequence[Projection[Any, Any]]) -> Sequence[int]:
+        """Save projections, all or none, in one statement; see `ProjectionStore.save_all`."""
+        return self.adapter.save_all(projections=projections)
+
+    def delete(self, *, id: str, name: str) -> bool:
+        """Delete a projection; return whether there was one."""
+        return self.adapter.delete(name=name, id=id)
+
+    def locate(
+        self,
+        *,
+        source: EventSourceIdentifier,
+        name: str,
+        state_type: type[State] = JsonValueType,
+        metadata_type: type[Metadata] = JsonValueType,
+    ) -> Projection[State, Metadata] | None:
+        """Return the projection of a source by its name; see `ProjectionStore.locate`."""
+        lookup = Lookup(filters=[_equal("name", name), _equal("source", source)])
+        return _typed(self.adapter.find_one(lookup=lookup), state_type, metadata_type)
+
+    def load(
+        self,
+        *,
+        id: str,
+        name: str,
+        state_type: type[State] = JsonValueType,
+        metadata_type: type[Metadata] = JsonValueType,
+    ) -> Projection[State, Metadata] | None:
+        """Return the projection with a key; see `ProjectionStore.load`."""
+        lookup = Lookup(filters=[_equal("name", name), _equal("id", id)])
+        return _typed(self.adapter.find_one(lookup=lookup), state_type, metadata_type)
+
+    def search(
+        self,
+        *,
+        filters: Collection[FilterExpression] = (),
+        sort: SortClause | None = None,
+        paging: PagingClause | None = None,
+        state_type: type[State] = JsonValueType,
+        metadata_type: type[Metadata] = JsonValueType,
+    ) -> Sequence[Projection[State, Metadata]]:
+        """Return projections of any name: filtered, then sorted, then one page of them; see `ProjectionStore.search`."""
+        found = self.adapter.find_many(search=Search(filters=filters, sort=sort, paging=paging))
+        return [deserialise_projection(projection, state_type, metadata_type) for projection in found]
+
+    def count(self, *, filters: Collection[FilterExpression] = ()) -> int:
+        """Count the projections that meet all filters; see `ProjectionStore.count`."""
+        return self.adapter.count(search=Search(filters=filters))
+
+    def within(self, session: Session | scoped_session[Any]) -> SyncProjectionStore:
+        """Return the same store inside the transaction of a session; see `ProjectionStore.within`."""
+        return SyncProjectionStore(self.adapter.within(session))
+
+    def create_schema(self) -> None:
+        """Create the missing tables of the library: for development and tests; in production migrate."""
+        self.adapter.create_schema()
+
+    def drop_schema(self) -> None:
+        """Drop all tables of the library, events included: for development and tests."""
+        self.adapter.drop_schema()
+
+    def close(self) -> None:
+        """Close the store; the engine is disposed of only when the store made it from a URL."""
+        self.adapter.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _equal(field: str, value: object) -> FilterClause:
+    return FilterClause(Operator.EQUAL, Path(field), value)
+
+
+def _typed(
+    projection: Projection[JsonValue, JsonValue] | None, state_type: type[State], metadata_type: type[Metadata]
+) -> Projection[State, Metadata] | None:
+    return None if projection is None else deserialise_projection(projection, state_type, metadata_type)

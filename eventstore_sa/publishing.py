@@ -1,0 +1,331 @@
+"""What a publish is made of, before any database sees it: streams, their events and their conditions.
+
+A publish is a sequence of `StreamPublication`s, stored all or none. The arguments of the public API are normalised here,
+and what comes back from storage is turned into results here, the same for every adapter. Pure Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Generic, NotRequired, TypeAlias, TypeVar
+from uuid import UUID
+
+from msgspec import Struct
+from typing_extensions import ReadOnly, TypedDict
+
+from eventstore_sa.conditions import NoCondition, WriteCondition
+from eventstore_sa.errors import ConfigurationError, DuplicateEventError, SerialisationError
+from eventstore_sa.types import (
+    CategoryIdentifier,
+    JsonValue,
+    LogIdentifier,
+    NewEvent,
+    StoredEvent,
+    StreamIdentifier,
+    decode_json,
+    encode_json,
+    serialise_to_string,
+    to_json,
+    with_ambient_metadata,
+)
+
+__all__ = [
+    "AnyNewEvent",
+    "AnyStoredEvent",
+    "PreparedEvent",
+    "StreamPublication",
+    "StreamPublishDefinition",
+    "keyed_results",
+    "prepare",
+    "publications",
+    "replayed",
+    "stored_events",
+    "stream_publish_definition",
+]
+
+T = TypeVar("T")
+Name = TypeVar("Name", covariant=True)
+Payload = TypeVar("Payload", covariant=True)
+Metadata = TypeVar("Metadata", covariant=True)
+
+AnyNewEvent: TypeAlias = NewEvent[Any, Any, Any]
+AnyStoredEvent: TypeAlias = StoredEvent[Any, Any, Any]
+
+
+class StreamPublishDefinition(TypedDict, Generic[Name, Payload, Metadata]):
+    """The events for one stream of a publish to many, and the condition that the stream must meet."""
+
+    events: ReadOnly[Sequence[NewEvent[Name, Payload, Metadata]]]
+    condition: ReadOnly[NotRequired[WriteCondition]]
+
+
+def stream_publish_definition(
+    *, events: Sequence[NewEvent[Name, Payload, Metadata]], condition: WriteCondition | None = None
+) -> StreamPublishDefinition[Name, Payload, Metadata]:
+    """Build a `StreamPublishDefinition`; a literal `{"events": [...], "condition": ...}` is the same."""
+    return {"events": events} if condition is None else {"events": events, "condition": condition}
+
+
+class StreamPublication(Struct, frozen=True):
+    """The part of a publish that concerns one stream."""
+
+    stream: StreamIdentifier
+    events: tuple[AnyNewEvent, ...]
+    condition: WriteCondition
+
+
+class PreparedEvent(Struct, frozen=True, omit_defaults=True):
+    """An event as plain JSON values: what is stored of it, and how it is written into a document. Times are in UTC."""
+
+    id: UUID
+    name: str
+    payload: JsonValue
+    observed_at: datetime
+    occurred_at: datetime
+    metadata: JsonValue = None
+
+
+def publications(
+    *,
+    target: StreamIdentifier | CategoryIdentifier | LogIdentifier,
+    events: Sequence[AnyNewEvent] | None = None,
+    condition: WriteCondition | None = None,
+    streams: Mapping[Any, StreamPublishDefinition[Any, Any, Any]] | None = None,
+) -> tuple[StreamPublication, ...]:
+    """Normalise the arguments of an adapter's `save`.
+
+    A stream takes `events` and a `condition`; a category takes `streams` by name; the log takes `streams` by
+    `StreamIdentifier`.
+
+    Raises:
+        ValueError: The arguments do not fit the target.
+        ConfigurationError: An event, a condition or a definition is of the wrong type.
+        DuplicateEventError: Two of the events have the same id.
+    """
+    parts: tuple[StreamPublication, ...]
+    match target:
+        case StreamIdentifier():
+            if events is None or streams is not None:
+                raise ValueError("publishing to a stream takes `events` and `condition`, not `streams`")
+            parts = (_publication(target, events, condition),)
+        case CategoryIdentifier() | LogIdentifier():
+            if streams is None or events is not None or condition is not None:
+                raise ValueError("publishing to a category or the log takes `streams`, not `events` and `condition`")
+            parts = tuple(
+                _publication(_stream_of(target, key), *_definition_parts(definition))
+                for key, definition in _checked_streams(streams).items()
+            )
+        case _:
+            raise ValueError(
+                "publishing to a target needs a stream, a category or the log, such as StreamIdentifier('orders', '42'); "
+                f"got a {type(target).__name__}"
+            )
+    _refuse_repeated_ids(parts)
+    return parts
+
+
+def keyed_results(
+    streams: Mapping[Any, object] | None, results: Sequence[Sequence[AnyStoredEvent]]
+) -> Sequence[AnyStoredEvent] | Mapping[Any, Sequence[AnyStoredEvent]]:
+    """Give the results of `publications` the shape of an adapter's `save`: a sequence, or one for each key of `streams`."""
+    return results[0] if streams is None else dict(zip(streams, results, strict=True))
+
+
+def prepare(event: AnyNewEvent) -> PreparedEvent:
+    """Turn an event into what is stored of it.
+
+    Raises:
+        SerialisationError: Something in the event cannot be stored exactly.
+    """
+    try:
+        return _prepared(event, "event", "payload", "metadata")
+    except SerialisationError:
+        # Which event it is takes time to write, so it is written only now.
+        name: object = event.name
+        label = f"event {name!r}" if isinstance(name, str) else f"event {event.id}"
+        return _prepared(event, label, f"payload of {label}", f"metadata of {label}")
+
+
+def stored_events(
+    publication: StreamPublication, *, first_position: int, sequence_numbers: Sequence[int]
+) -> list[AnyStoredEvent]:
+    """Pair the events of a publication with their numbers; the caller's own payload objects are kept.
+
+    Args:
+        publication: What was stored.
+        first_position: The position of its first event; the others follow without a gap.
+        sequence_numbers: One for each event, in their order.
+    """
+    stream, category = publication.stream.stream, publication.stream.category
+    return [
+        StoredEvent(
+            event.id,
+            event.name,
+            stream,
+            category,
+            position,
+            sequence_number,
+            event.payload,
+            event.metadata,
+            _in_utc(event.observed_at, "event"),
+            _in_utc(event.occurred_at, "event"),
+        )
+        for position, (event, sequence_number) in enumerate(
+            zip(publication.events, sequence_numbers, strict=True), start=first_position
+        )
+    ]
+
+
+def replayed(parts: Sequence[StreamPublication], stored: Mapping[UUID, AnyStoredEvent]) -> list[list[AnyStoredEvent]]:
+    """Recognise a publish that is stored already: a retry after a lost reply.
+
+    Args:
+        parts: The publish that failed.
+        stored: Those of its events, by id, that are stored anywhere in the store; at least one.
+
+    Returns:
+        The stored events of each part, when all of them are stored in the streams and in the order of the publish.
+
+    Raises:
+        DuplicateEventError: Some are stored, but the publish is no exact repetition.
+    """
+    ids = [event.id for part in parts for event in part.events]
+    found = [event_id for event_id in ids if event_id in stored]
+    if len(found) == len(ids):
+        results = [[stored[event.id] for event in part.events] for part in parts]
+        if _are_in_place(parts, results):
+            return [
+                [_with_own_objects(event, new) for event, new in zip(result, part.events, strict=True)]
+                for part, result in zip(parts, results, strict=True)
+            ]
+    first = stored[found[0]]
+    raise DuplicateEventError(
+        f"{len(found)} of {len(ids)} events to publish are stored already, the first of them, {first.id}, at position "
+        f"{first.position} of stream {f'{first.category}/{first.stream}'!r}: give new events new ids; only the very "
+        "same publish, all of its events in their order and streams, may be repeated",
+        event_ids=found,
+    )
+
+
+def _publication(
+    stream: StreamIdentifier, events: Iterable[AnyNewEvent], condition: WriteCondition | None
+) -> StreamPublication:
+    given: object = events
+    if not isinstance(given, Iterable):
+        raise ConfigurationError(
+            f"events to publish are given as a list, even a single one: events=[event]; got a {type(given).__name__}"
+        )
+    batch = tuple(events)
+    for event in batch:
+        checked: object = event
+        if not isinstance(checked, NewEvent):
+            raise ConfigurationError(f"events to publish are NewEvents; got a {type(checked).__name__}")
+    demanded: object = NoCondition() if condition is None else condition
+    if not isinstance(demanded, WriteCondition):
+        raise ConfigurationError(
+            f"a condition is a WriteCondition, such as position_is(3); got a {type(demanded).__name__}"
+        )
+    return StreamPublication(stream, tuple(map(with_ambient_metadata, batch)), demanded)
+
+
+def _checked_streams(streams: Mapping[Any, T]) -> Mapping[Any, T]:
+    checked: object = streams
+    if isinstance(checked, Mapping):
+        return streams
+    raise ConfigurationError(
+        "streams to publish to are given as a mapping, such as {'42': {'events': [event]}}; got a "
+        f"{type(checked).__name__}"
+    )
+
+
+def _stream_of(target: CategoryIdentifier | LogIdentifier, key: object) -> StreamIdentifier:
+    match target, key:
+        case CategoryIdentifier(category), str():
+            return StreamIdentifier(category, key)
+        case LogIdentifier(), StreamIdentifier():
+            return key
+        case CategoryIdentifier(), _:
+            raise ValueError(f"streams of a category are given by name; got a {type(key).__name__}")
+        case _:
+            raise ValueError(f"streams of the log are given by StreamIdentifier; got a {type(key).__name__}")
+
+
+def _definition_parts(
+    definition: StreamPublishDefinition[Any, Any, Any],
+) -> tuple[Sequence[AnyNewEvent], WriteCondition | None]:
+    checked: object = definition
+    if not isinstance(checked, Mapping) or "events" not in checked or checked.keys() - {"events", "condition"}:
+        raise ConfigurationError('a stream publish definition is {"events": [...], "condition": ...}')
+    return definition["events"], definition.get("condition")
+
+
+def _refuse_repeated_ids(parts: Sequence[StreamPublication]) -> None:
+    seen: set[UUID] = set()
+    for part in parts:
+        for event in part.events:
+            if event.id in seen:
+                raise DuplicateEventError(
+                    f"the id {event.id} is given to two events of the same publish: every event has an id of its own",
+                    event_ids=[event.id],
+                )
+            seen.add(event.id)
+
+
+def _prepared(event: AnyNewEvent, label: str, payload_label: str, metadata_label: str) -> PreparedEvent:
+    name: object = event.name
+    observed_at = _in_utc(event.observed_at, label)
+    return PreparedEvent(
+        event.id,
+        name if type(name) is str else serialise_to_string(name),
+        to_json(event.payload, label=payload_label),
+        observed_at,
+        observed_at if event.occurred_at is event.observed_at else _in_utc(event.occurred_at, label),
+        None if event.metadata is None else to_json(event.metadata, label=metadata_label),
+    )
+
+
+def _in_utc(moment: datetime, label: str) -> datetime:
+    if moment.tzinfo is UTC:
+        return moment
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise SerialisationError(f"{label} has a time outside of the years 1 to 9999 in UTC") from error
+
+
+def _are_in_place(parts: Sequence[StreamPublication], results: Sequence[Sequence[AnyStoredEvent]]) -> bool:
+    """Whether the events are in the streams of the publish, and within each stream in its order."""
+    last_positions: dict[StreamIdentifier, int] = {}
+    for part, events in zip(parts, results, strict=True):
+        for event in events:
+            place = (event.category, event.stream)
+            if place != (part.stream.category, part.stream.stream) or event.position <= last_positions.get(
+                part.stream, -1
+            ):
+                return False
+            last_positions[part.stream] = event.position
+    return True
+
+
+def _with_own_objects(stored: AnyStoredEvent, new: AnyNewEvent) -> AnyStoredEvent:
+    prepared = prepare(new)
+    same = (stored.name, stored.payload, stored.metadata) == (
+        prepared.name,
+        decode_json(encode_json(prepared.payload)),
+        decode_json(encode_json(prepared.metadata)),
+    )
+    if not same:
+        return stored
+    return StoredEvent(
+        stored.id,
+        new.name,
+        stored.stream,
+        stored.category,
+        stored.position,
+        stored.sequence_number,
+        new.payload,
+        new.metadata,
+        stored.observed_at,
+        stored.occurred_at,
+    )

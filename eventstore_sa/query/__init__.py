@@ -1,0 +1,45 @@
+"""The query language of stored projections: filters, sorting and paging as values.
+
+Pure Python, for stores and callers alike. `evaluation` is what the clauses mean; storage in a database says the same in
+SQL.
+"""
+
+from eventstore_sa.query.clauses import (
+    AllOf,
+    AnyOf,
+    FilterClause,
+    FilterExpression,
+    KeySetPagingClause,
+    Lookup,
+    Not,
+    OffsetPagingClause,
+    Operator,
+    PagingClause,
+    PagingDirection,
+    Search,
+    SortClause,
+    SortField,
+    SortOrder,
+)
+from eventstore_sa.query.paths import Function, Path, Similarity
+
+__all__ = [
+    "AllOf",
+    "AnyOf",
+    "FilterClause",
+    "FilterExpression",
+    "Function",
+    "KeySetPagingClause",
+    "Lookup",
+    "Not",
+    "OffsetPagingClause",
+    "Operator",
+    "PagingClause",
+    "PagingDirection",
+    "Path",
+    "Search",
+    "Similarity",
+    "SortClause",
+    "SortField",
+    "SortOrder",
+]

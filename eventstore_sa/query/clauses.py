@@ -1,0 +1,235 @@
+"""The clauses of lookups and searches, as values that are checked when they are made.
+
+What they mean is in `evaluation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, TypeAlias
+
+from msgspec import Struct
+
+from eventstore_sa.errors import QueryError
+from eventstore_sa.query.paths import Function, Path
+from eventstore_sa.query.patterns import compiled
+from eventstore_sa.types.codec import to_json
+from eventstore_sa.types.json import is_sequence
+
+__all__ = [
+    "AllOf",
+    "AnyOf",
+    "FilterClause",
+    "FilterExpression",
+    "KeySetPagingClause",
+    "Lookup",
+    "Not",
+    "OffsetPagingClause",
+    "Operator",
+    "PagingClause",
+    "PagingDirection",
+    "Search",
+    "SortClause",
+    "SortField",
+    "SortOrder",
+]
+
+_LARGEST_OFFSET = 2**63 - 1
+
+
+class Operator(Enum):
+    """How a filter compares what is stored with its value."""
+
+    EQUAL = "="
+    NOT_EQUAL = "!="
+    GREATER_THAN = ">"
+    GREATER_THAN_OR_EQUAL = ">="
+    LESS_THAN = "<"
+    LESS_THAN_OR_EQUAL = "<="
+    IN = "in"
+    CONTAINS = "contains"
+    REGEX_MATCHES = "regex_matches"
+    NOT_REGEX_MATCHES = "not_regex_matches"
+
+
+class FilterClause(Struct, frozen=True):
+    r"""Demands something of one place in a projection.
+
+    - EQUAL compares JSON, and numbers by value; None stands for null and for what is missing. NOT_EQUAL is the
+      complement.
+    - The four that order hold between two numbers, or between two strings (by code point); otherwise never.
+    - IN: equal to one of the values. CONTAINS: the array there holds the value.
+    - REGEX_MATCHES and NOT_REGEX_MATCHES search in strings, and never hold for anything else. Patterns may use what
+      Python and PostgreSQL have in common: classes, groups, lookahead, greedy and lazy quantifiers, and the escapes
+      `\d \w \s \D \W \S \n \r \t \f`, of which the classes are those of ASCII.
+
+    Args:
+        operator: How to compare.
+        field: Where.
+        value: With what: anything that could be stored in a projection.
+
+    Raises:
+        QueryError: The pattern is not a regular expression, or IN has no sequence.
+        SerialisationError: The value has no JSON form.
+    """
+
+    operator: Operator
+    field: Path
+    value: Any
+
+    def __post_init__(self) -> None:
+        if self.operator is Operator.IN and not is_sequence(_listed(self.value)):
+            raise QueryError(
+                f"IN takes the values to choose from as a sequence or set, not a {type(self.value).__name__}"
+            )
+        if self.operator in (Operator.REGEX_MATCHES, Operator.NOT_REGEX_MATCHES):
+            compiled(self.value)
+        _ = self.json_value
+
+    def __hash__(self) -> int:
+        return hash((self.operator, self.field))
+
+    @property
+    def json_value(self) -> Any:
+        """The value as JSON; that of IN is a list."""
+        return to_json(_listed(self.value), label=f"value of the filter on {self.field!r}", exact_floats=False)
+
+
+@dataclass(frozen=True, init=False, slots=True)
+class AllOf:
+    """Holds where all of the filters do; without any, everywhere."""
+
+    filters: tuple[FilterExpression, ...]
+
+    def __init__(self, *filters: FilterExpression) -> None:
+        object.__setattr__(self, "filters", filters)
+
+
+@dataclass(frozen=True, init=False, slots=True)
+class AnyOf:
+    """Holds where at least one of the filters does; without any, nowhere."""
+
+    filters: tuple[FilterExpression, ...]
+
+    def __init__(self, *filters: FilterExpression) -> None:
+        object.__setattr__(self, "filters", filters)
+
+
+class Not(Struct, frozen=True):
+    """Holds where the filter does not."""
+
+    filter: FilterExpression
+
+
+FilterExpression: TypeAlias = FilterClause | AllOf | AnyOf | Not
+"""A filter, or a combination of filters."""
+
+
+class SortOrder(Enum):
+    """Upwards or downwards."""
+
+    ASC = "asc"
+    DESC = "desc"
+
+
+class SortField(Struct, frozen=True):
+    """One thing to sort by.
+
+    Args:
+        field: A place, or a function of places.
+        order: Ascending puts numbers first, then strings (by code point), false, true, arrays, objects, and last nulls and
+            what is missing; arrays are equal in this order, and so are objects. Descending is the reverse.
+    """
+
+    field: Path | Function
+    order: SortOrder = SortOrder.ASC
+
+
+class SortClause(Struct, frozen=True):
+    """Sorts by several things, the first one first; ties break on the id, then on the name, ascending."""
+
+    fields: Sequence[SortField]
+
+
+class PagingDirection(Enum):
+    """Which way pages are turned."""
+
+    FORWARDS = "forwards"
+    BACKWARDS = "backwards"
+
+
+class OffsetPagingClause(Struct, frozen=True, kw_only=True):
+    """One of the pages that all results are cut into.
+
+    Args:
+        page_number: Which one, from 1.
+        item_count: How many results make a page, from 1.
+
+    Raises:
+        QueryError: There can be no such page.
+    """
+
+    page_number: int = 1
+    item_count: int = 10
+
+    def __post_init__(self) -> None:
+        _check_count("page_number", self.page_number)
+        _check_count("item_count", self.item_count)
+        if self.page_number * self.item_count > _LARGEST_OFFSET:
+            raise QueryError(f"page {self.page_number} begins beyond what databases can count to")
+
+
+class KeySetPagingClause(Struct, frozen=True):
+    """The page before or after a result that was seen.
+
+    Args:
+        last_id: The id of that result. None: from the beginning; backwards: the last page.
+        direction: FORWARDS: what comes after it. BACKWARDS: what comes just before it, in the same order.
+        item_count: How many results make a page, from 1.
+
+    Raises:
+        QueryError: There can be no such page.
+    """
+
+    last_id: str | None = None
+    direction: PagingDirection = PagingDirection.FORWARDS
+    item_count: int = 10
+
+    def __post_init__(self) -> None:
+        _check_count("item_count", self.item_count)
+
+
+PagingClause: TypeAlias = OffsetPagingClause | KeySetPagingClause
+"""Which part of the results is wanted."""
+
+
+class Lookup(Struct, frozen=True, kw_only=True):
+    """Asks for the one projection that meets all filters."""
+
+    filters: Collection[FilterExpression] = ()
+
+
+class Search(Struct, frozen=True, kw_only=True):
+    """Asks for the projections that meet all filters.
+
+    Args:
+        filters: What they have to meet.
+        sort: In which order; None: as they were first saved.
+        paging: Which of them; None: all.
+    """
+
+    filters: Collection[FilterExpression] = ()
+    sort: SortClause | None = None
+    paging: PagingClause | None = None
+
+
+def _listed(value: Any) -> Any:
+    kinds: Any = (set, frozenset)
+    return list(value) if isinstance(value, kinds) else value
+
+
+def _check_count(what: str, count: object) -> None:
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= _LARGEST_OFFSET:
+        raise QueryError(f"{what} counts from 1: it cannot be {count!r}")

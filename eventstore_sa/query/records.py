@@ -1,0 +1,108 @@
+"""A stored projection, the same in every storage: its JSON as text, and its version.
+
+Storage makes records of projections and gives records back; stores turn them into projections again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from eventstore_sa.errors import ProjectionVersionError, SerialisationError
+from eventstore_sa.query.evaluation import Document
+from eventstore_sa.types import JsonObject, Projection, event_sequence_identifier
+from eventstore_sa.types.codec import decode_json, encode_json, to_json
+
+__all__ = ["ProjectionRecord", "record_of", "source_hash", "unexpected_version"]
+
+
+class ProjectionRecord(Struct, frozen=True):
+    """A projection as it is kept.
+
+    Attributes:
+        name: With `id` its key.
+        id: With `name` its key.
+        source: What was projected, as JSON text.
+        state: JSON text.
+        metadata: JSON text.
+        version: How often it was saved.
+    """
+
+    name: str
+    id: str
+    source: str
+    state: str
+    metadata: str
+    version: int
+
+    def document(self) -> Document:
+        """Return it as filters and sorting see it."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "source": decode_json(self.source),
+            "state": decode_json(self.state),
+            "metadata": decode_json(self.metadata),
+        }
+
+    def projection(self) -> Projection[Any, Any]:
+        """Return the projection, its state and metadata as JSON."""
+        return Projection(
+            id=self.id,
+            name=self.name,
+            source=event_sequence_identifier(decode_json(self.source)),
+            state=decode_json(self.state),
+            metadata=decode_json(self.metadata),
+            version=self.version,
+        )
+
+
+def record_of(projection: Projection[Any, Any]) -> ProjectionRecord:
+    """Return what to store for a projection; its version there is for the storage to say.
+
+    Raises:
+        SerialisationError: Something of it cannot be stored exactly.
+    """
+    source = projection.source.serialise()
+    try:
+        readable = event_sequence_identifier(source) == projection.source
+    except ValueError:
+        readable = False
+    if not readable:
+        raise SerialisationError(
+            f"the source of a projection cannot be read back from its JSON: it is a {type(projection.source).__name__}, and "
+            "should be the log, a category, a stream, or a partition of them"
+        )
+
+    def text(value: object, label: str) -> str:
+        label = f"{label} of projection {projection.name!r}"
+        return encode_json(to_json(value, label=label), label=label).decode()
+
+    return ProjectionRecord(
+        projection.name,
+        projection.id,
+        text(source, "source"),
+        text(projection.state, "state"),
+        text(projection.metadata, "metadata"),
+        version=0,
+    )
+
+
+def source_hash(source: JsonObject) -> int:
+    """Return a number to find projections of a serialised source by: 64 bits, the same in every process."""
+    canonical = msgspec.json.encode(source, order="sorted")
+    return int.from_bytes(hashlib.blake2b(canonical, digest_size=8).digest(), "big", signed=True)
+
+
+def unexpected_version(record: ProjectionRecord, *, expected: int, actual: int) -> ProjectionVersionError:
+    """Say that another writer was faster."""
+    return ProjectionVersionError(
+        f"projection {record.name!r} with id {record.id!r} is "
+        f"{f'at version {actual}' if actual else 'not there'}, expected {f'version {expected}' if expected else 'none'}: "
+        "load it again, apply the change to it, and save it with the version that was loaded",
+        expected_version=expected,
+        actual_version=actual,
+    )

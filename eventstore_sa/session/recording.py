@@ -1,0 +1,147 @@
+"""`RecordsEvents`: entities that record events, published in the transaction that stores the entity.
+
+An event is recorded on the entity and published to the entity's stream when the session commits, after the flush has given
+the entity its key. Recording does no I/O.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Final
+
+from sqlalchemy import Table, event, inspect
+from sqlalchemy.orm import Mapper, Session, object_session
+
+from eventstore_sa.conditions import NoCondition, WriteCondition, position_is
+from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.publishing import AnyNewEvent, StreamPublication
+from eventstore_sa.session.hosted import SessionStorage
+from eventstore_sa.types import NewEvent, StreamIdentifier, with_ambient_metadata
+
+__all__ = ["RecordsEvents"]
+
+_WAITING: Final = "_events_recorded_outside_of_sessions"
+
+
+class RecordsEvents:
+    """A mixin for mapped classes whose objects record events.
+
+    What is recorded on an object of a session is published when the session's transaction commits, and dropped when it, or
+    the savepoint in which it was recorded, is rolled back. What is recorded on an object that is in no session waits until
+    it is added to one; `Session.merge` copies no such events, so record on what it returns.
+
+    Attributes:
+        __event_category__: The category of the objects' streams; by default the name of the mapped table.
+        __event_schema__: The event store to publish to; by default the one on the MetaData of the mapped table.
+        __event_version__: The name of a mapped integer column that counts the events of the object's stream, from 0.
+            `record` advances it, and the publish demands that nobody else has published to the stream meanwhile. None:
+            there is no such column, and no condition.
+
+    Example:
+        >>> from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+        >>> from eventstore_sa import NewEvent
+        >>> class Base(DeclarativeBase):
+        ...     pass
+        >>> class Order(RecordsEvents, Base):
+        ...     __tablename__ = "orders"
+        ...     id: Mapped[int] = mapped_column(primary_key=True)
+        ...     state: Mapped[str] = mapped_column(default="placed")
+        ...
+        ...     def pay(self) -> None:
+        ...         self.state = "paid"
+        ...         self.record(NewEvent(name="order-paid", payload=None))
+    """
+
+    __event_category__: ClassVar[str | None] = None
+    __event_schema__: ClassVar[EventStoreSchema | None] = None
+    __event_version__: ClassVar[str | None] = None
+
+    def record(self, *events: AnyNewEvent) -> None:
+        """Record events, to be published to the object's stream when its session commits.
+
+        Raises:
+            ConfigurationError: Something else than a NewEvent is given.
+        """
+        for new in events:
+            checked: object = new
+            if not isinstance(checked, NewEvent):
+                raise ConfigurationError(f"events to record are NewEvents; got a {type(checked).__name__}")
+        session = object_session(self)
+        if session is None:
+            self.__dict__.setdefault(_WAITING, []).extend(events)
+            _follow_into_sessions()
+            return
+        for new in events:
+            _stage(session, self, new)
+
+    def event_stream(self) -> StreamIdentifier:
+        """Return the stream of this object; called after the flush. Override it for other names.
+
+        By default the category is `__event_category__`, and the stream is the primary key: its values, joined by ":".
+
+        Raises:
+            ConfigurationError: The object has no primary key.
+        """
+        mapper = _mapper(type(self))
+        identity = inspect(self).identity or mapper.primary_key_from_instance(self)
+        if None in identity:
+            raise ConfigurationError(
+                f"a {type(self).__name__} that has recorded events has no primary key at the commit: add it to the "
+                "session, or override event_stream()"
+            )
+        category = self.__event_category__ or str(mapper.local_table.description)
+        return StreamIdentifier(category, ":".join(map(str, identity)))
+
+
+def _stage(session: Session, entity: RecordsEvents, new: AnyNewEvent, *, came_along: bool = False) -> None:
+    schema = entity.__event_schema__ or _only_schema(type(entity))
+    condition: WriteCondition = NoCondition()
+    column, count = entity.__event_version__, 0
+    if column is not None:
+        count = getattr(entity, column) or 0
+        condition = position_is(count - 1 if count else None)
+        setattr(entity, column, count + 1)
+
+    published = with_ambient_metadata(new)
+
+    def parts() -> tuple[StreamPublication, ...]:
+        return (StreamPublication(entity.event_stream(), (published,), condition),)
+
+    def give_back() -> None:
+        # Added again after the rollback, the object is inserted again; so its events have to be there again.
+        if inspect(entity).transient:
+            entity.__dict__.setdefault(_WAITING, []).append(new)
+            if column is not None:
+                setattr(entity, column, min(getattr(entity, column), count))
+
+    SessionStorage.of_schema(session, schema).record(parts, on_drop=give_back if came_along else None)
+
+
+def _only_schema(entity: type[RecordsEvents]) -> EventStoreSchema:
+    table = _mapper(entity).local_table
+    schemas = EventStoreSchema.all_on(table.metadata) if isinstance(table, Table) else ()
+    if len(schemas) != 1:
+        how_many = "no event store" if not schemas else f"{len(schemas)} event stores"
+        raise ConfigurationError(
+            f"there is {how_many} on the MetaData of {entity.__name__}: make one there with "
+            f"EventStoreSchema(Base.metadata), or name it in {entity.__name__}.__event_schema__"
+        )
+    return schemas[0]
+
+
+def _mapper(entity: type[RecordsEvents]) -> Mapper[Any]:
+    mapper: Mapper[Any] | None = inspect(entity, raiseerr=False)
+    if mapper is None:
+        raise ConfigurationError(f"{entity.__name__} records events, but is not mapped")
+    return mapper
+
+
+def _follow_into_sessions() -> None:
+    if not event.contains(Session, "after_attach", _after_attach):
+        event.listen(Session, "after_attach", _after_attach)
+
+
+def _after_attach(session: Session, instance: object) -> None:
+    if isinstance(instance, RecordsEvents):
+        for new in instance.__dict__.pop(_WAITING, ()):
+            _stage(session, instance, new, came_along=True)

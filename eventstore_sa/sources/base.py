@@ -1,0 +1,141 @@
+"""Event sources: whatever events can be read from, in order.
+
+`EventSource` is read with asyncio, `SyncEventSource` without; the names, parameters and guarantees are the same. Streams,
+categories and the log of a store are sources; others can be written by implementing `identifier`, `latest` and `iterate`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Generic
+
+from typing_extensions import TypeVar
+
+from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.publishing import AnyStoredEvent
+from eventstore_sa.sources.constraints import QueryConstraints
+from eventstore_sa.types import EventSourceIdentifier
+
+__all__ = ["EventSource", "SyncEventSource", "checked_limit"]
+
+I = TypeVar("I", bound=EventSourceIdentifier, covariant=True, default=EventSourceIdentifier)  # noqa: E741
+
+
+class EventSource(ABC, Generic[I]):
+    """Events in order: by position within a stream, by sequence number elsewhere. Read with asyncio."""
+
+    @property
+    @abstractmethod
+    def identifier(self) -> I:
+        """What the events are read from."""
+        raise NotImplementedError
+
+    @abstractmethod
+    async def latest(self) -> AnyStoredEvent | None:
+        """Return the last event, or None when there is none."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def iterate(
+        self,
+        *,
+        constraints: QueryConstraints = frozenset(),
+        limit: int | None = None,
+        backwards: bool = False,
+        wait_for: AnyStoredEvent | None = None,
+        timeout_s: float | None = None,
+    ) -> AsyncIterator[AnyStoredEvent]:
+        """Iterate over the events, first to last.
+
+        Args:
+            constraints: Only events that meet all of them.
+            limit: At most so many events; None: all.
+            backwards: Last to first.
+            wait_for: Begin only when this event can be seen: an open transaction that wrote earlier may hold back the
+                log and categories for a while.
+            timeout_s: How long to wait for it, in seconds; None: for ever.
+
+        Raises:
+            WaitTimeoutError: `wait_for` was not to be seen in time.
+        """
+        raise NotImplementedError
+
+    async def read(
+        self,
+        *,
+        constraints: QueryConstraints = frozenset(),
+        limit: int | None = None,
+        backwards: bool = False,
+        wait_for: AnyStoredEvent | None = None,
+        timeout_s: float | None = None,
+    ) -> Sequence[AnyStoredEvent]:
+        """Read the events into a list; parameters, order and errors are those of `iterate`."""
+        events = self.iterate(
+            constraints=constraints, limit=limit, backwards=backwards, wait_for=wait_for, timeout_s=timeout_s
+        )
+        return [event async for event in events]
+
+    def __aiter__(self) -> AsyncIterator[AnyStoredEvent]:
+        return self.iterate()
+
+
+class SyncEventSource(ABC, Generic[I]):
+    """Events in order: by position within a stream, by sequence number elsewhere. The twin of `EventSource`."""
+
+    @property
+    @abstractmethod
+    def identifier(self) -> I:
+        """What the events are read from."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def latest(self) -> AnyStoredEvent | None:
+        """Return the last event, or None when there is none."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def iterate(
+        self,
+        *,
+        constraints: QueryConstraints = frozenset(),
+        limit: int | None = None,
+        backwards: bool = False,
+        wait_for: AnyStoredEvent | None = None,
+        timeout_s: float | None = None,
+    ) -> Iterator[AnyStoredEvent]:
+        """Iterate over the events, first to last; see `EventSource.iterate`."""
+        raise NotImplementedError
+
+    def read(
+        self,
+        *,
+        constraints: QueryConstraints = frozenset(),
+        limit: int | None = None,
+        backwards: bool = False,
+        wait_for: AnyStoredEvent | None = None,
+        timeout_s: float | None = None,
+    ) -> Sequence[AnyStoredEvent]:
+        """Read the events into a list; parameters, order and errors are those of `iterate`."""
+        return list(
+            self.iterate(
+                constraints=constraints, limit=limit, backwards=backwards, wait_for=wait_for, timeout_s=timeout_s
+            )
+        )
+
+    def __iter__(self) -> Iterator[AnyStoredEvent]:
+        return self.iterate()
+
+
+def checked_limit(limit: int | None) -> int | None:
+    """Refuse a limit that is no number of events.
+
+    Raises:
+        ConfigurationError: It is negative, or no integer.
+    """
+    checked: object = limit
+    if checked is None:
+        return None
+    if not isinstance(checked, int) or isinstance(checked, bool) or checked < 0:
+        raise ConfigurationError(f"a limit is a number of events of 0 or more, or None for all; got {checked!r}")
+    return checked

@@ -1,0 +1,315 @@
+"""Query constraints: which events of a source a read returns.
+
+A constraint is a value that can tell of any stored event whether it meets it; databases translate the built-in ones to
+SQL (`persistence/queries.py`). Constraints of one read are ANDed. Pure Python: SQLAlchemy is not imported here.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from datetime import UTC, datetime
+from typing import Any, Final, TypeAlias, cast
+
+from msgspec import Struct
+
+from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.types import StoredEvent, serialise_to_string
+
+__all__ = [
+    "NameInConstraint",
+    "ObservedBetweenConstraint",
+    "OccurredBetweenConstraint",
+    "PositionAfterConstraint",
+    "PositionBeforeConstraint",
+    "QueryConstraint",
+    "QueryConstraints",
+    "SequenceNumberAfterConstraint",
+    "SequenceNumberBeforeConstraint",
+    "checked_constraints",
+    "name_in",
+    "observed_between",
+    "occurred_between",
+    "order_range",
+    "position_after",
+    "position_before",
+    "sequence_number_after",
+    "sequence_number_before",
+]
+
+# Each becomes a parameter of a statement, and drivers take about 32,000 of those.
+_MAX_NAMES: Final = 10_000
+
+
+class QueryConstraint(Struct, frozen=True):
+    """The base of all constraints.
+
+    A subclass of your own works on events in memory as it is; a SQL adapter has to be told how to translate it:
+    `adapter.register_constraint(type, converter)`.
+    """
+
+    @abstractmethod
+    def met_by(self, *, event: StoredEvent[Any, Any, Any]) -> bool:
+        """Tell whether a read with this constraint returns the event."""
+        raise NotImplementedError
+
+
+QueryConstraints: TypeAlias = AbstractSet[QueryConstraint]
+
+
+class SequenceNumberAfterConstraint(QueryConstraint, frozen=True):
+    """Met by events with a sequence number above `sequence_number`."""
+
+    sequence_number: int
+
+    def __post_init__(self) -> None:
+        _check_integer("sequence_number_after", self.sequence_number)
+
+    def met_by(self, *, event: StoredEvent[Any, Any, Any]) -> bool:
+        return event.sequence_number > self.sequence_number
+
+
+class SequenceNumberBeforeConstraint(QueryConstraint, frozen=True):
+    """Met by events with a sequence number below `sequence_number`."""
+
+    sequence_number: int
+
+    def __post_init__(self) -> None:
+        _check_integer("sequence_number_before", self.sequence_number)
+
+    def met_by(self, *, event: StoredEvent[Any, Any, Any]) -> bool:
+        return event.sequence_number < self.sequence_number
+
+
+class PositionAfterConstraint(QueryConstraint, frozen=True):
+    """Met by events with a position above `position`, each within its own stream."""
+
+    position: int
+
+    def __post_init__(self) -> None:
+        _check_integer("position_after", self.position)
+
+    def met_by(self, *, event: StoredEvent[Any, Any, Any]) -> bool:
+        return event.position > self.position
+
+
+class PositionBeforeConstraint(QueryConstraint, frozen=True):
+    """Met by events with a position below `position`, each within its own stream."""
+
+    position: int
+
+    def __post_init__(self) -> None:
+        _check_integer("position_before", self.position)
+
+    def met_by(self, *, event: StoredEvent[Any, Any, Any]) -> bool:
+        return event.position < self.position
+
+
+class NameInConstraint(QueryConstraint, frozen=True):
+    """Met by events with one of these names."""
+
+    names: frozenset[str]
+
+    def met_by(self, *, event: StoredEvent[Any, Any, Any]) -> bool:
+        name: object = event.name
+        return (name if type(name) is str else serialise_to_string(name)) in self.names
+
+
+class OccurredBetweenConstraint(QueryConstraint, frozen=True):
+    """Met by events that occurred at `start` or later, and before `end`; None: no such bound."""
+
+    start: datetime | None
+    end: datetime | None
+
+    def __post_init__(self) -> None:
+        _check_moments("occurred_between", self.start, self.end)
+
+    def met_by(self, *, event: StoredEvent[Any, Any, Any]) -> bool:
+        return _lies_between(event.occurred_at, self.start, self.end)
+
+
+class ObservedBetweenConstraint(QueryConstraint, frozen=True):
+    """Met by events that were observed at `start` or later, and before `end`; None: no such bound."""
+
+    start: datetime | None
+    end: datetime | None
+
+    def __post_init__(self) -> None:
+        _check_moments("observed_between", self.start, self.end)
+
+    def met_by(self, *, event: StoredEvent[Any, Any, Any]) -> bool:
+        return _lies_between(event.observed_at, self.start, self.end)
+
+
+# By exact type: a subclass may say something else in its `met_by`.
+_BOUNDS: Final[dict[bool, frozenset[type[QueryConstraint]]]] = {
+    False: frozenset({SequenceNumberAfterConstraint, SequenceNumberBeforeConstraint}),
+    True: frozenset({PositionAfterConstraint, PositionBeforeConstraint}),
+}
+
+
+def sequence_number_after(sequence_number: int) -> SequenceNumberAfterConstraint:
+    """Return only events with a sequence number above the given one (exclusive).
+
+    Raises:
+        ConfigurationError: It is no integer.
+    """
+    return SequenceNumberAfterConstraint(sequence_number)
+
+
+def sequence_number_before(sequence_number: int) -> SequenceNumberBeforeConstraint:
+    """Return only events with a sequence number below the given one (exclusive).
+
+    Raises:
+        ConfigurationError: It is no integer.
+    """
+    return SequenceNumberBeforeConstraint(sequence_number)
+
+
+def position_after(position: int) -> PositionAfterConstraint:
+    """Return only events with a position above the given one (exclusive), each within its own stream.
+
+    Raises:
+        ConfigurationError: It is no integer.
+    """
+    return PositionAfterConstraint(position)
+
+
+def position_before(position: int) -> PositionBeforeConstraint:
+    """Return only events with a position below the given one (exclusive), each within its own stream.
+
+    Raises:
+        ConfigurationError: It is no integer.
+    """
+    return PositionBeforeConstraint(position)
+
+
+def name_in(names: Iterable[object]) -> NameInConstraint:
+    """Return only events with one of these names; none at all when there are no names.
+
+    Args:
+        names: Strings, or what may stand for the name of a `NewEvent`, such as members of an enum; at most 10,000.
+
+    Raises:
+        ConfigurationError: It is a single string, or too many.
+    """
+    if isinstance(names, str | bytes):
+        raise ConfigurationError(f"name_in takes names, not one name: write name_in([{names!r}])")
+    texts = frozenset(name if type(name) is str else serialise_to_string(name) for name in names)
+    if len(texts) > _MAX_NAMES:
+        raise ConfigurationError(
+            f"name_in takes at most {_MAX_NAMES} names, not {len(texts)}: read all events, and pick from them"
+        )
+    return NameInConstraint(texts)
+
+
+def occurred_between(start: datetime | None, end: datetime | None) -> OccurredBetweenConstraint:
+    """Return only events that occurred at `start` or later, and before `end`.
+
+    Args:
+        start: An aware datetime (inclusive); None: however early.
+        end: An aware datetime (exclusive); None: however late.
+
+    Raises:
+        ConfigurationError: One is naive, no datetime, or outside of the years 1 to 9999 in UTC.
+    """
+    return OccurredBetweenConstraint(start, end)
+
+
+def observed_between(start: datetime | None, end: datetime | None) -> ObservedBetweenConstraint:
+    """Return only events that were observed at `start` or later, and before `end`; see `occurred_between`."""
+    return ObservedBetweenConstraint(start, end)
+
+
+def checked_constraints(constraints: object) -> frozenset[QueryConstraint]:
+    """Refuse what is no set of constraints; return it as it is now.
+
+    Raises:
+        ConfigurationError: It is something else, or holds something else.
+    """
+    if not isinstance(constraints, AbstractSet):
+        raise ConfigurationError(
+            "constraints are given as a set, such as {name_in(['order-placed'])}; got a " + type(constraints).__name__
+        )
+    members = frozenset(cast("AbstractSet[QueryConstraint]", constraints))
+    for member in members:
+        checked: object = member
+        if not isinstance(checked, QueryConstraint):
+            raise ConfigurationError(
+                "what a read is constrained by are QueryConstraints, such as sequence_number_after(3); got a "
+                f"{type(checked).__name__} among them"
+            )
+    return members
+
+
+def order_range(
+    constraints: Iterable[QueryConstraint], *, by_position: bool
+) -> tuple[int | None, int | None, list[QueryConstraint]]:
+    """Merge what the constraints say of the very order of a read, so that an index can be entered and left there.
+
+    Args:
+        constraints: What the read is constrained by.
+        by_position: Whether it is ordered by position, and not by sequence number.
+
+    Returns:
+        An exclusive lower and an inclusive upper bound, None: none; and the other constraints.
+    """
+    low: int | None = None
+    high: int | None = None
+    others: list[QueryConstraint] = []
+    for constraint in constraints:
+        bounds = _bounds_of(constraint, by_position=by_position)
+        if bounds is None:
+            others.append(constraint)
+            continue
+        after, up_to = bounds
+        if after is not None:
+            low = after if low is None else max(low, after)
+        if up_to is not None:
+            high = up_to if high is None else min(high, up_to)
+    return low, high, others
+
+
+def _check_integer(factory: str, number: object) -> None:
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise ConfigurationError(f"{factory} takes an integer; got a {type(number).__name__}")
+
+
+def _check_moments(factory: str, *moments: object) -> None:
+    for moment in moments:
+        if moment is None:
+            continue
+        if not isinstance(moment, datetime):
+            raise ConfigurationError(
+                f"{factory} takes datetimes, or None where there is no bound; got a {type(moment).__name__}"
+            )
+        if moment.utcoffset() is None:
+            raise ConfigurationError(
+                f"{factory} was given the naive datetime {moment.isoformat()}, which could mean any time zone: give it "
+                "one, as in moment.replace(tzinfo=UTC)"
+            )
+        try:
+            moment.astimezone(UTC)
+        except OverflowError as error:
+            raise ConfigurationError(
+                f"{factory} was given {moment.isoformat()}, which is outside of the years 1 to 9999 in UTC: leave that "
+                "end open with None"
+            ) from error
+
+
+def _lies_between(moment: datetime, start: datetime | None, end: datetime | None) -> bool:
+    return (start is None or start <= moment) and (end is None or moment < end)
+
+
+def _bounds_of(constraint: QueryConstraint, *, by_position: bool) -> tuple[int | None, int | None] | None:
+    """Return an exclusive lower and an inclusive upper bound; None when it is no bound of this order."""
+    if type(constraint) not in _BOUNDS[by_position]:
+        return None
+    match constraint:
+        case SequenceNumberAfterConstraint(bound) | PositionAfterConstraint(bound):
+            return bound, None
+        case SequenceNumberBeforeConstraint(bound) | PositionBeforeConstraint(bound):
+            return None, bound - 1
+        case _:
+            return None

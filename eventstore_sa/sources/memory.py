@@ -1,0 +1,133 @@
+"""Event sources over events that are in memory already: for tests, and to read again what was read before.
+
+Nothing is copied but the sequence, nothing is sorted, and there is no I/O. Storage in memory is another thing: see
+`store/adapters/memory.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import islice
+
+from typing_extensions import TypeVar
+
+from eventstore_sa.publishing import AnyStoredEvent
+from eventstore_sa.sources.base import EventSource, SyncEventSource, checked_limit
+from eventstore_sa.sources.constraints import QueryConstraints, checked_constraints
+from eventstore_sa.types import EventSourceIdentifier
+
+__all__ = [
+    "InMemoryEventSource",
+    "InMemoryStoredEventSource",
+    "SyncInMemoryEventSource",
+    "SyncInMemoryStoredEventSource",
+]
+
+I = TypeVar("I", bound=EventSourceIdentifier, covariant=True, default=EventSourceIdentifier)  # noqa: E741
+
+
+class InMemoryEventSource(EventSource[I]):
+    """The given events, in the order given; equal to another with the same identifier and events.
+
+    It never changes, so `wait_for` has nothing to wait for.
+
+    Args:
+        events: The events, first to last.
+        identifier: What they are said to be read from.
+    """
+
+    def __init__(self, events: Sequence[AnyStoredEvent], identifier: I) -> None:
+        self._events = tuple(events)
+        self._identifier = identifier
+
+    @property
+    def identifier(self) -> I:
+        return self._identifier
+
+    async def latest(self) -> AnyStoredEvent | None:
+        return self._events[-1] if self._events else None
+
+    def iterate(
+        self,
+        *,
+        constraints: QueryConstraints = frozenset(),
+        limit: int | None = None,
+        backwards: bool = False,
+        wait_for: AnyStoredEvent | None = None,
+        timeout_s: float | None = None,
+    ) -> AsyncIterator[AnyStoredEvent]:
+        return _awaitable(_selected(self._events, constraints, limit=limit, backwards=backwards))
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return (self._identifier, self._events) == (other._identifier, other._events)
+
+    def __hash__(self) -> int:
+        return hash((self._identifier, self._events))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self._events)} events, {self._identifier!r})"
+
+
+class SyncInMemoryEventSource(SyncEventSource[I]):
+    """The given events, in the order given; the twin of `InMemoryEventSource` without asyncio.
+
+    Args:
+        events: The events, first to last.
+        identifier: What they are said to be read from.
+    """
+
+    def __init__(self, events: Sequence[AnyStoredEvent], identifier: I) -> None:
+        self._events = tuple(events)
+        self._identifier = identifier
+
+    @property
+    def identifier(self) -> I:
+        return self._identifier
+
+    def latest(self) -> AnyStoredEvent | None:
+        return self._events[-1] if self._events else None
+
+    def iterate(
+        self,
+        *,
+        constraints: QueryConstraints = frozenset(),
+        limit: int | None = None,
+        backwards: bool = False,
+        wait_for: AnyStoredEvent | None = None,
+        timeout_s: float | None = None,
+    ) -> Iterator[AnyStoredEvent]:
+        return _selected(self._events, constraints, limit=limit, backwards=backwards)
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return (self._identifier, self._events) == (other._identifier, other._events)
+
+    def __hash__(self) -> int:
+        return hash((self._identifier, self._events))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self._events)} events, {self._identifier!r})"
+
+
+InMemoryStoredEventSource = InMemoryEventSource
+"""The same: all events of a source are stored ones."""
+
+SyncInMemoryStoredEventSource = SyncInMemoryEventSource
+"""The same: all events of a source are stored ones."""
+
+
+def _selected(
+    events: Sequence[AnyStoredEvent], constraints: QueryConstraints, *, limit: int | None, backwards: bool
+) -> Iterator[AnyStoredEvent]:
+    most, checked = checked_limit(limit), checked_constraints(constraints)
+    ordered = reversed(events) if backwards else iter(events)
+    matching = (event for event in ordered if all(constraint.met_by(event=event) for constraint in checked))
+    return islice(matching, len(events) if most is None else min(most, len(events)))
+
+
+async def _awaitable(events: Iterator[AnyStoredEvent]) -> AsyncIterator[AnyStoredEvent]:
+    for event in events:
+        yield event

@@ -1,0 +1,73 @@
+"""The event store: streams, categories and the log, and the adapters that keep their events."""
+
+from eventstore_sa.publishing import StreamPublishDefinition, stream_publish_definition
+from eventstore_sa.sources import (
+    ConstrainedEventSource,
+    EventSource,
+    EventSourceFactory,
+    InMemoryEventSource,
+    InMemoryStoredEventSource,
+    SyncConstrainedEventSource,
+    SyncEventSource,
+    SyncEventSourceFactory,
+    SyncInMemoryEventSource,
+    SyncInMemoryStoredEventSource,
+    constraints,
+)
+from eventstore_sa.store import adapters, conditions, exceptions
+from eventstore_sa.store.factory import EventStoreEventSourceFactory, SyncEventStoreEventSourceFactory
+from eventstore_sa.store.guarantee import EventSerialisationGuarantee
+from eventstore_sa.store.retrying import retry_transaction, retry_transaction_sync
+from eventstore_sa.store.store import EventStore, SyncEventStore
+from eventstore_sa.store.streams import EventCategory, EventLog, EventPartition, EventStream
+from eventstore_sa.store.sync_streams import SyncEventCategory, SyncEventLog, SyncEventPartition, SyncEventStream
+from eventstore_sa.store.transactions import (
+    Backoff,
+    event_store_transaction,
+    ignore_on_error,
+    ignore_on_unmet_condition_error,
+    retry_on_error,
+    retry_on_unmet_condition_error,
+)
+from eventstore_sa.store.updating import StreamUpdate
+
+__all__ = [
+    "Backoff",
+    "ConstrainedEventSource",
+    "EventCategory",
+    "EventLog",
+    "EventPartition",
+    "EventSerialisationGuarantee",
+    "EventSource",
+    "EventSourceFactory",
+    "EventStore",
+    "EventStoreEventSourceFactory",
+    "EventStream",
+    "InMemoryEventSource",
+    "InMemoryStoredEventSource",
+    "StreamPublishDefinition",
+    "StreamUpdate",
+    "SyncConstrainedEventSource",
+    "SyncEventCategory",
+    "SyncEventLog",
+    "SyncEventPartition",
+    "SyncEventSource",
+    "SyncEventSourceFactory",
+    "SyncEventStore",
+    "SyncEventStoreEventSourceFactory",
+    "SyncEventStream",
+    "SyncInMemoryEventSource",
+    "SyncInMemoryStoredEventSource",
+    "adapters",
+    "conditions",
+    "constraints",
+    "event_store_transaction",
+    "exceptions",
+    "ignore_on_error",
+    "ignore_on_unmet_condition_error",
+    "retry_on_error",
+    "retry_on_unmet_condition_error",
+    "retry_transaction",
+    "retry_transaction_sync",
+    "stream_publish_definition",
+]

@@ -1,0 +1,324 @@
+"""The contract of storage adapters, async and sync: what a store needs of whatever keeps its events.
+
+Third parties implement `save`, `latest` and `scan`, and prove them with the shipped `EventStorageAdapterCases`. The other
+methods have defaults that suit storage in which every stored event can be seen at once, and that is not too large to be
+read for a list of its streams.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any, Self, TypeAlias, overload
+
+from eventstore_sa.conditions import WriteCondition
+from eventstore_sa.errors import ConfigurationError, TransactionError
+from eventstore_sa.publishing import AnyNewEvent, AnyStoredEvent, StreamPublishDefinition
+from eventstore_sa.session import CommitCallback, StagedPublish
+from eventstore_sa.sources.constraints import QueryConstraints
+from eventstore_sa.types import (
+    CategoryIdentifier,
+    EventPartitionIdentifier,
+    EventSequenceIdentifier,
+    LogIdentifier,
+    StreamIdentifier,
+)
+from eventstore_sa.types.watermark import Watermark
+
+__all__ = [
+    "STAGING_NEEDS_A_SESSION",
+    "AnyStreamPublishDefinition",
+    "EventStorageAdapter",
+    "Latestable",
+    "Listable",
+    "Scannable",
+    "SyncEventStorageAdapter",
+    "checked_listable",
+    "checked_target",
+]
+
+AnyStreamPublishDefinition: TypeAlias = StreamPublishDefinition[Any, Any, Any]
+Latestable: TypeAlias = EventSequenceIdentifier | EventPartitionIdentifier
+Scannable: TypeAlias = EventSequenceIdentifier | EventPartitionIdentifier
+Listable: TypeAlias = LogIdentifier | CategoryIdentifier
+
+_WITHIN_NEEDS_SQLALCHEMY = (
+    "{adapter} keeps its events outside of any database session, so it cannot take part in one: within(session) needs a "
+    "store on a SQLAlchemy bind"
+)
+
+STAGING_NEEDS_A_SESSION = (
+    "only what happens within a session can wait for its commit: use store.within(session), or publish at once"
+)
+
+
+class EventStorageAdapter(ABC):
+    """Storage of events, used with asyncio."""
+
+    @overload
+    async def save(
+        self, *, target: StreamIdentifier, events: Sequence[AnyNewEvent], condition: WriteCondition | None = None
+    ) -> Sequence[AnyStoredEvent]: ...
+
+    @overload
+    async def save(
+        self, *, target: CategoryIdentifier, streams: Mapping[str, AnyStreamPublishDefinition]
+    ) -> Mapping[str, Sequence[AnyStoredEvent]]: ...
+
+    @overload
+    async def save(
+        self, *, target: LogIdentifier, streams: Mapping[StreamIdentifier, AnyStreamPublishDefinition]
+    ) -> Mapping[StreamIdentifier, Sequence[AnyStoredEvent]]: ...
+
+    @abstractmethod
+    async def save(
+        self,
+        *,
+        target: StreamIdentifier | CategoryIdentifier | LogIdentifier,
+        events: Sequence[AnyNewEvent] | None = None,
+        condition: WriteCondition | None = None,
+        streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
+    ) -> Sequence[AnyStoredEvent] | Mapping[Any, Sequence[AnyStoredEvent]]:
+        """Store events at the end of one stream, or of several: all or none.
+
+        Args:
+            target: A stream takes `events` and `condition`; a category takes `streams` by name; the log takes
+                `streams` by `StreamIdentifier`.
+            events: The events, in order; may be empty: conditions are still checked.
+            condition: What the stream must meet; None: nothing.
+            streams: The events and the condition of each stream, in order.
+
+        Returns:
+            The stored events in the order and under the keys given. When all of the ids are stored already, in these
+            streams and this order, they are returned whatever the conditions say.
+
+        Raises:
+            ValueError: The arguments do not fit the target.
+            UnmetWriteConditionError: A condition is not met; nothing was stored.
+            DuplicateEventError: An id is taken; nothing was stored.
+            SerialisationError: A value cannot be stored exactly; nothing was stored.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    async def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
+        """Return the last event of the target, or None when there is none."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def scan(
+        self,
+        *,
+        target: Scannable = LogIdentifier(),  # noqa: B008 - an immutable value
+        constraints: QueryConstraints = frozenset(),
+        limit: int | None = None,
+        backwards: bool = False,
+    ) -> AsyncIterator[AnyStoredEvent]:
+        """Iterate over the events of the target that meet all constraints, by position or sequence number.
+
+        Of a partition these are the events whose stream it `covers`, in the order of the whole that it is a part of.
+        """
+        raise NotImplementedError
+
+    async def streams(
+        self,
+        *,
+        target: Listable = LogIdentifier(),  # noqa: B008 - an immutable value
+    ) -> AsyncIterator[StreamIdentifier]:
+        """Iterate over the streams of the target that have events, by category and name in code-point order.
+
+        What is published for the first time during the iteration may be in it or not. By default all events of the
+        target are read for it.
+        """
+        found = {
+            StreamIdentifier(event.category, event.stream) async for event in self.scan(target=checked_listable(target))
+        }
+        for stream in sorted(found):
+            yield stream
+
+    async def categories(self) -> AsyncIterator[CategoryIdentifier]:
+        """Iterate over the categories that have events, in code-point order; see `streams`."""
+        category: str | None = None
+        async for stream in self.streams():
+            if stream.category != category:
+                category = stream.category
+                yield CategoryIdentifier(category)
+
+    async def watermark(self) -> Watermark:
+        """Tell how far the log can be read without missing an event."""
+        latest = await self.latest(target=LogIdentifier())
+        return Watermark(0 if latest is None else latest.sequence_number)
+
+    @property
+    def hosted(self) -> bool:
+        """Whether everything is part of a transaction of the caller's."""
+        return False
+
+    def within(self, session: object) -> Self:
+        """Return the same storage inside the transaction of a session."""
+        raise ConfigurationError(_WITHIN_NEEDS_SQLALCHEMY.format(adapter=type(self).__name__))
+
+    def stage(
+        self,
+        *,
+        target: StreamIdentifier | CategoryIdentifier | LogIdentifier,
+        events: Sequence[AnyNewEvent] | None = None,
+        condition: WriteCondition | None = None,
+        streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
+    ) -> StagedPublish[Any]:
+        """Have events stored when the session's transaction commits; arguments as for `save`."""
+        raise TransactionError(STAGING_NEEDS_A_SESSION)
+
+    async def flush(self) -> None:
+        """Store now what is staged in the session's transaction."""
+        raise TransactionError(STAGING_NEEDS_A_SESSION)
+
+    def after_commit(self, callback: CommitCallback) -> None:
+        """Have a function called with the stored events once the session's transaction is committed."""
+        raise TransactionError(STAGING_NEEDS_A_SESSION)
+
+    async def create_schema(self) -> None:
+        """Create what the storage needs; nothing where it needs nothing."""
+
+    async def drop_schema(self) -> None:
+        """Drop what `create_schema` made."""
+
+    async def aclose(self) -> None:
+        """Release what the adapter itself opened."""
+
+
+class SyncEventStorageAdapter(ABC):
+    """Storage of events, used without asyncio: the twin of `EventStorageAdapter`."""
+
+    @overload
+    def save(
+        self, *, target: StreamIdentifier, events: Sequence[AnyNewEvent], condition: WriteCondition | None = None
+    ) -> Sequence[AnyStoredEvent]: ...
+
+    @overload
+    def save(
+        self, *, target: CategoryIdentifier, streams: Mapping[str, AnyStreamPublishDefinition]
+    ) -> Mapping[str, Sequence[AnyStoredEvent]]: ...
+
+    @overload
+    def save(
+        self, *, target: LogIdentifier, streams: Mapping[StreamIdentifier, AnyStreamPublishDefinition]
+    ) -> Mapping[StreamIdentifier, Sequence[AnyStoredEvent]]: ...
+
+    @abstractmethod
+    def save(
+        self,
+        *,
+        target: StreamIdentifier | CategoryIdentifier | LogIdentifier,
+        events: Sequence[AnyNewEvent] | None = None,
+        condition: WriteCondition | None = None,
+        streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
+    ) -> Sequence[AnyStoredEvent] | Mapping[Any, Sequence[AnyStoredEvent]]:
+        """Store events at the end of one stream, or of several: all or none; see `EventStorageAdapter.save`."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
+        """Return the last event of the target, or None when there is none."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def scan(
+        self,
+        *,
+        target: Scannable = LogIdentifier(),  # noqa: B008 - an immutable value
+        constraints: QueryConstraints = frozenset(),
+        limit: int | None = None,
+        backwards: bool = False,
+    ) -> Iterator[AnyStoredEvent]:
+        """Iterate over the events of the target that meet all constraints, by position or sequence number."""
+        raise NotImplementedError
+
+    def streams(
+        self,
+        *,
+        target: Listable = LogIdentifier(),  # noqa: B008 - an immutable value
+    ) -> Iterator[StreamIdentifier]:
+        """Iterate over the streams of the target that have events; see `EventStorageAdapter.streams`."""
+        events = self.scan(target=checked_listable(target))
+        yield from sorted({StreamIdentifier(event.category, event.stream) for event in events})
+
+    def categories(self) -> Iterator[CategoryIdentifier]:
+        """Iterate over the categories that have events, in code-point order; see `streams`."""
+        category: str | None = None
+        for stream in self.streams():
+            if stream.category != category:
+                category = stream.category
+                yield CategoryIdentifier(category)
+
+    def watermark(self) -> Watermark:
+        """Tell how far the log can be read without missing an event."""
+        latest = self.latest(target=LogIdentifier())
+        return Watermark(0 if latest is None else latest.sequence_number)
+
+    @property
+    def hosted(self) -> bool:
+        """Whether everything is part of a transaction of the caller's."""
+        return False
+
+    def within(self, session: object) -> Self:
+        """Return the same storage inside the transaction of a session."""
+        raise ConfigurationError(_WITHIN_NEEDS_SQLALCHEMY.format(adapter=type(self).__name__))
+
+    def stage(
+        self,
+        *,
+        target: StreamIdentifier | CategoryIdentifier | LogIdentifier,
+        events: Sequence[AnyNewEvent] | None = None,
+        condition: WriteCondition | None = None,
+        streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
+    ) -> StagedPublish[Any]:
+        """Have events stored when the session's transaction commits; arguments as for `save`."""
+        raise TransactionError(STAGING_NEEDS_A_SESSION)
+
+    def flush(self) -> None:
+        """Store now what is staged in the session's transaction."""
+        raise TransactionError(STAGING_NEEDS_A_SESSION)
+
+    def after_commit(self, callback: CommitCallback) -> None:
+        """Have a function called with the stored events once the session's transaction is committed."""
+        raise TransactionError(STAGING_NEEDS_A_SESSION)
+
+    def create_schema(self) -> None:
+        """Create what the storage needs; nothing where it needs nothing."""
+
+    def drop_schema(self) -> None:
+        """Drop what `create_schema` made."""
+
+    def close(self) -> None:
+        """Release what the adapter itself opened."""
+
+
+def checked_target(target: Scannable) -> Scannable:
+    """Refuse what events cannot be read from.
+
+    Raises:
+        ValueError: It is no identifier of the log, a category, a stream or a partition.
+    """
+    checked: object = target
+    if isinstance(checked, Scannable):
+        return target
+    raise ValueError(
+        "events are read from a target that is the log, a category, a stream or a partition, such as "
+        f"CategoryIdentifier('orders'); got a {type(checked).__name__}"
+    )
+
+
+def checked_listable(target: Listable) -> Listable:
+    """Refuse what has no streams to list.
+
+    Raises:
+        ValueError: It is no identifier of the log or a category.
+    """
+    checked: object = target
+    if isinstance(checked, Listable):
+        return target
+    raise ValueError(
+        "streams are listed of a target that is the log or a category, such as CategoryIdentifier('orders'); got a "
+        f"{type(checked).__name__}"
+    )

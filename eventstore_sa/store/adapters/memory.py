@@ -1,0 +1,154 @@
+"""Storage of events in the memory of this process: for tests, demos and code that needs no database.
+
+The two adapters, with asyncio and without, are thin faces of `memory_storage.py`, so that async and sync stores can share
+one storage. Nothing outlives the process, and no session's transaction can hold its events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from eventstore_sa.conditions import WriteCondition
+from eventstore_sa.publishing import AnyNewEvent, AnyStoredEvent
+from eventstore_sa.sources.constraints import QueryConstraints
+from eventstore_sa.store.adapters.base import (
+    AnyStreamPublishDefinition,
+    EventStorageAdapter,
+    Latestable,
+    Listable,
+    Scannable,
+    SyncEventStorageAdapter,
+)
+from eventstore_sa.store.adapters.memory_storage import InMemoryConditionEvaluator, InMemoryEventStorage
+from eventstore_sa.types import CategoryIdentifier, LogIdentifier, StreamIdentifier
+
+__all__ = ["InMemoryEventStorageAdapter", "SyncInMemoryEventStorageAdapter"]
+
+T = TypeVar("T")
+
+
+class InMemoryEventStorageAdapter(EventStorageAdapter):
+    """Events in the memory of this process, used with asyncio.
+
+    Safe to use from any number of tasks, event loops and threads at once. A scan returns what is stored when `scan` is
+    called: what is published meanwhile neither appears in it nor disturbs it. Events that are read are copies, made anew
+    for each read. `drop_schema` forgets all events.
+
+    Args:
+        storage: Where the events are kept; by default a storage of its own. Adapters may share one.
+    """
+
+    def __init__(self, storage: InMemoryEventStorage | None = None) -> None:
+        self._storage = InMemoryEventStorage() if storage is None else storage
+
+    @property
+    def sync_adapter(self) -> SyncInMemoryEventStorageAdapter:
+        """An adapter over the same events for use without asyncio."""
+        return SyncInMemoryEventStorageAdapter(self._storage)
+
+    def register_condition(self, condition: type[WriteCondition], evaluate: InMemoryConditionEvaluator) -> None:
+        """Say how conditions of a type of the application's own are checked; for all adapters of the storage.
+
+        Args:
+            condition: The type; exactly this one.
+            evaluate: Called with the condition and an `InMemoryConditionContext`; returns whether it is met. It may be
+                called several times for one publish.
+        """
+        self._storage.register_condition(condition, evaluate)
+
+    async def save(
+        self,
+        *,
+        target: StreamIdentifier | CategoryIdentifier | LogIdentifier,
+        events: Sequence[AnyNewEvent] | None = None,
+        condition: WriteCondition | None = None,
+        streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
+    ) -> Any:
+        """Store events, all or none; see `EventStorageAdapter.save`."""
+        return self._storage.save(target=target, events=events, condition=condition, streams=streams)
+
+    async def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
+        """Return the last event of the target, or None when there is none."""
+        return self._storage.latest(target=target)
+
+    def scan(
+        self,
+        *,
+        target: Scannable = LogIdentifier(),  # noqa: B008 - an immutable value
+        constraints: QueryConstraints = frozenset(),
+        limit: int | None = None,
+        backwards: bool = False,
+    ) -> AsyncIterator[AnyStoredEvent]:
+        """Iterate over the events of the target that are stored now and meet all constraints."""
+        return _awaitable(self._storage.scan(target=target, constraints=constraints, limit=limit, backwards=backwards))
+
+    def streams(self, *, target: Listable = LogIdentifier()) -> AsyncIterator[StreamIdentifier]:  # noqa: B008
+        """Iterate over the streams of the target that have events now, in code-point order."""
+        return _awaitable(self._storage.streams(target))
+
+    def categories(self) -> AsyncIterator[CategoryIdentifier]:
+        """Iterate over the categories that have events now, in code-point order."""
+        return _awaitable(self._storage.categories())
+
+    async def drop_schema(self) -> None:
+        """Forget all events, as dropping the tables of a database does."""
+        self._storage.clear()
+
+
+class SyncInMemoryEventStorageAdapter(SyncEventStorageAdapter):
+    """Events in the memory of this process, used without asyncio: the twin of `InMemoryEventStorageAdapter`.
+
+    Args:
+        storage: Where the events are kept; by default a storage of its own. Adapters may share one.
+    """
+
+    def __init__(self, storage: InMemoryEventStorage | None = None) -> None:
+        self._storage = InMemoryEventStorage() if storage is None else storage
+
+    def register_condition(self, condition: type[WriteCondition], evaluate: InMemoryConditionEvaluator) -> None:
+        """Say how conditions of a type of the application's own are checked; see `InMemoryEventStorageAdapter`."""
+        self._storage.register_condition(condition, evaluate)
+
+    def save(
+        self,
+        *,
+        target: StreamIdentifier | CategoryIdentifier | LogIdentifier,
+        events: Sequence[AnyNewEvent] | None = None,
+        condition: WriteCondition | None = None,
+        streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
+    ) -> Any:
+        """Store events, all or none; see `EventStorageAdapter.save`."""
+        return self._storage.save(target=target, events=events, condition=condition, streams=streams)
+
+    def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
+        """Return the last event of the target, or None when there is none."""
+        return self._storage.latest(target=target)
+
+    def scan(
+        self,
+        *,
+        target: Scannable = LogIdentifier(),  # noqa: B008 - an immutable value
+        constraints: QueryConstraints = frozenset(),
+        limit: int | None = None,
+        backwards: bool = False,
+    ) -> Iterator[AnyStoredEvent]:
+        """Iterate over the events of the target that are stored now and meet all constraints."""
+        return self._storage.scan(target=target, constraints=constraints, limit=limit, backwards=backwards)
+
+    def streams(self, *, target: Listable = LogIdentifier()) -> Iterator[StreamIdentifier]:  # noqa: B008
+        """Iterate over the streams of the target that have events now, in code-point order."""
+        return self._storage.streams(target)
+
+    def categories(self) -> Iterator[CategoryIdentifier]:
+        """Iterate over the categories that have events now, in code-point order."""
+        return self._storage.categories()
+
+    def drop_schema(self) -> None:
+        """Forget all events, as dropping the tables of a database does."""
+        self._storage.clear()
+
+
+async def _awaitable(items: Iterator[T]) -> AsyncIterator[T]:
+    for item in items:
+        yield item

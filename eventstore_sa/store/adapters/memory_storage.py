@@ -1,0 +1,320 @@
+"""The storage core of the in-memory adapters: JSON text in lists, synchronous, behind one lock.
+
+It accepts, returns and refuses what the databases accept, return and refuse. Whoever uses it is in `memory.py`; which of
+its records a read returns is decided in `memory_reads.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from itertools import islice
+from threading import Lock
+from typing import Any, TypeAlias
+from uuid import UUID
+
+from msgspec import Struct
+
+from eventstore_sa.conditions import (
+    EMPTY_STREAM_POSITION,
+    PositionRanges,
+    WriteCondition,
+    allowed_positions,
+    custom_conditions,
+    decided,
+    unmet_condition_error,
+)
+from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.publishing import (
+    AnyNewEvent,
+    AnyStoredEvent,
+    StreamPublication,
+    keyed_results,
+    prepare,
+    publications,
+    replayed,
+    stored_events,
+)
+from eventstore_sa.sources.base import checked_limit
+from eventstore_sa.sources.constraints import QueryConstraints, checked_constraints
+from eventstore_sa.store.adapters.base import (
+    AnyStreamPublishDefinition,
+    Latestable,
+    Listable,
+    Scannable,
+    checked_listable,
+    checked_target,
+)
+from eventstore_sa.store.adapters.memory_reads import selected
+from eventstore_sa.types import (
+    CategoryIdentifier,
+    CategoryPartitionIdentifier,
+    LogIdentifier,
+    LogPartitionIdentifier,
+    StoredEvent,
+    StreamIdentifier,
+    StreamNamePrefixPartitionIdentifier,
+    decode_json,
+    encode_json,
+)
+
+__all__ = ["InMemoryConditionContext", "InMemoryConditionEvaluator", "InMemoryEventStorage"]
+
+
+class _Content(Struct, frozen=True):
+    """What is stored of an event before it has a place: JSON text, so that no reader or writer can change it."""
+
+    id: UUID
+    name: str
+    payload: bytes
+    metadata: bytes
+    observed_at: datetime
+    occurred_at: datetime
+
+
+class _Record(Struct, frozen=True):
+    """A stored event."""
+
+    content: _Content
+    stream: StreamIdentifier
+    position: int
+    sequence_number: int
+
+    def event(self) -> AnyStoredEvent:
+        """Return it as a value of its own, its payload and metadata decoded anew."""
+        return self._event(decode_json(self.content.payload), decode_json(self.content.metadata))
+
+    def outline(self) -> AnyStoredEvent:
+        """Return it without payload and metadata, which costs no decoding."""
+        return self._event(None, None)
+
+    def _event(self, payload: Any, metadata: Any) -> AnyStoredEvent:
+        content = self.content
+        return StoredEvent(
+            content.id,
+            content.name,
+            self.stream.stream,
+            self.stream.category,
+            self.position,
+            self.sequence_number,
+            payload,
+            metadata,
+            content.observed_at,
+            content.occurred_at,
+        )
+
+
+class _Records:
+    """The records of a store: lists that are only ever appended to, so that a list and a length are a snapshot."""
+
+    def __init__(self) -> None:
+        self.log: list[_Record] = []
+        self.categories: dict[str, list[_Record]] = {}
+        self.streams: dict[StreamIdentifier, list[_Record]] = {}
+        self.by_id: dict[UUID, _Record] = {}
+
+    def of(self, target: Scannable) -> Sequence[_Record]:
+        """Return the list of the target, or an empty one; for a partition the list that it is a part of."""
+        match target:
+            case LogIdentifier() | LogPartitionIdentifier():
+                return self.log
+            case (
+                CategoryIdentifier(category)
+                | CategoryPartitionIdentifier(category)
+                | StreamNamePrefixPartitionIdentifier(category)
+            ):
+                return self.categories.get(category, ())
+            case StreamIdentifier():
+                return self.streams.get(target, ())
+
+    def with_ids_of(self, contents: Sequence[Sequence[_Content]]) -> list[_Record]:
+        """Return those of the events that are stored already."""
+        by_id = self.by_id
+        return [by_id[content.id] for batch in contents for content in batch if content.id in by_id]
+
+    def append(self, stream: StreamIdentifier, contents: Sequence[_Content]) -> tuple[int, range]:
+        """Append events to a stream; return the position of the first and the sequence numbers of all."""
+        if not contents:
+            return 0, range(0)
+        position, number = len(self.of(stream)), len(self.log) + 1
+        records = [_Record(content, stream, position + i, number + i) for i, content in enumerate(contents)]
+        self.log += records
+        self.categories.setdefault(stream.category, []).extend(records)
+        self.streams.setdefault(stream, []).extend(records)
+        self.by_id.update((record.content.id, record) for record in records)
+        return position, range(number, number + len(records))
+
+
+class InMemoryConditionContext:
+    """What the evaluator of a condition of the application's own may look at.
+
+    Attributes:
+        stream: The stream that is published to.
+    """
+
+    def __init__(self, storage: InMemoryEventStorage, stream: StreamIdentifier) -> None:
+        self.stream: StreamIdentifier = stream
+        self._storage = storage
+
+    @property
+    def latest(self) -> AnyStoredEvent | None:
+        """The last event of the stream; None when the stream is empty."""
+        return self._storage.latest(target=self.stream)
+
+    def scan(self, target: Scannable) -> Iterator[AnyStoredEvent]:
+        """Iterate over the events of a target within the condition's scope."""
+        return self._storage.scan(target=target, constraints=frozenset(), limit=None, backwards=False)
+
+
+InMemoryConditionEvaluator: TypeAlias = Callable[[Any, InMemoryConditionContext], bool]
+
+
+class InMemoryEventStorage:
+    """Events in memory, safe to use from any number of threads, tasks and event loops at once.
+
+    Sequence numbers start at 1, positions at 0, and neither has gaps. The lock is held for a moment only, never while
+    code of the caller runs: JSON conversion happens before and after.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._records = _Records()
+        self._evaluators: dict[type[WriteCondition], InMemoryConditionEvaluator] = {}
+
+    def register_condition(self, condition: type[WriteCondition], evaluate: InMemoryConditionEvaluator) -> None:
+        """Say how conditions of exactly this type are checked."""
+        self._evaluators[condition] = evaluate
+
+    def save(
+        self,
+        *,
+        target: StreamIdentifier | CategoryIdentifier | LogIdentifier,
+        events: Sequence[AnyNewEvent] | None,
+        condition: WriteCondition | None,
+        streams: Mapping[Any, AnyStreamPublishDefinition] | None,
+    ) -> Sequence[AnyStoredEvent] | Mapping[Any, Sequence[AnyStoredEvent]]:
+        """Store events, all or none; see `EventStorageAdapter.save`."""
+        parts = publications(target=target, events=events, condition=condition, streams=streams)
+        return keyed_results(streams, self.publish(parts))
+
+    def publish(self, parts: Sequence[StreamPublication]) -> list[list[AnyStoredEvent]]:
+        """Store the events of all parts, or none; a later part of the same stream sees what the earlier ones add.
+
+        Raises:
+            UnmetWriteConditionError: A condition is not met.
+            DuplicateEventError: Some of the ids are taken, and the publish is no exact repetition.
+            SerialisationError: A value cannot be stored exactly.
+        """
+        contents = [[_content_of(event) for event in part.events] for part in parts]
+        while True:
+            results = self._try_to_publish(parts, contents)
+            if results is not None:
+                return results
+
+    def _try_to_publish(
+        self, parts: Sequence[StreamPublication], contents: Sequence[Sequence[_Content]]
+    ) -> list[list[AnyStoredEvent]] | None:
+        """Publish; or do nothing and return None when somebody else did while conditions were evaluated."""
+        looked_at = len(self._records.log)
+        allowed = [allowed_positions(decided(part.condition, partial(self._verdict, part.stream))) for part in parts]
+        evaluated = any(True for part in parts for _ in custom_conditions(part.condition))
+        with self._lock:
+            records = self._records
+            if evaluated and len(records.log) != looked_at:
+                return None
+            unmet = _find_unmet(records, parts, allowed)
+            taken = records.with_ids_of(contents)
+            places: list[tuple[int, range]] | None = None
+            if unmet is None and not taken:
+                places = [records.append(part.stream, batch) for part, batch in zip(parts, contents, strict=True)]
+        if places is not None:
+            return _results(parts, places)
+        if unmet is not None and not taken:
+            raise unmet_condition_error(*unmet)
+        stored = {record.content.id: record.event() for record in taken}
+        return replayed(parts, stored)
+
+    def _verdict(self, stream: StreamIdentifier, condition: WriteCondition) -> bool:
+        evaluate = self._evaluators.get(type(condition))
+        if evaluate is None:
+            raise ConfigurationError(
+                f"nobody knows how to check a {type(condition).__name__} in memory: register how with "
+                "adapter.register_condition(type, evaluate)"
+            )
+        return evaluate(condition, InMemoryConditionContext(self, stream))
+
+    def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
+        """Return the last event of the target, or None when there is none; costs the same in a store of any size."""
+        scan = self.scan(target=target, constraints=frozenset(), limit=1, backwards=True)
+        return next(scan, None)
+
+    def scan(
+        self, *, target: Scannable, constraints: QueryConstraints, limit: int | None, backwards: bool
+    ) -> Iterator[AnyStoredEvent]:
+        """Iterate over the events that are stored at the time of the call; each is decoded when its turn comes.
+
+        Raises:
+            ConfigurationError: The limit is negative or no integer, or the constraints are no set of constraints.
+            ValueError: The target is not the log, a category, a stream or a partition.
+        """
+        most, checked = checked_limit(limit), checked_constraints(constraints)
+        with self._lock:
+            records = self._records.of(checked_target(target))
+            end = len(records)
+        events = selected(records, end, target, checked, backwards=backwards)
+        return islice(events, end if most is None else min(most, end))
+
+    def streams(self, target: Listable) -> Iterator[StreamIdentifier]:
+        """Iterate over the streams of the log or a category that have events now, in code-point order."""
+        checked = checked_listable(target)
+        with self._lock:
+            streams = list(self._records.streams)
+        if isinstance(checked, CategoryIdentifier):
+            streams = [stream for stream in streams if stream.category == checked.category]
+        return iter(sorted(streams))
+
+    def categories(self) -> Iterator[CategoryIdentifier]:
+        """Iterate over the categories that have events now, in code-point order."""
+        with self._lock:
+            categories = list(self._records.categories)
+        return map(CategoryIdentifier, sorted(categories))
+
+    def clear(self) -> None:
+        """Forget all events and begin anew at sequence number 1; scans that have begun go on undisturbed."""
+        with self._lock:
+            self._records = _Records()
+
+
+def _content_of(event: AnyNewEvent) -> _Content:
+    prepared = prepare(event)
+    return _Content(
+        prepared.id,
+        prepared.name,
+        encode_json(prepared.payload),
+        encode_json(prepared.metadata),
+        prepared.observed_at,
+        prepared.occurred_at,
+    )
+
+
+def _find_unmet(
+    records: _Records, parts: Sequence[StreamPublication], allowed: Sequence[PositionRanges]
+) -> tuple[StreamIdentifier, WriteCondition, int | None] | None:
+    """Return the first condition that is not met and where its stream is; each part sees what those before it would add."""
+    last_positions: dict[StreamIdentifier, int] = {}
+    for part, ranges in zip(parts, allowed, strict=True):
+        last = last_positions.get(part.stream)
+        if last is None:
+            last = len(records.of(part.stream)) - 1
+        if not any(low <= last and (high is None or last <= high) for low, high in ranges):
+            return part.stream, part.condition, None if last == EMPTY_STREAM_POSITION else last
+        last_positions[part.stream] = last + len(part.events)
+    return None
+
+
+def _results(parts: Sequence[StreamPublication], places: Sequence[tuple[int, range]]) -> list[list[AnyStoredEvent]]:
+    return [
+        stored_events(part, first_position=position, sequence_numbers=numbers)
+        for part, (position, numbers) in zip(parts, places, strict=True)
+    ]

@@ -1,0 +1,260 @@
+"""Storage of events in a SQL database through SQLAlchemy: two thin faces over `persistence/storage.py`.
+
+The asyncio face runs the same synchronous code in a greenlet, as SQLAlchemy's own asyncio extension does. What a bind may
+be is told in `binding.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any, Final, Self, TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, scoped_session
+
+from eventstore_sa.conditions import WriteCondition
+from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.persistence.queries import ConstraintConverters
+from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.publishing import AnyNewEvent, AnyStoredEvent, keyed_results, publications
+from eventstore_sa.sources.base import checked_limit
+from eventstore_sa.sources.constraints import QueryConstraints, checked_constraints
+from eventstore_sa.store.adapters.base import (
+    AnyStreamPublishDefinition,
+    EventStorageAdapter,
+    Latestable,
+    Listable,
+    Scannable,
+    SyncEventStorageAdapter,
+    checked_listable,
+    checked_target,
+)
+from eventstore_sa.store.adapters.binding import AsyncBindable, BoundTo, SyncBindable, async_bind, sync_bind
+from eventstore_sa.store.adapters.greenlets import GreenletRunner
+from eventstore_sa.store.adapters.sqlalchemy_base import SQLAlchemyAdapterBase, StorageOptions
+from eventstore_sa.store.guarantee import EventSerialisationGuarantee, Locking
+from eventstore_sa.types import CategoryIdentifier, LogIdentifier, StreamIdentifier
+from eventstore_sa.types.watermark import Watermark
+
+__all__ = ["SQLAlchemyEventStorageAdapter", "SyncSQLAlchemyEventStorageAdapter"]
+
+T = TypeVar("T")
+
+_PAGE_SIZE: Final = 1000
+_STALL_WARNING_S: Final = 30.0
+
+
+class SyncSQLAlchemyEventStorageAdapter(SQLAlchemyAdapterBase, SyncEventStorageAdapter):
+    """Keeps events in a SQL database.
+
+    Args:
+        bind: An Engine, sessionmaker or URL: every publish is a transaction of its own. A Connection or Session: all is
+            done in its transaction, which is never begun, committed or rolled back here.
+        schema: The tables; those of `EventStoreSchema()` by default.
+        locking: How writers exclude each other: "fence" (only those of one stream), or "advisory" or "row" (at the level
+            of the guarantee, until they commit); see `Locking`.
+        serialisation_guarantee: The level for "advisory" and "row"; the fence gives the strongest guarantee by itself.
+        page_size: How many events a scan fetches at a time.
+        stall_warning_s: A warning is logged when an open transaction has held readers of the log back for so many
+            seconds.
+        constraint_converters: How custom constraints are translated to SQL, where several adapters share that; see
+            `register_constraint`.
+
+    Raises:
+        ConfigurationError: The bind cannot be used, or its driver is not installed.
+    """
+
+    def __init__(
+        self,
+        bind: SyncBindable,
+        *,
+        schema: EventStoreSchema | None = None,
+        locking: Locking = "fence",
+        serialisation_guarantee: EventSerialisationGuarantee = EventSerialisationGuarantee.LOG,
+        page_size: int = _PAGE_SIZE,
+        stall_warning_s: float = _STALL_WARNING_S,
+        constraint_converters: ConstraintConverters | None = None,
+    ) -> None:
+        options = StorageOptions.of(
+            schema=schema,
+            locking=locking,
+            serialisation_guarantee=serialisation_guarantee,
+            page_size=page_size,
+            stall_warning_s=stall_warning_s,
+            constraint_converters=constraint_converters,
+        )
+        self._open(sync_bind(bind, options.schema), options)
+
+    def save(
+        self,
+        *,
+        target: StreamIdentifier | CategoryIdentifier | LogIdentifier,
+        events: Sequence[AnyNewEvent] | None = None,
+        condition: WriteCondition | None = None,
+        streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
+    ) -> Any:
+        parts = publications(target=target, events=events, condition=condition, streams=streams)
+        return keyed_results(streams, self._publish(parts))
+
+    def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
+        return self._storage.latest(checked_target(target))
+
+    def scan(
+        self,
+        *,
+        target: Scannable = LogIdentifier(),  # noqa: B008 - an immutable value
+        constraints: QueryConstraints = frozenset(),
+        limit: int | None = None,
+        backwards: bool = False,
+    ) -> Iterator[AnyStoredEvent]:
+        pages = self._storage.pages(
+            checked_target(target),
+            constraints=checked_constraints(constraints),
+            limit=checked_limit(limit),
+            backwards=backwards,
+        )
+        return (event for page in pages for event in page)
+
+    def streams(self, *, target: Listable = LogIdentifier()) -> Iterator[StreamIdentifier]:  # noqa: B008
+        return (stream for page in self._storage.stream_pages(checked_listable(target)) for stream in page)
+
+    def categories(self) -> Iterator[CategoryIdentifier]:
+        return (category for page in self._storage.category_pages() for category in page)
+
+    def watermark(self) -> Watermark:
+        return self._storage.watermark()
+
+    def within(self, session: Any) -> Self:
+        checked: object = session
+        if not isinstance(checked, Session | scoped_session):
+            raise ConfigurationError(
+                f"within() of a SyncEventStore takes a Session or scoped_session; got a {type(checked).__name__}"
+            )
+        return self._bound_to(sync_bind(session, self.schema))
+
+    def flush(self) -> None:
+        self._session_storage.flush()
+
+    def create_schema(self) -> None:
+        self._storage.create_schema()
+
+    def drop_schema(self) -> None:
+        self._storage.drop_schema()
+
+    def close(self) -> None:
+        self._open_storage = None
+        if self._bound.owned is not None:
+            self._bound.owned.dispose()
+
+
+class SQLAlchemyEventStorageAdapter(SQLAlchemyAdapterBase, EventStorageAdapter):
+    """Keeps events in a SQL database; used with asyncio.
+
+    Args:
+        bind: An AsyncEngine, async_sessionmaker or URL: every publish is a transaction of its own. An AsyncConnection or
+            AsyncSession: all is done in its transaction, which is never begun, committed or rolled back here.
+        schema: The tables; those of `EventStoreSchema()` by default.
+        locking: How writers exclude each other: "fence" (only those of one stream), or "advisory" or "row" (at the level
+            of the guarantee, until they commit); see `Locking`.
+        serialisation_guarantee: The level for "advisory" and "row"; the fence gives the strongest guarantee by itself.
+        page_size: How many events a scan fetches at a time.
+        stall_warning_s: A warning is logged when an open transaction has held readers of the log back for so many
+            seconds.
+        constraint_converters: How custom constraints are translated to SQL, where several adapters share that; see
+            `register_constraint`.
+
+    Raises:
+        ConfigurationError: The bind cannot be used, or its driver is not installed.
+    """
+
+    def __init__(
+        self,
+        bind: AsyncBindable,
+        *,
+        schema: EventStoreSchema | None = None,
+        locking: Locking = "fence",
+        serialisation_guarantee: EventSerialisationGuarantee = EventSerialisationGuarantee.LOG,
+        page_size: int = _PAGE_SIZE,
+        stall_warning_s: float = _STALL_WARNING_S,
+        constraint_converters: ConstraintConverters | None = None,
+    ) -> None:
+        options = StorageOptions.of(
+            schema=schema,
+            locking=locking,
+            serialisation_guarantee=serialisation_guarantee,
+            page_size=page_size,
+            stall_warning_s=stall_warning_s,
+            constraint_converters=constraint_converters,
+        )
+        self._open(async_bind(bind, options.schema), options)
+
+    def _open(self, bound: BoundTo, options: StorageOptions) -> None:
+        super()._open(bound, options)
+        self._run = GreenletRunner(bound.bind).run
+
+    async def save(
+        self,
+        *,
+        target: StreamIdentifier | CategoryIdentifier | LogIdentifier,
+        events: Sequence[AnyNewEvent] | None = None,
+        condition: WriteCondition | None = None,
+        streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
+    ) -> Any:
+        parts = publications(target=target, events=events, condition=condition, streams=streams)
+        return keyed_results(streams, await self._run(self._publish, parts))
+
+    async def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
+        return await self._run(self._storage.latest, checked_target(target))
+
+    def scan(
+        self,
+        *,
+        target: Scannable = LogIdentifier(),  # noqa: B008 - an immutable value
+        constraints: QueryConstraints = frozenset(),
+        limit: int | None = None,
+        backwards: bool = False,
+    ) -> AsyncIterator[AnyStoredEvent]:
+        pages = self._storage.pages(
+            checked_target(target),
+            constraints=checked_constraints(constraints),
+            limit=checked_limit(limit),
+            backwards=backwards,
+        )
+        return self._items(pages)
+
+    def streams(self, *, target: Listable = LogIdentifier()) -> AsyncIterator[StreamIdentifier]:  # noqa: B008
+        return self._items(self._storage.stream_pages(checked_listable(target)))
+
+    def categories(self) -> AsyncIterator[CategoryIdentifier]:
+        return self._items(self._storage.category_pages())
+
+    async def watermark(self) -> Watermark:
+        return await self._run(self._storage.watermark)
+
+    def within(self, session: Any) -> Self:
+        checked: object = session
+        if not isinstance(checked, AsyncSession | async_scoped_session):
+            raise ConfigurationError(
+                f"within() of an EventStore takes an AsyncSession or async_scoped_session; got a {type(checked).__name__}"
+            )
+        return self._bound_to(async_bind(session, self.schema))
+
+    async def flush(self) -> None:
+        await self._run(self._session_storage.flush)
+
+    async def create_schema(self) -> None:
+        await self._run(self._storage.create_schema)
+
+    async def drop_schema(self) -> None:
+        await self._run(self._storage.drop_schema)
+
+    async def aclose(self) -> None:
+        self._open_storage = None
+        if isinstance(self._bound.owned, AsyncEngine):
+            await self._bound.owned.dispose()
+
+    async def _items(self, pages: Iterator[list[T]]) -> AsyncIterator[T]:
+        end: list[T] = []
+        while page := await self._run(lambda: next(pages, end)):
+            for item in page:
+                yield item

@@ -1,0 +1,170 @@
+"""What the asyncio and the synchronous SQLAlchemy adapter have in common: everything that does no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Self, TypeVar
+
+from msgspec import Struct
+
+from eventstore_sa.conditions import WriteCondition
+from eventstore_sa.errors import ConfigurationError, TransactionError
+from eventstore_sa.persistence.custom_conditions import ConditionEvaluator, ConditionEvaluators
+from eventstore_sa.persistence.locking import LockingRecord
+from eventstore_sa.persistence.queries import ConstraintConverter, ConstraintConverters
+from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
+from eventstore_sa.persistence.storage import EventStorage
+from eventstore_sa.publishing import AnyNewEvent, AnyStoredEvent, StreamPublication, keyed_results, publications
+from eventstore_sa.session import CommitCallback, SessionStorage, StagedPublish
+from eventstore_sa.sources.constraints import QueryConstraint
+from eventstore_sa.store.adapters.base import STAGING_NEEDS_A_SESSION, AnyStreamPublishDefinition
+from eventstore_sa.store.adapters.binding import BoundTo
+from eventstore_sa.store.guarantee import EventSerialisationGuarantee, Locking, checked_locking, locking_mode
+from eventstore_sa.types import CategoryIdentifier, LogIdentifier, StreamIdentifier
+
+__all__ = ["SQLAlchemyAdapterBase", "StorageOptions"]
+
+C = TypeVar("C", bound=QueryConstraint)
+
+_CLOSED: Final = "this event store is closed: make a new one"
+
+
+class StorageOptions(Struct, frozen=True):
+    """What an adapter shares with those that it makes for sessions."""
+
+    schema: EventStoreSchema
+    locking: Locking
+    serialisation_guarantee: EventSerialisationGuarantee
+    page_size: int
+    stall_warning_s: float
+    evaluators: ConditionEvaluators
+    constraint_converters: ConstraintConverters
+    record: LockingRecord
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        schema: EventStoreSchema | None,
+        locking: Locking,
+        serialisation_guarantee: EventSerialisationGuarantee,
+        page_size: int,
+        stall_warning_s: float,
+        constraint_converters: ConstraintConverters | None,
+    ) -> StorageOptions:
+        """Take the arguments of an adapter.
+
+        Raises:
+            ConfigurationError: There is no such mode of locking.
+        """
+        tables = default_schema() if schema is None else schema
+        mode = locking_mode(checked_locking(locking), serialisation_guarantee)
+        return cls(
+            tables,
+            locking,
+            serialisation_guarantee,
+            page_size,
+            stall_warning_s,
+            ConditionEvaluators(),
+            ConstraintConverters() if constraint_converters is None else constraint_converters,
+            LockingRecord(tables, mode),
+        )
+
+
+class SQLAlchemyAdapterBase:
+    """Storage of events on one bind.
+
+    Attributes:
+        schema: The tables.
+        locking: How writers exclude each other.
+        serialisation_guarantee: At which level.
+    """
+
+    def _open(self, bound: BoundTo, options: StorageOptions) -> None:
+        self.schema: EventStoreSchema = options.schema
+        self.locking: Locking = options.locking
+        self.serialisation_guarantee: EventSerialisationGuarantee = options.serialisation_guarantee
+        self._options = options
+        self._bound = bound
+        self._open_storage: EventStorage | None = EventStorage(
+            bound.bind,
+            options.schema,
+            page_size=options.page_size,
+            evaluators=options.evaluators,
+            constraint_converters=options.constraint_converters,
+            locking=options.record,
+            stall_warning_s=options.stall_warning_s,
+        )
+        self._in_session = SessionStorage.of(bound.bind, self._open_storage)
+
+    def _bound_to(self, bound: BoundTo) -> Self:
+        """Make another adapter, with the same options."""
+        _ = self._storage
+        adapter = object.__new__(type(self))
+        adapter._open(bound, self._options)
+        return adapter
+
+    def register_constraint(self, constraint_type: type[C], converter: ConstraintConverter[C]) -> None:
+        """Say how constraints of a type of your own, and of its subclasses, are translated to SQL.
+
+        The same holds in the stores that `within` returns.
+
+        Args:
+            constraint_type: A subclass of `QueryConstraint`.
+            converter: Called with a constraint and the table of events; returns a condition on its rows, which must
+                agree with the constraint's `met_by`.
+
+        Raises:
+            ConfigurationError: The type is no constraint, or a built-in one.
+        """
+        self._options.constraint_converters.register(constraint_type, converter)
+
+    def register_condition(self, condition: type[WriteCondition], evaluate: ConditionEvaluator) -> None:
+        """Say how conditions of a type of the application's own are checked.
+
+        Args:
+            condition: The type; exactly this one.
+            evaluate: Called with the condition and a `ConditionContext` while the locks of the publish are held; returns a
+                SQL expression or a bool. It is synchronous, and runs its own SQL on `context.connection`.
+        """
+        self._options.evaluators.register(condition, evaluate)
+
+    def stage(
+        self,
+        *,
+        target: StreamIdentifier | CategoryIdentifier | LogIdentifier,
+        events: Sequence[AnyNewEvent] | None = None,
+        condition: WriteCondition | None = None,
+        streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
+    ) -> StagedPublish[Any]:
+        """Have events stored when the session's transaction commits; see `EventStorageAdapter.stage`."""
+        storage = self._session_storage
+        parts = publications(target=target, events=events, condition=condition, streams=streams)
+        return storage.stage(parts, lambda results: keyed_results(streams, results))
+
+    def after_commit(self, callback: CommitCallback) -> None:
+        """Have a function called after the commit; see `EventStorageAdapter.after_commit`."""
+        self._session_storage.after_commit(callback)
+
+    @property
+    def hosted(self) -> bool:
+        """Whether everything is part of a transaction of the caller's."""
+        return self._bound.bind.hosted
+
+    @property
+    def _publish(self) -> Callable[[Sequence[StreamPublication]], list[list[AnyStoredEvent]]]:
+        storage = self._storage
+        return storage.publish if self._in_session is None else self._in_session.publish_at_once
+
+    @property
+    def _storage(self) -> EventStorage:
+        if self._open_storage is None:
+            raise ConfigurationError(_CLOSED)
+        return self._open_storage
+
+    @property
+    def _session_storage(self) -> SessionStorage:
+        _ = self._storage
+        if self._in_session is None:
+            raise TransactionError(STAGING_NEEDS_A_SESSION)
+        return self._in_session

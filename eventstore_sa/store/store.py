@@ -1,0 +1,358 @@
+"""`EventStore` and `SyncEventStore`: where streams, categories and the log are had from.
+
+Both have the same methods and parameters. A store is a light face over a storage adapter, which it makes itself when it is
+given a SQLAlchemy bind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar, overload
+
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, scoped_session
+
+from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.publishing import StreamPublishDefinition
+from eventstore_sa.session import CommitCallback, StagedPublish
+from eventstore_sa.store.adapters.base import EventStorageAdapter, Listable, SyncEventStorageAdapter
+from eventstore_sa.store.adapters.binding import AsyncBindable, SyncBindable
+from eventstore_sa.store.adapters.memory import InMemoryEventStorageAdapter
+from eventstore_sa.store.adapters.sqlalchemy import SQLAlchemyEventStorageAdapter, SyncSQLAlchemyEventStorageAdapter
+from eventstore_sa.store.guarantee import EventSerialisationGuarantee, Locking
+from eventstore_sa.store.streams import EventCategory, EventLog, EventPartition, EventStream
+from eventstore_sa.store.sync_streams import SyncEventCategory, SyncEventLog, SyncEventPartition, SyncEventStream
+from eventstore_sa.types import (
+    CategoryIdentifier,
+    EventPartitionIdentifier,
+    LogIdentifier,
+    StoredEvent,
+    StreamIdentifier,
+)
+from eventstore_sa.types.watermark import Watermark
+
+__all__ = ["EventStore", "SyncEventStore"]
+
+Name = TypeVar("Name")
+Payload = TypeVar("Payload")
+Metadata = TypeVar("Metadata")
+
+_OPTIONS_BESIDE_ADAPTER: Final = (
+    "schema, locking and serialisation_guarantee belong to the adapter: give them to it, or give the store a bind "
+    "instead"
+)
+
+
+class EventStore:
+    """Events in streams, streams in categories, all of them in one log; used with asyncio.
+
+    Args:
+        bind_or_adapter: An AsyncEngine, async_sessionmaker or URL: every publish is a transaction of its own, and the
+            engine of a URL belongs to the store. An AsyncConnection or AsyncSession: everything happens in its
+            transaction, as with `within`. Or a storage adapter.
+        schema: The tables; those of `EventStoreSchema()` by default.
+        locking: How writers exclude each other: "fence" (only those of one stream), or "advisory" or "row" (at the level
+            of the guarantee, until they commit); see `Locking`.
+        serialisation_guarantee: The level for "advisory" and "row"; the fence gives the strongest guarantee by itself.
+
+    Raises:
+        ConfigurationError: The bind cannot be used, its driver is not installed, or options go with a ready adapter.
+
+    Example:
+        >>> import asyncio
+        >>> from eventstore_sa import EventStore, NewEvent
+        >>> async def main() -> None:
+        ...     async with EventStore("sqlite+aiosqlite://") as store:
+        ...         await store.create_schema()
+        ...         order = store.stream(category="orders", stream="1")
+        ...         await order.publish(events=[NewEvent(name="order-placed", payload={"total": 12})])
+        ...         print([event.name async for event in order])
+        >>> asyncio.run(main())
+        ['order-placed']
+    """
+
+    def __init__(
+        self,
+        bind_or_adapter: AsyncBindable | EventStorageAdapter,
+        *,
+        schema: EventStoreSchema | None = None,
+        locking: Locking | None = None,
+        serialisation_guarantee: EventSerialisationGuarantee | None = None,
+    ) -> None:
+        if isinstance(bind_or_adapter, EventStorageAdapter):
+            if (schema, locking, serialisation_guarantee) != (None, None, None):
+                raise ConfigurationError(_OPTIONS_BESIDE_ADAPTER)
+            self.adapter: EventStorageAdapter = bind_or_adapter
+        elif isinstance(bind_or_adapter, SyncEventStorageAdapter):
+            raise _wrong_adapter(bind_or_adapter, "an EventStorageAdapter, or use SyncEventStore")
+        else:
+            self.adapter = SQLAlchemyEventStorageAdapter(
+                bind_or_adapter,
+                schema=schema,
+                locking=locking or "fence",
+                serialisation_guarantee=serialisation_guarantee or EventSerialisationGuarantee.LOG,
+            )
+
+    def stream(self, *, category: str, stream: str) -> EventStream:
+        """Return a stream; no I/O. One that nobody has published to is empty.
+
+        Raises:
+            SerialisationError: A name is empty or cannot be stored.
+        """
+        return EventStream(self.adapter, StreamIdentifier(category, stream))
+
+    def category(self, *, category: str) -> EventCategory:
+        """Return a category; no I/O.
+
+        Raises:
+            SerialisationError: The name is empty or cannot be stored.
+        """
+        return EventCategory(self.adapter, CategoryIdentifier(category))
+
+    def log(self) -> EventLog:
+        """Return the log of all events; no I/O."""
+        return EventLog(self.adapter)
+
+    def partition(self, identifier: EventPartitionIdentifier) -> EventPartition:
+        """Return a part of the log or of a category; no I/O. See also their `partitions(count)`."""
+        return EventPartition(self.adapter, identifier)
+
+    def streams(self, *, category: str | None = None) -> AsyncIterator[StreamIdentifier]:
+        """Iterate over the streams that have events, by category and name, in code-point order.
+
+        An index serves it: its cost is the number of streams, not of events. It is a plain read of what is committed
+        (within a session: of what its transaction sees). Streams that come into being meanwhile may be in it or not, so
+        it is no cursor: to learn of new streams, read the log.
+
+        Args:
+            category: Only those of this category.
+
+        Raises:
+            SerialisationError: The name is empty or cannot be stored.
+        """
+        return self.adapter.streams(target=_listable(category))
+
+    def categories(self) -> AsyncIterator[CategoryIdentifier]:
+        """Iterate over the categories that have events, in code-point order; see `streams`."""
+        return self.adapter.categories()
+
+    @overload
+    async def publish(
+        self, *, streams: Mapping[StreamIdentifier, StreamPublishDefinition[Name, Payload, Metadata]]
+    ) -> Mapping[StreamIdentifier, Sequence[StoredEvent[Name, Payload, Metadata]]]: ...
+
+    # For mypy, which cannot tell the parameters of definitions that are literals within a literal.
+    @overload
+    async def publish(
+        self, *, streams: Mapping[StreamIdentifier, StreamPublishDefinition[Any, Any, Any]]
+    ) -> Mapping[StreamIdentifier, Sequence[StoredEvent[Any, Any, Any]]]: ...
+
+    async def publish(
+        self, *, streams: Mapping[StreamIdentifier, StreamPublishDefinition[Any, Any, Any]]
+    ) -> Mapping[StreamIdentifier, Sequence[StoredEvent[Any, Any, Any]]]:
+        """Store events at the end of several streams of any categories: all or none; see `EventCategory.publish`."""
+        results: Mapping[StreamIdentifier, Sequence[Any]] = await self.adapter.save(
+            target=LogIdentifier(), streams=streams
+        )
+        return results
+
+    def stage(
+        self, *, streams: Mapping[StreamIdentifier, StreamPublishDefinition[Name, Payload, Metadata]]
+    ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Name, Payload, Metadata]]]]:
+        """Have events stored at the end of streams of any categories when the session commits; see `EventStream.stage`."""
+        return self.adapter.stage(target=LogIdentifier(), streams=streams)
+
+    async def flush(self) -> None:
+        """Flush the session and store now what is staged in it, instead of at the commit. Only within a session.
+
+        Raises:
+            TransactionError: The store is not within a session.
+            EventStoreError: As for a publish; what could not be stored is still staged.
+        """
+        await self.adapter.flush()
+
+    def after_commit(self, callback: CommitCallback) -> None:
+        """Have a function called with the stored events once the session's transaction is durable. Only within a session.
+
+        It gets what was staged in the transaction, and what is published at once from now on. It is not called when the
+        transaction is rolled back, when nothing was stored, or at the release of a savepoint; if the session has joined a
+        transaction of its connection's, after the commit of that. An `async def` is awaited before `commit()` returns.
+        The session's own transaction is over by then: use another session. What it raises is logged, and undoes nothing.
+
+        This is best effort: a process that ends between the commit and the call never calls. What must not be missed is
+        done by reading the log.
+
+        Raises:
+            TransactionError: The store is not within a session.
+        """
+        self.adapter.after_commit(callback)
+
+    async def watermark(self) -> Watermark:
+        """Tell up to which sequence number the log is complete, and who holds it back."""
+        return await self.adapter.watermark()
+
+    def within(self, session: AsyncSession | async_scoped_session[Any]) -> EventStore:
+        """Return the same store inside the transaction of a session.
+
+        Everything it stores is committed or rolled back with the session's transaction, which it never ends. Reads are
+        ordinary reads of that transaction: they see its own events at once, and must not drive a reader's cursor.
+
+        Raises:
+            ConfigurationError: It is no AsyncSession, or the store is not on a SQLAlchemy bind.
+        """
+        return EventStore(self.adapter.within(session))
+
+    async def create_schema(self) -> None:
+        """Create the missing tables, functions and triggers: for development and tests; in production migrate."""
+        await self.adapter.create_schema()
+
+    async def drop_schema(self) -> None:
+        """Drop the tables, functions and triggers, with all events in them: for development and tests."""
+        await self.adapter.drop_schema()
+
+    async def aclose(self) -> None:
+        """Close the store; the engine is disposed of only when the store made it from a URL."""
+        await self.adapter.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class SyncEventStore:
+    """Events in streams, streams in categories, all of them in one log; the twin of `EventStore` without asyncio.
+
+    Args:
+        bind_or_adapter: An Engine, sessionmaker or URL: every publish is a transaction of its own, and the engine of a
+            URL belongs to the store. A Connection or Session: everything happens in its transaction, as with `within`.
+            Or a storage adapter; the in-memory one serves both stores.
+        schema: The tables; those of `EventStoreSchema()` by default.
+        locking: How writers exclude each other: "fence" (only those of one stream), or "advisory" or "row" (at the level
+            of the guarantee, until they commit); see `Locking`.
+        serialisation_guarantee: The level for "advisory" and "row"; the fence gives the strongest guarantee by itself.
+
+    Raises:
+        ConfigurationError: The bind cannot be used, its driver is not installed, or options go with a ready adapter.
+    """
+
+    def __init__(
+        self,
+        bind_or_adapter: SyncBindable | SyncEventStorageAdapter | InMemoryEventStorageAdapter,
+        *,
+        schema: EventStoreSchema | None = None,
+        locking: Locking | None = None,
+        serialisation_guarantee: EventSerialisationGuarantee | None = None,
+    ) -> None:
+        if isinstance(bind_or_adapter, InMemoryEventStorageAdapter):
+            bind_or_adapter = bind_or_adapter.sync_adapter
+        if isinstance(bind_or_adapter, SyncEventStorageAdapter):
+            if (schema, locking, serialisation_guarantee) != (None, None, None):
+                raise ConfigurationError(_OPTIONS_BESIDE_ADAPTER)
+            self.adapter: SyncEventStorageAdapter = bind_or_adapter
+        elif isinstance(bind_or_adapter, EventStorageAdapter):
+            raise _wrong_adapter(bind_or_adapter, "a SyncEventStorageAdapter, or use EventStore")
+        else:
+            self.adapter = SyncSQLAlchemyEventStorageAdapter(
+                bind_or_adapter,
+                schema=schema,
+                locking=locking or "fence",
+                serialisation_guarantee=serialisation_guarantee or EventSerialisationGuarantee.LOG,
+            )
+
+    def stream(self, *, category: str, stream: str) -> SyncEventStream:
+        """Return a stream; see `EventStore.stream`."""
+        return SyncEventStream(self.adapter, StreamIdentifier(category, stream))
+
+    def category(self, *, category: str) -> SyncEventCategory:
+        """Return a category; see `EventStore.category`."""
+        return SyncEventCategory(self.adapter, CategoryIdentifier(category))
+
+    def log(self) -> SyncEventLog:
+        """Return the log of all events; no I/O."""
+        return SyncEventLog(self.adapter)
+
+    def partition(self, identifier: EventPartitionIdentifier) -> SyncEventPartition:
+        """Return a part of the log or of a category; no I/O. See also their `partitions(count)`."""
+        return SyncEventPartition(self.adapter, identifier)
+
+    def streams(self, *, category: str | None = None) -> Iterator[StreamIdentifier]:
+        """Iterate over the streams that have events, in code-point order; see `EventStore.streams`."""
+        return self.adapter.streams(target=_listable(category))
+
+    def categories(self) -> Iterator[CategoryIdentifier]:
+        """Iterate over the categories that have events, in code-point order; see `EventStore.streams`."""
+        return self.adapter.categories()
+
+    @overload
+    def publish(
+        self, *, streams: Mapping[StreamIdentifier, StreamPublishDefinition[Name, Payload, Metadata]]
+    ) -> Mapping[StreamIdentifier, Sequence[StoredEvent[Name, Payload, Metadata]]]: ...
+
+    # For mypy, which cannot tell the parameters of definitions that are literals within a literal.
+    @overload
+    def publish(
+        self, *, streams: Mapping[StreamIdentifier, StreamPublishDefinition[Any, Any, Any]]
+    ) -> Mapping[StreamIdentifier, Sequence[StoredEvent[Any, Any, Any]]]: ...
+
+    def publish(
+        self, *, streams: Mapping[StreamIdentifier, StreamPublishDefinition[Any, Any, Any]]
+    ) -> Mapping[StreamIdentifier, Sequence[StoredEvent[Any, Any, Any]]]:
+        """Store events at the end of several streams of any categories: all or none; see `EventStore.publish`."""
+        results: Mapping[StreamIdentifier, Sequence[Any]] = self.adapter.save(target=LogIdentifier(), streams=streams)
+        return results
+
+    def stage(
+        self, *, streams: Mapping[StreamIdentifier, StreamPublishDefinition[Name, Payload, Metadata]]
+    ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Name, Payload, Metadata]]]]:
+        """Have events stored at the end of streams of any categories when the session commits; see `EventStream.stage`."""
+        return self.adapter.stage(target=LogIdentifier(), streams=streams)
+
+    def flush(self) -> None:
+        """Flush the session and store now what is staged in it; see `EventStore.flush`."""
+        self.adapter.flush()
+
+    def after_commit(self, callback: CommitCallback) -> None:
+        """Have a function called with the stored events after the commit; see `EventStore.after_commit`."""
+        self.adapter.after_commit(callback)
+
+    def watermark(self) -> Watermark:
+        """Tell up to which sequence number the log is complete, and who holds it back."""
+        return self.adapter.watermark()
+
+    def within(self, session: Session | scoped_session[Any]) -> SyncEventStore:
+        """Return the same store inside the transaction of a session; see `EventStore.within`."""
+        return SyncEventStore(self.adapter.within(session))
+
+    def create_schema(self) -> None:
+        """Create the missing tables, functions and triggers: for development and tests; in production migrate."""
+        self.adapter.create_schema()
+
+    def drop_schema(self) -> None:
+        """Drop the tables, functions and triggers, with all events in them: for development and tests."""
+        self.adapter.drop_schema()
+
+    def close(self) -> None:
+        """Close the store; the engine is disposed of only when the store made it from a URL."""
+        self.adapter.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _listable(category: str | None) -> Listable:
+    return LogIdentifier() if category is None else CategoryIdentifier(category)
+
+
+def _wrong_adapter(adapter: object, wanted: str) -> ConfigurationError:
+    return ConfigurationError(f"{type(adapter).__name__} does not fit this store: give it {wanted}")

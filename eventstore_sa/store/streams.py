@@ -1,0 +1,238 @@
+"""The streams, categories, partitions and the log of an `EventStore`: what is published to, and read from, with asyncio.
+
+They are light values over a storage adapter: making one does no I/O, and one that nobody has published to is empty.
+`sync_streams.py` holds their synchronous twins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, TypeVar, overload
+
+from eventstore_sa.conditions import NoCondition, WriteCondition
+from eventstore_sa.publishing import AnyStoredEvent, StreamPublishDefinition
+from eventstore_sa.session import StagedPublish
+from eventstore_sa.sources import EventSource
+from eventstore_sa.sources.constraints import QueryConstraints
+from eventstore_sa.store.adapters.base import EventStorageAdapter
+from eventstore_sa.store.updating import DecideAsync, StreamProjector, StreamUpdate, update
+from eventstore_sa.store.waiting import wait_until_complete
+from eventstore_sa.types import (
+    CategoryIdentifier,
+    CategoryPartitionIdentifier,
+    EventPartitionIdentifier,
+    EventSequenceIdentifier,
+    LogIdentifier,
+    LogPartitionIdentifier,
+    NewEvent,
+    StoredEvent,
+    StreamIdentifier,
+)
+
+__all__ = ["EventCategory", "EventLog", "EventPartition", "EventStream"]
+
+I = TypeVar("I", bound=EventSequenceIdentifier | EventPartitionIdentifier)  # noqa: E741
+State = TypeVar("State")
+Name = TypeVar("Name")
+Payload = TypeVar("Payload")
+Metadata = TypeVar("Metadata")
+
+
+class _StoredSource(EventSource[I]):
+    """Reads of whatever an adapter can scan."""
+
+    def __init__(self, adapter: EventStorageAdapter, identifier: I) -> None:
+        self._adapter = adapter
+        self._identifier = identifier
+
+    @property
+    def identifier(self) -> I:
+        return self._identifier
+
+    async def latest(self) -> AnyStoredEvent | None:
+        return await self._adapter.latest(target=self._identifier)
+
+    def iterate(
+        self,
+        *,
+        constraints: QueryConstraints = frozenset(),
+        limit: int | None = None,
+        backwards: bool = False,
+        wait_for: AnyStoredEvent | None = None,
+        timeout_s: float | None = None,
+    ) -> AsyncIterator[AnyStoredEvent]:
+        events = self._adapter.scan(target=self._identifier, constraints=constraints, limit=limit, backwards=backwards)
+        # A stream is complete as it stands: its writers exclude each other until they commit.
+        if wait_for is None or isinstance(self._identifier, StreamIdentifier):
+            return events
+        return self._after(wait_for, timeout_s, events)
+
+    async def _after(
+        self, event: AnyStoredEvent, timeout_s: float | None, events: AsyncIterator[AnyStoredEvent]
+    ) -> AsyncIterator[AnyStoredEvent]:
+        await wait_until_complete(self._adapter, event, timeout_s)
+        async for stored in events:
+            yield stored
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._adapter is other._adapter and self._identifier == other._identifier
+
+    def __hash__(self) -> int:
+        return hash((id(self._adapter), self._identifier))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._identifier!r})"
+
+
+class EventStream(_StoredSource[StreamIdentifier]):
+    """The events of one entity, in order of their positions: 0, 1, 2 and so on."""
+
+    async def publish(
+        self,
+        *,
+        events: Sequence[NewEvent[Name, Payload, Metadata]],
+        condition: WriteCondition = NoCondition(),  # noqa: B008
+    ) -> Sequence[StoredEvent[Name, Payload, Metadata]]:
+        """Store events at the end of the stream: all or none, in one statement.
+
+        On an engine this is a transaction of its own; within a session it is part of the session's, which it never
+        commits. Publishing the same events again, by their ids, stores nothing and returns what is stored.
+
+        Args:
+            events: The events, in order; may be empty: the condition is still checked.
+            condition: What must be true of the stream, such as `position_is(3)`.
+
+        Returns:
+            The stored events in the order given, with the caller's own payload objects.
+
+        Raises:
+            UnmetWriteConditionError: The condition is not met.
+            DuplicateEventError: An id is taken by another event.
+            SerialisationError: A value cannot be stored exactly.
+            TransactionError: The transaction cannot go on; see `retryable`.
+
+            Nothing is stored then, and a session stays usable unless the TransactionError says otherwise.
+        """
+        return await self._adapter.save(target=self._identifier, events=events, condition=condition)
+
+    def stage(
+        self,
+        *,
+        events: Sequence[NewEvent[Name, Payload, Metadata]],
+        condition: WriteCondition = NoCondition(),  # noqa: B008
+    ) -> StagedPublish[Sequence[StoredEvent[Name, Payload, Metadata]]]:
+        """Have events stored at the end of the stream when the session commits; no I/O. Only within a session.
+
+        When the session's outermost transaction commits, it is flushed, and everything that is staged in it is stored by
+        one statement: locks are taken last, in one order, and held no longer than the commit takes. What is staged in a
+        savepoint is dropped with it when it is rolled back. Publishes to one stream keep their order, and a condition sees
+        what was staged before it. An unmet condition makes `commit()` raise.
+
+        Args:
+            events: The events, in order.
+            condition: What must be true of the stream at the commit.
+
+        Returns:
+            A handle: its `events` are the stored events, after the commit.
+
+        Raises:
+            TransactionError: The store is not within a session.
+            SerialisationError: A value cannot be stored exactly.
+        """
+        return self._adapter.stage(target=self._identifier, events=events, condition=condition)
+
+    async def update(
+        self, projector: StreamProjector[State], decide: DecideAsync[State], *, retries: int = 3
+    ) -> StreamUpdate[State]:
+        """Load the stream's state, decide on events, and publish them unless somebody else was faster; then do it again.
+
+        Within a session a lost race raises at once, for all of the session's transaction has to be done again: see
+        `retry_transaction`.
+
+        Args:
+            projector: Makes the state from the events of the stream.
+            decide: Takes the state and returns the events to publish; none to leave the stream as it is. It may be an
+                `async def`. It is called anew in each try.
+            retries: How often to try again, after a short random pause, when the stream has moved on meanwhile.
+
+        Returns:
+            The state, the new events included, and the stored events.
+
+        Raises:
+            UnmetWriteConditionError: Somebody else was faster in every try.
+        """
+        return await update(self, projector, decide, retries=0 if self._adapter.hosted else retries)
+
+
+class EventCategory(_StoredSource[CategoryIdentifier]):
+    """The events of all streams of one kind, in order of their sequence numbers."""
+
+    def stream(self, *, stream: str) -> EventStream:
+        """Return a stream of the category; no I/O."""
+        return EventStream(self._adapter, StreamIdentifier(self._identifier.category, stream))
+
+    def partitions(self, count: int) -> Sequence[EventPartition]:
+        """Return the category in `count` parts, for as many readers; no I/O. A stream is in one part as a whole."""
+        category = self._identifier.category
+        return [
+            EventPartition(self._adapter, CategoryPartitionIdentifier(category, part, count)) for part in range(count)
+        ]
+
+    @overload
+    async def publish(
+        self, *, streams: Mapping[str, StreamPublishDefinition[Name, Payload, Metadata]]
+    ) -> Mapping[str, Sequence[StoredEvent[Name, Payload, Metadata]]]: ...
+
+    # For mypy, which cannot tell the parameters of definitions that are literals within a literal.
+    @overload
+    async def publish(
+        self, *, streams: Mapping[str, StreamPublishDefinition[Any, Any, Any]]
+    ) -> Mapping[str, Sequence[StoredEvent[Any, Any, Any]]]: ...
+
+    async def publish(
+        self, *, streams: Mapping[str, StreamPublishDefinition[Any, Any, Any]]
+    ) -> Mapping[str, Sequence[StoredEvent[Any, Any, Any]]]:
+        """Store events at the end of several streams: all or none, in one statement.
+
+        Args:
+            streams: For each stream name `{"events": [...]}`, and optionally its `"condition"`.
+
+        Returns:
+            The stored events of each stream, in the order given.
+
+        Raises:
+            UnmetWriteConditionError: One of the conditions is not met; the error names the stream.
+            EventStoreError: As for `EventStream.publish`. Nothing is stored then, in any of the streams.
+        """
+        results: Mapping[str, Sequence[Any]] = await self._adapter.save(target=self._identifier, streams=streams)
+        return results
+
+    def stage(
+        self, *, streams: Mapping[str, StreamPublishDefinition[Name, Payload, Metadata]]
+    ) -> StagedPublish[Mapping[str, Sequence[StoredEvent[Name, Payload, Metadata]]]]:
+        """Have events stored at the end of several streams when the session commits; see `EventStream.stage`."""
+        return self._adapter.stage(target=self._identifier, streams=streams)
+
+
+class EventLog(_StoredSource[LogIdentifier]):
+    """All events of the store, in order of their sequence numbers."""
+
+    def __init__(
+        self,
+        adapter: EventStorageAdapter,
+        identifier: LogIdentifier = LogIdentifier(),  # noqa: B008 - an immutable value
+    ) -> None:
+        super().__init__(adapter, identifier)
+
+    def partitions(self, count: int) -> Sequence[EventPartition]:
+        """Return the log in `count` parts, for as many readers; no I/O. A stream is in one part as a whole."""
+        return [EventPartition(self._adapter, LogPartitionIdentifier(part, count)) for part in range(count)]
+
+
+class EventPartition(_StoredSource[EventPartitionIdentifier]):
+    """The events of some of the streams of the log or of a category, in order of their sequence numbers.
+
+    Read like the whole that it is a part of: complete up to the watermark.
+    """

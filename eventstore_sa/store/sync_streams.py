@@ -1,0 +1,168 @@
+"""The streams, categories and the log of a `SyncEventStore`: the twins of those in `streams.py`, without asyncio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar, overload
+
+from eventstore_sa.conditions import NoCondition, WriteCondition
+from eventstore_sa.publishing import AnyStoredEvent, StreamPublishDefinition
+from eventstore_sa.session import StagedPublish
+from eventstore_sa.sources import SyncEventSource
+from eventstore_sa.sources.constraints import QueryConstraints
+from eventstore_sa.store.adapters.base import SyncEventStorageAdapter
+from eventstore_sa.store.updating import Decide, StreamUpdate, SyncStreamProjector, update_sync
+from eventstore_sa.store.waiting import wait_until_complete_sync
+from eventstore_sa.types import (
+    CategoryIdentifier,
+    CategoryPartitionIdentifier,
+    EventPartitionIdentifier,
+    EventSequenceIdentifier,
+    LogIdentifier,
+    LogPartitionIdentifier,
+    NewEvent,
+    StoredEvent,
+    StreamIdentifier,
+)
+
+__all__ = ["SyncEventCategory", "SyncEventLog", "SyncEventPartition", "SyncEventStream"]
+
+I = TypeVar("I", bound=EventSequenceIdentifier | EventPartitionIdentifier)  # noqa: E741
+State = TypeVar("State")
+Name = TypeVar("Name")
+Payload = TypeVar("Payload")
+Metadata = TypeVar("Metadata")
+
+
+class _StoredSource(SyncEventSource[I]):
+    """Reads of whatever an adapter can scan."""
+
+    def __init__(self, adapter: SyncEventStorageAdapter, identifier: I) -> None:
+        self._adapter = adapter
+        self._identifier = identifier
+
+    @property
+    def identifier(self) -> I:
+        return self._identifier
+
+    def latest(self) -> AnyStoredEvent | None:
+        return self._adapter.latest(target=self._identifier)
+
+    def iterate(
+        self,
+        *,
+        constraints: QueryConstraints = frozenset(),
+        limit: int | None = None,
+        backwards: bool = False,
+        wait_for: AnyStoredEvent | None = None,
+        timeout_s: float | None = None,
+    ) -> Iterator[AnyStoredEvent]:
+        events = self._adapter.scan(target=self._identifier, constraints=constraints, limit=limit, backwards=backwards)
+        # A stream is complete as it stands: its writers exclude each other until they commit.
+        if wait_for is None or isinstance(self._identifier, StreamIdentifier):
+            return events
+        return self._after(wait_for, timeout_s, events)
+
+    def _after(
+        self, event: AnyStoredEvent, timeout_s: float | None, events: Iterator[AnyStoredEvent]
+    ) -> Iterator[AnyStoredEvent]:
+        wait_until_complete_sync(self._adapter, event, timeout_s)
+        yield from events
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._adapter is other._adapter and self._identifier == other._identifier
+
+    def __hash__(self) -> int:
+        return hash((id(self._adapter), self._identifier))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._identifier!r})"
+
+
+class SyncEventStream(_StoredSource[StreamIdentifier]):
+    """The events of one entity, in order of their positions: 0, 1, 2 and so on."""
+
+    def publish(
+        self,
+        *,
+        events: Sequence[NewEvent[Name, Payload, Metadata]],
+        condition: WriteCondition = NoCondition(),  # noqa: B008
+    ) -> Sequence[StoredEvent[Name, Payload, Metadata]]:
+        """Store events at the end of the stream: all or none, in one statement; see `EventStream.publish`."""
+        return self._adapter.save(target=self._identifier, events=events, condition=condition)
+
+    def stage(
+        self,
+        *,
+        events: Sequence[NewEvent[Name, Payload, Metadata]],
+        condition: WriteCondition = NoCondition(),  # noqa: B008
+    ) -> StagedPublish[Sequence[StoredEvent[Name, Payload, Metadata]]]:
+        """Have events stored at the end of the stream when the session commits; see `EventStream.stage`."""
+        return self._adapter.stage(target=self._identifier, events=events, condition=condition)
+
+    def update(
+        self, projector: SyncStreamProjector[State], decide: Decide[State], *, retries: int = 3
+    ) -> StreamUpdate[State]:
+        """Load the stream's state, decide on events, and publish them; see `EventStream.update`."""
+        return update_sync(self, projector, decide, retries=0 if self._adapter.hosted else retries)
+
+
+class SyncEventCategory(_StoredSource[CategoryIdentifier]):
+    """The events of all streams of one kind, in order of their sequence numbers."""
+
+    def stream(self, *, stream: str) -> SyncEventStream:
+        """Return a stream of the category; no I/O."""
+        return SyncEventStream(self._adapter, StreamIdentifier(self._identifier.category, stream))
+
+    def partitions(self, count: int) -> Sequence[SyncEventPartition]:
+        """Return the category in `count` parts, for as many readers; see `EventCategory.partitions`."""
+        category = self._identifier.category
+        return [
+            SyncEventPartition(self._adapter, CategoryPartitionIdentifier(category, part, count))
+            for part in range(count)
+        ]
+
+    @overload
+    def publish(
+        self, *, streams: Mapping[str, StreamPublishDefinition[Name, Payload, Metadata]]
+    ) -> Mapping[str, Sequence[StoredEvent[Name, Payload, Metadata]]]: ...
+
+    # For mypy, which cannot tell the parameters of definitions that are literals within a literal.
+    @overload
+    def publish(
+        self, *, streams: Mapping[str, StreamPublishDefinition[Any, Any, Any]]
+    ) -> Mapping[str, Sequence[StoredEvent[Any, Any, Any]]]: ...
+
+    def publish(
+        self, *, streams: Mapping[str, StreamPublishDefinition[Any, Any, Any]]
+    ) -> Mapping[str, Sequence[StoredEvent[Any, Any, Any]]]:
+        """Store events at the end of several streams: all or none, in one statement; see `EventCategory.publish`."""
+        results: Mapping[str, Sequence[Any]] = self._adapter.save(target=self._identifier, streams=streams)
+        return results
+
+    def stage(
+        self, *, streams: Mapping[str, StreamPublishDefinition[Name, Payload, Metadata]]
+    ) -> StagedPublish[Mapping[str, Sequence[StoredEvent[Name, Payload, Metadata]]]]:
+        """Have events stored at the end of several streams when the session commits; see `EventStream.stage`."""
+        return self._adapter.stage(target=self._identifier, streams=streams)
+
+
+class SyncEventLog(_StoredSource[LogIdentifier]):
+    """All events of the store, in order of their sequence numbers."""
+
+    def __init__(
+        self,
+        adapter: SyncEventStorageAdapter,
+        identifier: LogIdentifier = LogIdentifier(),  # noqa: B008 - an immutable value
+    ) -> None:
+        super().__init__(adapter, identifier)
+
+    def partitions(self, count: int) -> Sequence[SyncEventPartition]:
+        """Return the log in `count` parts, for as many readers; see `EventLog.partitions`."""
+        return [SyncEventPartition(self._adapter, LogPartitionIdentifier(part, count)) for part in range(count)]
+
+
+class SyncEventPartition(_StoredSource[EventPartitionIdentifier]):
+    """The events of some of the streams of the log or of a category, in order of their sequence numbers."""

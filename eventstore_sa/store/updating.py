@@ -1,0 +1,123 @@
+"""Load, decide, publish: a stream's state through a projector, a decision, and its events if nobody was faster."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, TypeVar
+
+from eventstore_sa.conditions import position_is
+from eventstore_sa.errors import UnmetWriteConditionError
+from eventstore_sa.publishing import AnyNewEvent, AnyStoredEvent
+from eventstore_sa.sources import InMemoryEventSource, SyncInMemoryEventSource
+from eventstore_sa.store.transactions import Backoff
+from eventstore_sa.types import Projection, StreamIdentifier
+
+if TYPE_CHECKING:
+    from eventstore_sa.store.streams import EventStream
+    from eventstore_sa.store.sync_streams import SyncEventStream
+
+__all__ = ["Decide", "DecideAsync", "StreamProjector", "StreamUpdate", "SyncStreamProjector", "update", "update_sync"]
+
+State = TypeVar("State")
+
+Decide = Callable[[State], Sequence[AnyNewEvent]]
+DecideAsync = Callable[[State], Sequence[AnyNewEvent] | Awaitable[Sequence[AnyNewEvent]]]
+
+_BACKOFF: Final = Backoff()
+
+
+class StreamUpdate(NamedTuple, Generic[State]):
+    """What came of an update.
+
+    Attributes:
+        state: The state of the stream, with the events that were published.
+        events: The stored events; none when there was nothing to do.
+    """
+
+    state: State
+    events: Sequence[AnyStoredEvent]
+
+
+class StreamProjector(Protocol[State]):
+    """What an update needs of a projector, such as `Projector`."""
+
+    async def project(self, *, source: Any, state: State | None = None, metadata: Any = None) -> Projection[State, Any]:
+        """Reduce all events of a source, from the given state on."""
+        ...
+
+
+class SyncStreamProjector(Protocol[State]):
+    """The twin of `StreamProjector` without asyncio."""
+
+    def project_sync(self, *, source: Any, state: State | None = None, metadata: Any = None) -> Projection[State, Any]:
+        """Reduce all events of a source, from the given state on."""
+        ...
+
+
+class _Followed:
+    """A stream that remembers up to where it was read: the projector may have seen more than any earlier look would tell."""
+
+    def __init__(self, identifier: StreamIdentifier, events: Any) -> None:
+        self.identifier = identifier
+        self.position: int | None = None
+        self._events = events
+
+    async def __aiter__(self) -> AsyncIterator[AnyStoredEvent]:
+        async for event in self._events:
+            self.position = event.position
+            yield event
+
+    def __iter__(self) -> Iterator[AnyStoredEvent]:
+        for event in self._events:
+            self.position = event.position
+            yield event
+
+
+async def update(
+    stream: EventStream, projector: StreamProjector[State], decide: DecideAsync[State], *, retries: int
+) -> StreamUpdate[State]:
+    """See `EventStream.update`."""
+    failures = 0
+    while True:
+        followed = _Followed(stream.identifier, stream)
+        before = await projector.project(source=followed)
+        decision = decide(before.state)
+        events = await decision if isawaitable(decision) else decision
+        if not events:
+            return StreamUpdate(before.state, ())
+        try:
+            stored = await stream.publish(events=events, condition=position_is(followed.position))
+        except UnmetWriteConditionError:
+            failures += 1
+            if failures > retries:
+                raise
+            await _BACKOFF.sleep(_BACKOFF.pause_s(failures))
+            continue
+        new = InMemoryEventSource(stored, identifier=stream.identifier)
+        after = await projector.project(source=new, state=before.state, metadata=before.metadata)
+        return StreamUpdate(after.state, stored)
+
+
+def update_sync(
+    stream: SyncEventStream, projector: SyncStreamProjector[State], decide: Decide[State], *, retries: int
+) -> StreamUpdate[State]:
+    """See `SyncEventStream.update`."""
+    failures = 0
+    while True:
+        followed = _Followed(stream.identifier, stream)
+        before = projector.project_sync(source=followed)
+        events = decide(before.state)
+        if not events:
+            return StreamUpdate(before.state, ())
+        try:
+            stored = stream.publish(events=events, condition=position_is(followed.position))
+        except UnmetWriteConditionError:
+            failures += 1
+            if failures > retries:
+                raise
+            _BACKOFF.sleep_sync(_BACKOFF.pause_s(failures))
+            continue
+        new = SyncInMemoryEventSource(stored, identifier=stream.identifier)
+        after = projector.project_sync(source=new, state=before.state, metadata=before.metadata)
+        return StreamUpdate(after.state, stored)

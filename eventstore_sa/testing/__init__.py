@@ -1,0 +1,48 @@
+"""Tools for the tests of applications and of storage adapters: data, adapter cases, and databases to throw away.
+
+The adapter cases need pytest, which is imported only when they are asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from eventstore_sa.testing import data
+from eventstore_sa.testing.builders import (
+    BaseProjectionBuilder,
+    MappingProjectionBuilder,
+    NewEventBuilder,
+    StoredEventBuilder,
+)
+from eventstore_sa.testing.clearing import clear
+from eventstore_sa.testing.postgres import PostgresServer, temporary_postgres
+
+if TYPE_CHECKING:
+    from eventstore_sa.testing.cases import (
+        EventStorageAdapterCases,
+        ProjectionStorageAdapterCases,
+        SyncEventStorageAdapterCases,
+        SyncProjectionStorageAdapterCases,
+    )
+
+__all__ = [
+    "BaseProjectionBuilder",
+    "EventStorageAdapterCases",
+    "MappingProjectionBuilder",
+    "NewEventBuilder",
+    "PostgresServer",
+    "ProjectionStorageAdapterCases",
+    "StoredEventBuilder",
+    "SyncEventStorageAdapterCases",
+    "SyncProjectionStorageAdapterCases",
+    "clear",
+    "data",
+    "temporary_postgres",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__ and name.endswith("StorageAdapterCases"):
+        return getattr(import_module("eventstore_sa.testing.cases"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,203 @@
+"""Cases: constraints leave out of a scan the events that do not meet them, and nothing else.
+
+What meets a built-in constraint is said by its `met_by`; these cases hold adapters to it, at every edge.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.publishing import AnyStoredEvent
+from eventstore_sa.sources.constraints import (
+    QueryConstraint,
+    name_in,
+    observed_between,
+    occurred_between,
+    position_after,
+    position_before,
+    sequence_number_after,
+    sequence_number_before,
+)
+from eventstore_sa.store.adapters.base import EventStorageAdapter, Scannable
+from eventstore_sa.testing.cases.setting import (
+    LOG,
+    ORDERS,
+    EventStorageSetting,
+    belongs,
+    new_event,
+    scanned,
+    stream,
+)
+from eventstore_sa.types import LogPartitionIdentifier, StreamNamePrefixPartitionIdentifier
+
+__all__ = ["ConstraintCases"]
+
+TARGETS = pytest.mark.parametrize(
+    "target",
+    [
+        pytest.param(LOG, id="log"),
+        pytest.param(ORDERS, id="category"),
+        pytest.param(stream(), id="stream"),
+        pytest.param(LogPartitionIdentifier(0, 2), id="hash partition"),
+        pytest.param(StreamNamePrefixPartitionIdentifier("orders", "4"), id="prefix partition"),
+    ],
+)
+
+NAMES = ["placed", "paid", "Paid", "it's", 'the "best"', "100% %s", ":name", "naïve 🎉", "null"]
+
+EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
+LATEST = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
+MOMENT = datetime(2024, 2, 29, 23, 59, 59, 999999, tzinfo=timezone(timedelta(hours=5, minutes=45)))
+TICK = timedelta(microseconds=1)
+MOMENTS = [
+    EARLIEST,
+    MOMENT - TICK,
+    MOMENT,
+    MOMENT + TICK,
+    MOMENT.replace(microsecond=0),
+    MOMENT.astimezone(UTC),
+    LATEST,
+]
+
+EXTREMES = (-(2**64), -(2**63) - 1, -(2**63), -1, 2**63 - 2, 2**63 - 1, 2**63, 2**64)
+
+
+async def varied(adapter: EventStorageAdapter) -> list[AnyStoredEvent]:
+    """Publish events of all names and times, in turn to two streams of one category and one of another."""
+    stored: list[AnyStoredEvent] = []
+    for number, moment in enumerate(MOMENTS):
+        for target in (stream("42"), stream("5"), stream("42", "invoices")):
+            name = NAMES[len(stored) % len(NAMES)]
+            event = new_event(name, occurred_at=moment, observed_at=MOMENTS[-number])
+            stored += await adapter.save(target=target, events=[event])
+    return stored
+
+
+async def assert_returns_what_meets_them(
+    adapter: EventStorageAdapter, stored: list[AnyStoredEvent], target: Scannable, *constraints: QueryConstraint
+) -> None:
+    """Read a target with constraints in every way, and compare with what meets them."""
+    own = [event for event in stored if belongs(event, target)]
+    expected = [event for event in own if all(constraint.met_by(event=event) for constraint in constraints)]
+
+    for backwards in (False, True):
+        ordered = expected[::-1] if backwards else expected
+        for limit in (None, 2):
+            found = await scanned(adapter, target, set(constraints), limit=limit, backwards=backwards)
+            assert found == ordered[:limit], (constraints, limit, backwards)
+
+
+NO_CONSTRAINTS: dict[str, Any] = {
+    "a list": [sequence_number_after(0)],
+    "a tuple": (name_in(["paid"]),),
+    "a bare constraint": sequence_number_after(0),
+    "a set of names": {"paid"},
+    "a constraint among names": {name_in(["paid"]), "paid"},
+    "a mapping": {"name": "paid"},
+    "none": None,
+}
+
+
+class ConstraintCases(EventStorageSetting):
+    """Which events meet the constraints of a scan."""
+
+    @TARGETS
+    async def test_sequence_number_constraints_leave_out_the_number_itself(
+        self, adapter: EventStorageAdapter, target: Scannable
+    ) -> None:
+        stored = await varied(adapter)
+        numbers = [event.sequence_number for event in stored]
+
+        for number in (0, numbers[0], numbers[7], numbers[-1], *EXTREMES):
+            await assert_returns_what_meets_them(adapter, stored, target, sequence_number_after(number))
+            await assert_returns_what_meets_them(adapter, stored, target, sequence_number_before(number))
+        both = (sequence_number_after(numbers[3]), sequence_number_before(numbers[-3]))
+        await assert_returns_what_meets_them(adapter, stored, target, *both)
+        none = (sequence_number_after(numbers[3]), sequence_number_before(numbers[3] + 1))
+        await assert_returns_what_meets_them(adapter, stored, target, *none)
+
+    @TARGETS
+    async def test_position_constraints_leave_out_the_position_itself(
+        self, adapter: EventStorageAdapter, target: Scannable
+    ) -> None:
+        stored = await varied(adapter)
+
+        for position in (0, 3, len(MOMENTS) - 1, *EXTREMES):
+            await assert_returns_what_meets_them(adapter, stored, target, position_after(position))
+            await assert_returns_what_meets_them(adapter, stored, target, position_before(position))
+        await assert_returns_what_meets_them(adapter, stored, target, position_after(1), position_before(5))
+        await assert_returns_what_meets_them(adapter, stored, target, position_after(1), position_after(4))
+        await assert_returns_what_meets_them(adapter, stored, target, position_after(4), position_before(5))
+
+    @TARGETS
+    async def test_names_are_compared_exactly(self, adapter: EventStorageAdapter, target: Scannable) -> None:
+        stored = await varied(adapter)
+
+        for name in NAMES:
+            await assert_returns_what_meets_them(adapter, stored, target, name_in([name]))
+        for names in ([], NAMES, NAMES[::2], ["PLACED", "placed "], ["a\0b", "\ud800", ""], ["a\0b", "paid"]):
+            await assert_returns_what_meets_them(adapter, stored, target, name_in(names))
+        await assert_returns_what_meets_them(adapter, stored, target, name_in(NAMES[:3]), name_in(NAMES[2:]))
+        many = name_in([*(f"unknown-{number}" for number in range(2000)), "paid"])
+        await assert_returns_what_meets_them(adapter, stored, target, many)
+
+    @TARGETS
+    @pytest.mark.parametrize("between", [occurred_between, observed_between])
+    async def test_time_ranges_hold_their_start_and_not_their_end(
+        self, adapter: EventStorageAdapter, target: Scannable, between: Any
+    ) -> None:
+        stored = await varied(adapter)
+
+        await assert_returns_what_meets_them(adapter, stored, target, between(None, None))
+        for moment in MOMENTS:
+            await assert_returns_what_meets_them(adapter, stored, target, between(moment, None))
+            await assert_returns_what_meets_them(adapter, stored, target, between(None, moment))
+        await assert_returns_what_meets_them(adapter, stored, target, between(MOMENT, MOMENT + TICK))
+        await assert_returns_what_meets_them(adapter, stored, target, between(MOMENT, MOMENT))
+        await assert_returns_what_meets_them(adapter, stored, target, between(LATEST, EARLIEST))
+
+    @pytest.mark.parametrize("constraints", NO_CONSTRAINTS.values(), ids=NO_CONSTRAINTS)
+    async def test_what_is_no_set_of_constraints_is_refused(
+        self, adapter: EventStorageAdapter, constraints: Any
+    ) -> None:
+        stored = await varied(adapter)
+
+        for target in (LOG, ORDERS, stream("42"), LogPartitionIdentifier(0, 2)):
+            with pytest.raises(ConfigurationError, match=r"constraints are given as a set|are QueryConstraints"):
+                await scanned(adapter, target, constraints)
+
+        assert await scanned(adapter, LOG, frozenset()) == stored
+
+    async def test_constraints_of_all_kinds_go_together(self, adapter: EventStorageAdapter) -> None:
+        stored = await varied(adapter)
+        constraints = (
+            sequence_number_after(stored[2].sequence_number),
+            sequence_number_before(stored[-1].sequence_number),
+            position_after(0),
+            position_before(6),
+            name_in(NAMES[:6]),
+            occurred_between(EARLIEST, LATEST),
+            observed_between(EARLIEST, None),
+        )
+
+        for target in (LOG, ORDERS, stream()):
+            await assert_returns_what_meets_them(adapter, stored, target, *constraints)
+
+    @pytest.mark.parametrize("backwards", [False, True])
+    async def test_constraints_hold_across_thousands_of_events(
+        self, adapter: EventStorageAdapter, backwards: bool
+    ) -> None:
+        events = [new_event("even" if number % 2 == 0 else "odd") for number in range(4400)]
+        stored = list(await adapter.save(target=stream(), events=events))
+        expected = [event for event in stored[1:-1] if event.name == "odd"][:: -1 if backwards else 1]
+        constraints = {name_in(["odd"]), sequence_number_before(stored[-1].sequence_number)}
+
+        for target in (LOG, stream()):
+            for limit in (1000, 1001, None):
+                found = await scanned(adapter, target, constraints, limit=limit, backwards=backwards)
+
+                assert found == expected[:limit]

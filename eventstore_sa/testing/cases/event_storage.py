@@ -1,0 +1,149 @@
+"""All cases of event storage together, for asynchronous and for synchronous adapters.
+
+The two classes of all cases are what third parties subclass. The cases themselves are in the modules of their groups,
+which go together with a setting one by one as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+import pytest_asyncio
+
+from eventstore_sa.store.adapters.base import EventStorageAdapter, SyncEventStorageAdapter
+from eventstore_sa.testing.cases.awaitable import AwaitableEventStorageAdapter
+from eventstore_sa.testing.cases.concurrency import ConcurrencyCases
+from eventstore_sa.testing.cases.conditions import ConditionCases
+from eventstore_sa.testing.cases.constraints import ConstraintCases
+from eventstore_sa.testing.cases.fidelity import FidelityCases
+from eventstore_sa.testing.cases.listing import ListingCases
+from eventstore_sa.testing.cases.names import NameCases
+from eventstore_sa.testing.cases.partitions import PartitionCases
+from eventstore_sa.testing.cases.publishing import PublishingCases
+from eventstore_sa.testing.cases.reading import ReadingCases
+from eventstore_sa.testing.cases.refusals import RefusalCases
+from eventstore_sa.testing.cases.repetition import RepetitionCases
+from eventstore_sa.testing.cases.setting import EventStorageSetting, Operation, Outcome, outcome_of
+from eventstore_sa.testing.cases.volume import VolumeCases
+
+__all__ = ["AsyncSetting", "EventStorageAdapterCases", "SyncEventStorageAdapterCases", "SyncSetting"]
+
+
+class _AllCases(
+    ReadingCases,
+    ConstraintCases,
+    PartitionCases,
+    ListingCases,
+    PublishingCases,
+    ConditionCases,
+    RepetitionCases,
+    FidelityCases,
+    NameCases,
+    RefusalCases,
+    VolumeCases,
+    ConcurrencyCases,
+):
+    """Every case, of all groups."""
+
+
+@pytest.mark.asyncio(loop_scope="function")
+class AsyncSetting(EventStorageSetting):
+    """The fixtures of cases over an `EventStorageAdapter`; say how one is made.
+
+    Either override `construct_storage_adapter`; the schema is then created before each case and dropped after it. Or
+    override the fixture `storage_adapter`, which may take other fixtures and clean up in its own way. Each case needs
+    storage in which nothing is stored yet.
+    """
+
+    def construct_storage_adapter(self) -> EventStorageAdapter:
+        """Return a new adapter over storage of its own, before `create_schema`."""
+        raise NotImplementedError(_override_me(self))
+
+    @pytest_asyncio.fixture(loop_scope="function")
+    async def storage_adapter(self) -> AsyncIterator[EventStorageAdapter]:
+        """Provide the adapter under test, ready for use and with nothing stored."""
+        adapter = self.construct_storage_adapter()
+        await adapter.create_schema()
+        try:
+            yield adapter
+        finally:
+            await adapter.drop_schema()
+            await adapter.aclose()
+
+    @pytest.fixture
+    def adapter(self, storage_adapter: EventStorageAdapter) -> EventStorageAdapter:
+        """Provide what the cases talk to: the adapter under test itself."""
+        return storage_adapter
+
+    async def run_concurrently(self, operations: Sequence[Operation]) -> list[Outcome]:
+        """Run all operations at the same time, each in a task of its own."""
+        if not self.publishes_run_concurrently:
+            return [await outcome_of(operation()) for operation in operations]
+        return await asyncio.gather(*(outcome_of(operation()) for operation in operations))
+
+
+@pytest.mark.asyncio(loop_scope="function")
+class SyncSetting(EventStorageSetting):
+    """The fixtures of cases over a `SyncEventStorageAdapter`: the twin of `AsyncSetting`."""
+
+    def construct_storage_adapter(self) -> SyncEventStorageAdapter:
+        """Return a new adapter over storage of its own, before `create_schema`."""
+        raise NotImplementedError(_override_me(self))
+
+    @pytest.fixture
+    def storage_adapter(self) -> Iterator[SyncEventStorageAdapter]:
+        """Provide the adapter under test, ready for use and with nothing stored."""
+        adapter = self.construct_storage_adapter()
+        adapter.create_schema()
+        try:
+            yield adapter
+        finally:
+            adapter.drop_schema()
+            adapter.close()
+
+    @pytest.fixture
+    def adapter(self, storage_adapter: SyncEventStorageAdapter) -> EventStorageAdapter:
+        """Provide what the cases talk to: the adapter under test behind the awaitable contract."""
+        return AwaitableEventStorageAdapter(storage_adapter)
+
+    async def run_concurrently(self, operations: Sequence[Operation]) -> list[Outcome]:
+        """Run all operations at the same time, each in a thread of its own."""
+        if not self.publishes_run_concurrently:
+            return [await outcome_of(operation()) for operation in operations]
+        start = Barrier(len(operations))
+
+        def run(operation: Operation) -> Outcome:
+            start.wait()
+            return asyncio.run(outcome_of(operation()))
+
+        with ThreadPoolExecutor(len(operations)) as threads:
+            return list(threads.map(run, operations))
+
+
+class EventStorageAdapterCases(AsyncSetting, _AllCases):
+    """What every `EventStorageAdapter` does. Subclass it as `Test...` and say how an adapter is made.
+
+    Either override `construct_storage_adapter`; the schema is then created before each case and dropped after it. Or
+    override the fixture `storage_adapter`, which may take other fixtures and clean up in its own way. Each case needs
+    storage in which nothing is stored yet. The class attributes say what the adapter can do beyond its contract.
+
+    Example:
+        class TestMyAdapter(EventStorageAdapterCases):
+            def construct_storage_adapter(self) -> EventStorageAdapter:
+                return MyAdapter()
+    """
+
+
+class SyncEventStorageAdapterCases(SyncSetting, _AllCases):
+    """What every `SyncEventStorageAdapter` does: the twin of `EventStorageAdapterCases`, with the very same cases.
+
+    Either override `construct_storage_adapter`, or the fixture `storage_adapter`.
+    """
+
+
+def _override_me(cases: object) -> str:
+    return f"{type(cases).__name__} overrides neither construct_storage_adapter() nor the fixture storage_adapter"

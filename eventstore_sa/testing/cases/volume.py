@@ -1,0 +1,92 @@
+"""Cases: there is no limit to the events, streams and bytes of a publish but the memory of the machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from eventstore_sa.conditions import position_is, stream_is_empty
+from eventstore_sa.errors import DuplicateEventError, UnmetWriteConditionError
+from eventstore_sa.store.adapters.base import EventStorageAdapter
+from eventstore_sa.testing.cases.setting import (
+    LOG,
+    ORDERS,
+    EventStorageSetting,
+    new_event,
+    new_events,
+    read,
+    stored_in,
+    stream,
+)
+
+__all__ = ["VolumeCases"]
+
+
+class VolumeCases(EventStorageSetting):
+    """How much fits."""
+
+    async def test_20_000_events_in_one_publish(self, adapter: EventStorageAdapter) -> None:
+        events = new_events(20_000)
+        await stored_in(adapter, stream())
+
+        stored = await adapter.save(target=stream(), events=events, condition=position_is(0))
+
+        assert [event.position for event in stored] == list(range(1, 20_001))
+        found = await read(adapter, stream())
+        assert [event.id for event in found[1:]] == [event.id for event in events]
+        assert found[1:] == list(stored)
+
+    async def test_a_failure_of_20_000_events_stores_none(self, adapter: EventStorageAdapter) -> None:
+        events = new_events(20_000)
+        known = await adapter.save(target=stream(), events=[events[-1]])
+
+        with pytest.raises(DuplicateEventError):
+            await adapter.save(target=stream(), events=events)
+        with pytest.raises(UnmetWriteConditionError):
+            await adapter.save(target=stream(), events=events[:-1], condition=stream_is_empty())
+
+        assert await read(adapter) == list(known)
+
+    async def test_a_publish_of_5_000_events_can_be_repeated(self, adapter: EventStorageAdapter) -> None:
+        events = new_events(5_000)
+        stored = await adapter.save(target=stream(), events=events, condition=stream_is_empty())
+
+        repeated = await adapter.save(target=stream(), events=events, condition=stream_is_empty())
+
+        assert list(repeated) == list(stored)
+
+    async def test_5_000_streams_in_one_publish_to_a_category(self, adapter: EventStorageAdapter) -> None:
+        names = [f"stream-{number}" for number in reversed(range(5_000))]
+
+        results = await adapter.save(
+            target=ORDERS,
+            streams={name: {"events": new_events(1), "condition": stream_is_empty()} for name in names},
+        )
+
+        assert list(results) == names
+        assert await read(adapter) == [event for events in results.values() for event in events]
+        assert {event.position for event in await read(adapter, ORDERS)} == {0}
+
+    async def test_5_000_streams_are_stored_all_or_none(self, adapter: EventStorageAdapter) -> None:
+        (known,) = await stored_in(adapter, stream("4999"))
+
+        with pytest.raises(UnmetWriteConditionError) as caught:
+            await adapter.save(
+                target=LOG,
+                streams={
+                    stream(str(number)): {"events": new_events(1), "condition": stream_is_empty()}
+                    for number in range(5_000)
+                },
+            )
+
+        assert caught.value.stream == stream("4999")
+        assert await read(adapter) == [known]
+
+    async def test_a_payload_of_10_megabytes(self, adapter: EventStorageAdapter) -> None:
+        event = new_event(payload={"text": "é" * 5_000_000, "numbers": [1, 2, 3]})
+
+        await adapter.save(target=stream(), events=[event])
+
+        (found,) = await read(adapter)
+        assert found.payload["numbers"] == [1, 2, 3]
+        is_same = found.payload["text"] == event.payload["text"]  # a failed comparison would print both
+        assert is_same

@@ -1,0 +1,60 @@
+"""Emptying the tables between tests, in spite of the triggers that forbid it.
+
+Not for production: it needs the ownership of the tables, and readers that remember sequence numbers are led astray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any, cast, overload
+
+from sqlalchemy import Connection, Engine, delete
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session, async_sessionmaker
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.util import greenlet_spawn
+
+from eventstore_sa.persistence.binds import Bind
+from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
+from eventstore_sa.persistence.schema.listeners import changes_allowed
+from eventstore_sa.store.adapters.binding import AsyncBindable, async_bind, sync_bind
+
+__all__ = ["clear"]
+
+
+@overload
+def clear(
+    bind: Engine | sessionmaker[Any] | Connection | Session | scoped_session[Any],
+    *,
+    schema: EventStoreSchema | None = None,
+) -> None: ...
+@overload
+def clear(
+    bind: AsyncEngine | async_sessionmaker[Any] | AsyncConnection | AsyncSession | async_scoped_session[Any],
+    *,
+    schema: EventStoreSchema | None = None,
+) -> Awaitable[None]: ...
+def clear(bind: object, *, schema: EventStoreSchema | None = None) -> Awaitable[None] | None:
+    """Delete all events and projections, and let numbers begin at 1 again, as after `create_schema()`; for tests only.
+
+    Within a session or connection of the caller's it is part of that transaction; otherwise it is committed. Rows of the
+    host that refer to events must be deleted first.
+
+    Args:
+        bind: What a store could be bound to, but no URL; the asyncio ones return an awaitable.
+        schema: The tables; those of `EventStoreSchema()` by default.
+
+    Raises:
+        ConfigurationError: It is no bind.
+    """
+    tables = default_schema() if schema is None else schema
+    if isinstance(bind, AsyncEngine | async_sessionmaker | AsyncConnection | AsyncSession | async_scoped_session):
+        return greenlet_spawn(_clear, async_bind(cast("AsyncBindable", bind), tables).bind, tables)
+    _clear(sync_bind(bind, tables).bind, tables)
+    return None
+
+
+def _clear(bind: Bind, tables: EventStoreSchema) -> None:
+    with bind.transaction() as place, changes_allowed(place.connection, tables.prefix, tables.schema):
+        place.connection.execute(delete(tables.events))
+        place.connection.execute(delete(tables.locks))
+        place.connection.execute(delete(tables.projections))

@@ -1,0 +1,231 @@
+"""Events, before and after they are stored.
+
+`NewEvent` is what callers publish, `StoredEvent` what reads return. Both are immutable values that carry the caller's
+own payload and metadata objects; turning those into JSON is the codec's business, storing them the store's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Generic, overload
+from uuid import UUID
+
+from msgspec import Struct, StructMeta
+from typing_extensions import TypeVar
+
+from eventstore_sa.errors import SerialisationError
+from eventstore_sa.types.clock import Clock, SystemClock
+from eventstore_sa.types.codec import text_problem
+from eventstore_sa.types.conversion import default_serialisation_fallback, serialise_to_json_value, serialise_to_string
+from eventstore_sa.types.json import JsonValue
+from eventstore_sa.types.uuid7 import uuid7  # pyright: ignore[reportUnusedImport] - see _NewEventMeta
+
+__all__ = ["NewEvent", "StoredEvent"]
+
+Name = TypeVar("Name", covariant=True, default=str)
+Payload = TypeVar("Payload", covariant=True, default=JsonValue)
+Metadata = TypeVar("Metadata", covariant=True, default=JsonValue)
+N = TypeVar("N")
+P = TypeVar("P")
+
+_SYSTEM_CLOCK = SystemClock()
+
+
+class _NewEventMeta(StructMeta):
+    """Fills in what a caller of `NewEvent` leaves out; a Struct may have no `__init__`, and `clock` is no field."""
+
+    if not TYPE_CHECKING:
+
+        def __call__(
+            cls,  # noqa: N805 - of a metaclass
+            *,
+            name,
+            payload,
+            metadata=None,
+            id=None,
+            observed_at=None,
+            occurred_at=None,
+            clock=_SYSTEM_CLOCK,
+        ):
+            if observed_at is None:
+                observed_at = clock.now(UTC)
+            return super().__call__(
+                id=uuid7() if id is None else id,
+                name=name,
+                payload=payload,
+                metadata=metadata,
+                observed_at=observed_at,
+                occurred_at=observed_at if occurred_at is None else occurred_at,
+            )
+
+
+class NewEvent(Struct, Generic[Name, Payload, Metadata], metaclass=_NewEventMeta, frozen=True, kw_only=True):
+    """An event that is to be published.
+
+    Two events are equal when all their fields are; the hash is that of the id.
+
+    Args:
+        name: What happened: a string that is not empty, an enum member or object that stands for one.
+        payload: What there is to know about it: JSON, or anything that `to_json` converts.
+        metadata: What there is to know about its recording: the same.
+        id: Its UUID; a new one of version 7 by default. Publishing an id again stores nothing and is no error, so an id
+            made from the request makes the request idempotent.
+        observed_at: When it was recorded: an aware datetime, by default what the clock says, in UTC.
+        occurred_at: When it happened: an aware datetime, by default `observed_at`.
+        clock: Where `observed_at` comes from.
+
+    Raises:
+        SerialisationError: The name is empty, the id no UUID, or a datetime naive.
+    """
+
+    id: UUID
+    name: Name
+    payload: Payload
+    metadata: Metadata
+    observed_at: datetime
+    occurred_at: datetime
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: NewEvent[N, P, None],
+            *,
+            name: N,
+            payload: P,
+            metadata: None = None,
+            id: UUID | None = None,
+            observed_at: datetime | None = None,
+            occurred_at: datetime | None = None,
+            clock: Clock = ...,
+        ) -> None: ...
+        @overload
+        def __init__(
+            self,
+            *,
+            name: Name,
+            payload: Payload,
+            metadata: Metadata,
+            id: UUID | None = None,
+            observed_at: datetime | None = None,
+            occurred_at: datetime | None = None,
+            clock: Clock = ...,
+        ) -> None: ...
+        def __init__(self, **fields: Any) -> None: ...
+
+    def __post_init__(self) -> None:
+        _check_event_name(self.name)
+        _check_id(self.id)
+        _check_instant("observed_at", self.observed_at)
+        if self.occurred_at is not self.observed_at:
+            _check_instant("occurred_at", self.occurred_at)
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def serialise(self, fallback: Callable[[object], Any] = default_serialisation_fallback) -> dict[str, JsonValue]:
+        """Return all fields as JSON: the id as a string, datetimes in ISO 8601.
+
+        Args:
+            fallback: Called with each part of name, payload or metadata that has no JSON form.
+        """
+        return self.summarise(fallback) | {
+            "payload": serialise_to_json_value(self.payload, fallback),
+            "metadata": serialise_to_json_value(self.metadata, fallback),
+        }
+
+    def summarise(self, fallback: Callable[[object], Any] = default_serialisation_fallback) -> dict[str, JsonValue]:
+        """Return what `serialise` does without payload and metadata: what may be logged."""
+        return {
+            "id": str(self.id),
+            "name": serialise_to_string(self.name, fallback),
+            "observed_at": self.observed_at.isoformat(),
+            "occurred_at": self.occurred_at.isoformat(),
+        }
+
+
+class StoredEvent(Struct, Generic[Name, Payload, Metadata], frozen=True):
+    """An event as it is stored.
+
+    Two events are equal when all their fields are; the hash is that of the id. Nothing is checked here: reads make
+    millions of these.
+
+    Args:
+        id: Its UUID, unique in the store.
+        name: What happened.
+        stream: The stream it belongs to.
+        category: The category of that stream.
+        position: Its place in the stream: 0, 1, 2 and so on.
+        sequence_number: Its place in the log: increasing, possibly with gaps.
+        payload: What there is to know about it.
+        metadata: What there is to know about its recording.
+        observed_at: When it was recorded.
+        occurred_at: When it happened.
+    """
+
+    id: UUID
+    name: Name
+    stream: str
+    category: str
+    position: int
+    sequence_number: int
+    payload: Payload
+    metadata: Metadata
+    observed_at: datetime
+    occurred_at: datetime
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def serialise(self, fallback: Callable[[object], Any] = default_serialisation_fallback) -> dict[str, JsonValue]:
+        """Return all fields as JSON: the id as a string, datetimes in ISO 8601.
+
+        Args:
+            fallback: Called with each part of name, payload or metadata that has no JSON form.
+        """
+        return self.summarise(fallback) | {
+            "payload": serialise_to_json_value(self.payload, fallback),
+            "metadata": serialise_to_json_value(self.metadata, fallback),
+        }
+
+    def summarise(self, fallback: Callable[[object], Any] = default_serialisation_fallback) -> dict[str, JsonValue]:
+        """Return what `serialise` does without payload and metadata: what may be logged."""
+        return {
+            "id": str(self.id),
+            "name": serialise_to_string(self.name, fallback),
+            "stream": self.stream,
+            "category": self.category,
+            "position": self.position,
+            "sequence_number": self.sequence_number,
+            "observed_at": self.observed_at.isoformat(),
+            "occurred_at": self.occurred_at.isoformat(),
+        }
+
+
+def _check_id(id: object) -> None:
+    if not isinstance(id, UUID):
+        raise SerialisationError(
+            f"the id of an event must be a UUID, not {type(id).__name__}: pass UUID(...), or leave it out"
+        )
+
+
+def _check_event_name(name: object) -> None:
+    text = name if type(name) is str else serialise_to_string(name)
+    if not text:
+        raise SerialisationError("the name of an event must not be empty: say what happened, as in 'order-placed'")
+    problem = text_problem(text)
+    if problem is not None:
+        raise SerialisationError(f"the event name {text[:60]!a} {problem}")
+
+
+def _check_instant(field: str, value: object) -> None:
+    if not isinstance(value, datetime):
+        raise SerialisationError(
+            f"{field} must be a datetime, not {type(value).__name__}: pass datetime.now(UTC) or another"
+        )
+    if value.tzinfo is not UTC and value.utcoffset() is None:
+        raise SerialisationError(
+            f"{field} is the naive datetime {value.isoformat()}, which could mean any time zone: give it one, as in "
+            "datetime.now(UTC) or value.replace(tzinfo=UTC)"
+        )

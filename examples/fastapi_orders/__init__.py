@@ -1,0 +1,1 @@
+"""Orders over HTTP with FastAPI; see `app.py`."""

@@ -1,0 +1,1 @@
+"""An inventory over HTTP with Flask; see `app.py`."""

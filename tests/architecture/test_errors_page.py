@@ -1,0 +1,52 @@
+"""The page on errors tells of every exception that there is, and of no other."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from eventstore_sa import errors
+from tests.project import PACKAGE, ROOT
+
+PAGE = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+SECTIONS = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
+CLASSES = {name: getattr(errors, name) for name in errors.__all__}
+
+
+def drawn(tree: str) -> dict[str, int]:
+    """Return the classes of a drawn tree with their depths."""
+    lines = re.findall(r"^ *((?:\|   )*(?:[|`]-- )?)(\w+Error)\b", tree, re.MULTILINE)
+    return {name: len(indent) // 4 for indent, name in lines}
+
+
+def depth(kind: type[errors.EventStoreError]) -> int:
+    return sum(issubclass(base, errors.EventStoreError) for base in kind.__mro__) - 1
+
+
+def test_sections_are_the_classes_of_the_module() -> None:
+    assert [name for name in SECTIONS if name != "Logging"] == [
+        name for name, value in vars(errors).items() if isinstance(value, type) and value.__module__ == errors.__name__
+    ]
+    assert set(CLASSES) == set(SECTIONS) - {"Logging"}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_section_says_what_to_do(name: str) -> None:
+    assert "*What to do:*" in SECTIONS[name]
+    assert CLASSES[name].__doc__
+
+
+@pytest.mark.parametrize("tree", [PAGE.split("```")[1], errors.__doc__], ids=["page", "module"])
+def test_trees_are_drawn_as_the_classes_derive(tree: str) -> None:
+    assert drawn(tree) == {name: depth(kind) for name, kind in CLASSES.items()}
+
+
+def test_every_logger_is_on_the_page() -> None:
+    used = {
+        name
+        for module in PACKAGE.rglob("*.py")
+        for name in re.findall(r'getLogger\("([^"]+)"\)', module.read_text(encoding="utf-8"))
+    }
+
+    assert used == set(re.findall(r"^\| `(eventstore_sa[\w.]*)`", SECTIONS["Logging"], re.MULTILINE))

@@ -1,0 +1,136 @@
+"""The shipped cases over the modes of locking that are not the default, each at every level of the guarantee.
+
+The groups about concurrency and publishing run over all of them; the others where their statements differ, so that the
+suite stays short. Each class has a database of its own, because the mode is recorded there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import ClassVar
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import create_engine
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from eventstore_sa.store.adapters import (
+    EventStorageAdapter,
+    SQLAlchemyEventStorageAdapter,
+    SyncEventStorageAdapter,
+    SyncSQLAlchemyEventStorageAdapter,
+)
+from eventstore_sa.store.guarantee import EventSerialisationGuarantee, Locking
+from eventstore_sa.testing import clear
+from eventstore_sa.testing.cases.awaitable import AwaitableEventStorageAdapter
+from eventstore_sa.testing.cases.concurrency import ConcurrencyCases
+from eventstore_sa.testing.cases.conditions import ConditionCases
+from eventstore_sa.testing.cases.event_storage import AsyncSetting, SyncSetting
+from eventstore_sa.testing.cases.fidelity import FidelityCases
+from eventstore_sa.testing.cases.partitions import PartitionCases
+from eventstore_sa.testing.cases.publishing import PublishingCases
+from eventstore_sa.testing.cases.reading import ReadingCases
+from eventstore_sa.testing.cases.repetition import RepetitionCases
+from eventstore_sa.testing.postgres import PostgresServer
+from tests.contract.wide_reads import WideReads
+from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
+from tests.stores import install_schema
+
+LOG, CATEGORY, STREAM = EventSerialisationGuarantee
+
+
+class WritingCases(PublishingCases, ConditionCases, RepetitionCases, ConcurrencyCases):
+    """What locks are there for."""
+
+
+@pytest.fixture(scope="class")
+def mode_database(postgres_server: PostgresServer, postgres_templates: PostgresTemplates) -> Iterator[PostgresDatabase]:
+    """One database for all cases of a class, emptied before each."""
+    with fresh_database(postgres_server, postgres_templates.prepared_by(install_schema)) as database:
+        yield database
+
+
+class _Async(AsyncSetting):
+    locking: ClassVar[Locking]
+    guarantee: ClassVar[EventSerialisationGuarantee] = LOG
+
+    @pytest_asyncio.fixture(loop_scope="function")
+    async def adapter(self, mode_database: PostgresDatabase) -> AsyncIterator[EventStorageAdapter]:
+        engine = create_async_engine(mode_database.url("asyncpg"), pool_size=5, max_overflow=30)
+        await clear(engine)
+        adapter = SQLAlchemyEventStorageAdapter(engine, locking=self.locking, serialisation_guarantee=self.guarantee)
+        await adapter.create_schema()
+        autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        async with autocommit.connect() as connection:
+            wide = SQLAlchemyEventStorageAdapter(
+                connection, locking=self.locking, serialisation_guarantee=self.guarantee
+            )
+            yield WideReads(adapter, wide, self.reads_are_complete_within)
+        await engine.dispose()
+
+
+class _Sync(SyncSetting):
+    locking: ClassVar[Locking]
+    guarantee: ClassVar[EventSerialisationGuarantee] = LOG
+
+    @pytest.fixture
+    def adapter(self, mode_database: PostgresDatabase) -> Iterator[EventStorageAdapter]:
+        engine = create_engine(mode_database.url("psycopg2"), pool_size=5, max_overflow=30)
+        clear(engine)
+        adapter: SyncEventStorageAdapter = SyncSQLAlchemyEventStorageAdapter(
+            engine, locking=self.locking, serialisation_guarantee=self.guarantee
+        )
+        adapter.create_schema()
+        autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        with autocommit.connect() as connection:
+            wide = SyncSQLAlchemyEventStorageAdapter(
+                connection, locking=self.locking, serialisation_guarantee=self.guarantee
+            )
+            yield WideReads(
+                AwaitableEventStorageAdapter(adapter),
+                AwaitableEventStorageAdapter(wide),
+                self.reads_are_complete_within,
+            )
+        engine.dispose()
+
+
+class TestAdvisoryLockOnTheLog(_Sync, PublishingCases, ConcurrencyCases):
+    locking = "advisory"
+
+
+class TestAdvisoryLockOnCategories(_Async, PublishingCases, ConcurrencyCases):
+    locking = "advisory"
+    guarantee = CATEGORY
+
+
+class TestAdvisoryLockOnStreams(_Sync, PublishingCases, ConcurrencyCases):
+    locking = "advisory"
+    guarantee = STREAM
+
+
+class TestRowLockOnTheLog(_Async, WritingCases):
+    locking = "row"
+
+
+class TestSyncRowLockOnTheLog(_Sync, ConcurrencyCases, FidelityCases):
+    locking = "row"
+
+
+class TestRowLocksOnCategories(_Async, PublishingCases, ConcurrencyCases):
+    locking = "row"
+    guarantee = reads_are_complete_within = CATEGORY
+
+
+class TestSyncRowLocksOnCategories(_Sync, RepetitionCases, PartitionCases, ConcurrencyCases):
+    locking = "row"
+    guarantee = reads_are_complete_within = CATEGORY
+
+
+class TestRowLocksOnStreams(_Async, PublishingCases, ConcurrencyCases):
+    locking = "row"
+    guarantee = reads_are_complete_within = STREAM
+
+
+class TestSyncRowLocksOnStreams(_Sync, ReadingCases, ConcurrencyCases):
+    locking = "row"
+    guarantee = reads_are_complete_within = STREAM

@@ -1,0 +1,99 @@
+"""The adapter cases as a product: what a third party sees who subclasses them, in a suite without our configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from threading import get_ident
+from typing import Any
+
+import pytest
+
+from eventstore_sa.testing.cases import EventStorageAdapterCases, SyncEventStorageAdapterCases
+
+SUITE = """
+from eventstore_sa.store.adapters.memory import InMemoryEventStorageAdapter, SyncInMemoryEventStorageAdapter
+from eventstore_sa.testing.cases import EventStorageAdapterCases, SyncEventStorageAdapterCases
+
+
+class Adapter(InMemoryEventStorageAdapter):
+    {method}
+
+
+class TestAsync(EventStorageAdapterCases):
+    def construct_storage_adapter(self):
+        return Adapter()
+
+
+class TestSync(SyncEventStorageAdapterCases):
+    def construct_storage_adapter(self):
+        return SyncInMemoryEventStorageAdapter()
+"""
+
+CASE_CLASSES = [EventStorageAdapterCases, SyncEventStorageAdapterCases]
+
+
+def run_suite(directory: Path, *, method: str = "pass") -> str:
+    """Run two cases over a third party's adapter, in pytest-asyncio's default mode and with warnings as errors."""
+    suite = directory / "test_adapter.py"
+    suite.write_text(SUITE.format(method=method))
+    options = ["-q", "-W", "error", "-p", "no:cacheprovider", "-k", "latest_is_the_last or exactly_one_wins"]
+    # Without this option pytest-asyncio itself begins with a warning.
+    options += ["-o", "asyncio_default_fixture_loop_scope=function"]
+    completed = subprocess.run(
+        [sys.executable, "-m", "pytest", "--rootdir", directory, *options, suite],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return completed.stdout + completed.stderr
+
+
+def test_the_cases_run_in_the_strict_mode_of_pytest_asyncio(tmp_path: Path) -> None:
+    output = run_suite(tmp_path)
+
+    assert "10 passed" in output, output
+
+
+def test_a_defect_of_an_adapter_is_shown_with_its_values(tmp_path: Path) -> None:
+    output = run_suite(tmp_path, method="async def latest(self, *, target): return None")
+
+    assert "3 failed, 7 passed" in output, output
+    assert "assert None == StoredEvent(" in output
+
+
+@pytest.mark.parametrize("cases", CASE_CLASSES)
+def test_a_class_that_makes_no_adapter_is_told_what_to_override(cases: Callable[[], Any]) -> None:
+    with pytest.raises(NotImplementedError, match="construct_storage_adapter"):
+        cases().construct_storage_adapter()
+
+
+@pytest.mark.parametrize("cases", CASE_CLASSES)
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_operations_run_side_by_side_unless_the_adapter_cannot(cases: Callable[[], Any], at_once: bool) -> None:
+    under_way: list[int] = []
+    most: list[int] = []
+
+    async def operation(number: int) -> tuple[int, int]:
+        under_way.append(number)
+        await asyncio.sleep(0.02)
+        most.append(len(under_way))
+        under_way.remove(number)
+        if number == 2:
+            raise LookupError(number)
+        return number, get_ident()
+
+    setting = cases()
+    setting.publishes_run_concurrently = at_once
+    outcomes = await setting.run_concurrently([lambda n=n: operation(n) for n in range(4)])
+
+    assert max(most) == (4 if at_once else 1)
+    assert isinstance(outcomes.pop(2), LookupError)
+    assert [number for number, _ in outcomes] == [0, 1, 3]
+    in_threads = at_once and cases is SyncEventStorageAdapterCases
+    assert {thread == get_ident() for _, thread in outcomes} == {not in_threads}

@@ -1,0 +1,162 @@
+"""Reads are served by the indexes: what a statement touches grows with what it returns, not with the store.
+
+The tables are large enough that a database which could not use an index would go through thousands of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, create_engine, event, text
+
+from eventstore_sa import SyncEventStore
+from eventstore_sa.sources.constraints import (
+    position_after,
+    position_before,
+    sequence_number_after,
+    sequence_number_before,
+)
+from eventstore_sa.testing.postgres import PostgresServer
+from eventstore_sa.types import CategoryPartitionIdentifier, LogPartitionIdentifier, StreamNamePrefixPartitionIdentifier
+from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
+
+EVENTS, STREAMS, CATEGORIES = 60_000, 3_000, 10
+
+Read = Callable[[SyncEventStore], Sequence[Any]]
+
+READS: dict[str, Read] = {
+    "categories": lambda store: list(store.categories()),
+    "streams": lambda store: list(store.streams()),
+    "streams of a category": lambda store: list(store.streams(category="category-3")),
+    "log after": lambda store: store.log().read(constraints={sequence_number_after(59_000)}, limit=10),
+    "log before": lambda store: store.log().read(constraints={sequence_number_before(500)}, limit=10, backwards=True),
+    "category between": lambda store: store.category(category="category-3").read(
+        constraints={sequence_number_after(30_000), sequence_number_before(30_100)}
+    ),
+    "stream after": lambda store: store.stream(category="category-3", stream="stream-13").read(
+        constraints={position_after(15)}
+    ),
+    "stream before": lambda store: store.stream(category="category-3", stream="stream-13").read(
+        constraints={position_before(4)}, backwards=True
+    ),
+    "log partition": lambda store: store.partition(LogPartitionIdentifier(1, 8)).read(limit=1000),
+    "latest of a log partition": lambda store: [store.partition(LogPartitionIdentifier(1, 4)).latest()],
+    "category partition": lambda store: store.partition(CategoryPartitionIdentifier("category-3", 1, 4)).read(
+        constraints={sequence_number_after(59_000)}
+    ),
+    "prefix": lambda store: store.partition(StreamNamePrefixPartitionIdentifier("category-3", "stream-29")).read(
+        constraints={sequence_number_after(59_000)}
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def postgres(postgres_server: PostgresServer, postgres_templates: PostgresTemplates) -> Iterator[Engine]:
+    with fresh_database(postgres_server, postgres_templates.prepared_by(install_many_events)) as database:
+        engine = create_engine(database.url("psycopg"))
+        yield engine
+        engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def sqlite() -> Iterator[Engine]:
+    engine = create_engine("sqlite://")
+    fill(engine)
+    yield engine
+    engine.dispose()
+
+
+def install_many_events(database: PostgresDatabase) -> None:
+    engine = create_engine(database.url("psycopg"))
+    fill(engine)
+    engine.dispose()
+
+
+def fill(engine: Engine) -> None:
+    """Fill the table in one statement, in the order in which many writers would."""
+    SyncEventStore(engine).create_schema()
+    sqlite = engine.dialect.name == "sqlite"
+    series = "(WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {0} - 1) SELECT i FROM n)"
+    source = series.format(EVENTS) if sqlite else f"generate_series(0, {EVENTS} - 1) n(i)"
+    new_id = "lower(hex(randomblob(16)))" if sqlite else "gen_random_uuid()"
+    moment = "'2024-01-01 00:00:00.000000'" if sqlite else "now()"
+    with engine.begin() as connection:
+        insert = (
+            "INSERT INTO es_events (id, category, stream, position, name, payload, observed_at, occurred_at) "
+            f"SELECT {new_id}, 'category-' || (i % {CATEGORIES}), 'stream-' || (i % {STREAMS}), i / {STREAMS}, 'a', "
+            f"'1', {moment}, {moment} FROM {source}"
+        )
+        connection.execute(text(insert))
+        connection.execute(text("ANALYZE"))
+
+
+def statements_of(engine: Engine, read: Read) -> list[tuple[str, Any]]:
+    """Return the statements on the table of events that a read runs."""
+    statements: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if "FROM es_events" in statement:
+            statements.append((statement, parameters))
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        assert read(SyncEventStore(engine))
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+    assert statements
+    return statements
+
+
+def rows_touched(connection: Connection, statement: str, parameters: Any) -> int:
+    """Run a statement on PostgreSQL and count the rows that its scans have looked at."""
+    explain = f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {statement}"
+    (plan,) = connection.exec_driver_sql(explain, parameters).scalar_one()
+
+    def touched(node: dict[str, Any]) -> float:
+        rows = sum(map(touched, node.get("Plans", ())))
+        if node.get("Relation Name") == "es_events":
+            rows += (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+        return rows
+
+    return round(touched(plan["Plan"]))
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_postgresql_touches_little_more_than_it_returns(postgres: Engine, read: Read) -> None:
+    statements = statements_of(postgres, read)
+
+    with postgres.connect() as connection:
+        for statement, parameters in statements:
+            returned = len(connection.exec_driver_sql(statement, parameters).all())
+            assert rows_touched(connection, statement, parameters) <= 10 * returned + 1000
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_sqlite_searches_indexes_and_sorts_no_events(sqlite: Engine, read: Read) -> None:
+    statements = statements_of(sqlite, read)
+
+    with sqlite.connect() as connection:
+        for statement, parameters in statements:
+            plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+            listing = "RECURSIVE" in statement
+            # A listing begins at the start of an index, and sorts the names of its page.
+            scans = [step for step in plan if step.startswith("SCAN") and "USING" not in step and step != "SCAN found"]
+            sorts = [step for step in plan if "TEMP B-TREE" in step]
+            assert (scans, sorts[listing:]) == ([], []), plan
+
+
+def test_a_listing_costs_a_probe_for_each_name(postgres: Engine) -> None:
+    (statement, parameters), *_ = statements_of(postgres, lambda store: list(store.streams(category="category-3")))
+
+    with postgres.connect() as connection:
+        assert rows_touched(connection, statement, parameters) <= 2 * STREAMS // CATEGORIES + 2
+
+
+def test_a_listing_on_sqlite_finds_the_next_stream_by_both_names(sqlite: Engine) -> None:
+    (*_, (statement, parameters)) = statements_of(sqlite, lambda store: list(store.streams()))
+
+    with sqlite.connect() as connection:
+        plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+    assert len([step for step in plan if step.endswith("(category=? AND stream>?)")]) == 2

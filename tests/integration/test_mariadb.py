@@ -1,0 +1,109 @@
+"""What MariaDB has of its own: triggers, names as bytes, times without a zone, and what it cannot do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import Engine, create_engine, select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from eventstore_sa import EventStoreSchema, NewEvent, SyncEventStore, verify_schema
+from eventstore_sa.errors import ConfigurationError, SchemaError, TransactionError
+from eventstore_sa.testing import clear
+from tests.mariadb import NEEDS_MARIADB, fresh_mariadb_database
+
+pytestmark = NEEDS_MARIADB
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    with fresh_mariadb_database() as url:
+        engine = create_engine(url)
+        yield engine
+        engine.dispose()
+
+
+@pytest.fixture
+def store(engine: Engine) -> SyncEventStore:
+    store = SyncEventStore(engine, locking="row")
+    store.create_schema()
+    return store
+
+
+def publish(store: SyncEventStore, *, stream: str = "1", payload: object = 1) -> None:
+    moment = datetime(2024, 2, 29, 1, 2, 3, 456789, UTC)
+    event = NewEvent(name="happened", payload=payload, observed_at=moment)
+    store.stream(category="orders", stream=stream).publish(events=[event])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE es_events SET name = 'x'",
+        "DELETE FROM es_events",
+        "REPLACE INTO es_events SELECT * FROM es_events",
+    ],
+)
+def test_stored_events_cannot_be_changed(engine: Engine, store: SyncEventStore, change: str) -> None:
+    publish(store)
+
+    with engine.connect() as connection, pytest.raises(DBAPIError, match="events are history"):
+        connection.execute(text(change))
+
+    assert len(store.log().read()) == 1
+
+
+def test_clearing_empties_the_tables_and_begins_at_1_again(engine: Engine, store: SyncEventStore) -> None:
+    publish(store)
+    publish(store)
+
+    clear(engine)
+
+    assert store.log().read() == []
+    publish(store)
+    (event,) = store.log().read()
+    assert (event.position, event.sequence_number) == (0, 1)
+    with engine.connect() as connection, pytest.raises(DBAPIError, match="events are history"):
+        connection.execute(text("DELETE FROM es_events"))
+
+
+def test_the_schema_is_verified(engine: Engine, store: SyncEventStore) -> None:
+    with engine.connect() as connection:
+        verify_schema(connection)
+        connection.execute(text("DROP TRIGGER es_events_forbid_delete"))
+        with pytest.raises(SchemaError, match="trigger es_events_forbid_delete is missing"):
+            verify_schema(connection)
+
+
+def test_missing_tables_are_named_with_the_remedy(engine: Engine) -> None:
+    with pytest.raises(SchemaError, match="create them with"):
+        publish(SyncEventStore(engine, locking="row"))
+
+
+def test_the_mapped_class_reads_what_is_stored(engine: Engine) -> None:
+    schema = EventStoreSchema()
+    store = SyncEventStore(engine, locking="row", schema=schema)
+    store.create_schema()
+    publish(store, stream="naïve ", payload={"big": 10**30})
+
+    with Session(engine) as session:
+        record = session.scalars(select(schema.EventRecord)).one()
+
+    assert (record.category, record.stream, record.payload) == ("orders", "naïve ", {"big": 10**30})
+    assert record.observed_at == datetime(2024, 2, 29, 1, 2, 3, 456789)
+
+
+def test_other_modes_are_refused(engine: Engine) -> None:
+    for use in (SyncEventStore.create_schema, publish):
+        with pytest.raises(ConfigurationError, match="use locking='row'"):
+            use(SyncEventStore(engine))
+
+
+def test_a_session_in_autocommit_mode_is_refused(engine: Engine, store: SyncEventStore) -> None:
+    autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    with Session(autocommit) as session, pytest.raises(TransactionError, match="autocommit"):
+        publish(store.within(session))

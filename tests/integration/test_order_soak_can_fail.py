@@ -1,0 +1,47 @@
+"""The order soak finds the mistakes that it is for: a test that cannot fail is worse than none.
+
+Each mutation gets small soaks, of growing size, until one is red.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.databases import PostgresDatabase
+from tests.soak.mutations import read_last_position_before_the_lock, take_out_the_fence
+from tests.soak.run import Report, Size, soak
+
+MakeDatabase = Callable[[], PostgresDatabase]
+
+COMMITS = (150, 300, 600, 1200, 2400)
+
+
+def test_soak_finds_that_the_fence_is_missing(make_postgres_database: MakeDatabase) -> None:
+    report = _first_red(lambda size: soak(make_postgres_database().url, size, seed=1, mutate=take_out_the_fence))
+
+    assert any("missed: " in finding for finding in report.findings)
+
+
+def test_soak_finds_that_the_watermark_is_read_after_the_page(make_postgres_database: MakeDatabase) -> None:
+    report = _first_red(lambda size: soak(make_postgres_database().url, size, seed=1, late_watermark=True))
+
+    assert all("missed: " in finding for finding in report.findings)
+
+
+def test_soak_finds_that_the_last_position_is_read_before_the_lock(make_postgres_database: MakeDatabase) -> None:
+    report = _first_red(
+        lambda size: soak(make_postgres_database().url, size, seed=1, mutate=read_last_position_before_the_lock)
+    )
+
+    assert any("at the same position of a stream" in finding for finding in report.findings)
+
+
+def _first_red(run: Callable[[Size], Report]) -> Report:
+    """Soak until something is found; return the last report, be it red or not."""
+    report = Report(findings=[], commits=0, summary="")
+    for commits in COMMITS:
+        size = Size(seconds=60, commits=commits, writers=2, workers=6, readers=1, kills=False)
+        report = run(size)
+        if report.findings:
+            break
+    return report

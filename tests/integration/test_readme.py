@@ -1,0 +1,73 @@
+"""Whatever the documentation shows in Python runs as it stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.integration import markdown
+from tests.project import ROOT, run_python
+
+RUNNER = Path(markdown.__file__)
+PAGES = [
+    page
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    if markdown.blocks(page.read_text(encoding="utf-8"))
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.relative_to(ROOT).as_posix() for page in PAGES])
+def test_python_in_documentation_runs(page: Path, tmp_path: Path) -> None:
+    outcome = run_python(str(RUNNER), str(page), cwd=tmp_path)
+
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stderr == ""
+
+
+def test_readme_shows_python_that_runs() -> None:
+    assert ROOT / "README.md" in PAGES
+
+
+def test_web_applications_of_the_readme_answer(tmp_path: Path) -> None:
+    outcome = run_python(str(RUNNER), str(ROOT / "README.md"), cwd=tmp_path)
+
+    assert {"invoice 2", "article bolts"} <= set(outcome.stdout.splitlines())
+
+
+def test_blocks_of_a_page_are_one_program_and_may_await(tmp_path: Path) -> None:
+    page = _page(
+        tmp_path,
+        "```python\nfrom asyncio import get_running_loop, sleep\nawait sleep(0)\nloop = get_running_loop()\n```",
+        "1. in a list:\n\n   ```python\n   if await sleep(0, True):\n       same = loop is get_running_loop()\n   ```",
+        "```python\nprint(same)\n```",
+    )
+
+    outcome = run_python(str(RUNNER), str(page), cwd=tmp_path)
+
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "True\n", "")
+
+
+def test_failing_block_is_reported_at_its_line(tmp_path: Path) -> None:
+    page = _page(tmp_path, "# Title", "```python\nassert 1 == 1\nassert 1 == 2\n```")
+
+    outcome = run_python(str(RUNNER), str(page), cwd=tmp_path)
+
+    assert outcome.returncode == 1
+    assert f'File "{page}", line 5' in outcome.stderr
+
+
+def test_only_a_reason_keeps_a_block_from_running() -> None:
+    unreasoned = "<!-- not run: -->\n```python\none\n```"
+    reasoned = "<!-- not run: needs a server -->\n\n```python\ntwo\n```"
+    other = "```sql\nthree\n```\n\n```pycon\nfour\n```"
+
+    found = markdown.blocks(f"{unreasoned}\n\n{reasoned}\n\n{other}\n")
+
+    assert [block.code for block in found] == ["one\n"]
+
+
+def _page(folder: Path, *parts: str) -> Path:
+    page = folder / "page.md"
+    page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return page

@@ -1,0 +1,295 @@
+"""Entities that record events: published with the commit that stores the entity, to the entity's stream."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import Column, Integer, MetaData, String, Table, create_engine, event, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column, registry
+
+from eventstore_sa import EventStoreSchema, NewEvent, RecordsEvents, configure_sqlite
+from eventstore_sa.errors import ConfigurationError, UnmetWriteConditionError
+from tests.awaiting import entered, settled
+from tests.hosts import Host, each_driver, new_event, statements_of
+
+some_drivers = each_driver("sqlite+aiosqlite", "sqlite", "postgresql+asyncpg", "postgresql+psycopg")
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Order(RecordsEvents, Base):
+    __tablename__ = "recorded_orders"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[str] = mapped_column(default="placed")
+
+    def change(self, state: str) -> None:
+        self.state = state
+        self.record(new_event(f"order-{state}"))
+
+
+class Versioned(RecordsEvents, Base):
+    __tablename__ = "versioned_orders"
+    __event_category__ = "versioned"
+    __event_version__ = "version"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(default=0)
+
+
+class Line(RecordsEvents, Base):
+    __tablename__ = "order_lines"
+    order: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+
+
+EventStoreSchema(Base.metadata)
+
+
+@asynccontextmanager
+async def recording(host: Host) -> AsyncIterator[Any]:
+    """Open a session in which orders can be stored."""
+    tables = [Order.__table__, Versioned.__table__, Line.__table__]
+    sync_engine = host.ground.outside
+    Base.metadata.create_all(sync_engine, tables=tables)
+    async with entered(host.session(expire_on_commit=False)) as session:
+        yield session
+    Base.metadata.drop_all(sync_engine, tables=tables)
+
+
+def stored(host: Host) -> list[tuple[str, str, str]]:
+    with host.ground.outside.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT category, stream, name FROM es_events ORDER BY sequence_number")
+        return [tuple(row) for row in rows]
+
+
+@some_drivers
+async def test_events_of_a_new_entity_go_to_the_stream_of_its_generated_key(host: Host) -> None:
+    async with recording(host) as session:
+        order = Order()
+        order.change("placed")
+        session.add(order)
+        order.change("paid")
+        await settled(session.commit())
+        key = str(order.id)
+
+    assert stored(host) == [("recorded_orders", key, "order-placed"), ("recorded_orders", key, "order-paid")]
+
+
+@some_drivers
+async def test_deleted_expunged_expired_and_collected_entities_lose_nothing(host: Host) -> None:
+    async with recording(host) as session:
+        session.add_all([Order(id=number) for number in range(1, 6)])
+        await settled(session.commit())
+
+        deleted = await settled(session.get(Order, 1))
+        deleted.change("deleted")
+        await settled(session.delete(deleted))
+        expunged = await settled(session.get(Order, 2))
+        expunged.change("expunged")
+        session.expunge(expunged)
+        expired = await settled(session.get(Order, 3))
+        expired.record(new_event("order-expired"))
+        session.expire(expired)
+        collected = await settled(session.get(Order, 4))
+        collected.record(new_event("order-collected"))
+        del collected
+        gc.collect()
+        merged = await settled(session.merge(Order(id=5, state="merged")))
+        merged.change("merged")
+        await settled(session.commit())
+
+    assert stored(host) == [
+        ("recorded_orders", str(number), f"order-{state}")
+        for number, state in enumerate(("deleted", "expunged", "expired", "collected", "merged"), start=1)
+    ]
+
+
+@some_drivers
+async def test_rollback_drops_what_was_recorded_and_savepoints_theirs(host: Host) -> None:
+    async with recording(host) as session:
+        order = Order(id=1)
+        session.add(order)
+        await settled(session.commit())
+        order.record(new_event("rolled-back"))
+        await settled(session.rollback())
+        order.record(new_event("kept"))
+        savepoint = await settled(session.begin_nested())
+        order.record(new_event("dropped"))
+        await settled(savepoint.rollback())
+        await settled(session.commit())
+
+    assert [name for _, _, name in stored(host)] == ["kept"]
+
+
+@some_drivers
+async def test_new_entity_that_is_added_again_after_a_rollback_brings_its_events_along(host: Host) -> None:
+    async with recording(host) as session:
+        order = Order(id=1)
+        order.change("placed")
+        session.add(order)
+        await settled(session.rollback())
+        session.add(order)
+        await settled(session.commit())
+
+    assert stored(host) == [("recorded_orders", "1", "order-placed")]
+
+
+@some_drivers
+async def test_entity_that_is_never_added_publishes_nothing(host: Host) -> None:
+    async with recording(host) as session:
+        Order(id=1).change("placed")
+        await settled(session.commit())
+
+    assert stored(host) == []
+
+
+@pytest.mark.parametrize("flushed_by", ["the writing of what is staged", "the commit, after that"])
+@some_drivers
+async def test_entity_that_a_listener_of_the_flush_adds_during_the_commit_has_its_key(
+    host: Host, flushed_by: str
+) -> None:
+    """As an audit log does: one more object for what was flushed, with a generated key."""
+    async with recording(host) as session:
+        sync_session = getattr(session, "sync_session", session)
+        audits: list[Order] = []
+
+        def audit(_: Session, __: Any) -> None:
+            if not audits:
+                audits.append(Order())
+                audits[0].change("audited")
+                sync_session.add(audits[0])
+
+        def late(_: Session) -> None:
+            sync_session.add(Order())
+
+        order = Order(id=7)
+        session.add(order)
+        if flushed_by == "the commit, after that":
+            await settled(session.flush())
+            order.record(new_event("recorded"))
+            event.listen(sync_session, "before_commit", late)
+        else:
+            order.record(new_event("recorded"))
+        event.listen(sync_session, "after_flush", audit)
+        await settled(session.commit())
+
+    assert sorted(name for _, _, name in stored(host)) == ["order-audited", "recorded"]
+
+
+@some_drivers
+async def test_version_column_guards_the_stream(host: Host) -> None:
+    async with recording(host) as session:
+        entity = Versioned(id=1)
+        session.add(entity)
+        entity.record(new_event("first"), new_event("second"))
+        await settled(session.commit())
+        assert entity.version == 2
+        async with entered(host.session()) as other:
+            same = await settled(other.get(Versioned, 1))
+            same.record(new_event("third"))
+            await settled(other.commit())
+
+        entity.record(new_event("too late"))
+        with pytest.raises(UnmetWriteConditionError):
+            await settled(session.commit())
+        await settled(session.rollback())
+
+    assert [name for _, _, name in stored(host)] == ["first", "second", "third"]
+
+
+@each_driver("sqlite", "postgresql+psycopg")
+async def test_composite_keys_are_joined(host: Host) -> None:
+    async with recording(host) as session:
+        line = Line(order=7, number=2)
+        session.add(line)
+        line.record(new_event("added"))
+        await settled(session.commit())
+
+    assert stored(host) == [("order_lines", "7:2", "added")]
+
+
+@some_drivers
+async def test_recorded_and_staged_events_are_one_statement(host: Host) -> None:
+    async with recording(host) as session:
+        session.add(Order(id=1))
+        await settled(session.commit())
+        order = await settled(session.get(Order, 1))
+        store = host.store_on(session, schema=EventStoreSchema.all_on(Base.metadata)[0])
+        await settled(store.log().latest())  # the first use of a store compares its mode of locking
+        with statements_of(host.engine) as statements:
+            order.record(new_event("recorded"))
+            store.stream(category="orders", stream="1").stage(events=[new_event("staged")])
+            await settled(session.commit())
+
+    assert len(statements) == 1
+    assert len(stored(host)) == 2
+
+
+@contextmanager
+def sqlite_session(metadata: MetaData) -> Iterator[Session]:
+    engine = create_engine("sqlite://")
+    configure_sqlite(engine)
+    metadata.create_all(engine)
+    with Session(engine) as session:
+        yield session
+    engine.dispose()
+
+
+def test_dataclasses_record() -> None:
+    class DataBase(MappedAsDataclass, DeclarativeBase):
+        pass
+
+    class Thing(RecordsEvents, DataBase):
+        __tablename__ = "things"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        name: Mapped[str]
+
+    schema = EventStoreSchema(DataBase.metadata)
+    with sqlite_session(DataBase.metadata) as session:
+        thing = Thing(id=1, name="x")
+        thing.record(NewEvent(name="made", payload=None))
+        session.add(thing)
+        session.commit()
+        assert session.scalars(select(schema.EventRecord.stream)).all() == ["1"]
+
+
+def test_imperatively_mapped_classes_record() -> None:
+    metadata = MetaData()
+    table = Table("plain", metadata, Column("id", Integer, primary_key=True), Column("name", String))
+
+    class Plain(RecordsEvents):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+    registry(metadata=metadata).map_imperatively(Plain, table)
+    schema = EventStoreSchema(metadata)
+    with sqlite_session(metadata) as session:
+        plain = Plain("x")
+        session.add(plain)
+        plain.record(NewEvent(name="made", payload=None))
+        session.commit()
+        assert session.scalars(select(schema.EventRecord.category)).all() == ["plain"]
+
+
+def test_entity_without_an_event_store_says_what_to_do() -> None:
+    class Lonely(DeclarativeBase):
+        pass
+
+    class Thing(RecordsEvents, Lonely):
+        __tablename__ = "things"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    with sqlite_session(Lonely.metadata) as session:
+        thing = Thing(id=1)
+        session.add(thing)
+        with pytest.raises(ConfigurationError, match="EventStoreSchema"):
+            thing.record(NewEvent(name="made", payload=None))
+        with pytest.raises(ConfigurationError, match="NewEvents"):
+            thing.record("made")  # type: ignore[arg-type]

@@ -1,0 +1,413 @@
+"""Row locks between real connections: who waits for whom, what a host's transaction is left with, and old snapshots.
+
+On PostgreSQL, and on MariaDB where a server is at hand.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import pytest
+from sqlalchemy import ColumnElement, Engine, create_engine, event, func, select, text
+from sqlalchemy.exc import PendingRollbackError
+from sqlalchemy.orm import Session
+
+from eventstore_sa import NewEvent, SyncEventStore
+from eventstore_sa.conditions import ConditionScope, WriteCondition, position_is, stream_is_empty
+from eventstore_sa.errors import (
+    ConcurrencyError,
+    ConfigurationError,
+    DuplicateEventError,
+    TransactionError,
+    UnmetWriteConditionError,
+)
+from eventstore_sa.persistence.custom_conditions import ConditionContext
+from eventstore_sa.sources.constraints import sequence_number_after
+from eventstore_sa.store.guarantee import EventSerialisationGuarantee
+from tests.databases import PostgresDatabase
+from tests.mariadb import NEEDS_MARIADB, fresh_mariadb_database
+from tests.stores import install_schema
+
+LOG, CATEGORY, STREAM = EventSerialisationGuarantee
+LEVELS = pytest.mark.parametrize("level", EventSerialisationGuarantee)
+DATABASES = ["postgresql", pytest.param("mariadb", marks=NEEDS_MARIADB)]
+ONLY_MARIADB = pytest.mark.parametrize("engine", DATABASES[1:], indirect=True)
+ONLY_POSTGRESQL = pytest.mark.parametrize("engine", DATABASES[:1], indirect=True)
+
+WAITING = {
+    "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()",
+    "mariadb": "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'",
+}
+
+
+@pytest.fixture(params=DATABASES)
+def engine(request: pytest.FixtureRequest, make_postgres_database: Callable[..., PostgresDatabase]) -> Iterator[Engine]:
+    """Provide an engine on an empty database with the tables in it."""
+    with opened(request.param, make_postgres_database) as engine:
+        with engine.begin() as connection:
+            connection.execute(text("CREATE TABLE notes (note int PRIMARY KEY)"))
+        yield engine
+        engine.dispose()
+
+
+@contextmanager
+def opened(database: str, make_postgres_database: Callable[..., PostgresDatabase]) -> Generator[Engine]:
+    options: dict[str, Any] = {"pool_size": 20, "max_overflow": 20}
+    if database == "postgresql":
+        yield create_engine(make_postgres_database(prepared_by=install_schema).url("psycopg"), **options)
+        return
+    with fresh_mariadb_database() as url:
+        yield create_engine(url, **options)
+
+
+def row_store(engine: Engine, level: EventSerialisationGuarantee = LOG) -> SyncEventStore:
+    store = SyncEventStore(engine, locking="row", serialisation_guarantee=level)
+    store.create_schema()
+    return store
+
+
+def publish(store: SyncEventStore, category: str = "orders", stream: str = "1", **arguments: Any) -> Any:
+    events = arguments.pop("events", None) or [NewEvent(name="happened", payload=1)]
+    return store.stream(category=category, stream=stream).publish(events=events, **arguments)
+
+
+def wait_until_blocked(engine: Engine, *, writers: int = 1) -> None:
+    """Wait until so many connections wait for a lock."""
+    deadline = time.monotonic() + 20
+    with engine.connect() as connection:
+        while connection.scalar(text(WAITING[engine.dialect.name])) < writers:
+            connection.rollback()
+            assert time.monotonic() < deadline, "nobody waits for a lock"
+            # MariaDB shows the same picture to whoever looks again within a tenth of a second.
+            time.sleep(0.12)
+
+
+@contextmanager
+def at_once() -> Iterator[Callable[..., Future[Any]]]:
+    """Run calls in threads; enter it before sessions that they may wait for, which then end first."""
+    with ThreadPoolExecutor(16) as threads:
+        yield threads.submit
+
+
+BESIDE = [("orders", "1"), ("orders", "2"), ("invoices", "1")]
+"""The same stream, another of the category, another category."""
+
+
+@LEVELS
+def test_a_publish_waits_for_an_open_one_within_the_level_of_the_guarantee(
+    engine: Engine, level: EventSerialisationGuarantee
+) -> None:
+    store = row_store(engine, level)
+    for category, stream in BESIDE:
+        publish(store, category, stream)
+    waits = {LOG: BESIDE, CATEGORY: BESIDE[:2], STREAM: BESIDE[:1]}[level]
+
+    with at_once() as submit, Session(engine) as session:
+        (held,) = publish(store.within(session))
+        for category, stream in [place for place in BESIDE if place not in waits]:
+            submit(publish, store, category, stream).result(timeout=20)
+        blocked = [submit(publish, store, category, stream) for category, stream in waits]
+        wait_until_blocked(engine, writers=len(waits))
+        session.commit()
+        numbers = [stored.sequence_number for future in blocked for stored in future.result(timeout=20)]
+
+    assert min(numbers) > held.sequence_number
+
+
+@LEVELS
+def test_the_first_publishes_of_a_stream_follow_one_another(engine: Engine, level: EventSerialisationGuarantee) -> None:
+    store = row_store(engine, level)
+
+    with at_once() as submit, Session(engine) as session:
+        publish(store.within(session))
+        others = [submit(publish, store) for _ in range(4)]
+        demanding = submit(publish, store, condition=stream_is_empty())
+        wait_until_blocked(engine, writers=5)
+        session.commit()
+        positions = sorted(stored.position for other in others for stored in other.result(timeout=20))
+        with pytest.raises(UnmetWriteConditionError):
+            demanding.result(timeout=20)
+
+    assert positions == [1, 2, 3, 4]
+
+
+@LEVELS
+def test_publishes_to_the_same_new_streams_in_opposite_orders_do_not_deadlock(
+    engine: Engine, level: EventSerialisationGuarantee
+) -> None:
+    store = row_store(engine, level)
+    one = SyncEventStore(store.adapter)
+    names = [str(number) for number in range(8)]
+
+    def publish_all(round_: int, *, backwards: bool) -> None:
+        streams = {name: {"events": [NewEvent(name="e", payload=1)]} for name in names[:: -1 if backwards else 1]}
+        one.category(category=f"round-{round_}").publish(streams=streams)
+
+    failed: list[str] = []
+    event.listen(engine, "handle_error", lambda context: failed.append(str(context.original_exception)))
+    with at_once() as submit:
+        for round_ in range(5):
+            futures = [submit(publish_all, round_, backwards=bool(number % 2)) for number in range(8)]
+            for future in futures:
+                future.result(timeout=60)
+
+    # Publishes of our own are tried again after a deadlock, so the outcome would not show it.
+    assert failed == []
+    for round_ in range(5):
+        for name in names:
+            positions = [stored.position for stored in store.stream(category=f"round-{round_}", stream=name).read()]
+            assert positions == list(range(8))
+
+
+@pytest.mark.parametrize(("level", "target"), [(LOG, None), (CATEGORY, "orders")])
+def test_readers_see_no_hole_within_the_guarantee(
+    engine: Engine, level: EventSerialisationGuarantee, target: str | None
+) -> None:
+    store = row_store(engine, level)
+    source: Any = store.log() if target is None else store.category(category=target)
+
+    def write(stream: str) -> None:
+        for _ in range(25):
+            with Session(engine) as session, session.begin():
+                publish(store.within(session), "orders", stream)
+                # Long enough for others to draw numbers, if they could.
+                session.execute(text("SELECT 1"))
+
+    with at_once() as submit:
+        writers = [submit(write, str(number)) for number in range(4)]
+        seen: list[int] = []
+        while True:
+            done = all(writer.done() for writer in writers)
+            found = [stored.sequence_number for stored in source.read(constraints=after(seen))]
+            seen += found
+            if done:
+                break
+        for writer in writers:
+            writer.result()
+
+    assert len(seen) == 100
+    assert seen == [stored.sequence_number for stored in source.read()]
+
+
+def after(seen: list[int]) -> Any:
+    return {sequence_number_after(seen[-1])} if seen else set()
+
+
+@pytest.mark.parametrize(("level", "statements"), [(LOG, 3), (CATEGORY, 4), (STREAM, 4)])
+def test_a_publish_takes_few_statements(engine: Engine, level: EventSerialisationGuarantee, statements: int) -> None:
+    store = row_store(engine, level)
+    publish(store)
+    seen: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *arguments: seen.append(arguments[2]))
+
+    publish(store)
+
+    assert len(seen) == statements, seen
+
+
+@ONLY_POSTGRESQL
+def test_what_goes_wrong_leaves_the_host_its_transaction_and_no_lock(engine: Engine) -> None:
+    store = row_store(engine)
+    (known,) = publish(store)
+
+    with Session(engine) as session, session.begin():
+        session.execute(text("INSERT INTO notes VALUES (1)"))
+        within = store.within(session)
+        with pytest.raises(UnmetWriteConditionError):
+            publish(within, condition=position_is(5))
+        with pytest.raises(DuplicateEventError):
+            publish(within, stream="2", events=[NewEvent(name="again", payload=1, id=known.id)])
+        # It would wait for ever for a lock that is held here.
+        with at_once() as submit:
+            submit(publish, store).result(timeout=20)
+        (stored,) = publish(within)
+
+    assert stored.position == 2
+    with engine.connect() as connection:
+        assert list(connection.scalars(text("SELECT note FROM notes"))) == [1]
+
+
+@ONLY_MARIADB
+def test_what_goes_wrong_leaves_the_host_its_transaction(engine: Engine) -> None:
+    store = row_store(engine)
+    (known,) = publish(store)
+
+    with Session(engine) as session, session.begin():
+        session.execute(text("INSERT INTO notes VALUES (1)"))
+        within = store.within(session)
+        with pytest.raises(UnmetWriteConditionError):
+            publish(within, condition=position_is(5))
+        with pytest.raises(DuplicateEventError):
+            publish(within, stream="2", events=[NewEvent(name="again", payload=1, id=known.id)])
+        (stored,) = publish(within)
+
+    assert stored.position == 1
+    with engine.connect() as connection:
+        assert list(connection.scalars(text("SELECT note FROM notes"))) == [1]
+
+
+def deadlock(engine: Engine, store: SyncEventStore, session: Session) -> ConcurrencyError:
+    """Publish in a transaction that has a row which the holder of the lock is about to want; return what comes of it."""
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO notes VALUES (1)"))
+    with at_once() as submit, Session(engine) as other:
+        session.execute(text("INSERT INTO notes VALUES (2)"))
+        publish(store.within(other))
+        publishing = submit(publish, store.within(session))
+        wait_until_blocked(engine)
+        other.execute(text("INSERT INTO notes VALUES (2) " + IGNORING[engine.dialect.name]))
+        other.commit()
+        error = publishing.exception(timeout=20)
+    assert isinstance(error, ConcurrencyError)
+    return error
+
+
+IGNORING = {"postgresql": "ON CONFLICT DO NOTHING", "mariadb": "ON DUPLICATE KEY UPDATE note = note"}
+
+
+@ONLY_MARIADB
+def test_after_a_deadlock_the_host_can_do_nothing_but_roll_back(engine: Engine) -> None:
+    store = row_store(engine)
+    publish(store)
+
+    with Session(engine) as session:
+        # More rows: the server gives up the transaction that has changed less.
+        error = deadlock(engine, store, session)
+        with pytest.raises(PendingRollbackError):
+            session.execute(text("INSERT INTO notes VALUES (3)"))
+        with pytest.raises(PendingRollbackError):
+            session.commit()
+        session.rollback()
+        publish(store.within(session))
+        session.commit()
+
+    assert "whole transaction" in str(error)
+    with engine.connect() as connection:
+        assert list(connection.scalars(text("SELECT note FROM notes ORDER BY note"))) == [1, 2]
+    assert len(store.log().read()) == 3
+
+
+def repeatable_read(engine: Engine) -> Engine:
+    return engine.execution_options(isolation_level="REPEATABLE READ")
+
+
+@ONLY_POSTGRESQL
+def test_an_old_snapshot_makes_a_publish_fail_on_postgresql(engine: Engine) -> None:
+    store = row_store(engine)
+    publish(store)
+
+    with Session(repeatable_read(engine)) as session:
+        session.execute(text("SELECT 1"))
+        publish(store)
+        with pytest.raises(ConcurrencyError):
+            publish(store.within(session), condition=position_is(0))
+        session.rollback()
+        publish(store.within(session), condition=position_is(1))
+        session.commit()
+
+    assert len(store.log().read()) == 3
+
+
+@ONLY_MARIADB
+def test_an_old_snapshot_does_not_mislead_a_publish_on_mariadb(engine: Engine) -> None:
+    store = row_store(engine)
+    publish(store)
+
+    with Session(repeatable_read(engine)) as session:
+        assert len(store.within(session).log().read()) == 1
+        publish(store)
+        publish(store, stream="2")
+        assert len(store.within(session).log().read()) == 1
+        with pytest.raises(UnmetWriteConditionError):
+            publish(store.within(session), condition=position_is(0))
+        with pytest.raises(UnmetWriteConditionError):
+            publish(store.within(session), stream="2", condition=stream_is_empty())
+        publish(store.within(session), condition=position_is(1))
+        session.commit()
+
+    assert len(store.log().read()) == 4
+
+
+class FewerIn(WriteCondition, frozen=True):
+    """Fewer than `amount` events are stored."""
+
+    amount: int
+
+    def to_expression(self, context: ConditionContext) -> ColumnElement[bool]:
+        return select(func.count()).select_from(context.events).scalar_subquery() < self.amount
+
+
+class FewerInLog(FewerIn, frozen=True):
+    scope: ClassVar[ConditionScope] = ConditionScope.LOG
+
+
+class FewerInCategory(FewerIn, frozen=True):
+    scope: ClassVar[ConditionScope] = ConditionScope.CATEGORY
+
+
+@pytest.mark.parametrize(
+    ("level", "condition"), [(CATEGORY, FewerInLog(9)), (STREAM, FewerInLog(9)), (STREAM, FewerInCategory(9))]
+)
+def test_a_condition_that_looks_at_more_than_is_locked_is_refused(
+    engine: Engine, level: EventSerialisationGuarantee, condition: WriteCondition
+) -> None:
+    store = row_store(engine, level)
+
+    with pytest.raises(ConfigurationError, match="use serialisation_guarantee="):
+        publish(store, condition=condition)
+
+
+def test_a_condition_on_the_log_is_decided_under_its_lock(engine: Engine) -> None:
+    store = row_store(engine)
+
+    with at_once() as submit:
+        futures = [submit(publish, store, stream=str(number), condition=FewerInLog(3)) for number in range(8)]
+        errors = [error for future in futures if (error := future.exception(timeout=60)) is not None]
+
+    assert {type(error) for error in errors} == {UnmetWriteConditionError}
+    assert len(errors) == 5
+    assert len(store.log().read()) == 3
+
+
+def test_a_condition_of_the_application_is_refused_where_an_old_snapshot_would_mislead_it(engine: Engine) -> None:
+    store = row_store(engine)
+
+    with Session(repeatable_read(engine)) as session, pytest.raises(TransactionError, match="READ COMMITTED"):
+        publish(store.within(session), condition=FewerInLog(9))
+
+
+def test_lock_rows_begin_where_another_mode_has_left_the_streams(engine: Engine) -> None:
+    store = row_store(engine)
+    publish(store)
+    publish(store)
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM es_locks"))
+
+    (stored,) = publish(store, condition=position_is(1))
+
+    assert stored.position == 2
+
+
+@LEVELS
+def test_a_publish_may_go_to_more_streams_than_one_statement_locks(
+    engine: Engine, level: EventSerialisationGuarantee
+) -> None:
+    store = row_store(engine, level)
+    streams = {f"{number:04}": {"events": [NewEvent(name="e", payload=number)]} for number in range(1100)}
+    category: Any = store.category(category="orders")
+
+    first = category.publish(streams=streams)
+    second = category.publish(
+        streams={
+            name: {"events": [NewEvent(name="e", payload=1)], "condition": position_is(0)} for name in reversed(streams)
+        }
+    )
+
+    assert list(second) == list(reversed(streams))
+    numbers = [stored.sequence_number for result in (first, second) for (stored,) in result.values()]
+    assert numbers == sorted(numbers)
+    assert {stored.position for (stored,) in second.values()} == {1}

@@ -1,0 +1,297 @@
+"""How many statements, and how many round trips, a call costs: a publish is one.
+
+Statements are counted where SQLAlchemy hands them to the driver, round trips by a proxy between the driver and the server.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from select import select
+from typing import Any
+
+import pytest
+from sqlalchemy import AsyncAdaptedQueuePool, QueuePool, event, exists
+
+from eventstore_sa import EventStoreSchema, StreamIdentifier
+from eventstore_sa.conditions import ConditionScope, WriteCondition, position_is, stream_exists, stream_is_empty
+from eventstore_sa.errors import UnmetWriteConditionError
+from eventstore_sa.persistence.custom_conditions import ConditionContext
+from tests.awaiting import collected, settled
+from tests.hosts import POSTGRES_DRIVERS, Ground, Host, each_driver, new_event
+
+BEGINNING = ("BEGIN", "SAVEPOINT", "RELEASE SAVEPOINT")
+
+
+class CategoryIsSmall(WriteCondition, frozen=True):
+    """A condition of the application's own."""
+
+    scope = ConditionScope.CATEGORY
+
+    def to_expression(self, context: ConditionContext) -> Any:
+        return ~exists().where(context.events.c.position > 1000)
+
+
+@contextmanager
+def statements(engine: Any) -> Iterator[list[str]]:
+    """Collect the statements that are executed on an engine, but for the marks of transactions."""
+    seen: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if not statement.startswith(BEGINNING):
+            seen.append(statement)
+
+    sync_engine = getattr(engine, "sync_engine", engine)
+    event.listen(sync_engine, "before_cursor_execute", note)
+    yield seen
+    event.remove(sync_engine, "before_cursor_execute", note)
+
+
+def stream(store: Any, name: str = "1") -> Any:
+    return store.stream(category="orders", stream=name)
+
+
+def many(*names: str, **definition: Any) -> dict[str, Any]:
+    return {name: {"events": [new_event()], **definition} for name in names}
+
+
+PUBLISHES: dict[str, Callable[[Any], Any]] = {
+    "one event": lambda store: stream(store).publish(events=[new_event()]),
+    "one event with a condition": lambda store: stream(store).publish(events=[new_event()], condition=position_is(0)),
+    "one event with many conditions": lambda store: stream(store).publish(
+        events=[new_event()], condition=(position_is(0) | stream_is_empty()) & stream_exists()
+    ),
+    "5,000 events": lambda store: stream(store).publish(
+        events=[new_event() for _ in range(5000)], condition=position_is(0)
+    ),
+    "to streams of a category": lambda store: store.category(category="orders").publish(
+        streams=many("2", "3", "4", condition=stream_is_empty()) | many("1", condition=position_is(0))
+    ),
+    "to 500 streams of a category": lambda store: store.category(category="orders").publish(
+        streams=many(*map(str, range(10, 510)), condition=stream_is_empty())
+    ),
+    "across categories": lambda store: store.publish(
+        streams={
+            StreamIdentifier("orders", "1"): {"events": [new_event()], "condition": position_is(0)},
+            StreamIdentifier("invoices", "1"): {"events": [new_event()], "condition": stream_is_empty()},
+        }
+    ),
+    "no event": lambda store: stream(store).publish(events=[]),
+    "a condition alone": lambda store: stream(store).publish(events=[], condition=position_is(0)),
+}
+
+
+@pytest.mark.parametrize("publish", PUBLISHES.values(), ids=PUBLISHES)
+@each_driver()
+async def test_a_publish_is_one_statement(host: Host, publish: Callable[[Any], Any]) -> None:
+    await settled(stream(host.store).latest())  # the first use of a store compares its mode of locking
+    host.ground.publish()
+    with statements(host.engine) as seen:
+        await settled(publish(host.store))
+
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("publish", PUBLISHES.values(), ids=PUBLISHES)
+@each_driver()
+async def test_a_publish_within_a_session_is_one_statement(host: Host, publish: Callable[[Any], Any]) -> None:
+    await settled(stream(host.store).latest())  # the first use of a store compares its mode of locking
+    host.ground.publish()
+    async with host.caller() as (session, store):
+        with statements(host.engine) as seen:
+            await settled(publish(store))
+            assert len(seen) == 1
+            await settled(session.commit())
+
+    assert len(seen) == 1
+
+
+@each_driver()
+async def test_a_publish_to_no_stream_is_no_statement(host: Host) -> None:
+    await settled(stream(host.store).latest())  # the first use of a store compares its mode of locking
+    with statements(host.engine) as seen:
+        await settled(host.store.publish(streams={}))
+        await settled(host.store.category(category="orders").publish(streams={}))
+
+    assert seen == []
+
+
+@each_driver()
+async def test_an_unmet_condition_costs_the_look_whether_it_is_a_repetition(host: Host) -> None:
+    await settled(stream(host.store).latest())  # the first use of a store compares its mode of locking
+    host.ground.publish()
+    with statements(host.engine) as seen, pytest.raises(UnmetWriteConditionError):
+        await settled(stream(host.store).publish(events=[new_event()], condition=stream_is_empty()))
+
+    # SQLite's INSERT stores nothing and cannot say why: a second statement does.
+    assert len(seen) == (2 if host.postgres else 3)
+
+
+@each_driver()
+async def test_an_unmet_condition_without_events_is_one_statement(host: Host) -> None:
+    await settled(stream(host.store).latest())  # the first use of a store compares its mode of locking
+    with statements(host.engine) as seen, pytest.raises(UnmetWriteConditionError):
+        await settled(stream(host.store).publish(events=[], condition=stream_exists()))
+
+    assert len(seen) == 1
+
+
+@each_driver()
+async def test_a_repetition_costs_one_look_more(host: Host) -> None:
+    await settled(stream(host.store).latest())  # the first use of a store compares its mode of locking
+    known = host.ground.publish()
+    repeated = new_event("of-another", id=known.id)
+    with statements(host.engine) as seen:
+        await settled(stream(host.store).publish(events=[repeated]))
+
+    assert len(seen) == 2
+
+
+@each_driver()
+async def test_a_custom_condition_costs_two_statements_more_at_most(host: Host) -> None:
+    await settled(stream(host.store).latest())  # the first use of a store compares its mode of locking
+    host.ground.publish()
+    with statements(host.engine) as seen:
+        await settled(stream(host.store).publish(events=[new_event()], condition=CategoryIsSmall() & position_is(0)))
+        await settled(
+            host.store.category(category="orders").publish(streams=many("2", "3", condition=CategoryIsSmall()))
+        )
+
+    # SQLite's lock is its BEGIN IMMEDIATE.
+    assert len(seen) == 2 * (3 if host.postgres else 2)
+
+
+@each_driver()
+async def test_a_stream_is_read_with_one_statement_a_page(host: Host) -> None:
+    await settled(stream(host.store).latest())  # the first use of a store compares its mode of locking
+    await settled(stream(host.store).publish(events=[new_event() for _ in range(2500)]))
+    with statements(host.engine) as seen:
+        assert await settled(stream(host.store).latest())
+        assert len(seen) == 1
+        assert len(await collected(stream(host.store).iterate(limit=999))) == 999
+        assert len(seen) == 2
+        assert len(await collected(stream(host.store).iterate(backwards=True))) == 2500
+        assert len(seen) == 5
+        # A first page that is full is followed by a look at where the scan has to end.
+        assert len(await collected(stream(host.store).iterate())) == 2500
+        assert len(seen) == 9
+
+
+@each_driver()
+async def test_log_and_categories_are_read_with_one_watermark_and_one_statement_a_page(host: Host) -> None:
+    await settled(stream(host.store).latest())  # the first use of a store compares its mode of locking
+    await settled(stream(host.store).publish(events=[new_event() for _ in range(2500)]))
+    for source in (host.store.log(), host.store.category(category="orders"), host.store.log().partitions(1)[0]):
+        with statements(host.engine) as seen:
+            assert await settled(source.latest())
+            assert len(seen) == 2
+            assert len(await collected(source.iterate(limit=10))) == 10
+            assert len(seen) == 4
+            assert len(await collected(source.iterate())) == 2500
+            assert len(seen) == 8
+
+
+@each_driver()
+async def test_reads_within_a_session_need_no_watermark(host: Host) -> None:
+    await settled(stream(host.store).latest())  # the first use of a store compares its mode of locking
+    host.ground.publish()
+    async with host.caller() as (_, store):
+        for source in (store.log(), store.category(category="orders"), stream(store)):
+            with statements(host.engine) as seen:
+                assert await settled(source.latest())
+                assert len(seen) == 1
+                assert len(await collected(source.iterate())) == 1
+                assert len(seen) == 2
+
+
+class Proxy:
+    """Passes bytes between a client and a server, and counts how often the client began to speak anew."""
+
+    def __init__(self, server: tuple[str, int]) -> None:
+        self.flights = 0
+        self._server = server
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listening.getsockname()[1]
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listening.accept()
+            except OSError:
+                return
+            thread = threading.Thread(target=self._pass_on, args=(client,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _pass_on(self, client: socket.socket) -> None:
+        with client, socket.create_connection(self._server) as server:
+            for end in (client, server):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            client_speaks = False
+            while True:
+                for ready in select([client, server], [], [])[0]:
+                    try:
+                        said = ready.recv(1 << 20)
+                    except OSError:
+                        said = b""
+                    if not said:
+                        return
+                    if ready is client and not client_speaks:
+                        self.flights += 1
+                    client_speaks = ready is client
+                    (server if ready is client else client).sendall(said)
+
+    def close(self) -> None:
+        # Closing alone does not wake up whoever waits in accept().
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        for thread in self._threads:
+            thread.join(10)
+
+
+@asynccontextmanager
+async def behind_proxy(ground: Ground, driver: str) -> AsyncIterator[tuple[Host, Proxy]]:
+    """Open a host whose connections go through a proxy; they are kept in a pool."""
+    url = ground.outside.url
+    proxy = Proxy((url.host or "127.0.0.1", url.port or 5432))
+    host = Host(ground, driver)
+    await host.aclose()
+    pool = AsyncAdaptedQueuePool if host.asynchronous else QueuePool
+    host.ground = Ground(ground.outside)
+    host.ground.url = lambda driver: url.set(drivername=driver, host="127.0.0.1", port=proxy.port)  # type: ignore[method-assign]
+    host.engine = host.make_engine(poolclass=pool, pool_size=1, max_overflow=0)
+    host.store = host.store_on(host.engine, schema=EventStoreSchema())
+    try:
+        yield host, proxy
+    finally:
+        await host.aclose()
+        proxy.close()
+
+
+@pytest.mark.parametrize("driver", POSTGRES_DRIVERS)
+async def test_a_publish_of_its_own_is_one_round_trip(postgres_ground: Ground, driver: str) -> None:
+    async with behind_proxy(postgres_ground, driver) as (host, proxy):
+        for number in range(10):
+            await settled(stream(host.store, str(number)).publish(events=[new_event()], condition=stream_is_empty()))
+        before = proxy.flights
+        for number in range(10, 20):
+            await settled(stream(host.store, str(number)).publish(events=[new_event()], condition=stream_is_empty()))
+
+        assert proxy.flights - before == 10
+
+
+@pytest.mark.parametrize("driver", POSTGRES_DRIVERS)
+async def test_a_publish_within_an_open_transaction_is_one_round_trip(postgres_ground: Ground, driver: str) -> None:
+    async with behind_proxy(postgres_ground, driver) as (host, proxy), host.caller() as (session, store):
+        for number in range(10):
+            await settled(stream(store, str(number)).publish(events=[new_event()], condition=stream_is_empty()))
+        before = proxy.flights
+        for number in range(10, 20):
+            await settled(stream(store, str(number)).publish(events=[new_event()], condition=stream_is_empty()))
+
+        assert (proxy.flights - before) == 10
+        await settled(session.rollback())

@@ -1,0 +1,199 @@
+"""Load, decide, publish; transactions that are run again; conditions on rows of the host."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy import select, text
+
+from eventstore_sa import NewEvent, Projector, StreamIdentifier, exists_row, retry_transaction, retry_transaction_sync
+from eventstore_sa.conditions import position_is, stream_is_empty
+from eventstore_sa.errors import ConfigurationError, UnmetWriteConditionError
+from tests.awaiting import settled
+from tests.hosts import Host, Note, each_driver, new_event
+
+
+class CountProjector(Projector[StreamIdentifier, int, None]):
+    def initial_state_factory(self) -> int:
+        return 0
+
+    def initial_metadata_factory(self) -> None:
+        return None
+
+    def id_factory(self, state: int, source: StreamIdentifier) -> str:
+        return source.stream
+
+    def counted(self, state: int, event: Any) -> int:
+        return state + 1
+
+
+def stream_of(store: Any) -> Any:
+    return store.stream(category="orders", stream="1")
+
+
+@each_driver()
+async def test_update_decides_on_the_state_and_returns_the_new_one(host: Host) -> None:
+    seen: list[int] = []
+
+    def decide(state: int) -> Sequence[NewEvent[str, Any, Any]]:
+        seen.append(state)
+        return [new_event("counted")] * 0 if state >= 3 else [new_event("counted"), new_event("counted")]
+
+    for expected in (2, 4, 4):
+        update = await settled(stream_of(host.store).update(CountProjector(), decide))
+        assert update.state == expected
+
+    assert seen == [0, 2, 4]
+    assert update.events == ()
+    assert len(host.ground.names()) == 4
+
+
+@each_driver()
+async def test_update_tries_again_when_another_was_faster(host: Host) -> None:
+    seen: list[int] = []
+
+    def decide(state: int) -> Sequence[NewEvent[str, Any, Any]]:
+        if len(seen) < 2:
+            host.ground.publish("counted")
+        seen.append(state)
+        return [new_event("counted")]
+
+    update = await settled(stream_of(host.store).update(CountProjector(), decide))
+
+    assert (seen, update.state) == ([0, 1, 2], 3)
+    assert [event.position for event in update.events] == [2]
+
+
+@each_driver()
+async def test_update_gives_up_after_so_many_retries(host: Host) -> None:
+    def decide(state: int) -> Sequence[NewEvent[str, Any, Any]]:
+        host.ground.publish("counted")
+        return [new_event("counted")]
+
+    with pytest.raises(UnmetWriteConditionError):
+        await settled(stream_of(host.store).update(CountProjector(), decide, retries=1))
+
+    assert host.ground.names() == ["counted", "counted"]
+
+
+@each_driver("sqlite+aiosqlite", "postgresql+asyncpg")
+async def test_decision_may_be_a_coroutine(host: Host) -> None:
+    async def decide(state: int) -> Sequence[NewEvent[str, Any, Any]]:
+        return [new_event("counted")]
+
+    assert (await stream_of(host.store).update(CountProjector(), decide)).state == 1
+
+
+@each_driver("postgresql+asyncpg", "postgresql+psycopg")
+async def test_update_within_a_session_raises_at_once_and_the_transaction_is_run_again(host: Host) -> None:
+    tries: list[int] = []
+
+    def decide(state: int) -> Sequence[NewEvent[str, Any, Any]]:
+        if not tries:
+            host.ground.publish("counted")
+        tries.append(state)
+        return [new_event("counted")]
+
+    def work(session: Any) -> Any:
+        session.add(Note(note="mine"))
+        return stream_of(host.store.within(session)).update(CountProjector(), decide)
+
+    if host.asynchronous:
+        update = await retry_transaction(host.factory(), work)
+    else:
+        update = retry_transaction_sync(host.factory(), work)
+
+    assert (tries, update.state) == ([0, 1], 2)
+    assert host.ground.notes() == ["mine"]
+
+
+@each_driver("postgresql+asyncpg", "postgresql+psycopg", "postgresql+psycopg2")
+async def test_transaction_is_run_again_after_a_serialisation_failure_of_its_own_statements(host: Host) -> None:
+    tries: list[str] = []
+    with host.ground.outside.begin() as connection:
+        connection.execute(text("INSERT INTO notes VALUES ('shared')"))
+    engine = host.engine.execution_options(isolation_level="REPEATABLE READ")
+    change = text("UPDATE notes SET note = note || '!'")
+
+    def interfere() -> None:
+        with host.ground.outside.begin() as connection:
+            connection.execute(change)
+
+    async def work(session: Any) -> None:
+        await settled(session.execute(text("SELECT 1 FROM notes")))
+        if not tries:
+            interfere()
+        tries.append("once")
+        await settled(session.execute(change))
+
+    def work_sync(session: Any) -> None:
+        session.execute(text("SELECT 1 FROM notes"))
+        if not tries:
+            interfere()
+        tries.append("once")
+        session.execute(change)
+
+    if host.asynchronous:
+        await retry_transaction(host.factory(engine), work)
+    else:
+        retry_transaction_sync(host.factory(engine), work_sync)
+
+    assert len(tries) == 2
+    assert host.ground.notes() == ["shared!!"]
+
+
+@each_driver()
+async def test_condition_on_a_row_of_the_host(host: Host) -> None:
+    found = exists_row(select(Note).where(Note.note == "mine"))
+    with pytest.raises(UnmetWriteConditionError, match="a row of notes"):
+        await host.publish(host.store, condition=found)
+    async with host.caller() as (caller, store):
+        await host.write(caller)
+        await host.publish(store, "at once", condition=found & stream_is_empty())
+        staged = stream_of(store).stage(events=[new_event("staged")], condition=found & position_is(0))
+        await settled(caller.commit())
+    await host.publish(host.store, "own", condition=found | position_is(77))
+
+    assert [event.position for event in staged.events] == [1]
+    assert host.ground.names() == ["at once", "staged", "own"]
+
+
+@each_driver("postgresql+asyncpg", "postgresql+psycopg")
+async def test_row_is_locked_before_the_stream(host: Host) -> None:
+    await settled(host.store.watermark())
+    with host.ground.outside.begin() as connection:
+        connection.execute(text("INSERT INTO notes VALUES ('mine')"))
+    found = exists_row(select(Note).where(Note.note == "mine"))
+    async with host.caller() as (caller, store):
+        await host.publish(store, condition=found)
+        with host.ground.outside.connect() as other:
+            other.execute(text("SET lock_timeout = '100ms'"))
+            with pytest.raises(Exception, match="lock timeout"):
+                other.execute(text("UPDATE notes SET note = 'changed'"))
+        await settled(caller.rollback())
+
+    # Whoever holds the row may still publish to the stream, while another publish waits for the row.
+    with host.ground.outside.begin() as holder:
+        holder.execute(text("SELECT * FROM notes FOR UPDATE"))
+        waiting = threading.Thread(target=lambda: host.ground.publish("waited", condition=found))
+        waiting.start()
+        _wait_for_a_lock(host)
+        host.ground.publish("did not wait")
+    waiting.join()
+
+    assert host.ground.names() == ["did not wait", "waited"]
+
+
+def test_condition_on_a_row_takes_a_select() -> None:
+    with pytest.raises(ConfigurationError, match=r"select\(\)"):
+        exists_row("SELECT 1")  # type: ignore[arg-type]
+
+
+def _wait_for_a_lock(host: Host) -> None:
+    with host.ground.outside.connect() as connection:
+        query = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND state = 'active'")
+        while not connection.scalar(query):
+            connection.rollback()

@@ -1,0 +1,185 @@
+"""After the first revision: newer releases, drift, and imports that got lost, seen through Alembic's command."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import inspect, text
+
+from eventstore_sa import NewEvent, SyncEventStore
+from tests.migrations.conftest import MakeProject
+from tests.migrations.projects import IMPORTS, MODELS, Project
+from tests.migrations.structure import structure_of
+
+NEWER = "NEWER_RELEASE"
+# The models of a host after `pip install --upgrade`, when the variable says so.
+UPGRADABLE = f"""\
+import os
+if os.environ.get("{NEWER}"):
+    from tests.migrations.next_version import install
+    install()
+{MODELS.format(prefix="es_", schema=None)}"""
+ATTACH = "schema = EventStoreSchema(Base.metadata"
+
+# What is the same on both: on one of them in every run, on the other with the tests that take long.
+on_postgresql = pytest.mark.parametrize(
+    "driver", ["postgresql+psycopg", pytest.param("sqlite", marks=pytest.mark.long)]
+)
+on_sqlite = pytest.mark.parametrize("driver", ["sqlite", pytest.param("postgresql+psycopg", marks=pytest.mark.long)])
+
+
+def installed(make_project: MakeProject, driver: str = "sqlite", **options: object) -> Project:
+    """Make a host that has made its first revision, and upgraded to it."""
+    project = make_project(driver, **options)
+    project.in_turn("revision --autogenerate -m first", "upgrade head")
+    return project
+
+
+def execute(project: Project, *statements: str) -> None:
+    with project.engine().begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+
+
+@on_postgresql
+def test_a_newer_release_is_named_by_check_and_installed_by_the_next_revision(
+    driver: str, make_project: MakeProject
+) -> None:
+    project = installed(make_project, driver, models=UPGRADABLE)
+    engine = project.engine()
+    stream = SyncEventStore(engine).stream(category="orders", stream="1")
+    stored = stream.publish(events=[NewEvent(name="placed", payload={})])
+    before = structure_of(engine)
+    project.environment[NEWER] = "yes"
+
+    refused = project.alembic("check", fails=True)
+    assert "op.eventstore_migrate(from_version=1, to_version=3)" in refused
+    project.in_turn("revision --autogenerate -m second", "upgrade head", "check")
+    assert project.newest().splitlines() == [
+        "def upgrade() -> None:",
+        "    op.eventstore_migrate(from_version=1, to_version=3)",
+        "def downgrade() -> None:",
+        "    op.eventstore_migrate(from_version=3, to_version=1)",
+    ]
+    assert inspect(engine).has_table("es_notes")
+    assert stream.read() == stored
+
+    project.alembic("downgrade", "-1")
+    assert structure_of(engine) == before
+    assert stream.read() == stored
+
+
+def test_an_older_release_says_that_the_database_is_newer(make_project: MakeProject) -> None:
+    project = installed(make_project)
+    execute(project, "UPDATE es_schema SET version = 7")
+
+    said = project.alembic("check", fails=True)
+
+    assert "version 7, and this version of the library knows only 1" in said
+    assert "Traceback" not in said
+
+
+def test_edited_functions_and_dropped_triggers_are_found_and_repaired(make_project: MakeProject) -> None:
+    project = installed(make_project, "postgresql+psycopg")
+    whole = structure_of(project.engine())
+    execute(
+        project,
+        "DROP TRIGGER es_events_forbid_change ON es_events",
+        "DROP FUNCTION es_watermark_v1()",
+        "CREATE OR REPLACE FUNCTION es_fence_v1() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+    )
+
+    refused = project.alembic("check", fails=True)
+    assert "op.eventstore_repair(version=1)" in refused
+    assert "function es_fence_v1 was changed" in refused
+    project.in_turn("revision --autogenerate -m second", "upgrade head", "check", "downgrade -1")
+    assert project.newest().splitlines() == [
+        "def upgrade() -> None:",
+        "    op.eventstore_repair(version=1)",
+        "def downgrade() -> None:",
+        "    op.eventstore_repair(version=1)",
+    ]
+    assert structure_of(project.engine()) == whole
+
+
+def test_a_dropped_trigger_is_repaired_on_sqlite(make_project: MakeProject) -> None:
+    project = installed(make_project)
+    whole = structure_of(project.engine())
+    execute(project, "DROP TRIGGER es_events_forbid_delete")
+
+    project.in_turn("revision --autogenerate -m second", "upgrade head", "check")
+
+    newest = project.newest(comments=True)
+    assert "    op.eventstore_repair(version=1)" in newest
+    assert "    # trigger es_events_forbid_delete is missing" in newest
+    assert structure_of(project.engine()) == whole
+
+
+def test_drift_of_tables_is_left_to_alembic(make_project: MakeProject) -> None:
+    project = installed(make_project)
+    execute(project, "DROP INDEX es_events_category_idx")
+
+    revision = project.autogenerate()
+
+    assert "op.create_index(op.f('es_events_category_idx'), 'es_events'" in revision
+    assert "eventstore_" not in revision
+
+
+@on_sqlite
+def test_without_the_import_in_env_the_event_store_goes_on_being_compared(
+    driver: str, make_project: MakeProject
+) -> None:
+    project = installed(make_project, driver)
+    (project.folder / "migrations" / "env.py").write_text(
+        (project.folder / "migrations" / "env.py").read_text().replace("import eventstore_sa.migrations\n", "")
+    )
+
+    project.alembic("check")
+
+    trigger = "es_events_forbid_change ON es_events" if driver != "sqlite" else "es_events_forbid_delete"
+    execute(project, f"DROP TRIGGER {trigger}")
+    assert "op.eventstore_repair(version=1)" in project.alembic("check", fails=True)
+
+
+def test_an_event_store_that_is_attached_to_nothing_is_not_dropped(make_project: MakeProject) -> None:
+    project = installed(make_project)
+    models = project.folder / "models.py"
+    models.write_text(
+        models.read_text()
+        .replace(ATTACH, "schema = EventStoreSchema(None")
+        .replace("ForeignKey(schema.events.c.id), ", "Uuid, ")
+        .replace("import ForeignKey, ", "import Uuid, ")
+    )
+    project.engine().dispose()
+
+    outcome = project.run("revision", "--autogenerate", "-m", "second")
+
+    assert outcome.returncode == 0, outcome.stderr
+    newest = project.newest()
+    assert "drop_table" not in newest
+    assert "es_events_category_idx" not in newest
+    tables = "es_schema, es_events, es_locks, es_projections"
+    assert f"the event store with the tables {tables} is in the database" in outcome.stderr
+    assert "import the module that makes its EventStoreSchema in env.py" in outcome.stderr
+
+
+def test_tables_that_plain_alembic_made_are_recognised(make_project: MakeProject) -> None:
+    """What comes of a first revision without the import: tables, but neither functions nor a version."""
+    project = make_project(imports=IMPORTS)
+    execute(project, "CREATE TABLE es_schema (version INTEGER PRIMARY KEY, locking VARCHAR(20))")
+
+    said = project.alembic("check", fails=True)
+
+    assert "`import eventstore_sa.migrations`" in said
+    assert "Traceback" not in said
+
+
+def test_a_revision_refuses_a_database_that_did_not_come_by_it(make_project: MakeProject) -> None:
+    project = make_project()
+    project.alembic("revision", "--autogenerate", "-m", "first")
+    with SyncEventStore(project.engine()) as store:
+        store.create_schema()
+
+    said = project.alembic("upgrade", "head", fails=True)
+
+    assert "found the event store's schema at version 1" in said
+    assert "`alembic stamp`" in said

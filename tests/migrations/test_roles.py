@@ -1,0 +1,126 @@
+"""The roles of docs/roles.md, as real roles: each can do what the page says, and nothing beyond."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+from sqlalchemy import Engine, NullPool, create_engine, text
+from sqlalchemy.exc import ProgrammingError
+
+from eventstore_sa import EventStoreSchema, NewEvent, SyncEventStore, verify_schema
+from eventstore_sa.errors import StorageError
+from eventstore_sa.persistence.schema import SCHEMA_VERSION
+from eventstore_sa.persistence.schema.versions import Site, migration
+from tests.databases import PostgresDatabase
+from tests.project import ROOT
+
+ROLES = ("events_owner", "events_writer", "events_reader")
+PAGE = (ROOT / "docs" / "roles.md").read_text()
+FORBIDDEN = [
+    "UPDATE events.es_events SET name = 'other'",
+    "DELETE FROM events.es_events",
+    "TRUNCATE events.es_events",
+    "ALTER TABLE events.es_events DISABLE TRIGGER USER",
+    "DROP TRIGGER es_events_fence ON events.es_events",
+    "SELECT setval('events.es_events_sequence_number_seq', 1)",
+    "UPDATE events.es_schema SET version = 7",
+    "CREATE OR REPLACE FUNCTION events.es_fence_v1() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+    "CREATE TABLE events.mine ()",
+]
+As = Callable[[str], Engine]
+
+
+@pytest.fixture
+def as_role(make_postgres_database: Callable[..., PostgresDatabase]) -> Iterator[As]:
+    """Connect to a database that was set up as the page says, as one of its roles."""
+    url = make_postgres_database().url("psycopg")
+    administrator = create_engine(url, poolclass=NullPool)
+
+    def engine_of(role: str) -> Engine:
+        return create_engine(url, poolclass=NullPool, connect_args={"options": f"-c role={role}"})
+
+    once, grants = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
+    try:
+        with administrator.begin() as connection:
+            connection.exec_driver_sql(once)
+        with engine_of("events_owner").begin() as connection:
+            for element in migration(0, SCHEMA_VERSION, Site("postgresql", schema="events")):
+                connection.execute(element)
+            connection.exec_driver_sql(grants)
+        yield engine_of
+    finally:
+        with administrator.begin() as connection:
+            for role in ROLES:
+                connection.execute(text(f"DROP OWNED BY {role} CASCADE"))
+                connection.execute(text(f"DROP ROLE {role}"))
+
+
+def store_of(engine: Engine) -> SyncEventStore:
+    return SyncEventStore(engine, schema=EventStoreSchema(schema="events"))
+
+
+def is_denied(engine: Engine, statement: str) -> bool:
+    with engine.connect() as connection:
+        try:
+            connection.execute(text(statement))
+        except ProgrammingError as error:
+            return getattr(error.orig, "sqlstate", None) == "42501"
+    return False
+
+
+def test_the_writer_publishes_and_reads(as_role: As) -> None:
+    engine = as_role("events_writer")
+    store = store_of(engine)
+
+    store.stream(category="orders", stream="1").publish(events=[NewEvent(name="placed", payload={})])
+    with engine.begin() as connection:
+        hosted = SyncEventStore(connection, schema=EventStoreSchema(schema="events"))
+        hosted.stream(category="orders", stream="1").publish(events=[NewEvent(name="paid", payload={})])
+        verify_schema(connection, schema=EventStoreSchema(schema="events"))
+
+    assert [event.name for event in store.log()] == ["placed", "paid"]
+    assert store.watermark().sequence_number == 2
+
+
+def test_the_writer_locks_by_rows_after_the_grant_for_that(as_role: As) -> None:
+    (grant,) = re.findall(r"`(GRANT [^`]* ON events.es_locks)`", PAGE)
+    with as_role("events_owner").begin() as connection:
+        connection.execute(text(f"{grant} TO events_writer"))
+        connection.execute(text("UPDATE events.es_schema SET locking = 'row/log'"))
+    engine = as_role("events_writer")
+    stream = SyncEventStore(engine, schema=EventStoreSchema(schema="events"), locking="row").stream(
+        category="orders", stream="1"
+    )
+
+    stream.publish(events=[NewEvent(name="placed", payload={})])
+    stream.publish(events=[NewEvent(name="paid", payload={})])
+
+    assert [event.name for event in stream] == ["placed", "paid"]
+
+
+@pytest.mark.parametrize("role", ["events_writer", "events_reader"])
+def test_neither_writer_nor_reader_changes_what_is_there(role: str, as_role: As) -> None:
+    assert [statement for statement in FORBIDDEN if not is_denied(as_role(role), statement)] == []
+
+
+def test_the_reader_reads_up_to_the_watermark_in_python_and_in_sql(as_role: As) -> None:
+    store_of(as_role("events_writer")).stream(category="orders", stream="1").publish(
+        events=[NewEvent(name="placed", payload={})]
+    )
+    engine = as_role("events_reader")
+    store = store_of(engine)
+
+    assert [event.name for event in store.log()] == ["placed"]
+    assert store.watermark().sequence_number == 1
+    with engine.connect() as connection:
+        assert connection.scalars(text("SELECT name FROM events.es_read_log_v1(0, 10)")).all() == ["placed"]
+        verify_schema(connection, schema=EventStoreSchema(schema="events"))
+
+
+def test_the_reader_cannot_publish(as_role: As) -> None:
+    stream = store_of(as_role("events_reader")).stream(category="orders", stream="1")
+
+    with pytest.raises(StorageError, match="permission denied"):
+        stream.publish(events=[NewEvent(name="placed", payload={})])

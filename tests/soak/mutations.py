@@ -1,0 +1,38 @@
+"""Ways to break the order of events, each a mistake that has been made: the soak must find every one of them.
+
+They change the functions of one database, by replacing text of the SQL that is shipped. The third mistake is a reader's:
+see `reader.too_late`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from eventstore_sa.persistence.schema.ddl import fill_in
+from tests.project import SQL
+
+__all__ = ["read_last_position_before_the_lock", "take_out_the_fence"]
+
+
+def take_out_the_fence(connection: Connection) -> None:
+    """Let the fence be raised nowhere."""
+    _replace_in(
+        connection,
+        "fence_v1",
+        ("PERFORM pg_advisory_xact_lock_shared(TG_RELID::int4, ((last_number << 32) >> 32)::int4);", "NULL;"),
+    )
+
+
+def read_last_position_before_the_lock(connection: Connection) -> None:
+    """Number the events after a position that was looked up before the stream was locked."""
+    lock = "  PERFORM {lock_v1}(document);\n"
+    insert = "  -- Numbers are drawn above the sort, so their order is the order of the document.\n"
+    _replace_in(connection, "append_v1", (lock, ""), (insert, f"{lock}{insert}"))
+
+
+def _replace_in(connection: Connection, function: str, *replacements: tuple[str, str]) -> None:
+    sql = (SQL / "postgresql" / f"{function}.sql").read_text(encoding="utf-8")
+    for old, new in replacements:
+        assert sql.count(old) == 1, f"{function}.sql has changed: {old!r} is not in it, or more than once"
+        sql = sql.replace(old, new)
+    connection.exec_driver_sql(fill_in(sql, "es_", None).replace("%", "%%"))

@@ -1,0 +1,140 @@
+"""Clauses of the query language as values: what can be said, and what is refused at once."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from typing import Any
+
+import pytest
+
+from eventstore_sa.errors import QueryError, SerialisationError
+from eventstore_sa.query import (
+    AllOf,
+    FilterClause,
+    KeySetPagingClause,
+    OffsetPagingClause,
+    Operator,
+    Path,
+    Search,
+    SortClause,
+    SortField,
+)
+from eventstore_sa.query.evaluation import found
+from eventstore_sa.query.patterns import compiled
+from eventstore_sa.query.similarity import similarity
+
+STATUS = Path("state", "status")
+
+
+def test_paths_are_equal_by_their_steps_and_show_them() -> None:
+    assert Path("state", "lines", 0) == Path("state", "lines", 0) != Path("state", "lines", "0")
+    assert hash(Path("state", 1)) == hash(Path("state", 1))
+    assert repr(Path("state", "lines", 0)) == "Path('state', 'lines', 0)"
+
+
+def test_clauses_can_be_hashed_and_pickled() -> None:
+    clause = FilterClause(Operator.EQUAL, STATUS, {"a": [1]})
+
+    assert hash(clause) == hash(FilterClause(Operator.EQUAL, STATUS, {"a": [1]}))
+    assert pickle.loads(pickle.dumps(AllOf(clause))) == AllOf(clause)
+
+
+@pytest.mark.parametrize("step", [True, 1.0, None, 2**31, "a\0", "\ud800"])
+def test_a_step_is_text_or_a_small_integer(step: Any) -> None:
+    with pytest.raises(QueryError, match="path step"):
+        Path("state", step)
+
+
+@pytest.mark.parametrize("number", [0, -1, True, 1.0, None])
+def test_pages_and_their_items_are_counted_from_1(number: Any) -> None:
+    for make in (
+        lambda: OffsetPagingClause(page_number=number),
+        lambda: OffsetPagingClause(item_count=number),
+        lambda: KeySetPagingClause(item_count=number),
+    ):
+        with pytest.raises(QueryError, match="counts from 1"):
+            make()
+
+
+def test_in_takes_several_values() -> None:
+    assert FilterClause(Operator.IN, STATUS, {"a"}).json_value == ["a"]
+    with pytest.raises(QueryError, match="IN takes"):
+        FilterClause(Operator.IN, STATUS, "abc")
+
+
+def test_a_value_that_is_no_json_is_refused() -> None:
+    with pytest.raises(SerialisationError, match="value of the filter"):
+        FilterClause(Operator.EQUAL, STATUS, float("nan"))
+
+
+@pytest.mark.parametrize("pattern", ["(", "a**", "[", "*", 5, None, "\0", "a{2}{3}", "[z-a]"])
+def test_what_is_no_regular_expression_is_refused(pattern: Any) -> None:
+    with pytest.raises(QueryError):
+        FilterClause(Operator.REGEX_MATCHES, STATUS, pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *[r"\bword", r"a++", r"a?+", r"a{2}+", r"(?i)a", r"(?<=a)b", r"(?P<n>a)", r"a{", r"a{100}", r"[[:alpha:]]"],
+        *[r"[\D]", r"\A", r"\Z", r"(a)\1", r"\é", "[\\b]"],
+    ],
+)
+def test_what_databases_read_differently_is_refused(pattern: str) -> None:
+    with pytest.raises(QueryError, match="not mean the same"):
+        compiled(pattern)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "matches"),
+    [
+        ("b", "abc", True),
+        ("^b", "abc", False),
+        ("c$", "abc", True),
+        ("c$", "abc\n", False),
+        (r"c\$", "abc$", True),
+        ("[$]", "abc$", True),
+        ("a.c", "a\nc", True),
+        (r"^\w+$", "été", False),
+        (r"^[\w-]{2,4}$", "a-b", True),
+        (r"[]a]", "]", True),
+        (r"[^]a]", "]", False),
+        (r"[\]]$", "]", True),
+        ("(?:ab|cd)(?=e)", "cde", True),
+        ("a(?!b)", "ab", False),
+        ("A", "a", False),
+        ("", "", True),
+    ],
+)
+def test_patterns_search(pattern: str, text: str, matches: bool) -> None:
+    assert (compiled(pattern).search(text) is not None) is matches
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "expected"),
+    [
+        ("xyz", "xyz", 1),
+        ("xyz", "xyzabxyz", 0.5),
+        ("xyz", "axyz bcdefghijklm", 0.1),
+        ("xyz", "abx", 0),
+        ("Word", "wORD", 1),
+        ("", "", 0),
+        ("a-b", "a b", 1),
+        ("über", "Über", 1 / 4),
+    ],
+)
+def test_similarity_is_the_share_of_common_trigrams(left: str, right: str, expected: float) -> None:
+    assert similarity(left, right) == similarity(right, left) == expected
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        Search(filters=[FilterClause(Operator.EQUAL, Path("status"), 1)]),
+        Search(sort=SortClause([SortField(Path("version"))])),
+    ],
+)
+def test_a_field_that_projections_do_not_have_is_refused_even_where_there_are_none(search: Search) -> None:
+    with pytest.raises(QueryError, match=re.escape("a path begins with one of id, name, source, state, metadata")):
+        found([], search, lambda _: {})
