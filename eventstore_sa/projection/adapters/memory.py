@@ -95,7 +95,7 @@ class InMemoryProjectionStorageAdapter(ProjectionStorageAdapter):
     """Keeps projections in memory; serves both kinds of stores, see `sync_adapter`."""
 
     def __init__(self) -> None:
-        self.sync_adapter = SyncInMemoryProjectionStorageAdapter()
+        self.sync_adapter: SyncInMemoryProjectionStorageAdapter = SyncInMemoryProjectionStorageAdapter()
         """The same projections, for a `SyncProjectionStore`."""
 
     async def save(self, *, projection: AnyProjection, expected_version: int | None = None) -> int:
