@@ -20,7 +20,6 @@ from sqlalchemy import (
     func,
     literal,
     select,
-    type_coerce,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -28,9 +27,10 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
-from eventstore_sa.errors import ConfigurationError, QueryError
+from eventstore_sa.errors import QueryError
 from eventstore_sa.persistence.dialects import driver_attribute
-from eventstore_sa.persistence.projection_queries import conditions_of, order_of, plain_conditions_of
+from eventstore_sa.persistence.dialects.projections import projection_dialect
+from eventstore_sa.persistence.projection_queries import OrderKey, ProjectionConverters, ProjectionQueries, beyond
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.query import (
     FilterExpression,
@@ -38,8 +38,9 @@ from eventstore_sa.query import (
     OffsetPagingClause,
     PagingDirection,
     Search,
+    SortClause,
 )
-from eventstore_sa.query.evaluation import check_fields, found, unknown_last_id
+from eventstore_sa.query.evaluation import check_fields, unknown_last_id
 from eventstore_sa.query.records import ProjectionRecord, source_hash
 from eventstore_sa.types.codec import decode_json, encode_json
 
@@ -51,20 +52,18 @@ _BAD_REGEX: Final = "2201B"
 class ProjectionRepository:
     """Reads and writes projections on one kind of database.
 
-    PostgreSQL evaluates searches itself. SQLite has neither exact numbers in JSON nor regular expressions: there the rows
-    are narrowed down by name, id and source, and the rest is evaluated here.
-
     Args:
         schema: The tables.
         database: SQLAlchemy's name of the database.
+        converters: What of queries is the application's own.
 
     Raises:
         ConfigurationError: Projections cannot be kept there.
     """
 
-    def __init__(self, schema: EventStoreSchema, database: str) -> None:
-        if database not in ("postgresql", "sqlite"):
-            raise ConfigurationError(f"projections cannot be kept in {database}: use PostgreSQL or SQLite")
+    def __init__(self, schema: EventStoreSchema, database: str, converters: ProjectionConverters) -> None:
+        self._dialect = projection_dialect(database, schema.projections)
+        self._queries = ProjectionQueries(self._dialect, converters)
         self._table = schema.projections
         self._in_sql = database == "postgresql"
 
@@ -111,13 +110,70 @@ class ProjectionRepository:
             QueryError: It cannot be answered.
         """
         check_fields(search)
-        if not self._in_sql:
-            rows = (
-                self._select().where(*plain_conditions_of(self._table, search.filters)).order_by(self._table.c.number)
-            )
-            return found(_records(connection, rows), search, ProjectionRecord.document)
+        self._dialect.prepare(connection)
+        order = self._queries.order(search.sort, connection)
+        rows = self._select().where(*self._queries.conditions(search.filters))
         with _query_errors():
-            return self._search(connection, search)
+            match search.paging:
+                case None:
+                    return _records(connection, _ordered(rows, order))
+                case OffsetPagingClause(page_number=number, item_count=size):
+                    return _records(connection, _ordered(rows, order).limit(size).offset((number - 1) * size))
+                case KeySetPagingClause() as paging:
+                    return self._page(connection, rows, order, paging)
+
+    def _page(
+        self, connection: Connection, rows: Select[Any], order: Sequence[OrderKey], paging: KeySetPagingClause
+    ) -> list[ProjectionRecord]:
+        """Take the results next to the last one seen, in one statement and so from one snapshot."""
+        backwards = paging.direction is PagingDirection.BACKWARDS
+        wanted = _ordered(rows, order, backwards=backwards).limit(paging.item_count)
+        if paging.last_id is None:
+            page = _records(connection, wanted)
+            return page[::-1] if backwards else page
+        is_seen = self._table.c.id == paging.last_id
+        keys = [each.key.value.label(f"key_{number}") for number, each in enumerate(order)]
+        seen = _ordered(rows.with_only_columns(*keys).where(is_seen), order).limit(1).cte("seen")
+        # Joined, because a condition that is false in itself would leave nothing that links the two.
+        joined = self._table.join(seen, beyond(order, list(seen.c), backwards=backwards))
+        page = _records(connection, wanted.select_from(joined))
+        if not page and not connection.scalar(select(exists(rows.where(is_seen)))):
+            raise unknown_last_id(paging.last_id)
+        return page[::-1] if backwards else page
+
+    def page_beyond(
+        self,
+        connection: Connection,
+        filters: Collection[FilterExpression],
+        sort: SortClause | None,
+        *,
+        after: Sequence[str] | None,
+        size: int,
+    ) -> tuple[list[ProjectionRecord], Sequence[str]]:
+        """Return a page, and where the next one begins: the keys of its last row, as text.
+
+        Args:
+            connection: Where to read.
+            filters: What the rows have to meet.
+            sort: In which order.
+            after: Where the page begins; None: at the first row.
+            size: How many rows make a page.
+
+        Raises:
+            QueryError: It cannot be answered.
+        """
+        check_fields(Search(filters=filters, sort=sort))
+        self._dialect.prepare(connection)
+        order = self._queries.order(sort, connection)
+        keys = [cast(each.key.value, Text()) for each in order]
+        rows = self._select().add_columns(*keys).where(*self._queries.conditions(filters))
+        if after is not None:
+            values = [cast(literal(text, Text()), each.key.type) for text, each in zip(after, order, strict=True)]
+            rows = rows.where(beyond(order, values))
+        with _query_errors():
+            found = connection.execute(_ordered(rows, order).limit(size)).all()
+        width = len(found[0]) - len(keys) if found else 0
+        return [ProjectionRecord(*row[:width]) for row in found], tuple(found[-1][width:]) if found else ()
 
     def count(self, connection: Connection, filters: Collection[FilterExpression]) -> int:
         """Count the projections that meet all filters.
@@ -125,52 +181,16 @@ class ProjectionRepository:
         Raises:
             QueryError: One of them cannot be evaluated.
         """
-        search = Search(filters=filters)
-        if not self._in_sql:
-            return len(self.search(connection, search))
-        check_fields(search)
-        conditions = conditions_of(self._table, filters)
+        check_fields(Search(filters=filters))
+        self._dialect.prepare(connection)
+        conditions = self._queries.conditions(filters)
         with _query_errors():
             return connection.scalar(select(func.count()).select_from(self._table).where(*conditions)) or 0
 
-    def _search(self, connection: Connection, search: Search) -> list[ProjectionRecord]:
-        rows = self._select().where(*conditions_of(self._table, search.filters))
-        order = order_of(self._table, search.sort)
-        match search.paging:
-            case None:
-                return _records(connection, rows.order_by(*order))
-            case OffsetPagingClause(page_number=number, item_count=size):
-                return _records(connection, rows.order_by(*order).limit(size).offset((number - 1) * size))
-            case KeySetPagingClause() as paging:
-                return self._page(connection, rows, order, paging)
-
-    def _page(
-        self, connection: Connection, rows: Select[Any], order: Sequence[ColumnElement[Any]], paging: KeySetPagingClause
-    ) -> list[ProjectionRecord]:
-        """Number the results, and take those next to the last one seen, in one statement and so from one snapshot."""
-        numbered = rows.add_columns(func.row_number().over(order_by=order).label("place")).cte("numbered")
-        forwards = paging.direction is PagingDirection.FORWARDS
-        wanted = select(*(each for each in numbered.c if each.key != "place")).limit(paging.item_count)
-        wanted = wanted.order_by(numbered.c.place if forwards else numbered.c.place.desc())
-        if paging.last_id is not None:
-            seen = select(func.min(numbered.c.place)).where(numbered.c.id == paging.last_id).scalar_subquery()
-            wanted = wanted.where(numbered.c.place > seen if forwards else numbered.c.place < seen)
-        page = _records(connection, wanted)
-        if (
-            not page
-            and paging.last_id is not None
-            and not connection.scalar(select(exists(rows.where(self._table.c.id == paging.last_id))))
-        ):
-            raise unknown_last_id(paging.last_id)
-        return page if forwards else page[::-1]
-
     def _select(self) -> Select[Any]:
-        table = self._table
-        as_text = [
-            (cast(each, Text) if self._in_sql else type_coerce(each, Text)).label(each.key)
-            for each in (table.c.source, table.c.state, table.c.metadata)
-        ]
-        return select(table.c.name, table.c.id, *as_text, table.c.version)
+        c = self._table.c
+        as_text = (self._dialect.as_text(each).label(each.key) for each in (c.source, c.state, c.metadata))
+        return select(c.name, c.id, *as_text, c.version)
 
     def _upsert(self, records: Sequence[ProjectionRecord]) -> ReturningInsert[Any]:
         table = self._table
@@ -231,6 +251,10 @@ def _document(records: Sequence[ProjectionRecord]) -> str:
             for record in records
         ]
     ).decode()
+
+
+def _ordered(rows: Select[Any], order: Sequence[OrderKey], *, backwards: bool = False) -> Select[Any]:
+    return rows.order_by(*(each.ordered(backwards=backwards) for each in order))
 
 
 def _records(connection: Connection, rows: Select[Any]) -> list[ProjectionRecord]:

@@ -1,0 +1,206 @@
+"""PostgreSQL looks into projections: all of the query language in its own SQL, on jsonb."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import (
+    REAL,
+    ColumnElement,
+    Connection,
+    Integer,
+    Numeric,
+    Select,
+    Text,
+    and_,
+    case,
+    cast,
+    false,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    text,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.sql.functions import Function
+
+from eventstore_sa.persistence.projection_places import NAME_COLUMNS, JsonPlace, Key, ProjectionDialect
+from eventstore_sa.query import Operator, Path
+from eventstore_sa.query.similarity import FOLDED, SEPARATORS, UNFOLDED
+from eventstore_sa.types.codec import encode_json, to_json
+
+__all__ = ["PostgreSQLProjections"]
+
+_REAL: Final[REAL[float]] = REAL()
+_NUMERIC: Final[Numeric[Any]] = Numeric()
+_ORDERINGS: Final = {
+    Operator.GREATER_THAN: ">",
+    Operator.GREATER_THAN_OR_EQUAL: ">=",
+    Operator.LESS_THAN: "<",
+    Operator.LESS_THAN_OR_EQUAL: "<=",
+}
+
+
+# Where pg_trgm is, if it can be used and takes ASCII as we do: in Turkish, "i" is not the small letter of "I".
+_TRIGRAM_SCHEMA: Final = text(
+    "SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace "
+    "WHERE e.extname = 'pg_trgm' AND has_schema_privilege(n.oid, 'USAGE') AND lower('I') = 'i'"
+)
+
+
+class _Place(JsonPlace):
+    def __init__(self, json: ColumnElement[Any], as_text: ColumnElement[str]) -> None:
+        self._json = json
+        self._as_text = as_text
+
+    @property
+    def json(self) -> ColumnElement[Any]:
+        return self._json
+
+    @property
+    def kind(self) -> ColumnElement[str]:
+        return func.jsonb_typeof(self._json, type_=Text())
+
+    @property
+    def text(self) -> ColumnElement[str]:
+        return case((self.kind == _constant("string"), self._as_text), else_=None).collate("C")
+
+    @property
+    def number(self) -> ColumnElement[Any]:
+        return case((self.kind == _constant("number"), cast(self._json, _NUMERIC)), else_=None)
+
+    def keys(self) -> list[Key]:
+        boolean = case((self._as_text == _constant("false"), _constant(2)), else_=_constant(3))
+        rank = case(
+            (self.kind == _constant("number"), _constant(0)),
+            (self.kind == _constant("string"), _constant(1)),
+            (self.kind == _constant("boolean"), boolean),
+            (self.kind == _constant("array"), _constant(4)),
+            (self.kind == _constant("object"), _constant(5)),
+            else_=_constant(6),
+        )
+        number = case((self.kind == _constant("number"), cast(self._json, _NUMERIC)), else_=_constant(0))
+        string = case((self.kind == _constant("string"), self._as_text), else_=_constant("")).collate("C")
+        return [Key(rank, Integer()), Key(number, _NUMERIC), Key(string, Text())]
+
+
+class PostgreSQLProjections(ProjectionDialect):
+    """Projections on PostgreSQL; see `ProjectionDialect`.
+
+    EQUAL compares jsonb, and CONTAINS begins with `@>`: both can be served by an index on the place; so can the operators
+    that order numbers, because jsonb orders numbers as numbers.
+    """
+
+    def stored(self, text: ColumnElement[str]) -> ColumnElement[Any]:
+        return cast(text, JSONB())
+
+    def as_text(self, column: ColumnElement[Any]) -> ColumnElement[str]:
+        return cast(column, Text())
+
+    def place(self, path: Path) -> JsonPlace:
+        column: ColumnElement[Any] = self.table.c[path.top_level]
+        if path.top_level in NAME_COLUMNS:
+            as_text: ColumnElement[str] = column
+            column = func.to_jsonb(column, type_=JSONB())
+        else:
+            as_text = column.op("#>>", return_type=Text())(literal_column("'{}'"))
+        for step in path.sub_levels:
+            if isinstance(step, int):
+                # The server takes a scalar for an array of one.
+                column = case((func.jsonb_typeof(column) == _constant("array"), column), else_=None)
+            bound = literal(step, Text() if isinstance(step, str) else Integer())
+            as_text = column.op("->>", return_type=Text())(bound)
+            column = column.op("->", return_type=JSONB())(bound)
+        return _Place(column, as_text)
+
+    def computed(self, value: ColumnElement[Any]) -> JsonPlace:
+        json = func.to_jsonb(value, type_=JSONB())
+        return _Place(json, json.op("#>>", return_type=Text())(literal_column("'{}'")))
+
+    def equal(self, place: JsonPlace, value: Any) -> ColumnElement[bool]:
+        equal: ColumnElement[bool] = place.json.op("=", is_comparison=True)(_json(value))
+        return or_(place.json.is_(None), equal) if value is None else equal
+
+    def equal_to_one(self, place: JsonPlace, values: Sequence[Any]) -> ColumnElement[bool]:
+        # As one array, however many: its parameter is one, and an index finds each of them.
+        items = select(func.jsonb_array_elements(_json(values), type_=JSONB()))
+        one: ColumnElement[bool] = place.json.op("=", is_comparison=True)(func.any(_array(items, JSONB())))
+        return or_(place.json.is_(None), one) if None in values else one
+
+    def text_is_one_of(self, text: ColumnElement[str], values: Sequence[str]) -> ColumnElement[bool]:
+        items = select(func.jsonb_array_elements_text(_json(values), type_=Text()))
+        one: ColumnElement[bool] = text.op("=", is_comparison=True)(func.any(_array(items, Text())))
+        return one
+
+    def ordered(self, place: JsonPlace, operator: Operator, value: Any) -> ColumnElement[bool]:
+        compare = _ORDERINGS[operator]
+        if isinstance(value, str):
+            return place.text.op(compare, is_comparison=True)(literal(value, Text()))
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            is_number = place.kind == _constant("number")
+            return and_(is_number, place.json.op(compare, is_comparison=True)(_json(value)))
+        return false()
+
+    def contains(self, place: JsonPlace, value: Any) -> ColumnElement[bool]:
+        contained: ColumnElement[bool] = place.json.op("@>", is_comparison=True)(_json([value]))
+        is_array = place.kind == _constant("array")
+        if not isinstance(value, list | dict):
+            return and_(is_array, contained)
+        # Of arrays and objects, @> is content with less than equality. Without CASE the function may meet a scalar.
+        array = case((is_array, place.json), else_=_json([]))
+        item = func.jsonb_array_elements(array, type_=JSONB()).column_valued("item")
+        equal: ColumnElement[bool] = item.op("=", is_comparison=True)(_json(value))
+        return and_(is_array, contained, select(item).where(equal).exists())
+
+    def matches(self, place: JsonPlace, pattern: str, *, negated: bool) -> ColumnElement[bool]:
+        return place.text.op("!~" if negated else "~", is_comparison=True)(literal(pattern, Text()))
+
+    def keys(self, place: JsonPlace) -> list[Key]:
+        assert isinstance(place, _Place)  # noqa: S101 - made here
+        return place.keys()
+
+    def similarity_key(self, connection: Connection, left: ColumnElement[str], right: ColumnElement[str]) -> Key:
+        share = _share_of_trigrams(left, right)
+        trigram_schema = connection.scalar(_TRIGRAM_SCHEMA)
+        if trigram_schema is not None:
+            # What the extension makes of other letters depends on the database's locale.
+            ascii_only = and_(*(func.octet_length(each) == func.char_length(each) for each in (left, right)))
+            extension = Function[float]("similarity", left, right, packagenames=(trigram_schema,), type_=_REAL)
+            share = case((ascii_only, extension), else_=share)
+        comparable = and_(left.is_not(None), right.is_not(None))
+        return Key(case((comparable, share), else_=literal_column("'Infinity'::real", _REAL)), _REAL)
+
+
+def _constant(value: str | int) -> ColumnElement[Any]:
+    return literal_column(f"'{value}'", Text()) if isinstance(value, str) else literal_column(str(value), Integer())
+
+
+def _json(value: Any) -> ColumnElement[Any]:
+    return cast(literal(encode_json(to_json(value)).decode(), Text()), JSONB())
+
+
+def _array(items: Select[Any], item_type: Any) -> ColumnElement[Any]:
+    return func.array(items.scalar_subquery(), type_=ARRAY(item_type))
+
+
+def _share_of_trigrams(left: ColumnElement[str], right: ColumnElement[str]) -> ColumnElement[float]:
+    every = union_all(_trigrams(left), _trigrams(right)).subquery()
+    counted = select(func.count().label("texts")).select_from(every).group_by(every.c.trigram).subquery()
+    common: ColumnElement[Any] = cast(func.count().filter(counted.c.texts == 2), _REAL)
+    total: ColumnElement[Any] = cast(func.nullif(func.count(), 0), _REAL)
+    share: ColumnElement[Any] = common.op("/", return_type=_REAL)(total)
+    return select(func.coalesce(share, cast(_constant(0), _REAL))).select_from(counted).scalar_subquery()
+
+
+def _trigrams(text: ColumnElement[str]) -> Select[Any]:
+    folded = func.translate(text, UNFOLDED, FOLDED).collate("C")
+    word = func.regexp_split_to_table(folded, SEPARATORS, type_=Text()).column_valued("word")
+    place = func.generate_series(1, func.length(word) + 1, type_=Integer()).column_valued(
+        "place", joins_implicitly=True
+    )
+    padded = literal("  ", Text()).concat(word).concat(literal(" ", Text()))
+    return select(func.substr(padded, place, 3).label("trigram")).where(word != "").distinct()
