@@ -76,6 +76,14 @@ class ProjectionDialect(ABC):
         return
 
     @abstractmethod
+    def insert(self) -> Any:
+        """Return the INSERT into the table that knows ON CONFLICT."""
+
+    @abstractmethod
+    def items(self, document: ColumnElement[str]) -> tuple[ColumnElement[Any], ColumnElement[int]]:
+        """Return the items of a JSON array, as JSON, and their places in it."""
+
+    @abstractmethod
     def stored(self, text: ColumnElement[str]) -> ColumnElement[Any]:
         """Return what is stored for a text of JSON."""
 

@@ -76,7 +76,7 @@ class ProjectionStorage:
 
     def search(self, search: Search) -> list[ProjectionRecord]:
         """Return what a search finds."""
-        return self._places.retried(lambda: self._read(lambda connection, do: do.search(connection, search)))
+        return self._places.retried(lambda: self._read(lambda connection, do: do.searches.search(connection, search)))
 
     def pages(self, filters: Collection[FilterExpression], sort: SortClause | None) -> Iterator[list[ProjectionRecord]]:
         """Yield all that meets the filters, page by page; no connection of our own is held in between."""
@@ -92,12 +92,12 @@ class ProjectionStorage:
         self, filters: Collection[FilterExpression], sort: SortClause | None, after: Sequence[str] | None
     ) -> tuple[list[ProjectionRecord], Sequence[str]]:
         return self._read(
-            lambda connection, do: do.page_beyond(connection, filters, sort, after=after, size=self._page_size)
+            lambda connection, do: do.searches.page_beyond(connection, filters, sort, after=after, size=self._page_size)
         )
 
     def count(self, filters: Collection[FilterExpression]) -> int:
         """Count the projections that meet all filters."""
-        return self._places.retried(lambda: self._read(lambda connection, do: do.count(connection, filters)))
+        return self._places.retried(lambda: self._read(lambda connection, do: do.searches.count(connection, filters)))
 
     def create_schema(self) -> None:
         """Create all tables of the library that are missing; see `EventStorage.create_schema`."""

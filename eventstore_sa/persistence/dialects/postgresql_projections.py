@@ -16,6 +16,7 @@ from sqlalchemy import (
     and_,
     case,
     cast,
+    column,
     false,
     func,
     literal,
@@ -25,7 +26,7 @@ from sqlalchemy import (
     text,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 from sqlalchemy.sql.functions import Function
 
 from eventstore_sa.persistence.projection_places import NAME_COLUMNS, JsonPlace, Key, ProjectionDialect
@@ -95,6 +96,14 @@ class PostgreSQLProjections(ProjectionDialect):
     that order numbers, because jsonb orders numbers as numbers.
     """
 
+    def insert(self) -> Any:
+        return insert(self.table)
+
+    def items(self, document: ColumnElement[str]) -> tuple[ColumnElement[Any], ColumnElement[int]]:
+        elements = func.jsonb_array_elements(cast(document, JSONB()))
+        item = elements.table_valued(column("value", JSONB()), with_ordinality="place", name="item").render_derived()
+        return item.c.value, item.c.place
+
     def stored(self, text: ColumnElement[str]) -> ColumnElement[Any]:
         return cast(text, JSONB())
 
@@ -102,20 +111,20 @@ class PostgreSQLProjections(ProjectionDialect):
         return cast(column, Text())
 
     def place(self, path: Path) -> JsonPlace:
-        column: ColumnElement[Any] = self.table.c[path.top_level]
+        json: ColumnElement[Any] = self.table.c[path.top_level]
         if path.top_level in NAME_COLUMNS:
-            as_text: ColumnElement[str] = column
-            column = func.to_jsonb(column, type_=JSONB())
+            as_text: ColumnElement[str] = json
+            json = func.to_jsonb(json, type_=JSONB())
         else:
-            as_text = column.op("#>>", return_type=Text())(literal_column("'{}'"))
+            as_text = json.op("#>>", return_type=Text())(literal_column("'{}'"))
         for step in path.sub_levels:
             if isinstance(step, int):
                 # The server takes a scalar for an array of one.
-                column = case((func.jsonb_typeof(column) == _constant("array"), column), else_=None)
+                json = case((func.jsonb_typeof(json) == _constant("array"), json), else_=None)
             bound = literal(step, Text() if isinstance(step, str) else Integer())
-            as_text = column.op("->>", return_type=Text())(bound)
-            column = column.op("->", return_type=JSONB())(bound)
-        return _Place(column, as_text)
+            as_text = json.op("->>", return_type=Text())(bound)
+            json = json.op("->", return_type=JSONB())(bound)
+        return _Place(json, as_text)
 
     def computed(self, value: ColumnElement[Any]) -> JsonPlace:
         json = func.to_jsonb(value, type_=JSONB())

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     ColumnElement,
     Connection,
@@ -27,6 +28,7 @@ from sqlalchemy import (
     select,
     type_coerce,
 )
+from sqlalchemy.dialects.sqlite import insert
 
 from eventstore_sa.persistence.projection_places import NAME_COLUMNS, JsonPlace, Key, ProjectionDialect
 from eventstore_sa.query import Operator, Path, value_at
@@ -90,6 +92,13 @@ class SQLiteProjections(ProjectionDialect):
             for name, arguments, function in _FUNCTIONS:
                 driver.create_function(name, arguments, function, deterministic=True)
             connection.info[_PREPARED] = True
+
+    def insert(self) -> Any:
+        return insert(self.table)
+
+    def items(self, document: ColumnElement[str]) -> tuple[ColumnElement[Any], ColumnElement[int]]:
+        item = func.json_each(document).table_valued(column("value", Text()), column("key", BigInteger()), name="item")
+        return item.c.value, item.c.key
 
     def stored(self, text: ColumnElement[str]) -> ColumnElement[Any]:
         return text
