@@ -7,7 +7,6 @@ application's own are given it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -17,7 +16,7 @@ from sqlalchemy.types import TypeEngine
 from eventstore_sa.query import Operator, Path
 from eventstore_sa.query.evaluation import check_field
 
-__all__ = ["NAME_COLUMNS", "JsonPlace", "Key", "ProjectionColumns", "ProjectionDialect"]
+__all__ = ["NAME_COLUMNS", "JsonPlace", "Key", "Operand", "ProjectionColumns", "ProjectionDialect"]
 
 NAME_COLUMNS = ("id", "name")
 """The fields of a projection that are text and no JSON in the database."""
@@ -57,6 +56,22 @@ class Key(Struct, frozen=True):
 
     value: ColumnElement[Any]
     type: TypeEngine[Any]
+
+
+class Operand(Struct, frozen=True):
+    """The value that a clause compares with.
+
+    Statements are used again for other values of the same kind: what they say may depend on the kind alone.
+
+    Attributes:
+        plain: The value as plain JSON.
+        json: The parameter that is the text of its JSON.
+        text: The parameter that is the value itself, where it is a string.
+    """
+
+    plain: Any
+    json: ColumnElement[str]
+    text: ColumnElement[str]
 
 
 class ProjectionDialect(ABC):
@@ -100,27 +115,27 @@ class ProjectionDialect(ABC):
         """Return a number, text or boolean that was computed as if it were stored."""
 
     @abstractmethod
-    def equal(self, place: JsonPlace, value: Any) -> ColumnElement[bool]:
+    def equal(self, place: JsonPlace, value: Operand) -> ColumnElement[bool]:
         """Compare JSON; None stands for null and for what is missing."""
 
     @abstractmethod
-    def equal_to_one(self, place: JsonPlace, values: Sequence[Any]) -> ColumnElement[bool]:
+    def equal_to_one(self, place: JsonPlace, values: Operand) -> ColumnElement[bool]:
         """Compare with several values."""
 
     @abstractmethod
-    def text_is_one_of(self, text: ColumnElement[str], values: Sequence[str]) -> ColumnElement[bool]:
+    def text_is_one_of(self, text: ColumnElement[str], values: Operand) -> ColumnElement[bool]:
         """Compare text that is no JSON with several texts."""
 
     @abstractmethod
-    def ordered(self, place: JsonPlace, operator: Operator, value: Any) -> ColumnElement[bool]:
+    def ordered(self, place: JsonPlace, operator: Operator, value: Operand) -> ColumnElement[bool]:
         """Compare two numbers, or two strings, by one of the operators that order."""
 
     @abstractmethod
-    def contains(self, place: JsonPlace, value: Any) -> ColumnElement[bool]:
+    def contains(self, place: JsonPlace, value: Operand) -> ColumnElement[bool]:
         """Demand an array that holds the value."""
 
     @abstractmethod
-    def matches(self, place: JsonPlace, pattern: str, *, negated: bool) -> ColumnElement[bool]:
+    def matches(self, place: JsonPlace, pattern: Operand, *, negated: bool) -> ColumnElement[bool]:
         """Demand a string in which the regular expression is found, or is not found."""
 
     @abstractmethod

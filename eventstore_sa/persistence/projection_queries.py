@@ -6,8 +6,8 @@ begin beyond the keys of a row. No key is ever NULL, and together they tell all 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from itertools import count, groupby
 from typing import Any, TypeAlias
 
 from msgspec import Struct
@@ -17,6 +17,7 @@ from sqlalchemy import (
     Connection,
     Text,
     and_,
+    bindparam,
     false,
     func,
     literal,
@@ -30,6 +31,7 @@ from eventstore_sa.persistence.projection_places import (
     NAME_COLUMNS,
     JsonPlace,
     Key,
+    Operand,
     ProjectionColumns,
     ProjectionDialect,
 )
@@ -53,6 +55,7 @@ from eventstore_sa.query import (
 from eventstore_sa.query.converters import QueryConverters
 from eventstore_sa.query.records import source_hash
 from eventstore_sa.types import EventSourceIdentifier
+from eventstore_sa.types.codec import encode_json, to_json
 
 __all__ = [
     "FilterConverter",
@@ -62,6 +65,8 @@ __all__ = [
     "ProjectionConverters",
     "ProjectionQueries",
     "beyond",
+    "parameters_of",
+    "shape_of",
 ]
 
 FilterConverter: TypeAlias = Callable[[Any, ProjectionColumns], ColumnElement[bool]]
@@ -98,12 +103,13 @@ class ProjectionQueries:
         self._converters = converters
 
     def conditions(self, filters: Collection[FilterExpression]) -> list[ColumnElement[bool]]:
-        """Return a condition for each of the filters.
+        """Return a condition for each of the filters; `parameters_of` gives their parameters.
 
         Raises:
             ConfigurationError: One of them was not registered.
         """
-        return [self._condition(each) for each in filters]
+        clauses = count()
+        return [self._condition(each, clauses) for each in filters]
 
     def order(self, sort: SortClause | None, connection: Connection) -> list[OrderKey]:
         """Return what to order by.
@@ -117,30 +123,40 @@ class ProjectionQueries:
         keys = [key for field in sort.fields for key in self._keys(field, connection)]
         return [*keys, *(OrderKey(Key(column, Text())) for column in (c.id, c.name))]
 
-    def _condition(self, filter_: FilterExpression) -> ColumnElement[bool]:
+    def _condition(self, filter_: FilterExpression, clauses: Iterator[int]) -> ColumnElement[bool]:
         match filter_:
             case FilterClause():
-                return self._clause(filter_)
+                return self._clause(filter_, next(clauses))
             case AllOf():
-                return and_(true(), *self.conditions(filter_.filters))
+                return and_(true(), *(self._condition(each, clauses) for each in filter_.filters))
             case AnyOf():
-                return or_(false(), *self.conditions(filter_.filters))
+                return or_(false(), *(self._condition(each, clauses) for each in filter_.filters))
             case Not():
-                return _not(self._condition(filter_.filter))
+                return _not(self._condition(filter_.filter, clauses))
             case CustomFilter():
                 return self._converters.of_filter(filter_)(filter_, ProjectionColumns(self._dialect))
 
-    def _clause(self, clause: FilterClause) -> ColumnElement[bool]:  # noqa: PLR0911 - a case a line
-        if clause.field.top_level in NAME_COLUMNS and not clause.field.sub_levels:
-            condition = self._name_condition(clause)
-            if condition is not None:
-                return condition
-        place, value = self._dialect.place(clause.field), clause.json_value
-        match clause.operator:
-            case CustomOperator():
-                return self._converters.of_operator(clause.operator)(place, value)
+    def _clause(self, clause: FilterClause, number: int) -> ColumnElement[bool]:
+        value = _operand(clause, number)
+        if _is_name(clause.field):
+            column = self._table.c[clause.field.top_level]
+            # The columns themselves are indexed.
+            if clause.operator is Operator.EQUAL and isinstance(value.plain, str):
+                return column == value.text
+            if clause.operator is Operator.IN:
+                return self._dialect.text_is_one_of(column, value)
+        place = self._dialect.place(clause.field)
+        if isinstance(clause.operator, CustomOperator):
+            return self._converters.of_operator(clause.operator)(place, value.plain)
+        compared = self._compared(clause.operator, place, value)
+        if _is_source(clause):
+            return and_(self._table.c.source_hash == bindparam(f"hash_{number}", type_=BigInteger()), compared)
+        return compared
+
+    def _compared(self, operator: Operator, place: JsonPlace, value: Operand) -> ColumnElement[bool]:
+        match operator:
             case Operator.EQUAL:
-                return and_(*self._source_condition(clause), self._dialect.equal(place, value))
+                return self._dialect.equal(place, value)
             case Operator.NOT_EQUAL:
                 return _not(self._dialect.equal(place, value))
             case Operator.IN:
@@ -148,23 +164,9 @@ class ProjectionQueries:
             case Operator.CONTAINS:
                 return self._dialect.contains(place, value)
             case Operator.REGEX_MATCHES | Operator.NOT_REGEX_MATCHES:
-                negated = clause.operator is Operator.NOT_REGEX_MATCHES
-                return self._dialect.matches(place, value, negated=negated)
+                return self._dialect.matches(place, value, negated=operator is Operator.NOT_REGEX_MATCHES)
             case _:
-                return self._dialect.ordered(place, clause.operator, value)
-
-    def _name_condition(self, clause: FilterClause) -> ColumnElement[bool] | None:
-        """Compare the columns themselves, which are indexed."""
-        column, value = self._table.c[clause.field.top_level], clause.json_value
-        if clause.operator is Operator.EQUAL and isinstance(value, str):
-            return column == value
-        if clause.operator is Operator.IN:
-            return self._dialect.text_is_one_of(column, [each for each in value if isinstance(each, str)])
-        return None
-
-    def _source_condition(self, clause: FilterClause) -> Iterator[ColumnElement[bool]]:
-        if clause.field == Path("source") and isinstance(clause.value, EventSourceIdentifier):
-            yield self._table.c.source_hash == source_hash(clause.value.serialise())
+                return self._dialect.ordered(place, operator, value)
 
     def _keys(self, field: SortField, connection: Connection) -> list[OrderKey]:
         return [OrderKey(key, field.order is SortOrder.DESC) for key in self._subject_keys(field.field, connection)]
@@ -181,6 +183,88 @@ class ProjectionQueries:
 
     def _text(self, side: Path | str) -> ColumnElement[str]:
         return literal(side, Text()) if isinstance(side, str) else self._dialect.place(side).text
+
+
+def parameters_of(filters: Collection[FilterExpression]) -> dict[str, Any]:
+    """Return the parameters of the conditions for these filters, and of all others of the same shape."""
+    parameters: dict[str, Any] = {}
+    for number, clause in enumerate(_clauses(filters)):
+        value = _value(clause)
+        parameters[f"json_{number}"] = encode_json(to_json(value)).decode()
+        if isinstance(value, str):
+            parameters[f"text_{number}"] = value
+        if _is_source(clause):
+            parameters[f"hash_{number}"] = source_hash(clause.value.serialise())
+    return parameters
+
+
+def shape_of(filters: Collection[FilterExpression], sort: SortClause | None) -> Hashable:
+    """Return what the statement for these filters and this order depends on; None where nothing but a new one will do."""
+    subjects = () if sort is None else tuple((field.field, field.order) for field in sort.fields)
+    if not all(isinstance(subject, Path) for subject, _ in subjects):
+        return None
+    shapes = tuple(map(_shape, filters))
+    return None if None in shapes else (shapes, sort is None, subjects)
+
+
+def _shape(filter_: FilterExpression) -> Hashable:
+    match filter_:
+        case FilterClause(operator=Operator()):
+            return filter_.operator, filter_.field, _kind(_value(filter_)), _is_source(filter_)
+        case AllOf() | AnyOf():
+            shapes = tuple(map(_shape, filter_.filters))
+            return None if None in shapes else (type(filter_), shapes)
+        case Not():
+            shape = _shape(filter_.filter)
+            return None if shape is None else (Not, shape)
+        case _:
+            return None
+
+
+def _kind(value: Any) -> Hashable:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, list):
+        items: list[Any] = value
+        return "list", None in items, all(isinstance(item, str) for item in items)
+    return type(value).__name__
+
+
+def _clauses(filters: Iterable[FilterExpression]) -> Iterator[FilterClause]:
+    for each in filters:
+        match each:
+            case FilterClause():
+                yield each
+            case AllOf() | AnyOf():
+                yield from _clauses(each.filters)
+            case Not():
+                yield from _clauses((each.filter,))
+            case CustomFilter():
+                pass
+
+
+def _operand(clause: FilterClause, number: int) -> Operand:
+    return Operand(_value(clause), bindparam(f"json_{number}", type_=Text()), bindparam(f"text_{number}", type_=Text()))
+
+
+def _value(clause: FilterClause) -> Any:
+    value = clause.json_value
+    if clause.operator is Operator.IN and _is_name(clause.field):
+        return [each for each in value if isinstance(each, str)]
+    return value
+
+
+def _is_name(path: Path) -> bool:
+    return path.top_level in NAME_COLUMNS and not path.sub_levels
+
+
+def _is_source(clause: FilterClause) -> bool:
+    """Tell whether a clause demands a source, which is found by its hash."""
+    return (
+        clause.operator is Operator.EQUAL
+        and clause.field == Path("source")
+        and isinstance(clause.value, EventSourceIdentifier)
+    )
 
 
 def beyond(

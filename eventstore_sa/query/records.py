@@ -6,6 +6,7 @@ Storage makes records of projections and gives records back; stores turn them in
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -76,7 +77,7 @@ class ProjectionRecord(Struct, frozen=True):
         return Projection(
             id=self.id,
             name=self.name,
-            source=event_sequence_identifier(decode_json(self.source)),
+            source=_source_of(self.source),
             state=decode_json(self.state),
             metadata=decode_json(self.metadata),
             version=self.version,
@@ -97,6 +98,11 @@ def record_of(projection: Projection[Any, Any]) -> ProjectionRecord:
         _text(projection, "metadata", projection.metadata),
         version=0,
     )
+
+
+@lru_cache(maxsize=1024)
+def _source_of(text: str) -> EventSourceIdentifier:
+    return event_sequence_identifier(decode_json(text))
 
 
 def source_hash(source: JsonObject) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -29,10 +28,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 from sqlalchemy.sql.functions import Function
 
-from eventstore_sa.persistence.projection_places import NAME_COLUMNS, JsonPlace, Key, ProjectionDialect
+from eventstore_sa.persistence.projection_places import NAME_COLUMNS, JsonPlace, Key, Operand, ProjectionDialect
 from eventstore_sa.query import Operator, Path
 from eventstore_sa.query.similarity import FOLDED, SEPARATORS, UNFOLDED
-from eventstore_sa.types.codec import encode_json, to_json
 
 __all__ = ["PostgreSQLProjections"]
 
@@ -130,43 +128,42 @@ class PostgreSQLProjections(ProjectionDialect):
         json = func.to_jsonb(value, type_=JSONB())
         return _Place(json, json.op("#>>", return_type=Text())(literal_column("'{}'")))
 
-    def equal(self, place: JsonPlace, value: Any) -> ColumnElement[bool]:
-        equal: ColumnElement[bool] = place.json.op("=", is_comparison=True)(_json(value))
-        return or_(place.json.is_(None), equal) if value is None else equal
+    def equal(self, place: JsonPlace, value: Operand) -> ColumnElement[bool]:
+        equal = _is(place.json, _json(value))
+        return or_(place.json.is_(None), equal) if value.plain is None else equal
 
-    def equal_to_one(self, place: JsonPlace, values: Sequence[Any]) -> ColumnElement[bool]:
+    def equal_to_one(self, place: JsonPlace, values: Operand) -> ColumnElement[bool]:
         # As one array, however many: its parameter is one, and an index finds each of them.
         items = select(func.jsonb_array_elements(_json(values), type_=JSONB()))
-        one: ColumnElement[bool] = place.json.op("=", is_comparison=True)(func.any(_array(items, JSONB())))
-        return or_(place.json.is_(None), one) if None in values else one
+        one = _is(place.json, func.any(_array(items, JSONB())))
+        return or_(place.json.is_(None), one) if None in values.plain else one
 
-    def text_is_one_of(self, text: ColumnElement[str], values: Sequence[str]) -> ColumnElement[bool]:
+    def text_is_one_of(self, text: ColumnElement[str], values: Operand) -> ColumnElement[bool]:
         items = select(func.jsonb_array_elements_text(_json(values), type_=Text()))
-        one: ColumnElement[bool] = text.op("=", is_comparison=True)(func.any(_array(items, Text())))
-        return one
+        return _is(text, func.any(_array(items, Text())))
 
-    def ordered(self, place: JsonPlace, operator: Operator, value: Any) -> ColumnElement[bool]:
+    def ordered(self, place: JsonPlace, operator: Operator, value: Operand) -> ColumnElement[bool]:
         compare = _ORDERINGS[operator]
-        if isinstance(value, str):
-            return place.text.op(compare, is_comparison=True)(literal(value, Text()))
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value.plain, str):
+            return place.text.op(compare, is_comparison=True)(value.text)
+        if isinstance(value.plain, int | float) and not isinstance(value.plain, bool):
             is_number = place.kind == _constant("number")
             return and_(is_number, place.json.op(compare, is_comparison=True)(_json(value)))
         return false()
 
-    def contains(self, place: JsonPlace, value: Any) -> ColumnElement[bool]:
-        contained: ColumnElement[bool] = place.json.op("@>", is_comparison=True)(_json([value]))
+    def contains(self, place: JsonPlace, value: Operand) -> ColumnElement[bool]:
+        one = func.jsonb_build_array(_json(value), type_=JSONB())
+        contained: ColumnElement[bool] = place.json.op("@>", is_comparison=True)(one)
         is_array = place.kind == _constant("array")
-        if not isinstance(value, list | dict):
+        if not isinstance(value.plain, list | dict):
             return and_(is_array, contained)
         # Of arrays and objects, @> is content with less than equality. Without CASE the function may meet a scalar.
-        array = case((is_array, place.json), else_=_json([]))
+        array = case((is_array, place.json), else_=cast(_constant("[]"), JSONB()))
         item = func.jsonb_array_elements(array, type_=JSONB()).column_valued("item")
-        equal: ColumnElement[bool] = item.op("=", is_comparison=True)(_json(value))
-        return and_(is_array, contained, select(item).where(equal).exists())
+        return and_(is_array, contained, select(item).where(_is(item, _json(value))).exists())
 
-    def matches(self, place: JsonPlace, pattern: str, *, negated: bool) -> ColumnElement[bool]:
-        return place.text.op("!~" if negated else "~", is_comparison=True)(literal(pattern, Text()))
+    def matches(self, place: JsonPlace, pattern: Operand, *, negated: bool) -> ColumnElement[bool]:
+        return place.text.op("!~" if negated else "~", is_comparison=True)(pattern.text)
 
     def keys(self, place: JsonPlace) -> list[Key]:
         assert isinstance(place, _Place)  # noqa: S101 - made here
@@ -188,8 +185,12 @@ def _constant(value: str | int) -> ColumnElement[Any]:
     return literal_column(f"'{value}'", Text()) if isinstance(value, str) else literal_column(str(value), Integer())
 
 
-def _json(value: Any) -> ColumnElement[Any]:
-    return cast(literal(encode_json(to_json(value)).decode(), Text()), JSONB())
+def _json(value: Operand) -> ColumnElement[Any]:
+    return cast(value.json, JSONB())
+
+
+def _is(one: ColumnElement[Any], other: ColumnElement[Any]) -> ColumnElement[bool]:
+    return one.op("=", is_comparison=True)(other)
 
 
 def _array(items: Select[Any], item_type: Any) -> ColumnElement[Any]:

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
-    Boolean,
     ColumnElement,
     Connection,
+    Integer,
     Text,
     and_,
     case,
@@ -30,7 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert
 
-from eventstore_sa.persistence.projection_places import NAME_COLUMNS, JsonPlace, Key, ProjectionDialect
+from eventstore_sa.persistence.projection_places import NAME_COLUMNS, JsonPlace, Key, Operand, ProjectionDialect
 from eventstore_sa.query import Operator, Path, value_at
 from eventstore_sa.query.evaluation import holds
 from eventstore_sa.query.similarity import similarity
@@ -120,42 +120,41 @@ class SQLiteProjections(ProjectionDialect):
     def computed(self, value: ColumnElement[Any]) -> JsonPlace:
         return _Place(func.json_quote(value, type_=Text()), None)
 
-    def equal(self, place: JsonPlace, value: Any) -> ColumnElement[bool]:
+    def equal(self, place: JsonPlace, value: Operand) -> ColumnElement[bool]:
         kind = _type_of(place)
-        match value:
+        match value.plain:
             case None:
                 return or_(kind.is_(None), kind == "null")
             case bool():
-                return kind == ("true" if value else "false")
+                return kind == ("true" if value.plain else "false")
             case str():
-                return place.text == literal(value, Text())
+                return place.text == value.text
             case int() | float():
                 return and_(kind.in_(_NUMBERS), _holds(Operator.EQUAL, place, value))
             case _:
-                return and_(
-                    kind == ("array" if isinstance(value, list) else "object"), _holds(Operator.EQUAL, place, value)
-                )
+                wanted = "array" if isinstance(value.plain, list) else "object"
+                return and_(kind == wanted, _holds(Operator.EQUAL, place, value))
 
-    def equal_to_one(self, place: JsonPlace, values: Sequence[Any]) -> ColumnElement[bool]:
-        if all(isinstance(value, str) for value in values):
+    def equal_to_one(self, place: JsonPlace, values: Operand) -> ColumnElement[bool]:
+        if all(isinstance(each, str) for each in values.plain):
             return self.text_is_one_of(place.text, values)
         return _holds(Operator.IN, place, values)
 
-    def text_is_one_of(self, text: ColumnElement[str], values: Sequence[str]) -> ColumnElement[bool]:
-        items = func.json_each(_bound(values)).table_valued(column("value", Text()), name="wanted")
+    def text_is_one_of(self, text: ColumnElement[str], values: Operand) -> ColumnElement[bool]:
+        items = func.json_each(values.json).table_valued(column("value", Text()), name="wanted")
         return text.in_(select(items.c.value))
 
-    def ordered(self, place: JsonPlace, operator: Operator, value: Any) -> ColumnElement[bool]:
-        if isinstance(value, str):
-            return place.text.op(_ORDERINGS[operator], is_comparison=True)(literal(value, Text()))
-        if isinstance(value, int | float) and not isinstance(value, bool):
+    def ordered(self, place: JsonPlace, operator: Operator, value: Operand) -> ColumnElement[bool]:
+        if isinstance(value.plain, str):
+            return place.text.op(_ORDERINGS[operator], is_comparison=True)(value.text)
+        if isinstance(value.plain, int | float) and not isinstance(value.plain, bool):
             return and_(_type_of(place).in_(_NUMBERS), _holds(operator, place, value))
         return false()
 
-    def contains(self, place: JsonPlace, value: Any) -> ColumnElement[bool]:
+    def contains(self, place: JsonPlace, value: Operand) -> ColumnElement[bool]:
         return and_(_type_of(place) == "array", _holds(Operator.CONTAINS, place, value))
 
-    def matches(self, place: JsonPlace, pattern: str, *, negated: bool) -> ColumnElement[bool]:
+    def matches(self, place: JsonPlace, pattern: Operand, *, negated: bool) -> ColumnElement[bool]:
         operator = Operator.NOT_REGEX_MATCHES if negated else Operator.REGEX_MATCHES
         return and_(_type_of(place) == "text", _holds(operator, place, pattern))
 
@@ -171,12 +170,8 @@ def _type_of(place: JsonPlace) -> ColumnElement[str]:
     return place.type
 
 
-def _holds(operator: Operator, place: JsonPlace, value: Any) -> ColumnElement[bool]:
-    return func.eventstore_sa_holds(operator.value, place.json, _bound(value), type_=Boolean()) == literal_column("1")
-
-
-def _bound(value: Any) -> ColumnElement[str]:
-    return literal(encode_json(to_json(value)).decode(), Text())
+def _holds(operator: Operator, place: JsonPlace, value: Operand) -> ColumnElement[bool]:
+    return func.eventstore_sa_holds(operator.value, place.json, value.json, type_=Integer()) == literal_column("1")
 
 
 def _is_simple(step: str | int) -> bool:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Hashable, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, Text, cast, exists, func, literal, select
+from sqlalchemy import BigInteger, Connection, Row, Select, Text, bindparam, cast, func, select
 from sqlalchemy.exc import DBAPIError
 
 from eventstore_sa.errors import QueryError
 from eventstore_sa.persistence.dialects import driver_attribute
 from eventstore_sa.persistence.projection_places import ProjectionDialect
-from eventstore_sa.persistence.projection_queries import OrderKey, ProjectionConverters, ProjectionQueries, beyond
+from eventstore_sa.persistence.projection_queries import (
+    OrderKey,
+    ProjectionConverters,
+    ProjectionQueries,
+    beyond,
+    parameters_of,
+    shape_of,
+)
 from eventstore_sa.query import (
     FilterExpression,
     KeySetPagingClause,
@@ -27,6 +35,10 @@ from eventstore_sa.query.records import ProjectionRecord
 __all__ = ["ProjectionSearches"]
 
 _BAD_REGEX: Final = "2201B"
+_REMEMBERED_STATEMENTS: Final = 256
+_WIDTH: Final = len(ProjectionRecord.__struct_fields__)
+_SIZE: Final = bindparam("size", type_=BigInteger())
+_SKIPPED: Final = bindparam("skipped", type_=BigInteger())
 
 
 class ProjectionSearches:
@@ -40,7 +52,20 @@ class ProjectionSearches:
     def __init__(self, dialect: ProjectionDialect, converters: ProjectionConverters) -> None:
         self._dialect = dialect
         self._table = dialect.table
-        self._queries = ProjectionQueries(dialect, converters)
+        self.queries: ProjectionQueries = ProjectionQueries(dialect, converters)
+        self._is_last = dialect.table.c.id == bindparam("last_id", type_=Text())
+        self._statements: dict[Hashable, Select[Any]] = {}
+
+    def statement(self, kind: Hashable, shape: Hashable, make: Callable[[], Select[Any]]) -> Select[Any]:
+        """Return the statement for all queries of a kind and shape; a new one where there is no shape."""
+        if shape is None:
+            return make()
+        key = (kind, shape)
+        if key not in self._statements:
+            if len(self._statements) >= _REMEMBERED_STATEMENTS:
+                self._statements.clear()
+            self._statements[key] = make()
+        return self._statements[key]
 
     def search(self, connection: Connection, search: Search) -> list[ProjectionRecord]:
         """Return what a search finds.
@@ -48,37 +73,35 @@ class ProjectionSearches:
         Raises:
             QueryError: It cannot be answered.
         """
-        check_fields(search)
-        self._dialect.prepare(connection)
-        order = self._queries.order(search.sort, connection)
-        rows = self._select().where(*self._queries.conditions(search.filters))
-        with _query_errors():
-            match search.paging:
-                case None:
-                    return _records(connection, _ordered(rows, order))
-                case OffsetPagingClause(page_number=number, item_count=size):
-                    return _records(connection, _ordered(rows, order).limit(size).offset((number - 1) * size))
-                case KeySetPagingClause() as paging:
-                    return self._page(connection, rows, order, paging)
+        query = self._begin(connection, search.filters, search.sort)
+        match search.paging:
+            case None:
+                return query.records("all", query.rows)
+            case OffsetPagingClause(page_number=number, item_count=size):
+                bounds = {"size": size, "skipped": (number - 1) * size}
+                return query.records("page", lambda: query.rows().limit(_SIZE).offset(_SKIPPED), bounds)
+            case KeySetPagingClause() as paging:
+                page = self._page(query, paging, backwards=paging.direction is PagingDirection.BACKWARDS)
+                return page if paging.direction is PagingDirection.FORWARDS else page[::-1]
 
-    def _page(
-        self, connection: Connection, rows: Select[Any], order: Sequence[OrderKey], paging: KeySetPagingClause
-    ) -> list[ProjectionRecord]:
-        """Take the results next to the last one seen, in one statement and so from one snapshot."""
-        backwards = paging.direction is PagingDirection.BACKWARDS
-        wanted = _ordered(rows, order, backwards=backwards).limit(paging.item_count)
+    def _page(self, query: _Query, paging: KeySetPagingClause, *, backwards: bool) -> list[ProjectionRecord]:
+        """Return the page next to the last result seen, in the direction of turning."""
+        bounds: dict[str, Any] = {"size": paging.item_count, "last_id": paging.last_id}
         if paging.last_id is None:
-            page = _records(connection, wanted)
-            return page[::-1] if backwards else page
-        is_seen = self._table.c.id == paging.last_id
+            return query.records(("end", backwards), lambda: query.rows(backwards=backwards).limit(_SIZE), bounds)
+        page = query.records(("next", backwards), lambda: self._next_page(query, backwards=backwards), bounds)
+        if not page and not query.records("seen", lambda: query.rows().where(self._is_last), bounds):
+            raise unknown_last_id(paging.last_id)
+        return page
+
+    def _next_page(self, query: _Query, *, backwards: bool) -> Select[Any]:
+        """Take the results next to the last one seen, in one statement and so from one snapshot."""
+        order = query.order()
         keys = [each.key.value.label(f"key_{number}") for number, each in enumerate(order)]
-        seen = _ordered(rows.with_only_columns(*keys).where(is_seen), order).limit(1).cte("seen")
+        seen = query.rows().with_only_columns(*keys).where(self._is_last).limit(1).cte("seen")
         # Joined, because a condition that is false in itself would leave nothing that links the two.
         joined = self._table.join(seen, beyond(order, list(seen.c), backwards=backwards))
-        page = _records(connection, wanted.select_from(joined))
-        if not page and not connection.scalar(select(exists(rows.where(is_seen)))):
-            raise unknown_last_id(paging.last_id)
-        return page[::-1] if backwards else page
+        return query.rows(backwards=backwards).select_from(joined).limit(_SIZE)
 
     def page_beyond(
         self,
@@ -101,18 +124,19 @@ class ProjectionSearches:
         Raises:
             QueryError: It cannot be answered.
         """
-        check_fields(Search(filters=filters, sort=sort))
-        self._dialect.prepare(connection)
-        order = self._queries.order(sort, connection)
-        keys = [cast(each.key.value, Text()) for each in order]
-        rows = self._select().add_columns(*keys).where(*self._queries.conditions(filters))
-        if after is not None:
-            values = [cast(literal(text, Text()), each.key.type) for text, each in zip(after, order, strict=True)]
-            rows = rows.where(beyond(order, values))
-        with _query_errors():
-            found = connection.execute(_ordered(rows, order).limit(size)).all()
-        width = len(found[0]) - len(keys) if found else 0
-        return [ProjectionRecord(*row[:width]) for row in found], tuple(found[-1][width:]) if found else ()
+        query = self._begin(connection, filters, sort)
+
+        def statement() -> Select[Any]:
+            order = query.order()
+            rows = query.rows().add_columns(*(cast(each.key.value, Text()) for each in order)).limit(_SIZE)
+            if after is None:
+                return rows
+            bound = (bindparam(f"after_{number}", type_=Text()) for number in range(len(order)))
+            return rows.where(beyond(order, [cast(each, key.key.type) for each, key in zip(bound, order, strict=True)]))
+
+        bounds = {f"after_{number}": key for number, key in enumerate(after or ())}
+        found = query.rows_of(("scan", after is None), statement, {**bounds, "size": size})
+        return [_record(row[:_WIDTH]) for row in found], tuple(found[-1][_WIDTH:]) if found else ()
 
     def count(self, connection: Connection, filters: Collection[FilterExpression]) -> int:
         """Count the projections that meet all filters.
@@ -120,24 +144,63 @@ class ProjectionSearches:
         Raises:
             QueryError: One of them cannot be evaluated.
         """
-        check_fields(Search(filters=filters))
-        self._dialect.prepare(connection)
-        conditions = self._queries.conditions(filters)
-        with _query_errors():
-            return connection.scalar(select(func.count()).select_from(self._table).where(*conditions)) or 0
+        query = self._begin(connection, filters, None)
+        counted = query.rows_of(
+            "count",
+            lambda: select(func.count()).select_from(self._table).where(*self.queries.conditions(filters)),
+        )
+        number: int = counted[0][0]
+        return number
 
-    def _select(self) -> Select[Any]:
+    def _begin(self, connection: Connection, filters: Collection[FilterExpression], sort: SortClause | None) -> _Query:
+        check_fields(Search(filters=filters, sort=sort))
+        self._dialect.prepare(connection)
+        return _Query(self, connection, filters, sort)
+
+    def select(self, filters: Collection[FilterExpression]) -> Select[Any]:
+        """Return what selects the fields of records, JSON as text."""
         c = self._table.c
         as_text = (self._dialect.as_text(each).label(each.key) for each in (c.source, c.state, c.metadata))
-        return select(c.name, c.id, *as_text, c.version)
+        return select(c.name, c.id, *as_text, c.version).where(*self.queries.conditions(filters))
 
 
-def _ordered(rows: Select[Any], order: Sequence[OrderKey], *, backwards: bool = False) -> Select[Any]:
-    return rows.order_by(*(each.ordered(backwards=backwards) for each in order))
+class _Query:
+    """One search on one connection; its statement is made once for all searches of its shape."""
+
+    def __init__(
+        self,
+        searches: ProjectionSearches,
+        connection: Connection,
+        filters: Collection[FilterExpression],
+        sort: SortClause | None,
+    ) -> None:
+        self._searches = searches
+        self._connection = connection
+        self._filters = filters
+        self._sort = sort
+
+    def order(self) -> list[OrderKey]:
+        return self._searches.queries.order(self._sort, self._connection)
+
+    def rows(self, *, backwards: bool = False) -> Select[Any]:
+        ordered = (each.ordered(backwards=backwards) for each in self.order())
+        return self._searches.select(self._filters).order_by(*ordered)
+
+    def rows_of(
+        self, kind: Hashable, make: Callable[[], Select[Any]], bounds: Mapping[str, Any] = MappingProxyType({})
+    ) -> Sequence[Row[Any]]:
+        statement = self._searches.statement(kind, shape_of(self._filters, self._sort), make)
+        with _query_errors():
+            return self._connection.execute(statement, {**parameters_of(self._filters), **bounds}).all()
+
+    def records(
+        self, kind: Hashable, make: Callable[[], Select[Any]], bounds: Mapping[str, Any] = MappingProxyType({})
+    ) -> list[ProjectionRecord]:
+        return [_record(row) for row in self.rows_of(kind, make, bounds)]
 
 
-def _records(connection: Connection, rows: Select[Any]) -> list[ProjectionRecord]:
-    return [ProjectionRecord(*row) for row in connection.execute(rows)]
+def _record(row: Sequence[Any]) -> ProjectionRecord:
+    return ProjectionRecord(*row)
 
 
 @contextmanager

@@ -69,7 +69,7 @@ class ProjectionRepository:
     def save(self, connection: Connection, records: Sequence[ProjectionRecord]) -> list[int]:
         """Insert or replace projections in one statement; return their new versions. Keys must differ."""
         rows = connection.execute(self._upsert, {"document": _document(records)})
-        versions = {(name, id): version for name, id, version in rows}
+        versions = {(name, key): version for name, key, version in rows}
         return [versions[record.name, record.id] for record in records]
 
     def save_expecting(self, connection: Connection, record: ProjectionRecord, expected: int) -> int | None:
