@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Index, Table
 from sqlalchemy.sql.elements import Grouping, conv
 
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.dialects.postgresql_projections import PostgreSQLProjections
+from eventstore_sa.persistence.dialects.postgresql_projections import PostgreSQLProjectionIndexes
 from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
 from eventstore_sa.query import Path, SortField, SortOrder
 from eventstore_sa.query.evaluation import check_field
@@ -58,14 +58,15 @@ def projection_index(
     table = (default_schema() if schema is None else schema).projections
     name = check_name("projection", projection_name)
     _check(fields, contains=contains)
+    dialect = PostgreSQLProjectionIndexes(table)
     index_name = f"{table.name}_{_digest(name, fields, contains=contains)}_idx"
     for index in projection_indexes_of(table):
         if index.name == index_name:
             return index
     return Index(
         conv(index_name),
-        *_expressions(table, fields),
-        postgresql_where=table.c.name == name,
+        *_expressions(dialect, fields),
+        postgresql_where=dialect.named(name),
         postgresql_using="gin" if contains else "btree",
         info={_MARK: True},
     ).ddl_if(dialect="postgresql")
@@ -76,8 +77,9 @@ def projection_indexes_of(table: Table) -> Iterator[Index]:
     return (index for index in sorted(table.indexes, key=lambda index: str(index.name)) if _MARK in index.info)
 
 
-def _expressions(table: Table, fields: tuple[Path | SortField, ...]) -> Iterator[ColumnElement[Any]]:
-    dialect = PostgreSQLProjections(table)
+def _expressions(
+    dialect: PostgreSQLProjectionIndexes, fields: tuple[Path | SortField, ...]
+) -> Iterator[ColumnElement[Any]]:
     for field in fields:
         if isinstance(field, Path):
             yield dialect.place(field).json
@@ -86,7 +88,7 @@ def _expressions(table: Table, fields: tuple[Path | SortField, ...]) -> Iterator
                 expression: ColumnElement[Any] = Grouping(key.value)
                 yield expression.desc() if field.order is SortOrder.DESC else expression
     if any(isinstance(field, SortField) for field in fields):
-        yield table.c.id
+        yield dialect.table.c.id
 
 
 def _check(fields: tuple[Path | SortField, ...], *, contains: bool) -> None:

@@ -58,14 +58,17 @@ PUBLIC: dict[str, list[str]] = {
         "RepairOp",
     ],
     "eventstore_sa.projection": [
+        "JsonPlace",
         "MissingHandlerBehaviour",
         "MissingProjectionHandlerError",
         "Projection",
+        "ProjectionColumns",
         "ProjectionStore",
         "Projector",
         "SyncProjectionStore",
         "adapters",
         "handles",
+        "projection_index",
     ],
     "eventstore_sa.projection.adapters": [
         "InMemoryProjectionStorageAdapter",
@@ -78,6 +81,10 @@ PUBLIC: dict[str, list[str]] = {
     "eventstore_sa.query": [
         "AllOf",
         "AnyOf",
+        "CustomFilter",
+        "CustomFunction",
+        "CustomOperator",
+        "Document",
         "FilterClause",
         "Function",
         "KeySetPagingClause",
@@ -92,6 +99,7 @@ PUBLIC: dict[str, list[str]] = {
         "SortClause",
         "SortField",
         "SortOrder",
+        "value_at",
     ],
     "eventstore_sa.sources": [
         "EventSource",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -19,21 +20,23 @@ from sqlalchemy import (
     false,
     func,
     literal,
-    literal_column,
     or_,
     select,
     text,
+    type_coerce,
     union_all,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 from sqlalchemy.sql.functions import Function
+from sqlalchemy.types import TypeEngine
 
 from eventstore_sa.persistence.projection_places import NAME_COLUMNS, JsonPlace, Key, Operand, ProjectionDialect
 from eventstore_sa.query import Operator, Path
 from eventstore_sa.query.similarity import FOLDED, SEPARATORS, UNFOLDED
 
-__all__ = ["PostgreSQLProjections"]
+__all__ = ["PostgreSQLProjectionIndexes", "PostgreSQLProjections"]
 
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_ -]*")
 _REAL: Final[REAL[float]] = REAL()
 _NUMERIC: Final[Numeric[Any]] = Numeric()
 _ORDERINGS: Final = {
@@ -114,19 +117,22 @@ class PostgreSQLProjections(ProjectionDialect):
             as_text: ColumnElement[str] = json
             json = func.to_jsonb(json, type_=JSONB())
         else:
-            as_text = json.op("#>>", return_type=Text())(literal_column("'{}'"))
+            as_text = json.op("#>>", return_type=Text())(_constant("{}"))
         for step in path.sub_levels:
             if isinstance(step, int):
                 # The server takes a scalar for an array of one.
                 json = case((func.jsonb_typeof(json) == _constant("array"), json), else_=None)
-            bound = literal(step, Text() if isinstance(step, str) else Integer())
+            bound = self._step(step)
             as_text = json.op("->>", return_type=Text())(bound)
             json = json.op("->", return_type=JSONB())(bound)
         return _Place(json, as_text)
 
+    def _step(self, step: str | int) -> ColumnElement[Any]:
+        return literal(step, Text() if isinstance(step, str) else Integer())
+
     def computed(self, value: ColumnElement[Any]) -> JsonPlace:
         json = func.to_jsonb(value, type_=JSONB())
-        return _Place(json, json.op("#>>", return_type=Text())(literal_column("'{}'")))
+        return _Place(json, json.op("#>>", return_type=Text())(_constant("{}")))
 
     def equal(self, place: JsonPlace, value: Operand) -> ColumnElement[bool]:
         equal = _is(place.json, _json(value))
@@ -178,11 +184,34 @@ class PostgreSQLProjections(ProjectionDialect):
             extension = Function[float]("similarity", left, right, packagenames=(trigram_schema,), type_=_REAL)
             share = case((ascii_only, extension), else_=share)
         comparable = and_(left.is_not(None), right.is_not(None))
-        return Key(case((comparable, share), else_=literal_column("'Infinity'::real", _REAL)), _REAL)
+        return Key(case((comparable, share), else_=_sql("'Infinity'::real", _REAL)), _REAL)
+
+
+class PostgreSQLProjectionIndexes(PostgreSQLProjections):
+    """The same places and keys with the steps of paths written into them, as the definition of an index needs."""
+
+    def named(self, name: str) -> ColumnElement[bool]:
+        """Demand a name of projections."""
+        return self.table.c.name == _written(name)
+
+    def _step(self, step: str | int) -> ColumnElement[Any]:
+        return _written(step) if isinstance(step, str) else _constant(step)
+
+
+def _written(value: str) -> ColumnElement[str]:
+    """Write a text into a statement by code points: no quote, colon or percent sign in it has a meaning to anybody."""
+    if _PLAIN.fullmatch(value):
+        return _constant(value)
+    return _sql("U&'" + "".join(f"\\+{ord(character):06X}" for character in value) + "'", Text())
 
 
 def _constant(value: str | int) -> ColumnElement[Any]:
-    return literal_column(f"'{value}'", Text()) if isinstance(value, str) else literal_column(str(value), Integer())
+    return _sql(f"'{value}'", Text()) if isinstance(value, str) else _sql(str(value), Integer())
+
+
+def _sql(constant: str, kind: TypeEngine[Any]) -> ColumnElement[Any]:
+    # Not literal_column(), which an Index would take for its column.
+    return type_coerce(text(constant), kind)
 
 
 def _json(value: Operand) -> ColumnElement[Any]:

@@ -130,7 +130,8 @@ class ProjectionOrderCases:
     async def test_a_scan_of_many_comes_in_order_and_is_complete(
         self, adapter: ProjectionStorageAdapter, order: SortOrder
     ) -> None:
-        states = [{"value": [None, "a", 10**20, 0.5, True, "ä", []][number % 7]} for number in range(2_500)]
+        values: list[Any] = [None, "a", 10**20, 0.5, True, "ä", []]
+        states = [{"value": values[number % 7]} for number in range(2_500)]
         await adapter.save_all(projections=[projection(str(number), state) for number, state in enumerate(states)])
 
         scanned = await found_ids(adapter, sort=[SortField(_VALUE, order), SortField(Path("name"))])
