@@ -179,9 +179,9 @@ class SQLiteDialect:
             return Problem(ProblemKind.MISSING_TABLES, said)
         return Problem(_KINDS.get(name, ProblemKind.OTHER), said)
 
-    def is_lost(self, connection: Connection, error: Exception) -> bool:
-        """Deny it: there is no connection to lose."""
-        return False
+    def unwrapped_problem_of(self, connection: Connection, error: Exception) -> Problem | None:
+        """Know none: there is no connection to lose."""
+        return None
 
     def event_columns(self) -> Sequence[ColumnElement[Any]]:
         """Select what is stored, past SQLAlchemy's own conversions."""
