@@ -56,6 +56,7 @@ from eventstore_sa.query.converters import QueryConverters
 from eventstore_sa.query.records import source_hash
 from eventstore_sa.types import EventSourceIdentifier
 from eventstore_sa.types.codec import encode_json, to_json
+from eventstore_sa.types.json import is_sequence
 
 __all__ = [
     "FilterConverter",
@@ -224,9 +225,8 @@ def _shape(filter_: FilterExpression) -> Hashable:
 def _kind(value: Any) -> Hashable:
     if isinstance(value, bool):
         return value
-    if isinstance(value, list):
-        items: list[Any] = value
-        return "list", None in items, all(isinstance(item, str) for item in items)
+    if is_sequence(value):
+        return "list", None in value, all(isinstance(item, str) for item in value)
     return type(value).__name__
 
 

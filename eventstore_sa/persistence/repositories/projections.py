@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -68,8 +68,8 @@ class ProjectionRepository:
 
     def save(self, connection: Connection, records: Sequence[ProjectionRecord]) -> list[int]:
         """Insert or replace projections in one statement; return their new versions. Keys must differ."""
-        rows = connection.execute(self._upsert, {"document": _document(records)})
-        versions = {(name, key): version for name, key, version in rows}
+        rows: Iterable[Any] = connection.execute(self._upsert, {"document": _document(records)})
+        versions: dict[tuple[str, str], int] = {(name, key): version for name, key, version in rows}
         return [versions[record.name, record.id] for record in records]
 
     def save_expecting(self, connection: Connection, record: ProjectionRecord, expected: int) -> int | None:

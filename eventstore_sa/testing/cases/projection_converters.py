@@ -124,4 +124,4 @@ class ProjectionConverterCases:
             storage_adapter.register_function,
         ):
             with pytest.raises(ConfigurationError, match="of your own"):
-                register(wrong, lambda *_: None)
+                register(wrong, len)
