@@ -32,7 +32,7 @@ _STATUSES = ("open", "paid", "sent", "done")
 
 _UPSERT = """
 INSERT INTO es_projections (name, id, source, source_hash, state, metadata, version)
-SELECT 'orders', id, source::jsonb, 0, state::jsonb, 'null', 1
+SELECT 'orders', id, source::jsonb, hashtextextended(source, 0), state::jsonb, 'null', 1
 FROM unnest($1::text[], $2::text[], $3::text[]) AS saved (id, source, state)
 ON CONFLICT (name, id) DO UPDATE
 SET state = excluded.state, metadata = excluded.metadata, version = es_projections.version + 1

@@ -30,6 +30,8 @@ from eventstore_sa.types.codec import decode_json, encode_json, to_json
 
 __all__ = ["ProjectionRecord", "record_of", "source_hash", "source_text_hash", "unexpected_version"]
 
+# Streams are projected again and again.
+_REMEMBERED_SOURCES: Final = 16_384
 # What `event_sequence_identifier` makes.
 _SOURCES: Final = frozenset(
     {
@@ -100,7 +102,7 @@ def record_of(projection: Projection[Any, Any]) -> ProjectionRecord:
     )
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=_REMEMBERED_SOURCES)
 def _source_of(text: str) -> EventSourceIdentifier:
     return event_sequence_identifier(decode_json(text))
 
@@ -110,11 +112,13 @@ def source_hash(source: JsonObject) -> int:
     return source_text_hash(_canonical(source))
 
 
+@lru_cache(maxsize=_REMEMBERED_SOURCES)
 def source_text_hash(text: str) -> int:
     """Return the `source_hash` for the source of a new record."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
 
 
+@lru_cache(maxsize=_REMEMBERED_SOURCES)
 def _source_text(source: EventSourceIdentifier) -> str:
     if type(source) not in _SOURCES:
         raise SerialisationError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import (
@@ -14,7 +14,7 @@ from sqlalchemy import (
     bindparam,
     cast,
     delete,
-    literal,
+    literal_column,
     select,
     update,
 )
@@ -26,6 +26,8 @@ from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.query.records import ProjectionRecord, source_text_hash
 
 __all__ = ["ProjectionRepository"]
+
+_ENCODER: Final = msgspec.json.Encoder()
 
 
 class ProjectionRepository:
@@ -96,11 +98,12 @@ class ProjectionRepository:
 
         def field(name: str) -> ColumnElement[Any]:
             is_json = name in ("source", "state", "metadata")
-            found: ColumnElement[Any] = value.op("->" if is_json else "->>", return_type=Text())(literal(name, Text()))
+            key = literal_column(f"'{name}'", Text())
+            found: ColumnElement[Any] = value.op("->" if is_json else "->>", return_type=Text())(key)
             return cast(found, BigInteger()) if name == "source_hash" else found
 
         fields = ["name", "id", "source", "source_hash", "state", "metadata"]
-        selected = select(*map(field, fields), literal(1, BigInteger())).order_by(place)
+        selected = select(*map(field, fields), literal_column("1", BigInteger())).order_by(place)
         return self._dialect.insert().from_select([*fields, "version"], selected)
 
 
@@ -110,7 +113,7 @@ def _key(name: str, id: str) -> dict[str, Any]:
 
 def _document(records: Sequence[ProjectionRecord]) -> str:
     # Put together by hand, because most of it is JSON already.
-    text = msgspec.json.Encoder().encode
+    text = _ENCODER.encode
     items = (
         f'{{"name":{text(record.name).decode()},"id":{text(record.id).decode()},"source":{record.source},'
         f'"source_hash":{source_text_hash(record.source)},"state":{record.state},"metadata":{record.metadata}}}'
