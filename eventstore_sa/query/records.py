@@ -45,7 +45,7 @@ _SOURCES: Final = frozenset(
 )
 
 
-class ProjectionRecord(Struct, frozen=True):
+class ProjectionRecord(Struct, frozen=True, gc=False):
     """A projection as it is kept.
 
     Attributes:
