@@ -34,7 +34,7 @@ def clear(
     schema: EventStoreSchema | None = None,
 ) -> Awaitable[None]: ...
 def clear(bind: object, *, schema: EventStoreSchema | None = None) -> Awaitable[None] | None:
-    """Delete all events and projections, and let numbers begin at 1 again, as after `create_schema()`; for tests only.
+    """Empty all tables of the library, and let numbers begin at 1 again, as after `create_schema()`; for tests only.
 
     Within a session or connection of the caller's it is part of that transaction; otherwise it is committed. Rows of the
     host that refer to events must be deleted first.
@@ -58,3 +58,4 @@ def _clear(bind: Bind, tables: EventStoreSchema) -> None:
         place.connection.execute(delete(tables.events))
         place.connection.execute(delete(tables.locks))
         place.connection.execute(delete(tables.projections))
+        place.connection.execute(delete(tables.snapshots))

@@ -84,6 +84,7 @@ from eventstore_sa.types.projection import (
     deserialise_projection,
     serialise_projection,
 )
+from eventstore_sa.types.snapshot import Snapshot, SnapshotKey
 from eventstore_sa.types.uuid7 import (
     uuid7,
 )
@@ -119,6 +120,8 @@ __all__ = [
     "Projectable",
     "Projection",
     "SerialisationFallback",
+    "Snapshot",
+    "SnapshotKey",
     "StaticClock",
     "StoredEvent",
     "StreamIdentifier",
