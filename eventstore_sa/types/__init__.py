@@ -84,7 +84,7 @@ from eventstore_sa.types.projection import (
     deserialise_projection,
     serialise_projection,
 )
-from eventstore_sa.types.snapshot import Snapshot, SnapshotKey
+from eventstore_sa.types.snapshot import Snapshot, SnapshotKey, Snapshots, SyncSnapshots
 from eventstore_sa.types.uuid7 import (
     uuid7,
 )
@@ -122,6 +122,7 @@ __all__ = [
     "SerialisationFallback",
     "Snapshot",
     "SnapshotKey",
+    "Snapshots",
     "StaticClock",
     "StoredEvent",
     "StreamIdentifier",
@@ -132,6 +133,7 @@ __all__ = [
     "StringLoggable",
     "StringPersistable",
     "StringSerialisable",
+    "SyncSnapshots",
     "SystemClock",
     "TimezoneRequiredStaticClock",
     "decode_json",

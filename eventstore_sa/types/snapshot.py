@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Protocol
 from uuid import UUID
 
 from msgspec import Struct
@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.types.identifiers import EventSourceIdentifier, check_name
 
-__all__ = ["SNAPSHOT_FORMAT", "Snapshot", "SnapshotKey", "version_text"]
+__all__ = ["SNAPSHOT_FORMAT", "Snapshot", "SnapshotKey", "Snapshots", "SyncSnapshots", "version_text"]
 
 SNAPSHOT_FORMAT: Final = 1
 """How the snapshots are made that this version of the library takes; it reads no others."""
@@ -111,6 +111,40 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     def signed(self) -> Snapshot:
         """Return it with the checksum that fits what is in it."""
         return replace(self, checksum=self.digest)
+
+
+class Snapshots(Protocol):
+    """What keeps snapshots for `Projector.project`: a `SnapshotStore`."""
+
+    @property
+    def hosted(self) -> bool:
+        """Whether snapshots are part of a transaction of the caller's."""
+        ...
+
+    async def find(self, *, key: SnapshotKey) -> Snapshot | None:
+        """Return the snapshot with that key, fit for use or not."""
+        ...
+
+    async def save(self, *, snapshot: Snapshot, replacing: Snapshot | None = None) -> bool:
+        """Keep a snapshot unless a later one is kept that is not the one to replace; return whether it is kept now."""
+        ...
+
+
+class SyncSnapshots(Protocol):
+    """What keeps snapshots for `Projector.project_sync`: a `SyncSnapshotStore`."""
+
+    @property
+    def hosted(self) -> bool:
+        """Whether snapshots are part of a transaction of the caller's."""
+        ...
+
+    def find(self, *, key: SnapshotKey) -> Snapshot | None:
+        """Return the snapshot with that key, fit for use or not."""
+        ...
+
+    def save(self, *, snapshot: Snapshot, replacing: Snapshot | None = None) -> bool:
+        """Keep a snapshot unless a later one is kept that is not the one to replace; return whether it is kept now."""
+        ...
 
 
 def version_text(version: object) -> str:

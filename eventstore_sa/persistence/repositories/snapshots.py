@@ -119,7 +119,7 @@ class SnapshotRepository:
     @staticmethod
     def _waits_briefly() -> ColumnElement[bool]:
         """Limit how long this statement, a transaction of its own, waits for a row that a caller's transaction holds."""
-        limit: ColumnElement[bool] = func.set_config("lock_timeout", _LONGEST_WAIT, True).is_not(None)  # noqa: FBT003
+        limit: ColumnElement[bool] = func.set_config("lock_timeout", _LONGEST_WAIT, True).is_not(None)
         return limit
 
 
