@@ -85,3 +85,7 @@ class TestAsyncPsycopg(_PostgreSQL):
 
 class TestSyncPsycopg(_SyncPostgreSQL):
     driver = "psycopg"
+
+
+class TestSyncPsycopg2(_SyncPostgreSQL):
+    driver = "psycopg2"
