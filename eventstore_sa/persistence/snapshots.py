@@ -34,6 +34,7 @@ class SnapshotStorage:
     def __init__(self, bind: Bind, schema: EventStoreSchema) -> None:
         self._bind = bind
         self._schema = schema
+        self._repositories: dict[str, SnapshotRepository] = {}
         self._places = Workplaces(
             bind, schema, constraint_converters=ConstraintConverters(), locking=LockingRecord.latest_of(schema)
         )
@@ -84,4 +85,8 @@ class SnapshotStorage:
         )
 
     def _repository(self, connection: Connection) -> SnapshotRepository:
-        return SnapshotRepository(self._schema, connection.dialect.name)
+        database = connection.dialect.name
+        repository = self._repositories.get(database)
+        if repository is None:
+            repository = self._repositories[database] = SnapshotRepository(self._schema, database)
+        return repository

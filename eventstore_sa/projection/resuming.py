@@ -15,6 +15,7 @@ from eventstore_sa.errors import ConfigurationError, EventStoreError, Serialisat
 from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.sources.constraints import QueryConstraints, position_after, sequence_number_after
 from eventstore_sa.types import (
+    JsonValueType,
     Snapshot,
     SnapshotKey,
     Snapshots,
@@ -98,8 +99,8 @@ class Resumption:
         projector = self._projector
         try:
             return (
-                deserialise_from_json_value(projector.state_type, decode_json(found.state)),
-                deserialise_from_json_value(projector.metadata_type, decode_json(found.metadata)),
+                _from_text(projector.state_type, found.state),
+                _from_text(projector.metadata_type, found.metadata),
             )
         except SerialisationError as error:
             raise SerialisationError(
@@ -301,7 +302,7 @@ def _exact_text(what: str, value: Any, kind: Any, projector: AnyProjector) -> st
     """
     label = f"{what} of projector {projector.name!r}"
     text = encode_json(to_json(value, label=label), label=label).decode()
-    again: Any = deserialise_from_json_value(kind, decode_json(text))
+    again = _from_text(kind, text)
     compares = getattr(type(value), "__eq__", None) is not getattr(object, "__eq__", None)
     if type(again) is not type(value) or (compares and again != value):
         raise SerialisationError(
@@ -310,6 +311,12 @@ def _exact_text(what: str, value: Any, kind: Any, projector: AnyProjector) -> st
             "projector to its type, or keep to what JSON has"
         )
     return text
+
+
+def _from_text(kind: Any, text: str) -> Any:
+    value = decode_json(text)
+    # Looking at each value, to find that what was JSON is JSON, takes longer than reading it.
+    return value if kind is JsonValueType else deserialise_from_json_value(kind, value)
 
 
 def _checked_interval(projector: AnyProjector) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, Text, delete, func, literal, or_, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Text, bindparam, delete, func, literal, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from eventstore_sa.errors import ConfigurationError
@@ -35,11 +35,16 @@ class SnapshotRepository:
             raise ConfigurationError(f"snapshots cannot be kept in {database}: use PostgreSQL or SQLite")
         self._table = schema.snapshots
         self._postgresql = database == "postgresql"
+        self._find = select(self._table).where(
+            *(
+                self._table.c[name] == bindparam(name, type_=self._table.c[name].type)
+                for name in ("projector", "projector_version", "source_hash", "source")
+            )
+        )
 
     def find(self, connection: Connection, key: SnapshotKey) -> Snapshot | None:
         """Return the snapshot with that key."""
-        table = self._table
-        found = connection.execute(select(table).where(*self._is(key), table.c.source == key.source)).first()
+        found = connection.execute(self._find, _key_values(key)).first()
         if found is None:
             return None
         # SQLite keeps times without a zone; they are UTC.
@@ -98,14 +103,6 @@ class SnapshotRepository:
             conditions.append(table.c.taken_at < taken_before.astimezone(UTC))
         return connection.execute(delete(table).where(*conditions)).rowcount
 
-    def _is(self, key: SnapshotKey) -> list[ColumnElement[bool]]:
-        table = self._table
-        return [
-            table.c.projector == key.projector,
-            table.c.projector_version == key.version,
-            table.c.source_hash == key.source_hash,
-        ]
-
     def _selected(self, snapshot: Snapshot, guard: ColumnElement[bool]) -> tuple[list[str], Any]:
         values = _values(snapshot)
         selected = select(*(literal(value, self._table.c[name].type) for name, value in values.items())).where(guard)
@@ -123,13 +120,17 @@ class SnapshotRepository:
         return limit
 
 
-def _values(snapshot: Snapshot) -> dict[str, Any]:
-    key = snapshot.key
+def _key_values(key: SnapshotKey) -> dict[str, Any]:
     return {
         "projector": key.projector,
         "projector_version": key.version,
         "source_hash": key.source_hash,
         "source": key.source,
+    }
+
+
+def _values(snapshot: Snapshot) -> dict[str, Any]:
+    return _key_values(snapshot.key) | {
         "place": snapshot.place,
         "event_id": snapshot.event_id,
         "state": snapshot.state,
