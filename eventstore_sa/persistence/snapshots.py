@@ -48,11 +48,11 @@ class SnapshotStorage:
 
         In a transaction of the caller's it is done within a savepoint, so that what goes wrong is undone there.
         """
-        hosted = self._bind.hosted
-        place = self._bind.deciding() if hosted else self._bind.writing()
+        place = self._bind.deciding() if self._bind.hosted else self._bind.writing()
         with self._places.enter(place, checked=False) as (workplace, _):
             connection = workplace.connection
-            return self._repository(connection).save(connection, snapshot, replacing=replacing, hosted=hosted)
+            repository = self._repository(connection)
+            return repository.save(connection, snapshot, replacing=replacing, guarded=workplace.guarded)
 
     def prune(self, projector: str | None, keep_version: str | None, taken_before: datetime | None) -> int:
         """Delete the snapshots that meet all conditions given; return how many."""

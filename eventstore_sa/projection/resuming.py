@@ -294,7 +294,7 @@ def resumed_sync(
     return reached
 
 
-def _exact_text(what: str, value: Any, kind: Any, projector: AnyProjector) -> str:
+def _exact_text(what: str, value: object, kind: Any, projector: AnyProjector) -> str:
     """Return a value as JSON text, from which it can be made again just as it is.
 
     Raises:

@@ -60,17 +60,17 @@ class SnapshotRepository:
             checksum=found.checksum,
         )
 
-    def save(self, connection: Connection, snapshot: Snapshot, *, replacing: Snapshot | None, hosted: bool) -> bool:
+    def save(self, connection: Connection, snapshot: Snapshot, *, replacing: Snapshot | None, guarded: bool) -> bool:
         """Insert a snapshot, or put it in the place of an earlier one, or of `replacing`; return whether that was done.
 
-        Two writers never wait for each other for long on PostgreSQL. In a transaction of the caller's (`hosted`), it is
+        Two writers never wait for each other for long on PostgreSQL. In a transaction of the caller's (`guarded`), it is
         not even tried while another such transaction saves: their rows would be locked until they end, in any order.
         """
         table = self._table
         statement: Any
         if self._postgresql:
             statement = postgresql.insert(table).from_select(
-                *self._selected(snapshot, self._may_try(snapshot.key) if hosted else self._waits_briefly())
+                *self._selected(snapshot, self._may_try(snapshot.key) if guarded else self._waits_briefly())
             )
         else:
             statement = sqlite.insert(table).values(_values(snapshot))
