@@ -211,7 +211,9 @@ async def test_a_snapshot_of_the_log_holds_nothing_that_open_writers_could_prece
 
 
 @each_driver(*ON_POSTGRESQL)
-async def test_savers_in_transactions_of_hosts_never_wait_for_each_other(host: Host) -> None:
+async def test_savers_in_transactions_of_hosts_never_wait_for_each_other(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
     await publish(host.store, 5)
     snapshots = snapshot_store(host)
     async with host.caller() as (first, first_store), host.caller() as (second, second_store):
@@ -219,9 +221,11 @@ async def test_savers_in_transactions_of_hosts_never_wait_for_each_other(host: H
         assert await count(host, stream_of(second_store), snapshots.within(second)) == (5, 5)
         await settled(second.commit())
         assert places(host) == []
+        assert await host.execute(first, "SHOW lock_timeout") == "0"
         await settled(first.commit())
 
     assert places(host) == [4]
+    assert caplog.records == []
 
 
 @each_driver(*ON_POSTGRESQL)
