@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ from sqlalchemy import text
 
 from eventstore_sa import EventStoreSchema, Projector
 from eventstore_sa.errors import ConfigurationError, SchemaError
+from eventstore_sa.persistence.repositories.snapshots import SnapshotRepository
 from eventstore_sa.projection import SnapshotStore, SyncSnapshotStore
 from eventstore_sa.projection.adapters import (
     InMemorySnapshotStorageAdapter,
@@ -261,6 +266,39 @@ async def test_a_save_that_fails_leaves_the_transaction_of_the_host_usable(
     assert places(host) == []
 
 
+@each_driver("postgresql+psycopg")
+async def test_snapshots_of_the_log_are_right_while_others_write(host: Host) -> None:
+    writers, events, ended = 4, 40, threading.Event()
+    factory = host.factory()
+
+    def write(number: int) -> None:
+        chance = random.Random(number)
+        for _ in range(events):
+            with factory() as session:
+                inside = host.store.within(session)
+                stream_of(inside, f"{number}").publish(events=[new_event("counted")])
+                time.sleep(chance.random() * 0.01)
+                session.rollback() if chance.random() < 0.2 else session.commit()
+
+    def read() -> list[int]:
+        snapshots, seen = snapshot_store(host), [0]
+        while not ended.is_set():
+            projector = CountProjector()
+            seen.append(projector.project_sync(source=host.store.log(), snapshots=snapshots).state["count"])
+        return seen
+
+    with ThreadPoolExecutor(writers + 2) as threads:
+        readers = [threads.submit(read) for _ in range(2)]
+        for writer in [threads.submit(write, number) for number in range(writers)]:
+            writer.result()
+        ended.set()
+        counts = [reader.result() for reader in readers]
+
+    total = len(host.ground.names())
+    assert all(seen == sorted(seen) for seen in counts)
+    assert (await count(host, host.store.log(), snapshot_store(host)))[0] == total
+
+
 @each_driver("postgresql+asyncpg", "postgresql+psycopg")
 async def test_what_an_old_snapshot_of_the_transaction_does_not_show_is_not_used(host: Host) -> None:
     snapshots = snapshot_store(host)
@@ -331,6 +369,11 @@ async def test_a_store_on_a_url_makes_and_drops_its_tables(asynchronous: bool, t
 
     with pytest.raises(ConfigurationError, match="closed"):
         await settled(store.find(key=key))
+
+
+def test_databases_that_have_no_snapshots_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="cannot be kept in mariadb"):
+        SnapshotRepository(EventStoreSchema(), "mariadb")
 
 
 def test_what_is_no_bind_is_refused() -> None:

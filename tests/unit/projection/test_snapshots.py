@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from eventstore_sa import EventStore, NewEvent, Projector, SyncEventStore
@@ -435,9 +437,9 @@ async def test_sources_that_are_not_all_of_what_they_are_called_are_refused(worl
 
 
 async def test_a_state_to_go_on_from_and_snapshots_exclude_each_other(world: World) -> None:
-    for given in ({"state": {"count": 1}}, {"metadata": []}):
+    for arguments in ({"state": {"count": 1}}, {"metadata": []}):
         with pytest.raises(ConfigurationError, match="leave out one"):
-            await world.project(**given)
+            await world.project(**arguments)
 
 
 async def test_the_wrong_kind_of_store_is_refused(world: World) -> None:
@@ -497,3 +499,20 @@ async def test_an_update_after_an_unfit_snapshot_expects_the_right_position(worl
 def test_settings_are_not_taken_for_handlers(attribute: str) -> None:
     with pytest.raises(ConfigurationError, match=f"name it `{attribute}_`"):
         type("Wrong", (CountProjector,), {attribute: lambda self, state, event: state})
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 6), st.integers(1, 2), st.booleans()), max_size=12))
+def test_projections_are_the_same_with_and_without_snapshots(
+    steps: list[tuple[int, int, int, bool]],
+) -> None:
+    store, snapshots = (
+        SyncEventStore(InMemoryEventStorageAdapter()),
+        SyncSnapshotStore(InMemorySnapshotStorageAdapter()),
+    )
+    for published, every, version, of_the_log in steps:
+        stream = store.stream(category="orders", stream=str(every))
+        stream.publish(events=[NewEvent(name="counted", payload=None) for _ in range(published)])
+        source: Any = store.log() if of_the_log else stream
+        projector = CountProjector(snapshot_every=every, version=version)
+
+        assert projector.project_sync(source=source, snapshots=snapshots) == projector.project_sync(source=source)
