@@ -26,7 +26,14 @@ from eventstore_sa.sources import (
 )
 from eventstore_sa.sources.constraints import name_in
 from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
-from eventstore_sa.types import EventSourceIdentifier, LogIdentifier, Snapshot, SnapshotKey, StreamIdentifier
+from eventstore_sa.types import (
+    EventSourceIdentifier,
+    LogIdentifier,
+    Snapshot,
+    SnapshotKey,
+    StreamIdentifier,
+    StreamNamePrefixPartitionIdentifier,
+)
 from tests.awaiting import settled
 
 ORDER = StreamIdentifier("orders", "1")
@@ -188,6 +195,7 @@ async def test_every_kind_of_source_has_its_own_snapshot(world: World) -> None:
         store.log(),
         *store.log().partitions(2),
         *store.category(category="orders").partitions(3),
+        store.partition(StreamNamePrefixPartitionIdentifier("orders", "2")),
     ]
     plain = [await world.project(source=source, snapshots=None) for source in sources]
 
