@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any, Final
+from uuid import UUID
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, Text, bindparam, delete, func, literal, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -52,7 +53,7 @@ class SnapshotRepository:
         return Snapshot(
             key=key,
             place=found.place,
-            event_id=found.event_id,
+            event_id=UUID(bytes=found.event_id.bytes),  # asyncpg returns a class of its own
             state=found.state,
             metadata=found.metadata,
             taken_at=taken_at.astimezone(UTC) if taken_at.tzinfo else taken_at.replace(tzinfo=UTC),

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from msgspec.structs import replace
@@ -84,6 +84,7 @@ class SnapshotSavingCases:
         assert found == snapshot
         assert found is not None
         assert found.problem is None
+        assert type(found.event_id) is UUID
 
     async def test_a_time_in_another_zone_is_the_same_moment(self, adapter: SnapshotStorageAdapter) -> None:
         zoned = datetime.fromisoformat("2020-02-29T14:30:15.123456+02:00")
