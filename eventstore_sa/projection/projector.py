@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import keyword
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator
 from enum import StrEnum
 from inspect import getattr_static, iscoroutinefunction, isfunction
 from types import CoroutineType
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast, final
+from typing import Any, ClassVar, Generic, TypeVar, cast, final
 
 from eventstore_sa.errors import ConfigurationError, MissingProjectionHandlerError
 from eventstore_sa.projection.handlers import HandlerTable
 from eventstore_sa.projection.naming import kebab_case, snake_case
+from eventstore_sa.projection.reading import ProjectableSource, SyncProjectableSource, check_source, closer
 from eventstore_sa.projection.resuming import resumed, resumed_sync
 from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.types import (
     EventSourceIdentifier,
-    JsonValueType,
     Projection,
     Snapshots,
     SyncSnapshots,
@@ -34,7 +33,6 @@ __all__ = ["MissingHandlerBehaviour", "ProjectableSource", "Projector", "SyncPro
 Identifier = TypeVar("Identifier", bound=EventSourceIdentifier, contravariant=True)
 State = TypeVar("State")
 Metadata = TypeVar("Metadata")
-SourceIdentifier = TypeVar("SourceIdentifier", bound=EventSourceIdentifier, covariant=True)
 
 
 class MissingHandlerBehaviour(StrEnum):
@@ -45,28 +43,6 @@ class MissingHandlerBehaviour(StrEnum):
 
     IGNORE = "ignore"
     """Leave the state as it is; metadata is updated all the same."""
-
-
-class ProjectableSource(Protocol[SourceIdentifier]):
-    """What `Projector.project` reads: every `EventSource`, and any other asynchronous iterable with an identifier."""
-
-    @property
-    def identifier(self) -> SourceIdentifier:
-        """What the events are read from."""
-        ...
-
-    def __aiter__(self) -> AsyncIterator[AnyStoredEvent]: ...
-
-
-class SyncProjectableSource(Protocol[SourceIdentifier]):
-    """What `Projector.project_sync` reads: every `SyncEventSource`, and any other iterable with an identifier."""
-
-    @property
-    def identifier(self) -> SourceIdentifier:
-        """What the events are read from."""
-        ...
-
-    def __iter__(self) -> Iterator[AnyStoredEvent]: ...
 
 
 class _NameOfClass:
@@ -97,8 +73,8 @@ class Projector(ABC, Generic[Identifier, State, Metadata]):
         missing_handler_behaviour: What to do about events without a handler; `RAISE` by default.
         version: What snapshots are told apart by: raise it whenever the same events would come to another state.
         snapshot_every: After how many events since the last snapshot another is taken, in calls with `snapshots`.
-        state_type: What to make of the state in a snapshot; JSON by default, which fits dicts, lists, strings and numbers.
-        metadata_type: The same for the metadata.
+        state_type: What to make of a stored state before handlers get it; None, by default: it is left as JSON.
+        metadata_type: The same for stored metadata.
 
     Raises:
         ConfigurationError: At the definition of a subclass, when two handlers claim one event, a decorated method cannot
@@ -131,8 +107,8 @@ class Projector(ABC, Generic[Identifier, State, Metadata]):
     missing_handler_behaviour: MissingHandlerBehaviour = MissingHandlerBehaviour.RAISE
     version: int | str = 1
     snapshot_every: int | None = None
-    state_type: Any = JsonValueType
-    metadata_type: Any = JsonValueType
+    state_type: Any = None
+    metadata_type: Any = None
     _handlers: ClassVar[HandlerTable]
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -222,7 +198,7 @@ class Projector(ABC, Generic[Identifier, State, Metadata]):
             SerialisationError: The snapshot is not of `state_type` or `metadata_type`.
             ConfigurationError: The source is synchronous, or no source; snapshots cannot be kept of it, or of the state.
         """
-        _check_source(source, iterator="__aiter__")
+        check_source(source, iterator="__aiter__")
         if snapshots is None:
             reached = await self._reduce(source, *self._begin(state, metadata))
         else:
@@ -231,7 +207,7 @@ class Projector(ABC, Generic[Identifier, State, Metadata]):
 
     async def _reduce(self, source: Any, reached: Any, noted: Metadata) -> tuple[Any, Metadata]:
         events = aiter(source)
-        close = _closer(events, source, "aclose")
+        close = closer(events, source, "aclose")
         try:
             async for event in events:
                 try:
@@ -269,7 +245,7 @@ class Projector(ABC, Generic[Identifier, State, Metadata]):
         Raises:
             EventStoreError: As for `project`; and ConfigurationError: a handler is a coroutine function.
         """
-        _check_source(source, iterator="__iter__")
+        check_source(source, iterator="__iter__")
         if snapshots is None:
             reached = self._reduce_sync(source, *self._begin(state, metadata))
         else:
@@ -278,7 +254,7 @@ class Projector(ABC, Generic[Identifier, State, Metadata]):
 
     def _reduce_sync(self, source: Any, reached: Any, noted: Metadata) -> tuple[Any, Metadata]:
         events = iter(source)
-        close = _closer(events, source, "close")
+        close = closer(events, source, "close")
         try:
             for event in events:
                 try:
@@ -363,25 +339,3 @@ def _check_overrides(projector: type[Projector[Any, Any, Any]]) -> None:
                 f"{projector.__name__}.{attribute} is a coroutine function, but must return at once: only handlers may "
                 "be coroutine functions"
             )
-
-
-def _check_source(source: object, *, iterator: str) -> None:
-    """Refuse what has no identifier, or not the method `iterator` to be read by."""
-    kind = type(source)
-    if hasattr(kind, iterator) and hasattr(source, "identifier"):
-        return
-    if iterator == "__aiter__" and hasattr(kind, "__iter__") and hasattr(source, "identifier"):
-        remedy = "read without asyncio: call projector.project_sync(source=...), or pass a source of an EventStore"
-    elif iterator == "__iter__" and hasattr(kind, "__aiter__") and hasattr(source, "identifier"):
-        remedy = "read with asyncio: call `await projector.project(source=...)`, or pass a source of a SyncEventStore"
-    else:
-        remedy = "no event source: pass a stream, a category or the log of a store, or an iterable with an identifier"
-    raise ConfigurationError(f"a {kind.__name__} is {remedy}")
-
-
-def _closer(events: object, source: object, method: str) -> Callable[[], Any] | None:
-    """Return what ends an iteration that stops half-way, when it is not the source itself that would be ended.
-
-    A generator that is only dropped ends when the garbage collector gets to it, with whatever it holds until then.
-    """
-    return None if events is source else getattr(events, method, None)

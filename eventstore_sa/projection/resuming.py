@@ -12,10 +12,10 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from eventstore_sa.errors import ConfigurationError, EventStoreError, SerialisationError
+from eventstore_sa.projection.reading import closer
 from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.sources.constraints import QueryConstraints, position_after, sequence_number_after
 from eventstore_sa.types import (
-    JsonValueType,
     Snapshot,
     SnapshotKey,
     Snapshots,
@@ -206,7 +206,7 @@ class _EventsToProject:
 
     async def __aiter__(self) -> AsyncIterator[AnyStoredEvent]:
         events = aiter(self._run.source.iterate(constraints=self._run.constraints))
-        close = getattr(events, "aclose", None)
+        close = closer(events, None, "aclose")
         try:
             async for event in events:
                 if self._run.read(event):
@@ -218,7 +218,7 @@ class _EventsToProject:
 
     def __iter__(self) -> Iterator[AnyStoredEvent]:
         events = iter(self._run.source.iterate(constraints=self._run.constraints))
-        close = getattr(events, "close", None)
+        close = closer(events, None, "close")
         try:
             for event in events:
                 if self._run.read(event):
@@ -315,8 +315,7 @@ def _exact_text(what: str, value: object, kind: Any, projector: AnyProjector) ->
 
 def _from_text(kind: Any, text: str) -> Any:
     value = decode_json(text)
-    # Looking at each value, to find that what was JSON is JSON, takes longer than reading it.
-    return value if kind is JsonValueType else deserialise_from_json_value(kind, value)
+    return value if kind is None else deserialise_from_json_value(kind, value)
 
 
 def _checked_interval(projector: AnyProjector) -> int:
