@@ -200,12 +200,12 @@ class Projector(ABC, Generic[Identifier, State, Metadata]):
         """
         check_source(source, iterator="__aiter__")
         if snapshots is None:
-            reached = await self._reduce(source, *self._begin(state, metadata))
+            reached = await self._reduce_source(source, *self._begin(state, metadata))
         else:
-            reached = await resumed(self, source, snapshots, given=(state, metadata), reduce=self._reduce)
+            reached = await resumed(self, source, snapshots, given=(state, metadata), reduce=self._reduce_source)
         return self._wrapped_up(source.identifier, *reached)
 
-    async def _reduce(self, source: Any, reached: Any, noted: Metadata) -> tuple[Any, Metadata]:
+    async def _reduce_source(self, source: Any, reached: Any, noted: Metadata) -> tuple[Any, Metadata]:
         events = aiter(source)
         close = closer(events, source, "aclose")
         try:
@@ -247,12 +247,12 @@ class Projector(ABC, Generic[Identifier, State, Metadata]):
         """
         check_source(source, iterator="__iter__")
         if snapshots is None:
-            reached = self._reduce_sync(source, *self._begin(state, metadata))
+            reached = self._reduce_source_sync(source, *self._begin(state, metadata))
         else:
-            reached = resumed_sync(self, source, snapshots, given=(state, metadata), reduce=self._reduce_sync)
+            reached = resumed_sync(self, source, snapshots, given=(state, metadata), reduce=self._reduce_source_sync)
         return self._wrapped_up(source.identifier, *reached)
 
-    def _reduce_sync(self, source: Any, reached: Any, noted: Metadata) -> tuple[Any, Metadata]:
+    def _reduce_source_sync(self, source: Any, reached: Any, noted: Metadata) -> tuple[Any, Metadata]:
         events = iter(source)
         close = closer(events, source, "close")
         try:
