@@ -1,7 +1,7 @@
 """Projections: state built from events.
 
 What is built by whom: `Projector` reduces the events of a source to a `Projection`; `ProjectionStore` keeps projections,
-and finds them again by what is in them.
+and finds them again by what is in them; `SnapshotStore` keeps snapshots, with which projecting a long source begins.
 """
 
 from eventstore_sa.errors import MissingProjectionHandlerError
@@ -15,6 +15,7 @@ from eventstore_sa.projection.projector import (
     Projector,
     SyncProjectableSource,
 )
+from eventstore_sa.projection.snapshots import SnapshotStore, SyncSnapshotStore
 from eventstore_sa.projection.store import ProjectionStore, SyncProjectionStore
 from eventstore_sa.types import Projection
 
@@ -27,8 +28,10 @@ __all__ = [
     "ProjectionColumns",
     "ProjectionStore",
     "Projector",
+    "SnapshotStore",
     "SyncProjectableSource",
     "SyncProjectionStore",
+    "SyncSnapshotStore",
     "adapters",
     "handles",
     "projection_index",

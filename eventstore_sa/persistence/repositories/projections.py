@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -70,8 +70,8 @@ class ProjectionRepository:
 
     def save(self, connection: Connection, records: Sequence[ProjectionRecord]) -> list[int]:
         """Insert or replace projections in one statement; return their new versions. Keys must differ."""
-        rows: Iterable[Any] = connection.execute(self._upsert, {"document": _document(records)})
-        versions: dict[tuple[str, str], int] = {(name, key): version for name, key, version in rows}
+        rows = connection.execute(self._upsert, {"document": _document(records)}).all()
+        versions: dict[tuple[str, str], int] = {(row[0], row[1]): row[2] for row in rows}
         return [versions[record.name, record.id] for record in records]
 
     def save_expecting(self, connection: Connection, record: ProjectionRecord, expected: int) -> int | None:
