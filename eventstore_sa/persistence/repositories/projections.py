@@ -71,7 +71,7 @@ class ProjectionRepository:
     def save(self, connection: Connection, records: Sequence[ProjectionRecord]) -> list[int]:
         """Insert or replace projections in one statement; return their new versions. Keys must differ."""
         rows = connection.execute(self._upsert, {"document": _document(records)}).all()
-        versions: dict[tuple[str, str], int] = {(row[0], row[1]): row[2] for row in rows}
+        versions: dict[tuple[str, str], int] = {(row.name, row.id): row.version for row in rows}
         return [versions[record.name, record.id] for record in records]
 
     def save_expecting(self, connection: Connection, record: ProjectionRecord, expected: int) -> int | None:

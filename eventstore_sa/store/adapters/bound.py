@@ -65,6 +65,11 @@ class BoundAdapter(Generic[Options, Storage]):
         return adapter
 
     @property
+    def hosted(self) -> bool:
+        """Whether everything is part of a transaction of the caller's."""
+        return self._bound.bind.hosted
+
+    @property
     def _storage(self) -> Storage:
         if self._open_storage is None:
             raise ConfigurationError(f"this {self.store_kind} is closed: make a new one")

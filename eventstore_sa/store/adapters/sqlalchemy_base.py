@@ -141,11 +141,6 @@ class SQLAlchemyAdapterBase(BoundAdapter[StorageOptions, EventStorage]):
         self._session_storage.after_commit(callback)
 
     @property
-    def hosted(self) -> bool:
-        """Whether everything is part of a transaction of the caller's."""
-        return self._bound.bind.hosted
-
-    @property
     def _publish(self) -> Callable[[Sequence[StreamPublication]], list[list[AnyStoredEvent]]]:
         storage = self._storage
         return storage.publish if self._in_session is None else self._in_session.publish_at_once
