@@ -5,6 +5,8 @@ and finds them again by what is in them; `SnapshotStore` keeps snapshots, with w
 """
 
 from eventstore_sa.errors import MissingProjectionHandlerError
+from eventstore_sa.persistence.projection_indexes import projection_index
+from eventstore_sa.persistence.projection_places import JsonPlace, ProjectionColumns
 from eventstore_sa.projection import adapters
 from eventstore_sa.projection.handlers import handles
 from eventstore_sa.projection.projector import (
@@ -18,10 +20,12 @@ from eventstore_sa.projection.store import ProjectionStore, SyncProjectionStore
 from eventstore_sa.types import Projection
 
 __all__ = [
+    "JsonPlace",
     "MissingHandlerBehaviour",
     "MissingProjectionHandlerError",
     "ProjectableSource",
     "Projection",
+    "ProjectionColumns",
     "ProjectionStore",
     "Projector",
     "SnapshotStore",
@@ -30,4 +34,5 @@ __all__ = [
     "SyncSnapshotStore",
     "adapters",
     "handles",
+    "projection_index",
 ]

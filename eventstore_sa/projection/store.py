@@ -5,9 +5,9 @@ They convert states and metadata to JSON and back; everything else is done by th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
@@ -22,6 +22,7 @@ from eventstore_sa.projection.adapters import (
     SyncProjectionStorageAdapter,
     SyncSQLAlchemyProjectionStorageAdapter,
 )
+from eventstore_sa.projection.adapters.base import JsonProjection
 from eventstore_sa.query import FilterClause, FilterExpression, Lookup, Operator, PagingClause, Path, Search, SortClause
 from eventstore_sa.store.adapters.binding import AsyncBindable, SyncBindable
 from eventstore_sa.types import EventSourceIdentifier, JsonValue, JsonValueType, Projection, deserialise_projection
@@ -148,7 +149,34 @@ class ProjectionStore:
             SerialisationError: A state or metadata are not of these types.
         """
         found = await self.adapter.find_many(search=Search(filters=filters, sort=sort, paging=paging))
-        return [deserialise_projection(projection, state_type, metadata_type) for projection in found]
+        return _all_typed(found, state_type, metadata_type)
+
+    async def iterate(
+        self,
+        *,
+        filters: Collection[FilterExpression] = (),
+        sort: SortClause | None = None,
+        state_type: type[State] = JsonValueType,
+        metadata_type: type[Metadata] = JsonValueType,
+    ) -> AsyncIterator[Projection[State, Metadata]]:
+        """Iterate over all that `search` finds without paging, however many: they are fetched in pages.
+
+        No connection is held between pages, unless it is the caller's. Each page shows what is committed when it is read,
+        and begins where the one before ended: what does not change meanwhile comes exactly once, and what changes its
+        place in the order may come twice or not at all. Unsorted, nothing ever changes its place.
+
+        Args:
+            filters: What they have to meet, all of it.
+            sort: In which order; None: as they were first saved.
+            state_type: What to make of the states.
+            metadata_type: What to make of the metadata.
+
+        Raises:
+            QueryError: The search cannot be answered.
+            SerialisationError: A state or metadata are not of these types.
+        """
+        async for projection in self.adapter.scan(filters=filters, sort=sort):
+            yield _all_typed([projection], state_type, metadata_type)[0]
 
     async def count(self, *, filters: Collection[FilterExpression] = ()) -> int:
         """Count the projections that meet all filters.
@@ -263,7 +291,19 @@ class SyncProjectionStore:
     ) -> Sequence[Projection[State, Metadata]]:
         """Return projections of any name: filtered, then sorted, then one page of them; see `ProjectionStore.search`."""
         found = self.adapter.find_many(search=Search(filters=filters, sort=sort, paging=paging))
-        return [deserialise_projection(projection, state_type, metadata_type) for projection in found]
+        return _all_typed(found, state_type, metadata_type)
+
+    def iterate(
+        self,
+        *,
+        filters: Collection[FilterExpression] = (),
+        sort: SortClause | None = None,
+        state_type: type[State] = JsonValueType,
+        metadata_type: type[Metadata] = JsonValueType,
+    ) -> Iterator[Projection[State, Metadata]]:
+        """Iterate over all that `search` finds without paging; see `ProjectionStore.iterate`."""
+        for projection in self.adapter.scan(filters=filters, sort=sort):
+            yield _all_typed([projection], state_type, metadata_type)[0]
 
     def count(self, *, filters: Collection[FilterExpression] = ()) -> int:
         """Count the projections that meet all filters; see `ProjectionStore.count`."""
@@ -299,6 +339,14 @@ def _equal(field: str, value: object) -> FilterClause:
 
 
 def _typed(
-    projection: Projection[JsonValue, JsonValue] | None, state_type: type[State], metadata_type: type[Metadata]
+    projection: JsonProjection | None, state_type: type[State], metadata_type: type[Metadata]
 ) -> Projection[State, Metadata] | None:
-    return None if projection is None else deserialise_projection(projection, state_type, metadata_type)
+    return None if projection is None else _all_typed([projection], state_type, metadata_type)[0]
+
+
+def _all_typed(
+    projections: Sequence[JsonProjection], state_type: type[State], metadata_type: type[Metadata]
+) -> Sequence[Projection[State, Metadata]]:
+    if state_type is JsonValueType and metadata_type is JsonValueType:
+        return cast("Sequence[Projection[State, Metadata]]", projections)  # JSON is what adapters return
+    return [deserialise_projection(projection, state_type, metadata_type) for projection in projections]

@@ -58,9 +58,11 @@ PUBLIC: dict[str, list[str]] = {
         "RepairOp",
     ],
     "eventstore_sa.projection": [
+        "JsonPlace",
         "MissingHandlerBehaviour",
         "MissingProjectionHandlerError",
         "Projection",
+        "ProjectionColumns",
         "ProjectionStore",
         "Projector",
         "SnapshotStore",
@@ -68,6 +70,7 @@ PUBLIC: dict[str, list[str]] = {
         "SyncSnapshotStore",
         "adapters",
         "handles",
+        "projection_index",
     ],
     "eventstore_sa.projection.adapters": [
         "InMemoryProjectionStorageAdapter",
@@ -86,6 +89,10 @@ PUBLIC: dict[str, list[str]] = {
     "eventstore_sa.query": [
         "AllOf",
         "AnyOf",
+        "CustomFilter",
+        "CustomFunction",
+        "CustomOperator",
+        "Document",
         "FilterClause",
         "Function",
         "KeySetPagingClause",
@@ -100,6 +107,7 @@ PUBLIC: dict[str, list[str]] = {
         "SortClause",
         "SortField",
         "SortOrder",
+        "value_at",
     ],
     "eventstore_sa.sources": [
         "EventSource",

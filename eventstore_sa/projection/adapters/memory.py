@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from threading import Lock
 
 from msgspec.structs import replace
@@ -17,8 +17,15 @@ from eventstore_sa.projection.adapters.base import (
     one_at_most,
     search_for_two,
 )
-from eventstore_sa.query import FilterExpression, Lookup, Search
-from eventstore_sa.query.evaluation import found
+from eventstore_sa.query import CustomFilter, CustomFunction, CustomOperator, Lookup, Search
+from eventstore_sa.query.converters import QueryConverters
+from eventstore_sa.query.evaluation import (
+    Evaluation,
+    FilterEvaluator,
+    FunctionEvaluator,
+    OperatorEvaluator,
+    QueryEvaluators,
+)
 from eventstore_sa.query.records import ProjectionRecord, record_of, unexpected_version
 
 __all__ = ["InMemoryProjectionStorageAdapter", "SyncInMemoryProjectionStorageAdapter"]
@@ -49,24 +56,64 @@ class _Projections:
         with self._lock:
             return self._records.pop((name, id), None) is not None
 
-    def search(self, search: Search) -> list[ProjectionRecord]:
+    def all(self) -> list[ProjectionRecord]:
         with self._lock:
-            records = list(self._records.values())
-        return found(records, search, ProjectionRecord.document)
-
-    def count(self, filters: Collection[FilterExpression]) -> int:
-        return len(self.search(Search(filters=filters)))
+            return list(self._records.values())
 
     def clear(self) -> None:
         with self._lock:
             self._records.clear()
 
 
-class SyncInMemoryProjectionStorageAdapter(SyncProjectionStorageAdapter):
+class _Registering:
+    """Registers what of queries is the application's own."""
+
+    evaluators: QueryEvaluators
+
+    def register_filter(self, kind: type[CustomFilter], evaluator: FilterEvaluator) -> None:
+        """Say what filters of a type of your own, and of its subclasses, mean.
+
+        Args:
+            kind: A subclass of `CustomFilter`.
+            evaluator: Called with a filter and a projection, as plain JSON by field; tells whether it meets the filter.
+
+        Raises:
+            ConfigurationError: It is no such type.
+        """
+        self.evaluators.register_filter(kind, evaluator)
+
+    def register_operator(self, operator: CustomOperator, evaluator: OperatorEvaluator) -> None:
+        """Say what clauses with an operator of your own mean.
+
+        Args:
+            operator: The operator.
+            evaluator: Called with what is stored (None where nothing is) and with the value of a clause, both plain JSON;
+                tells whether the clause holds.
+
+        Raises:
+            ConfigurationError: It is no CustomOperator.
+        """
+        self.evaluators.register_operator(operator, evaluator)
+
+    def register_function(self, kind: type[CustomFunction], evaluator: FunctionEvaluator) -> None:
+        """Say what functions of a type of your own, and of its subclasses, return.
+
+        Args:
+            kind: A subclass of `CustomFunction`.
+            evaluator: Called with a function and a projection, as plain JSON by field; returns a number, text or None.
+
+        Raises:
+            ConfigurationError: It is no such type.
+        """
+        self.evaluators.register_function(kind, evaluator)
+
+
+class SyncInMemoryProjectionStorageAdapter(_Registering, SyncProjectionStorageAdapter):
     """Keeps projections in memory, for stores without asyncio."""
 
     def __init__(self) -> None:
         self._projections = _Projections()
+        self.evaluators: QueryEvaluators = QueryConverters()
 
     def save(self, *, projection: AnyProjection, expected_version: int | None = None) -> int:
         expected = None if expected_version is None else checked_expectation(expected_version)
@@ -79,24 +126,28 @@ class SyncInMemoryProjectionStorageAdapter(SyncProjectionStorageAdapter):
         return self._projections.delete(name, id)
 
     def find_one(self, *, lookup: Lookup) -> JsonProjection | None:
-        return one_at_most(self._projections.search(search_for_two(lookup)))
+        return one_at_most(self._found(search_for_two(lookup)))
 
     def find_many(self, *, search: Search) -> Sequence[JsonProjection]:
-        return [record.projection() for record in self._projections.search(search)]
+        return [record.projection() for record in self._found(search)]
 
     def count(self, *, search: Search) -> int:
-        return self._projections.count(search.filters)
+        return len(self._found(Search(filters=search.filters)))
 
     def drop_schema(self) -> None:
         self._projections.clear()
 
+    def _found(self, search: Search) -> list[ProjectionRecord]:
+        return Evaluation(self.evaluators).found(self._projections.all(), search, ProjectionRecord.document)
 
-class InMemoryProjectionStorageAdapter(ProjectionStorageAdapter):
+
+class InMemoryProjectionStorageAdapter(_Registering, ProjectionStorageAdapter):
     """Keeps projections in memory; serves both kinds of stores, see `sync_adapter`."""
 
     def __init__(self) -> None:
         self.sync_adapter: SyncInMemoryProjectionStorageAdapter = SyncInMemoryProjectionStorageAdapter()
         """The same projections, for a `SyncProjectionStore`."""
+        self.evaluators: QueryEvaluators = self.sync_adapter.evaluators
 
     async def save(self, *, projection: AnyProjection, expected_version: int | None = None) -> int:
         return self.sync_adapter.save(projection=projection, expected_version=expected_version)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Self, TypeVar
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
 from eventstore_sa.conditions import WriteCondition
-from eventstore_sa.errors import ConfigurationError, TransactionError
+from eventstore_sa.errors import TransactionError
+from eventstore_sa.persistence.binds import Bind
 from eventstore_sa.persistence.custom_conditions import ConditionEvaluator, ConditionEvaluators
 from eventstore_sa.persistence.locking import LockingRecord
 from eventstore_sa.persistence.queries import ConstraintConverter, ConstraintConverters
@@ -19,14 +20,13 @@ from eventstore_sa.session import CommitCallback, SessionStorage, StagedPublish
 from eventstore_sa.sources.constraints import QueryConstraint
 from eventstore_sa.store.adapters.base import STAGING_NEEDS_A_SESSION, AnyStreamPublishDefinition
 from eventstore_sa.store.adapters.binding import BoundTo
+from eventstore_sa.store.adapters.bound import BoundAdapter
 from eventstore_sa.store.guarantee import EventSerialisationGuarantee, Locking, checked_locking, locking_mode
 from eventstore_sa.types import CategoryIdentifier, LogIdentifier, StreamIdentifier
 
 __all__ = ["SQLAlchemyAdapterBase", "StorageOptions"]
 
 C = TypeVar("C", bound=QueryConstraint)
-
-_CLOSED: Final = "this event store is closed: make a new one"
 
 
 class StorageOptions(Struct, frozen=True):
@@ -71,23 +71,25 @@ class StorageOptions(Struct, frozen=True):
         )
 
 
-class SQLAlchemyAdapterBase:
+class SQLAlchemyAdapterBase(BoundAdapter[StorageOptions, EventStorage]):
     """Storage of events on one bind.
 
     Attributes:
-        schema: The tables.
         locking: How writers exclude each other.
         serialisation_guarantee: At which level.
     """
 
+    store_kind = "event store"
+
     def _open(self, bound: BoundTo, options: StorageOptions) -> None:
-        self.schema: EventStoreSchema = options.schema
+        super()._open(bound, options)
         self.locking: Locking = options.locking
         self.serialisation_guarantee: EventSerialisationGuarantee = options.serialisation_guarantee
-        self._options = options
-        self._bound = bound
-        self._open_storage: EventStorage | None = EventStorage(
-            bound.bind,
+        self._in_session = SessionStorage.of(bound.bind, self._storage)
+
+    def _make_storage(self, bind: Bind, options: StorageOptions) -> EventStorage:
+        return EventStorage(
+            bind,
             options.schema,
             page_size=options.page_size,
             evaluators=options.evaluators,
@@ -95,14 +97,6 @@ class SQLAlchemyAdapterBase:
             locking=options.record,
             stall_warning_s=options.stall_warning_s,
         )
-        self._in_session = SessionStorage.of(bound.bind, self._open_storage)
-
-    def _bound_to(self, bound: BoundTo) -> Self:
-        """Make another adapter, with the same options."""
-        _ = self._storage
-        adapter = object.__new__(type(self))
-        adapter._open(bound, self._options)
-        return adapter
 
     def register_constraint(self, constraint_type: type[C], converter: ConstraintConverter[C]) -> None:
         """Say how constraints of a type of your own, and of its subclasses, are translated to SQL.
@@ -147,20 +141,9 @@ class SQLAlchemyAdapterBase:
         self._session_storage.after_commit(callback)
 
     @property
-    def hosted(self) -> bool:
-        """Whether everything is part of a transaction of the caller's."""
-        return self._bound.bind.hosted
-
-    @property
     def _publish(self) -> Callable[[Sequence[StreamPublication]], list[list[AnyStoredEvent]]]:
         storage = self._storage
         return storage.publish if self._in_session is None else self._in_session.publish_at_once
-
-    @property
-    def _storage(self) -> EventStorage:
-        if self._open_storage is None:
-            raise ConfigurationError(_CLOSED)
-        return self._open_storage
 
     @property
     def _session_storage(self) -> SessionStorage:
