@@ -7,7 +7,6 @@ which event is decided in `handlers.py`.
 
 from __future__ import annotations
 
-import keyword
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
 from enum import StrEnum
@@ -15,9 +14,10 @@ from inspect import getattr_static, iscoroutinefunction, isfunction
 from types import CoroutineType
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast, final
 
-from eventstore_sa.errors import ConfigurationError, MissingProjectionHandlerError
+from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.projection.faults import missing_handler, note_event
 from eventstore_sa.projection.handlers import HandlerTable
-from eventstore_sa.projection.naming import kebab_case, snake_case
+from eventstore_sa.projection.naming import kebab_case
 from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.types import EventSourceIdentifier, Projection, serialise_to_string
 
@@ -272,7 +272,7 @@ class Projector(ABC, Generic[Identifier, State, Metadata]):
             return getattr(self, attribute)(state, event)
         if self.missing_handler_behaviour == MissingHandlerBehaviour.IGNORE:
             return state
-        raise self._missing_handler(serialise_to_string(event.name))
+        raise missing_handler(self, self.name, serialise_to_string(event.name), "state")
 
     def _at_once(self, result: Any, event: AnyStoredEvent) -> Any:
         if isinstance(result, CoroutineType):
@@ -289,24 +289,8 @@ class Projector(ABC, Generic[Identifier, State, Metadata]):
             id=self.id_factory(state, source), name=self.name, source=source, state=state, metadata=metadata
         )
 
-    def _missing_handler(self, event_name: str) -> MissingProjectionHandlerError:
-        method = snake_case(event_name)
-        can_be_defined = method.isidentifier() and not keyword.iskeyword(method) and not hasattr(self, method)
-        remedy = f"define `{method}(self, state, event)`" if can_be_defined else "define a method of any name"
-        decorator = f"{', or decorate one' if can_be_defined else ' and decorate it'} with @handles({event_name!r})"
-        return MissingProjectionHandlerError(
-            f"projector {self.name!r} has no handler for the event {event_name!r}: in {type(self).__name__}, "
-            f"{remedy}{decorator}; or let it pass over events without a handler by missing_handler_behaviour = "
-            "MissingHandlerBehaviour.IGNORE",
-            projector=self.name,
-            event_name=event_name,
-        )
-
     def _note(self, error: Exception, event: AnyStoredEvent) -> None:
-        error.add_note(
-            f"projector {self.name!r} was at event {event.name!r} (id {event.id}) of stream "
-            f"{f'{event.category}/{event.stream}'!r}, position {event.position}"
-        )
+        note_event(error, self.name, event)
 
 
 def _check_overrides(projector: type[Projector[Any, Any, Any]]) -> None:
