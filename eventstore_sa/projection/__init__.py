@@ -1,7 +1,7 @@
 """Projections: state built from events.
 
 What is built by whom: `Projector` reduces the events of a source to a `Projection`; `ProjectionStore` keeps projections,
-and finds them again by what is in them.
+and finds them again by what is in them; `project` makes classes that keep the host's own tables up to date.
 """
 
 from eventstore_sa.errors import MissingProjectionHandlerError
@@ -13,18 +13,24 @@ from eventstore_sa.projection.projector import (
     Projector,
     SyncProjectableSource,
 )
+from eventstore_sa.projection.row_batch import DELETE, RowDeletion
 from eventstore_sa.projection.store import ProjectionStore, SyncProjectionStore
+from eventstore_sa.projection.table import TableProjection, project
 from eventstore_sa.types import Projection
 
 __all__ = [
+    "DELETE",
     "MissingHandlerBehaviour",
     "MissingProjectionHandlerError",
     "ProjectableSource",
     "Projection",
     "ProjectionStore",
     "Projector",
+    "RowDeletion",
     "SyncProjectableSource",
     "SyncProjectionStore",
+    "TableProjection",
     "adapters",
     "handles",
+    "project",
 ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import keyword
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 
 from eventstore_sa.errors import MissingProjectionHandlerError
 from eventstore_sa.projection.naming import snake_case
 from eventstore_sa.publishing import AnyStoredEvent
 
-__all__ = ["missing_handler", "note_event", "note_events"]
+__all__ = ["missing_handler", "note_event", "noting"]
 
 
 def note_event(error: Exception, projection: str, event: AnyStoredEvent) -> None:
@@ -17,17 +18,24 @@ def note_event(error: Exception, projection: str, event: AnyStoredEvent) -> None
     error.add_note(f"projector {projection!r} was at {_place(event)}")
 
 
-def note_events(error: Exception, projection: str, events: Sequence[AnyStoredEvent]) -> None:
-    """Note on an error which events a projection was about to be done with."""
-    if len(events) == 1:
-        error.add_note(f"projector {projection!r} had applied {_place(events[0])}")
-    else:
-        error.add_note(
-            f"projector {projection!r} had applied {len(events)} events, from {_place(events[0])} to {_place(events[-1])}"
-        )
+@contextmanager
+def noting(projection: str, events: Sequence[AnyStoredEvent]) -> Generator[None]:
+    """Note on what is raised in a block at which events a projection was."""
+    try:
+        yield
+    except Exception as error:
+        if len(events) == 1:
+            note_event(error, projection, events[0])
+        else:
+            error.add_note(
+                f"projector {projection!r} was at {len(events)} events, from {_place(events[0])} to {_place(events[-1])}"
+            )
+        raise
 
 
-def missing_handler(projector: object, projection: str, event_name: str, argument: str) -> MissingProjectionHandlerError:
+def missing_handler(
+    projector: object, projection: str, event_name: str, argument: str
+) -> MissingProjectionHandlerError:
     """Build the error for an event without a handler.
 
     Args:
@@ -50,6 +58,5 @@ def missing_handler(projector: object, projection: str, event_name: str, argumen
 
 
 def _place(event: AnyStoredEvent) -> str:
-    return (
-        f"event {event.name!r} (id {event.id}) of stream {f'{event.category}/{event.stream}'!r}, position {event.position}"
-    )
+    stream = f"{event.category}/{event.stream}"
+    return f"event {event.name!r} (id {event.id}) of stream {stream!r}, position {event.position}"
