@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Table, inspect, select, tuple_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.dialects.base import driver_attribute
@@ -47,6 +48,7 @@ class RowKeys:
         self._key_names: Final = [_key_name(table) for table in mapper.tables]
         self._columns: Final[Sequence[Any]] = mapper.primary_key
         self._types: Final = [_python_type(column) for column in mapper.primary_key]
+        self._defaults: Final = dict(_plain_defaults(mapper))
         self._is_one_table: Final = _loads_from_one_table(mapper)
         self.attributes: Final = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
 
@@ -130,18 +132,23 @@ class RowKeys:
         return driver_attribute(error, "constraint_name", "diag.constraint_name") in self._key_names
 
     def new_row(self, key: RowKey) -> Any:
-        """Make a row from its key alone.
+        """Make a row from its key alone; columns with a plain default have it already.
 
         Raises:
             ConfigurationError: The class needs more.
         """
         try:
-            return self.row_class(**self._named(key))
+            row = self.row_class(**self._named(key))
         except TypeError as error:
             raise ConfigurationError(
                 f"a {self._name} cannot be made from its key alone ({error}): define create(self, key, event), which "
                 "returns the new row"
             ) from error
+        # Those of SQLAlchemy come with the INSERT, and a handler could not count from them.
+        for attribute, default in self._defaults.items():
+            if getattr(row, attribute) is None:
+                setattr(row, attribute, default)
+        return row
 
     def give(self, row: object, key: RowKey) -> None:
         """Give a new row its key, unless it has it.
@@ -202,6 +209,14 @@ def _python_type(column: ColumnElement[Any]) -> type[Any] | None:
     except NotImplementedError:
         return None
     return kind if kind is str or kind in _READERS else None
+
+
+def _plain_defaults(mapper: Mapper[Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the attributes whose columns have a value for a default, with that value."""
+    for attribute in mapper.column_attrs:
+        default: object = getattr(attribute.columns[0], "default", None)
+        if isinstance(default, ScalarElementColumnDefault):
+            yield attribute.key, default.arg
 
 
 def _key_name(table: Any) -> str | None:
