@@ -7,7 +7,7 @@ neither what the handlers are called with nor what is done with their results; w
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple, TypeVar, cast
 
 from eventstore_sa.errors import ConfigurationError
@@ -118,6 +118,11 @@ class HandlerTable:
         self._by_event_name = {name: _winner(owner, name, claims) for name, claims in by_event_name.items()}
         self._by_snake_case = {name: _winner(owner, name, claims) for name, claims in by_snake_case.items()}
         self._found: dict[object, str | None] = {}
+
+    @property
+    def attributes(self) -> Collection[str]:
+        """The names of all methods that handle events."""
+        return {*self._by_event_name.values(), *self._by_snake_case.values()}
 
     def attribute_for(self, event_name: object) -> str | None:
         """Return the name of the method that handles events of this name, or None when none does.
