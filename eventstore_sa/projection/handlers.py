@@ -7,7 +7,7 @@ neither what the handlers are called with nor what is done with their results; w
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple, TypeVar, cast
 
 from eventstore_sa.errors import ConfigurationError
@@ -121,9 +121,9 @@ class HandlerTable:
         self._found: dict[object, str | None] = {}
 
     @property
-    def attributes(self) -> frozenset[str]:
+    def attributes(self) -> Collection[str]:
         """The names of all methods that handle events."""
-        return frozenset((*self._by_event_name.values(), *self._by_snake_case.values()))
+        return {*self._by_event_name.values(), *self._by_snake_case.values()}
 
     def attribute_for(self, event_name: object) -> str | None:
         """Return the name of the method that handles events of this name, or None when none does.

@@ -7,19 +7,21 @@ which event is decided in `handlers.py`.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator
-from enum import StrEnum
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from inspect import getattr_static, iscoroutinefunction, isfunction
 from types import CoroutineType
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast, final
 
 from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.projection.batches import Batch
+from eventstore_sa.projection.definition import MissingHandlerBehaviour, ProjectorDefinition
 from eventstore_sa.projection.faults import missing_handler, note_event
 from eventstore_sa.projection.handlers import HandlerTable
-from eventstore_sa.projection.naming import kebab_case
 from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.types import EventSourceIdentifier, Projection, serialise_to_string
+
+if TYPE_CHECKING:
+    from eventstore_sa.persistence.inline import PublishPlace
 
 __all__ = ["MissingHandlerBehaviour", "ProjectableSource", "Projector", "SyncProjectableSource"]
 
@@ -29,14 +31,17 @@ Metadata = TypeVar("Metadata")
 SourceIdentifier = TypeVar("SourceIdentifier", bound=EventSourceIdentifier, covariant=True)
 
 
-class MissingHandlerBehaviour(StrEnum):
-    """What a projector does with an event that it has no handler for."""
-
-    RAISE = "raise"
-    """Raise MissingProjectionHandlerError."""
-
-    IGNORE = "ignore"
-    """Leave the state as it is; metadata is updated all the same."""
+_FINAL = (
+    "apply",
+    "apply_inline",
+    "check_inline",
+    "project",
+    "project_sync",
+    "projects_streams",
+    "reduce",
+    "reduce_sync",
+    "takes",
+)
 
 
 class ProjectableSource(Protocol[SourceIdentifier]):
@@ -61,14 +66,7 @@ class SyncProjectableSource(Protocol[SourceIdentifier]):
     def __iter__(self) -> Iterator[AnyStoredEvent]: ...
 
 
-class _NameOfClass:
-    """The default of `Projector.name`: the name of the class, never inherited, given way to by any other definition."""
-
-    def __get__(self, instance: object, owner: type) -> str:
-        return kebab_case(owner.__name__.replace("Projector", "")) or kebab_case(owner.__name__)
-
-
-class Projector(ABC, Generic[Identifier, State, Metadata]):
+class Projector(ProjectorDefinition[Identifier, State, Metadata]):
     """Reduces the events of a source to a state, with a method for each kind of event.
 
     Subclasses say with what state and metadata to begin and what id the result has. Their handlers are public methods
@@ -87,6 +85,10 @@ class Projector(ABC, Generic[Identifier, State, Metadata]):
     Attributes:
         name: The name of its projections: by default that of the class without "Projector", in kebab-case.
         missing_handler_behaviour: What to do about events without a handler; `RAISE` by default.
+        categories: Whose events to take where events of all kinds come by, as in publishes; None, by default: the events
+            that there is a handler for, whatever their category.
+        state_type: What to make of a stored state before handlers get it; None, by default: it is left as JSON.
+        metadata_type: The same for stored metadata.
 
     Raises:
         ConfigurationError: At the definition of a subclass, when two handlers claim one event, a decorated method cannot
@@ -114,45 +116,13 @@ class Projector(ABC, Generic[Identifier, State, Metadata]):
         125
     """
 
-    # An instance or class attribute, or a property, takes its place.
-    name: str = cast("str", _NameOfClass())
-    missing_handler_behaviour: MissingHandlerBehaviour = MissingHandlerBehaviour.RAISE
-    _handlers: ClassVar[HandlerTable]
+    needs_session: ClassVar[bool] = False
+    """Its projections are kept as JSON: no session is needed for that."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         _check_overrides(cls)
         cls._handlers = HandlerTable(cls, framework=Projector)
-
-    @abstractmethod
-    def initial_state_factory(self) -> State:
-        """Return the state before the first event: a new object on every call, if handlers change it."""
-        raise NotImplementedError
-
-    @abstractmethod
-    def initial_metadata_factory(self) -> Metadata:
-        """Return the metadata before the first event."""
-        raise NotImplementedError
-
-    @abstractmethod
-    def id_factory(self, state: State, source: Identifier) -> str:
-        """Return the id of the projection.
-
-        Args:
-            state: The state after the last event.
-            source: What was projected.
-        """
-        raise NotImplementedError
-
-    def update_metadata(self, state: State, metadata: Metadata, event: AnyStoredEvent) -> Metadata:
-        """Return the metadata after an event, one without a handler included. By default it stays as it is.
-
-        Args:
-            state: The state after the event.
-            metadata: The metadata before it.
-            event: The event.
-        """
-        return metadata
 
     @final
     def apply(self, *, event: AnyStoredEvent, state: State | None = None) -> State:
@@ -247,17 +217,79 @@ class Projector(ABC, Generic[Identifier, State, Metadata]):
         events = iter(source)
         close = _closer(events, source, "close")
         try:
-            for event in events:
-                try:
-                    reached = self._at_once(self._handle(reached, event), event)
-                    noted = self.update_metadata(reached, noted, event)
-                except Exception as error:
-                    self._note(error, event)
-                    raise
+            reached, noted = self.reduce_sync(events=events, state=reached, metadata=noted)
         finally:
             if close is not None:
                 close()
         return self._wrapped_up(source.identifier, reached, noted)
+
+    @final
+    async def reduce(
+        self, *, events: Iterable[AnyStoredEvent], state: State, metadata: Metadata
+    ) -> tuple[State, Metadata]:
+        """Apply events, one after another: `project` for those that go on from a state and need no projection.
+
+        Args:
+            events: The events, in their order.
+            state: The state before them. Handlers get this very object.
+            metadata: The metadata before them.
+
+        Returns:
+            The state and the metadata after them.
+
+        Raises:
+            MissingProjectionHandlerError: There is no handler for an event, and that is not to be ignored.
+        """
+        for event in events:
+            try:
+                result = self._handle(state, event)
+                state = await cast("Any", result) if isinstance(result, CoroutineType) else result
+                metadata = self.update_metadata(state, metadata, event)
+            except Exception as error:
+                self._note(error, event)
+                raise
+        return state, metadata
+
+    @final
+    def reduce_sync(
+        self, *, events: Iterable[AnyStoredEvent], state: State, metadata: Metadata
+    ) -> tuple[State, Metadata]:
+        """Apply events without asyncio: the twin of `reduce`.
+
+        Raises:
+            MissingProjectionHandlerError: There is no handler for an event, and that is not to be ignored.
+            ConfigurationError: A handler is a coroutine function.
+        """
+        for event in events:
+            try:
+                state = self._at_once(self._handle(state, event), event)
+                metadata = self.update_metadata(state, metadata, event)
+            except Exception as error:
+                self._note(error, event)
+                raise
+        return state, metadata
+
+    @final
+    def check_inline(self) -> None:
+        """Refuse to be updated by publishes, which wait for nothing; see `InlineProjection`.
+
+        Raises:
+            ConfigurationError: A handler is a coroutine function.
+        """
+        for attribute in self._handlers.attributes:
+            if iscoroutinefunction(getattr(self, attribute)):
+                raise ConfigurationError(
+                    f"{type(self).__name__}.{attribute} is a coroutine function, which cannot run in the transaction of a "
+                    "publish: make it an ordinary method, or apply the events afterwards by "
+                    "`await ProjectionStore(...).project(projector, events=...)`"
+                )
+
+    @final
+    def apply_inline(self, place: PublishPlace, events: Sequence[AnyStoredEvent]) -> None:
+        """Update the projections that are concerned by the events of a publish; see `InlineProjection`."""
+        batch = Batch(self, events)
+        if batch.ids:
+            place.save(batch.reduced_sync(place.load(self.name, batch.ids)))
 
     def _begin(self, state: State | None, metadata: Metadata | None) -> tuple[Any, Metadata]:
         return (
@@ -295,19 +327,26 @@ class Projector(ABC, Generic[Identifier, State, Metadata]):
 
 def _check_overrides(projector: type[Projector[Any, Any, Any]]) -> None:
     """Refuse overrides of Projector's own attributes that cannot work: most are handlers of an event so called."""
-    for attribute in ("apply", "project", "project_sync"):
+    for attribute in _FINAL:
         if getattr(projector, attribute) is not getattr(Projector, attribute):
             raise ConfigurationError(
                 f"{projector.__name__}.{attribute} overrides a method that Projector needs as it is; to handle events "
                 f"called {attribute!r}, name it `{attribute}_`, or decorate another method with @handles({attribute!r})"
             )
-    for attribute in ("name", "missing_handler_behaviour"):
+    for attribute in (
+        "name",
+        "missing_handler_behaviour",
+        "categories",
+        "state_type",
+        "metadata_type",
+        "needs_session",
+    ):
         if isfunction(getattr_static(projector, attribute)):
             raise ConfigurationError(
                 f"{projector.__name__}.{attribute} is a method, but must be a value or a property; to handle events "
                 f"called {attribute!r}, name it `{attribute}_`, or decorate another method with @handles({attribute!r})"
             )
-    for attribute in ("initial_state_factory", "initial_metadata_factory", "id_factory", "update_metadata"):
+    for attribute in ("initial_state_factory", "initial_metadata_factory", "id_factory", "ids", "update_metadata"):
         if iscoroutinefunction(getattr(projector, attribute)):
             raise ConfigurationError(
                 f"{projector.__name__}.{attribute} is a coroutine function, but must return at once: only handlers may "

@@ -56,9 +56,9 @@ class TableProjection:
 
     Attributes:
         name: Its name in errors: by default that of the class without "Projection", in kebab-case.
-        missing_handler_behaviour: What is done about events without a handler; `RAISE` by default.
-        categories: The categories that concern it; events of others are passed over. None: all; then a publish also passes
-            over events without a handler, for they may be anybody's.
+        categories: The categories whose events it takes, all of them. None, by default: the events that it has a handler
+            for, of any category.
+        missing_handler_behaviour: What is done about events of its `categories` without a handler; `RAISE` by default.
         needs_session: True; it cannot be inline in a store that keeps its events in memory.
     """
 
@@ -122,7 +122,7 @@ class TableProjection:
             events: Stored events of any streams, in the order of their sequence numbers.
 
         Raises:
-            MissingProjectionHandlerError: There is no handler for an event, and that is not to be ignored.
+            MissingProjectionHandlerError: There is no handler for an event of its categories, and that is not to be ignored.
             ConcurrencyError: Another transaction has created one of the rows meanwhile.
             ConfigurationError: A key does not fit the class, or something was returned that makes no sense.
         """
@@ -160,7 +160,7 @@ class TableProjection:
 
     def _apply(self, session: Session, events: Sequence[AnyStoredEvent], *, inline: bool) -> None:
         target = self._decorated
-        handlings = [found for event in events if (found := self._find(event, target, inline=inline)) is not None]
+        handlings = [found for event in events if (found := self._find(event, target)) is not None]
         if not handlings:
             return
         if target.is_session:
@@ -168,15 +168,14 @@ class TableProjection:
         else:
             self._apply_to_rows(session, handlings, target.sequence_number, skip_applied=not inline)
 
-    def _find(self, event: AnyStoredEvent, target: _Target, *, inline: bool) -> Handling | None:
+    def _find(self, event: AnyStoredEvent, target: _Target) -> Handling | None:
         """Find the handler of an event, and the keys of its rows; None when it does not concern this projection."""
-        if self.categories is not None and event.category not in self.categories:
+        attribute = self._handlers.attribute_for(event.name)
+        if event.category not in self.categories if self.categories is not None else attribute is None:
             return None
         with noting(self.name, [event]):
-            attribute = self._handlers.attribute_for(event.name)
             if attribute is None:
-                ignored = self.missing_handler_behaviour == MissingHandlerBehaviour.IGNORE
-                if ignored or (inline and self.categories is None):
+                if self.missing_handler_behaviour == MissingHandlerBehaviour.IGNORE:
                     return None
                 argument = "session" if target.is_session else "row"
                 raise missing_handler(self, self.name, serialise_to_string(event.name), argument)

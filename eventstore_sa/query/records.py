@@ -29,6 +29,7 @@ class ProjectionRecord(Struct, frozen=True):
         state: JSON text.
         metadata: JSON text.
         version: How often it was saved.
+        sequence_number: That of the last event that was applied to it; None where it was saved by hand.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ProjectionRecord(Struct, frozen=True):
     state: str
     metadata: str
     version: int
+    sequence_number: int | None = None
 
     def document(self) -> Document:
         """Return it as filters and sorting see it."""

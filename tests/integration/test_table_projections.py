@@ -474,18 +474,22 @@ async def test_rows_that_the_database_refuses_name_projection_and_events(host: H
 
 
 @one_driver
-async def test_missing_handler_raises_or_is_ignored(host: Host) -> None:
-    at = stored("order-shipped")
-    with pytest.raises(MissingProjectionHandlerError, match=r"define `order_shipped\(self, row, event\)`") as caught:
-        await project_all(host, OrderProjection(), stored("order-placed", "1", 5), at)
-    assert (caught.value.projector, caught.value.event_name) == ("order", "order-shipped")
-    assert str(at.id) in caught.value.__notes__[0]
+async def test_missing_handler_for_an_event_of_its_categories_raises_or_is_ignored(host: Host) -> None:
+    class OfOrders(OrderProjection):
+        categories = ("orders",)
 
-    class Lenient(OrderProjection):
+    class Lenient(OfOrders):
         missing_handler_behaviour = MissingHandlerBehaviour.IGNORE
 
+    at = stored("order-shipped")
+    with pytest.raises(MissingProjectionHandlerError, match=r"define `order_shipped\(self, row, event\)`") as caught:
+        await project_all(host, OfOrders(), stored("order-placed", "1", 5), at)
+    assert (caught.value.projector, caught.value.event_name) == ("of-orders", "order-shipped")
+    assert str(at.id) in caught.value.__notes__[0]
+
     await project_all(host, Lenient(), stored("order-placed", "1", 5), at)
-    assert orders(host) == [("1", "placed", 5, None)]
+    await project_all(host, OrderProjection(), stored("order-placed", "1", 5, category="any"), at)
+    assert orders(host) == [("1", "placed", 10, None)]
 
 
 @one_driver

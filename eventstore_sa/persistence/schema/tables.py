@@ -151,7 +151,10 @@ def events_table(metadata: MetaData, *, prefix: str, schema: str | None) -> Tabl
 
 
 def projections_table(metadata: MetaData, *, prefix: str, schema: str | None) -> Table:
-    """Attach the table of projections; `number` is the order in which they were first saved."""
+    """Attach the table of projections.
+
+    `number` is the order in which they were first saved, `sequence_number` the last event that was applied to one.
+    """
     number = BigInteger().with_variant(Integer(), "sqlite")
     name = Text().with_variant(Text(collation="C"), "postgresql").with_variant(NameBytes(MAX_NAME_BYTES), *_MARIADB)
     json = JSON().with_variant(JSONB(), "postgresql").with_variant(JsonText(), "sqlite", *_MARIADB)
@@ -166,6 +169,7 @@ def projections_table(metadata: MetaData, *, prefix: str, schema: str | None) ->
         Column("state", json, nullable=False),
         Column("metadata", json, nullable=False),
         Column("version", BigInteger(), nullable=False),
+        Column("sequence_number", BigInteger(), nullable=True),
         PrimaryKeyConstraint("number", name=conv(f"{prefix}projections_pkey")),
         UniqueConstraint("name", "id", name=conv(f"{prefix}projections_id_key")),
         # Two names of the longest kind and what is around them would not fit a b-tree entry.

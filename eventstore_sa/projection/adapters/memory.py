@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from threading import Lock
-
-from msgspec.structs import replace
+from collections.abc import Collection, Mapping, Sequence
 
 from eventstore_sa.projection.adapters.base import (
     AnyProjection,
@@ -17,56 +14,24 @@ from eventstore_sa.projection.adapters.base import (
     one_at_most,
     search_for_two,
 )
-from eventstore_sa.query import FilterExpression, Lookup, Search
+from eventstore_sa.query import Lookup, Search
 from eventstore_sa.query.evaluation import found
-from eventstore_sa.query.records import ProjectionRecord, record_of, unexpected_version
+from eventstore_sa.query.records import ProjectionRecord, record_of
+from eventstore_sa.store.adapters.memory_projections import InMemoryProjections
 
 __all__ = ["InMemoryProjectionStorageAdapter", "SyncInMemoryProjectionStorageAdapter"]
 
 
-class _Projections:
-    """Projections by their keys, in the order in which they were first saved; safe from several threads."""
-
-    def __init__(self) -> None:
-        self._records: dict[tuple[str, str], ProjectionRecord] = {}
-        self._lock = Lock()
-
-    def save(self, records: Sequence[ProjectionRecord], expected: int | None = None) -> list[int]:
-        with self._lock:
-            return [self._save(record, expected) for record in records]
-
-    def _save(self, record: ProjectionRecord, expected: int | None) -> int:
-        key = (record.name, record.id)
-        stored = self._records.get(key)
-        version = stored.version if stored is not None else 0
-        if expected is not None and expected != version:
-            raise unexpected_version(record, expected=expected, actual=version)
-        source = stored.source if stored is not None else record.source
-        self._records[key] = replace(record, source=source, version=version + 1)
-        return version + 1
-
-    def delete(self, name: str, id: str) -> bool:
-        with self._lock:
-            return self._records.pop((name, id), None) is not None
-
-    def search(self, search: Search) -> list[ProjectionRecord]:
-        with self._lock:
-            records = list(self._records.values())
-        return found(records, search, ProjectionRecord.document)
-
-    def count(self, filters: Collection[FilterExpression]) -> int:
-        return len(self.search(Search(filters=filters)))
-
-    def clear(self) -> None:
-        with self._lock:
-            self._records.clear()
-
-
 class SyncInMemoryProjectionStorageAdapter(SyncProjectionStorageAdapter):
-    """Keeps projections in memory, for stores without asyncio."""
+    """Keeps projections in memory, for stores without asyncio.
 
-    def __init__(self) -> None:
-        self._projections = _Projections()
+    Args:
+        projections: Where they are kept, such as the `projections` of an in-memory event store's adapter; by default
+            apart from all others.
+    """
+
+    def __init__(self, projections: InMemoryProjections | None = None) -> None:
+        self._projections = InMemoryProjections() if projections is None else projections
 
     def save(self, *, projection: AnyProjection, expected_version: int | None = None) -> int:
         expected = None if expected_version is None else checked_expectation(expected_version)
@@ -79,23 +44,37 @@ class SyncInMemoryProjectionStorageAdapter(SyncProjectionStorageAdapter):
         return self._projections.delete(name, id)
 
     def find_one(self, *, lookup: Lookup) -> JsonProjection | None:
-        return one_at_most(self._projections.search(search_for_two(lookup)))
+        return one_at_most(self._search(search_for_two(lookup)))
 
     def find_many(self, *, search: Search) -> Sequence[JsonProjection]:
-        return [record.projection() for record in self._projections.search(search)]
+        return [record.projection() for record in self._search(search)]
 
     def count(self, *, search: Search) -> int:
-        return self._projections.count(search.filters)
+        return len(self._search(Search(filters=search.filters)))
+
+    def load_batch(self, *, name: str, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
+        return self._projections.load_batch(name, ids)
+
+    def save_batch(self, *, records: Sequence[ProjectionRecord]) -> Collection[str]:
+        return self._projections.save_batch(records)
 
     def drop_schema(self) -> None:
         self._projections.clear()
 
+    def _search(self, search: Search) -> list[ProjectionRecord]:
+        return found(self._projections.all(), search, ProjectionRecord.document)
+
 
 class InMemoryProjectionStorageAdapter(ProjectionStorageAdapter):
-    """Keeps projections in memory; serves both kinds of stores, see `sync_adapter`."""
+    """Keeps projections in memory; serves both kinds of stores, see `sync_adapter`.
 
-    def __init__(self) -> None:
-        self.sync_adapter: SyncInMemoryProjectionStorageAdapter = SyncInMemoryProjectionStorageAdapter()
+    Args:
+        projections: Where they are kept, such as the `projections` of an in-memory event store's adapter; by default
+            apart from all others.
+    """
+
+    def __init__(self, projections: InMemoryProjections | None = None) -> None:
+        self.sync_adapter: SyncInMemoryProjectionStorageAdapter = SyncInMemoryProjectionStorageAdapter(projections)
         """The same projections, for a `SyncProjectionStore`."""
 
     async def save(self, *, projection: AnyProjection, expected_version: int | None = None) -> int:
@@ -115,6 +94,12 @@ class InMemoryProjectionStorageAdapter(ProjectionStorageAdapter):
 
     async def count(self, *, search: Search) -> int:
         return self.sync_adapter.count(search=search)
+
+    async def load_batch(self, *, name: str, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
+        return self.sync_adapter.load_batch(name=name, ids=ids)
+
+    async def save_batch(self, *, records: Sequence[ProjectionRecord]) -> Collection[str]:
+        return self.sync_adapter.save_batch(records=records)
 
     async def drop_schema(self) -> None:
         self.sync_adapter.drop_schema()

@@ -5,13 +5,14 @@ The asyncio face runs the same synchronous code in a greenlet. What a bind may b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, Self
 
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
 from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.persistence.binds import Bind
 from eventstore_sa.persistence.projections import ProjectionStorage
 from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
 from eventstore_sa.projection.adapters.base import (
@@ -25,7 +26,7 @@ from eventstore_sa.projection.adapters.base import (
     search_for_two,
 )
 from eventstore_sa.query import Lookup, Search
-from eventstore_sa.query.records import record_of
+from eventstore_sa.query.records import ProjectionRecord, record_of
 from eventstore_sa.store.adapters.binding import AsyncBindable, BoundTo, SyncBindable, async_bind, sync_bind
 from eventstore_sa.store.adapters.greenlets import GreenletRunner
 
@@ -41,6 +42,13 @@ class _Bound:
         self.schema: EventStoreSchema = schema
         self._bound = bound
         self._open_storage: ProjectionStorage | None = ProjectionStorage(bound.bind, schema)
+
+    @classmethod
+    def on(cls, bind: Bind, schema: EventStoreSchema) -> Self:
+        """Make an adapter on the bind of an event store, whose engine belongs to that."""
+        adapter = object.__new__(cls)
+        adapter._open(BoundTo(bind), schema)
+        return adapter
 
     def _bound_to(self, bound: BoundTo) -> Self:
         _ = self._storage
@@ -91,6 +99,12 @@ class SyncSQLAlchemyProjectionStorageAdapter(_Bound, SyncProjectionStorageAdapte
 
     def count(self, *, search: Search) -> int:
         return self._storage.count(search.filters)
+
+    def load_batch(self, *, name: str, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
+        return self._storage.load_batch(name, ids)
+
+    def save_batch(self, *, records: Sequence[ProjectionRecord]) -> Collection[str]:
+        return self._storage.save_batch(records)
 
     def within(self, session: Any) -> Self:
         checked: object = session
@@ -152,6 +166,12 @@ class SQLAlchemyProjectionStorageAdapter(_Bound, ProjectionStorageAdapter):
 
     async def count(self, *, search: Search) -> int:
         return await self._run(self._storage.count, search.filters)
+
+    async def load_batch(self, *, name: str, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
+        return await self._run(self._storage.load_batch, name, ids)
+
+    async def save_batch(self, *, records: Sequence[ProjectionRecord]) -> Collection[str]:
+        return await self._run(self._storage.save_batch, records)
 
     def within(self, session: Any) -> Self:
         checked: object = session

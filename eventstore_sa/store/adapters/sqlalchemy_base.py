@@ -6,11 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Self, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from eventstore_sa.conditions import WriteCondition
 from eventstore_sa.errors import ConfigurationError, TransactionError
+from eventstore_sa.persistence.binds import Bind
 from eventstore_sa.persistence.custom_conditions import ConditionEvaluator, ConditionEvaluators
+from eventstore_sa.persistence.inline import InlineProjection
 from eventstore_sa.persistence.locking import LockingRecord
+from eventstore_sa.persistence.projecting import Projections, combined
 from eventstore_sa.persistence.queries import ConstraintConverter, ConstraintConverters
 from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
 from eventstore_sa.persistence.storage import EventStorage
@@ -40,6 +44,7 @@ class StorageOptions(Struct, frozen=True):
     evaluators: ConditionEvaluators
     constraint_converters: ConstraintConverters
     record: LockingRecord
+    projections: Projections = ()
 
     @classmethod
     def of(
@@ -94,15 +99,21 @@ class SQLAlchemyAdapterBase:
             constraint_converters=options.constraint_converters,
             locking=options.record,
             stall_warning_s=options.stall_warning_s,
+            projections=options.projections,
         )
         self._in_session = SessionStorage.of(bound.bind, self._open_storage)
 
-    def _bound_to(self, bound: BoundTo) -> Self:
-        """Make another adapter, with the same options."""
+    def _bound_to(self, bound: BoundTo, options: StorageOptions | None = None) -> Self:
+        """Make another adapter, with the same options or others."""
         _ = self._storage
         adapter = object.__new__(type(self))
-        adapter._open(bound, self._options)
+        adapter._open(bound, options or self._options)
         return adapter
+
+    def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
+        """Return an adapter on the same bind whose publishes update projections, besides those of this one."""
+        inline = combined([*self._options.projections, *projections])
+        return self._bound_to(self._bound, replace(self._options, projections=inline))
 
     def register_constraint(self, constraint_type: type[C], converter: ConstraintConverter[C]) -> None:
         """Say how constraints of a type of your own, and of its subclasses, are translated to SQL.
@@ -145,6 +156,12 @@ class SQLAlchemyAdapterBase:
     def after_commit(self, callback: CommitCallback) -> None:
         """Have a function called after the commit; see `EventStorageAdapter.after_commit`."""
         self._session_storage.after_commit(callback)
+
+    @property
+    def bind(self) -> Bind:
+        """Where connections come from."""
+        _ = self._storage
+        return self._bound.bind
 
     @property
     def hosted(self) -> bool:

@@ -94,6 +94,7 @@ def _tables(site: Site) -> tuple[Table, ...]:
             Column("state", json, nullable=False),
             Column("metadata", json, nullable=False),
             Column("version", BigInteger(), nullable=False),
+            Column("sequence_number", BigInteger(), nullable=True),
             PrimaryKeyConstraint("number", name=f"{prefix}projections_pkey"),
             UniqueConstraint("name", "id", name=f"{prefix}projections_id_key"),
             Index(f"{prefix}projections_source_idx", "name", "source_hash"),

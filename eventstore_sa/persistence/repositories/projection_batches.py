@@ -1,0 +1,151 @@
+"""The statements that apply events to stored projections: many are loaded by one, and saved by one.
+
+What a save replaces has to be what was loaded, as its version tells. Transactions are neither begun nor ended here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from msgspec import Raw
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Text,
+    any_,
+    cast,
+    column,
+    func,
+    literal,
+    select,
+    type_coerce,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.sql.dml import ReturningInsert
+
+from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.query.records import ProjectionRecord, source_hash
+from eventstore_sa.types.codec import decode_json, encode_json
+
+__all__ = ["ProjectionBatches"]
+
+_FIELDS = ("name", "id", "source", "source_hash", "state", "metadata", "version", "sequence_number")
+_JSON = ("source", "state", "metadata")
+_NUMBERS = ("source_hash", "version", "sequence_number")
+
+
+class ProjectionBatches:
+    """Loads and saves projections of one name, many at a time.
+
+    Args:
+        schema: The tables.
+        database: SQLAlchemy's name of the database.
+
+    Raises:
+        ConfigurationError: Projections cannot be kept there.
+    """
+
+    def __init__(self, schema: EventStoreSchema, database: str) -> None:
+        if database not in ("postgresql", "sqlite"):
+            raise ConfigurationError(f"projections cannot be kept in {database}: use PostgreSQL or SQLite")
+        self._table = schema.projections
+        self._on_postgresql = database == "postgresql"
+
+    def load(
+        self, connection: Connection, name: str, ids: Collection[str], *, locked: bool = False
+    ) -> dict[str, ProjectionRecord]:
+        """Return the projections that are there, by id.
+
+        Args:
+            connection: Where.
+            name: Their name.
+            ids: Their ids.
+            locked: Whether others are kept from changing them until the transaction ends; locks are taken in the order of
+                the ids.
+        """
+        table = self._table
+        wanted = literal(encode_json(list(ids)).decode(), Text())
+        of_ids: ColumnElement[bool]
+        if self._on_postgresql:
+            given = func.jsonb_array_elements_text(cast(wanted, JSONB())).column_valued("given")
+            of_ids = table.c.id == any_(func.array(select(given).scalar_subquery()))
+        else:
+            of_ids = table.c.id.in_(select(func.json_each(wanted).table_valued(column("value", Text())).c.value))
+        as_text = [
+            cast(table.c[key], Text) if self._on_postgresql else type_coerce(table.c[key], Text) for key in _JSON
+        ]
+        rows = (
+            select(table.c.name, table.c.id, *as_text, table.c.version, table.c.sequence_number)
+            .where(table.c.name == name, of_ids)
+            .order_by(table.c.id)
+        )
+        if locked:
+            rows = rows.with_for_update(key_share=True)
+        records = [ProjectionRecord(*row) for row in connection.execute(rows)]
+        return {record.id: record for record in records}
+
+    def save(self, connection: Connection, records: Sequence[ProjectionRecord]) -> set[str]:
+        """Save projections over the versions that they were loaded with, 0 for new ones.
+
+        Each is saved on its own: nothing is done about those that somebody else has saved meanwhile.
+
+        Returns:
+            The ids of those that were saved.
+        """
+        return set(connection.scalars(self._upsert(records)))
+
+    def _upsert(self, records: Sequence[ProjectionRecord]) -> ReturningInsert[Any]:
+        table = self._table
+        kind = postgresql.insert if self._on_postgresql else sqlite.insert
+        statement = kind(table).from_select(list(_FIELDS), self._items(_document(records)))
+        replaced = {key: statement.excluded[key] for key in ("state", "metadata", "version", "sequence_number")}
+        upsert: Any = statement.on_conflict_do_update(
+            index_elements=[table.c.name, table.c.id],
+            set_=replaced,
+            where=table.c.version == statement.excluded.version - 1,
+        )
+        returning: ReturningInsert[Any] = upsert.returning(table.c.id)
+        return returning
+
+    def _items(self, document: str) -> Any:
+        """Select the records from one parameter, so that a batch of any size is the same statement."""
+        given = literal(document, Text())
+        if self._on_postgresql:
+            types = {key: JSONB() if key in _JSON else BigInteger() if key in _NUMBERS else Text() for key in _FIELDS}
+            items = (
+                func.jsonb_to_recordset(cast(given, JSONB()))
+                .table_valued(*(column(key, kind) for key, kind in types.items()), name="item")
+                .render_derived(with_types=True)
+            )
+            # There a JSON null becomes SQL's.
+            null = cast(literal("null", Text()), JSONB())
+            columns = [func.coalesce(items.c[key], null) if key in _JSON else items.c[key] for key in _FIELDS]
+            return select(*columns).order_by(items.c.id.collate("C"))
+        items = func.json_each(given).table_valued(column("value", Text()), column("key", BigInteger()), name="item")
+        fields = [
+            items.c.value.op("->" if key in _JSON else "->>", return_type=table_type)(literal(key, Text()))
+            for key, table_type in ((key, self._table.c[key].type if key in _NUMBERS else Text()) for key in _FIELDS)
+        ]
+        return select(*fields).order_by(items.c.key)
+
+
+def _document(records: Sequence[ProjectionRecord]) -> str:
+    return encode_json(
+        [
+            {
+                "name": record.name,
+                "id": record.id,
+                "source": Raw(record.source.encode()),
+                "source_hash": source_hash(decode_json(record.source)),
+                "state": Raw(record.state.encode()),
+                "metadata": Raw(record.metadata.encode()),
+                "version": record.version + 1,
+                "sequence_number": record.sequence_number,
+            }
+            for record in records
+        ]
+    ).decode()
