@@ -282,6 +282,9 @@ class SessionBind(ConnectionBind):
     def deciding(self, *, in_session: bool = False) -> Generator[Workplace]:
         session = self.session_of()
         with self.writing() as workplace, (session if in_session else workplace.connection).begin_nested():
+            if in_session:
+                # The session sends its SAVEPOINT only now, when it is asked for the connection.
+                self.connection()
             yield replace(workplace, session=session)
 
     def connection(self) -> Connection:
