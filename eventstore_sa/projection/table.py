@@ -107,6 +107,13 @@ class TableProjection:
         return self._row_keys.new_row(packed(key))
 
     @final
+    def takes(self, event: AnyStoredEvent) -> bool:
+        """Tell whether an event is one that it takes: of one of its `categories`; or, without these, one with a handler."""
+        if self.categories is None:
+            return self._handlers.attribute_for(event.name) is not None
+        return event.category in self.categories
+
+    @final
     def apply(self, session: Session, events: Sequence[AnyStoredEvent]) -> None:
         """Apply events in the transaction of a session, which is flushed, and neither committed nor rolled back.
 
@@ -170,10 +177,10 @@ class TableProjection:
 
     def _find(self, event: AnyStoredEvent, target: _Target) -> Handling | None:
         """Find the handler of an event, and the keys of its rows; None when it does not concern this projection."""
-        attribute = self._handlers.attribute_for(event.name)
-        if event.category not in self.categories if self.categories is not None else attribute is None:
+        if not self.takes(event):
             return None
         with noting(self.name, [event]):
+            attribute = self._handlers.attribute_for(event.name)
             if attribute is None:
                 if self.missing_handler_behaviour == MissingHandlerBehaviour.IGNORE:
                     return None
@@ -294,7 +301,7 @@ def _derived(plain: type[Any]) -> type[TableProjection]:
 
 def _check_overrides(projection: type[TableProjection]) -> None:
     """Refuse overrides of TableProjection's own attributes that cannot work: most are handlers of an event so called."""
-    for attribute in ("apply", "apply_inline", "check_inline"):
+    for attribute in ("apply", "apply_inline", "check_inline", "takes"):
         if getattr(projection, attribute) is not getattr(TableProjection, attribute):
             raise _override(projection, attribute, "overrides a method that is needed as it is")
     for attribute in ("name", "missing_handler_behaviour", "categories", "needs_session"):
