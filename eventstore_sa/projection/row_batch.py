@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, NamedTuple, final
 
-from sqlalchemy import inspect
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -58,8 +57,8 @@ class RowBatch:
         self._keys = keys
         self._sequence_number = sequence_number
         self._rows = keys.load(session, wanted)
+        self._new: dict[RowKey, Any] = {}
         self._deleted: set[RowKey] = set()
-        self._created = False
 
     def apply(
         self,
@@ -78,18 +77,20 @@ class RowBatch:
             skip_applied: Whether to leave out what the row says was applied to it before.
         """
         event = handling.event
-        row = self._rows.get(key)
+        row = self._rows.get(key, self._new.get(key))
         if row is None:
-            row = self._new_row(key, create(unpacked(key), event))
+            row = create(unpacked(key), event)
             if row is None:
                 return
+            self._keys.give(row, key)
+            self._new[key] = row
         elif skip_applied and self._is_applied(row, event):
             return
         result = handling.handler(row, event)
         if result is DELETE:
-            self._delete(key, row)
+            self._delete(key)
         elif result is None or result is row:
-            self._keep(key, row, event)
+            self._note_applied(row, event)
         else:
             raise ConfigurationError(
                 f"a handler has returned a {type(result).__name__}: change the row that it is given, and return nothing, or "
@@ -102,25 +103,20 @@ class RowBatch:
         Raises:
             ConcurrencyError: Another transaction has created one of them meanwhile.
         """
+        if self._deleted & self._new.keys():
+            # Together they would become an UPDATE, which leaves what the new row does not mention as it was.
+            self._session.flush()
+        # In one order whoever comes: of two transactions that create the same rows, one waits for the other.
+        self._session.add_all(self._new[key] for key in sorted(self._new, key=repr))
         try:
             self._session.flush()
         except IntegrityError as error:
-            if self._created and self._keys.is_taken(error):
+            if self._new and self._keys.is_taken(error):
                 raise ConcurrencyError(
                     f"another transaction has created a row of {self._keys.row_class.__name__} with the same primary key "
                     "meanwhile: roll back, then run all of the transaction again"
                 ) from error.orig
             raise
-
-    def _new_row(self, key: RowKey, row: object) -> Any:
-        if row is None:
-            return None
-        self._keys.give(row, key)
-        if key in self._deleted:
-            # Otherwise the flush would make one UPDATE of both, and leave what the new row does not mention as it was.
-            self._session.flush()
-        self._created = True
-        return row
 
     def _is_applied(self, row: object, event: AnyStoredEvent) -> bool:
         if self._sequence_number is None:
@@ -128,21 +124,16 @@ class RowBatch:
         last: int | None = getattr(row, self._sequence_number)
         return last is not None and event.sequence_number <= last
 
-    def _keep(self, key: RowKey, row: object, event: AnyStoredEvent) -> None:
+    def _note_applied(self, row: object, event: AnyStoredEvent) -> None:
         if self._sequence_number is not None:
             last: int | None = getattr(row, self._sequence_number)
             number = event.sequence_number if last is None else max(last, event.sequence_number)
             setattr(row, self._sequence_number, number)
-        if key not in self._rows:
-            # Only now: a flush on the way would write a row that its first handler is not done with.
-            self._session.add(row)
-            self._rows[key] = row
 
-    def _delete(self, key: RowKey, row: object) -> None:
-        if self._rows.pop(key, None) is None:
-            return
-        if inspect(row, raiseerr=True).pending:
-            self._session.expunge(row)
+    def _delete(self, key: RowKey) -> None:
+        row = self._rows.pop(key, None)
+        if row is None:
+            del self._new[key]
         else:
             self._session.delete(row)
             self._deleted.add(key)

@@ -95,7 +95,7 @@ class TableProjection:
         """Return a new row, for an event that concerns one that does not exist; by default made from its key alone.
 
         Override it for rows that need more, or that not every event should create. The row may leave out its key. It is
-        added to the session when its handler has returned.
+        added to the session after the last event of the batch, when it is complete.
 
         Args:
             key: The key: a value, or a tuple for a primary key of several columns.
