@@ -109,7 +109,11 @@ class Workplaces:
                 connection.invalidate()
             if problem.kind is ProblemKind.ISOLATION and self._bind.require_read_committed():
                 raise ConcurrencyError(f"{problem.message}: READ COMMITTED is asked for by name") from error.orig
-            raise error_of(problem, publishing=publishing) from error.orig
+            refusal = error_of(problem, publishing=publishing)
+            for note in getattr(error, "__notes__", ()):
+                # Such as which projection was at which event.
+                refusal.add_note(note)
+            raise refusal from error.orig
         except PendingRollbackError:
             # Without a cause: its message quotes the failed statement with its parameters.
             raise error_of(Problem(ProblemKind.ABORTED_TRANSACTION), publishing=publishing) from None

@@ -24,7 +24,7 @@ from eventstore_sa import (
     SyncEventStore,
     SyncProjectionStore,
 )
-from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.errors import ConfigurationError, StorageError
 from eventstore_sa.projection import DELETE, MissingHandlerBehaviour, RowDeletion, TableProjection, project
 from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
 from tests.awaiting import collected, entered, settled
@@ -188,6 +188,25 @@ async def test_failing_handler_stores_neither_rows_nor_events(host: Host) -> Non
     assert "of stream 'orders/1', position 2" in caught.value.__notes__[0]
     assert orders(host) == [("1", "placed", 5)]
     assert host.ground.names() == ["order-placed"]
+
+
+@some_drivers
+@pytest.mark.parametrize("hosted", [False, True])
+async def test_rows_that_the_database_refuses_store_nothing_and_name_the_projection(host: Host, hosted: bool) -> None:
+    class Incomplete(OrderProjection):
+        def order_placed(self, row: OrderRow, event: AnyEvent) -> None:
+            pass
+
+    store = host.store.with_projections(Incomplete())
+    async with committing(host) as session:
+        if hosted:
+            session.add(CustomerRow(id="of the host"))
+        with pytest.raises(StorageError, match="state") as caught:
+            await publish(store.within(session) if hosted else store, placed(5))
+
+    assert caught.value.__notes__[0].startswith("projector 'incomplete' was at event 'order-placed' (id")
+    assert (orders(host), host.ground.names()) == ([], [])
+    assert customers(host) == ({"of the host": 0} if hosted else {})
 
 
 @each_driver()
