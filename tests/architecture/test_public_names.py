@@ -58,14 +58,18 @@ PUBLIC: dict[str, list[str]] = {
         "RepairOp",
     ],
     "eventstore_sa.projection": [
+        "DELETE",
         "MissingHandlerBehaviour",
         "MissingProjectionHandlerError",
         "Projection",
         "ProjectionStore",
         "Projector",
+        "RowDeletion",
         "SyncProjectionStore",
+        "TableProjection",
         "adapters",
         "handles",
+        "project",
     ],
     "eventstore_sa.projection.adapters": [
         "InMemoryProjectionStorageAdapter",
