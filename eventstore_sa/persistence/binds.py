@@ -282,10 +282,8 @@ class SessionBind(ConnectionBind):
     def deciding(self, *, in_session: bool = False) -> Generator[Workplace]:
         session = self.session_of()
         with self.writing() as workplace, (session if in_session else workplace.connection).begin_nested():
-            if in_session:
-                # The session sends its SAVEPOINT only now, when it is asked for the connection.
-                self.connection()
-            yield replace(workplace, session=session)
+            # Asked for anew: a session begins its savepoint on a connection when that is first used in it.
+            yield replace(workplace, connection=self.connection(), session=session)
 
     def connection(self) -> Connection:
         """Return the connection of the session's transaction, which is begun if there is none."""

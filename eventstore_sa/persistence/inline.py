@@ -31,10 +31,19 @@ class PublishPlace(Protocol):
         """
         ...
 
-    def load(self, name: str, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
+    def guard(self, name: str, ids: Collection[str]) -> None:
+        """Keep all other publishes from ids of a name that they guard too, until the end of the transaction.
+
+        At most one statement, and none where there is a single writer. It is needed where publishes to different streams
+        may create the same thing, for what is not there yet cannot be locked; and before anything of that is locked.
+        Locks are taken in one order, whatever the order of the ids.
+        """
+        ...
+
+    def load(self, name: str, ids: Collection[str], *, guarded: bool) -> Mapping[str, ProjectionRecord]:
         """Return the stored projections of a name by id, those that are there; nobody else changes them until the commit.
 
-        One statement, which takes the locks in the order of the ids.
+        One statement, which does what `guard` does if it is asked for.
         """
         ...
 

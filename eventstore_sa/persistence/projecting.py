@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from eventstore_sa.errors import ConcurrencyError, ConfigurationError
 from eventstore_sa.persistence.binds import Workplace
 from eventstore_sa.persistence.inline import InlineProjection, PublishPlace
-from eventstore_sa.persistence.repositories.projection_batches import ProjectionBatches
+from eventstore_sa.persistence.repositories.projection_batches import LockOn, ProjectionBatches
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.publishing import AnyStoredEvent, as_read
 from eventstore_sa.query.records import ProjectionRecord
@@ -116,8 +116,12 @@ class SQLPublishPlace:
             self._session = self._own_session = Session(self._connection, join_transaction_mode="rollback_only")
         return self._session
 
-    def load(self, name: str, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
-        return self._batches.load(self._connection, name, ids, locked=True)
+    def guard(self, name: str, ids: Collection[str]) -> None:
+        self._batches.lock(self._connection, name, ids)
+
+    def load(self, name: str, ids: Collection[str], *, guarded: bool) -> Mapping[str, ProjectionRecord]:
+        lock = LockOn.IDS if guarded else LockOn.NAME
+        return self._batches.load(self._connection, name, ids, lock=lock)
 
     def save(self, records: Sequence[ProjectionRecord]) -> None:
         saved = self._batches.save(self._connection, records)

@@ -289,7 +289,8 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
         """Update the projections that are concerned by the events of a publish; see `InlineProjection`."""
         batch = Batch(self, events)
         if batch.ids:
-            place.save(batch.reduced_sync(place.load(self.name, batch.ids)))
+            stored = place.load(self.name, batch.ids, guarded=not self.projects_streams)
+            place.save(batch.reduced_sync(stored))
 
     def _begin(self, state: State | None, metadata: Metadata | None) -> tuple[Any, Metadata]:
         return (

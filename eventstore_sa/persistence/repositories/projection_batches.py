@@ -6,6 +6,7 @@ What a save replaces has to be what was loaded, as its version tells. Transactio
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from enum import Enum, auto
 from typing import Any
 
 from msgspec import Raw
@@ -27,15 +28,26 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql.dml import ReturningInsert
 
 from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.persistence.repositories.projection_locks import id_locks, name_lock
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.query.records import ProjectionRecord, source_hash
 from eventstore_sa.types.codec import decode_json, encode_json
 
-__all__ = ["ProjectionBatches"]
+__all__ = ["LockOn", "ProjectionBatches"]
 
 _FIELDS = ("name", "id", "source", "source_hash", "state", "metadata", "version", "sequence_number")
 _JSON = ("source", "state", "metadata")
 _NUMBERS = ("source_hash", "version", "sequence_number")
+
+
+class LockOn(Enum):
+    """What a publish locks of projections, besides those that are there."""
+
+    NAME = auto()
+    """Their name, shared: whoever publishes to them has locked their streams."""
+
+    IDS = auto()
+    """Also their ids, because publishes to different streams change the same ones."""
 
 
 class ProjectionBatches:
@@ -52,11 +64,12 @@ class ProjectionBatches:
     def __init__(self, schema: EventStoreSchema, database: str) -> None:
         if database not in ("postgresql", "sqlite"):
             raise ConfigurationError(f"projections cannot be kept in {database}: use PostgreSQL or SQLite")
+        self._schema = schema
         self._table = schema.projections
         self._on_postgresql = database == "postgresql"
 
     def load(
-        self, connection: Connection, name: str, ids: Collection[str], *, locked: bool = False
+        self, connection: Connection, name: str, ids: Collection[str], *, lock: LockOn | None = None
     ) -> dict[str, ProjectionRecord]:
         """Return the projections that are there, by id.
 
@@ -64,8 +77,7 @@ class ProjectionBatches:
             connection: Where.
             name: Their name.
             ids: Their ids.
-            locked: Whether others are kept from changing them until the transaction ends; locks are taken in the order of
-                the ids.
+            lock: How to keep others from changing them until the transaction ends; None: not at all.
         """
         table = self._table
         wanted = literal(encode_json(list(ids)).decode(), Text())
@@ -83,10 +95,22 @@ class ProjectionBatches:
             .where(table.c.name == name, of_ids)
             .order_by(table.c.id)
         )
-        if locked:
+        if lock is not None:
             rows = rows.with_for_update(key_share=True)
+            if self._on_postgresql:
+                rows = rows.where(self._locked(connection, name, ids, lock))
         records = [ProjectionRecord(*row) for row in connection.execute(rows)]
         return {record.id: record for record in records}
+
+    def lock(self, connection: Connection, name: str, ids: Collection[str]) -> None:
+        """Keep other publishes from projections with these ids, there or not, until the transaction ends."""
+        if self._on_postgresql:
+            connection.execute(select(self._locked(connection, name, ids, LockOn.IDS)))
+
+    def _locked(self, connection: Connection, name: str, ids: Collection[str], lock: LockOn) -> ColumnElement[bool]:
+        if lock is LockOn.IDS:
+            return id_locks(connection, self._schema, name, ids)
+        return name_lock(connection, self._schema, name)
 
     def save(self, connection: Connection, records: Sequence[ProjectionRecord]) -> set[str]:
         """Save projections over the versions that they were loaded with, 0 for new ones.

@@ -105,7 +105,10 @@ class InMemoryPublishPlace:
             "SQLAlchemy bind"
         )
 
-    def load(self, name: str, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
+    def guard(self, name: str, ids: Collection[str]) -> None:
+        pass
+
+    def load(self, name: str, ids: Collection[str], *, guarded: bool) -> Mapping[str, ProjectionRecord]:
         return self._projections.load_batch(name, ids)
 
     def save(self, records: Sequence[ProjectionRecord]) -> None:
