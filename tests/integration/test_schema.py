@@ -595,6 +595,13 @@ class TestImmutability:
         assert await collected(host.store.log().iterate()) == [stored]
 
     @each_driver()
+    async def test_clear_without_tables_says_what_is_missing(self, host: Host) -> None:
+        missing = EventStoreSchema(prefix="missing_")
+
+        with pytest.raises(SchemaError, match=r"missing_events.*create_schema"):
+            await settled(clear(host.engine, schema=missing))
+
+    @each_driver()
     async def test_clear_within_a_session_is_part_of_its_transaction(self, host: Host) -> None:
         stored = host.ground.publish()
         async with host.caller() as (session, store):
