@@ -190,23 +190,48 @@ async def test_failing_handler_stores_neither_rows_nor_events(host: Host) -> Non
     assert host.ground.names() == ["order-placed"]
 
 
-@some_drivers
-@pytest.mark.parametrize("hosted", [False, True])
-async def test_rows_that_the_database_refuses_store_nothing_and_name_the_projection(host: Host, hosted: bool) -> None:
-    class Incomplete(OrderProjection):
-        def order_placed(self, row: OrderRow, event: AnyEvent) -> None:
-            pass
+class IncompleteProjection(OrderProjection):
+    def order_placed(self, row: OrderRow, event: AnyEvent) -> None:
+        pass
 
-    store = host.store.with_projections(Incomplete())
-    async with committing(host) as session:
-        if hosted:
-            session.add(CustomerRow(id="of the host"))
-        with pytest.raises(StorageError, match="state") as caught:
-            await publish(store.within(session) if hosted else store, placed(5))
+
+@some_drivers
+async def test_rows_that_the_database_refuses_store_nothing_and_name_the_projection(host: Host) -> None:
+    with pytest.raises(StorageError, match="state") as caught:
+        await publish(host.store.with_projections(IncompleteProjection()), placed(5))
 
     assert caught.value.__notes__[0].startswith("projector 'incomplete' was at event 'order-placed' (id")
     assert (orders(host), host.ground.names()) == ([], [])
-    assert customers(host) == ({"of the host": 0} if hosted else {})
+
+
+@some_drivers
+@pytest.mark.parametrize("kind", CALLERS)
+async def test_rows_that_the_database_refuses_leave_the_hosts_transaction_usable(host: Host, kind: str) -> None:
+    async with host.caller(kind) as (caller, store):
+        await host.write(caller, "before")
+        with pytest.raises(StorageError, match="state"):
+            await publish(store.with_projections(IncompleteProjection()), placed(5))
+        await host.write(caller, "afterwards")
+        await publish(store.with_projections(OrderProjection()), placed(7))
+        await settled(caller.commit())
+
+    assert (orders(host), host.ground.names()) == ([("1", "placed", 7)], ["order-placed"])
+    assert host.ground.notes() == ["afterwards", "before"]
+
+
+@some_drivers
+@pytest.mark.parametrize("bound_to", ["engine", "connection"])
+async def test_store_on_a_session_factory_changes_rows(host: Host, bound_to: str) -> None:
+    async with entered(host.engine.connect()) as connection:
+        factory = host.factory(host.engine if bound_to == "engine" else connection)
+        store = host.store_on(factory).with_projections(OrderProjection())
+        await publish(store, placed(5))
+        with pytest.raises(LookupError):
+            await publish(store, placed(7), new_event("order-failed"))
+        await publish(store, placed(1))
+        await settled(connection.commit())
+
+    assert (orders(host), host.ground.names()) == ([("1", "placed", 6)], ["order-placed"] * 2)
 
 
 @each_driver()
