@@ -45,12 +45,25 @@ class RowKeys:
             )
         self.row_class: Final = row_class
         self._name: Final = row_class.__name__
+        self._mapped: Final = frozenset(mapper.attrs.keys())
         self._key_names: Final = [_key_name(table) for table in mapper.tables]
         self._columns: Final[Sequence[Any]] = mapper.primary_key
         self._types: Final = [_python_type(column) for column in mapper.primary_key]
         self._defaults: Final = dict(_plain_defaults(mapper))
         self._is_one_table: Final = _loads_from_one_table(mapper)
         self.attributes: Final = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
+
+    def require(self, attribute: str) -> None:
+        """Demand that rows have a mapped attribute.
+
+        Raises:
+            ConfigurationError: They have none of this name.
+        """
+        if attribute not in self._mapped:
+            raise ConfigurationError(
+                f"{self._name} has no mapped attribute {attribute!r}, which @project({self._name}, sequence_number=...) "
+                "names: map an integer column there"
+            )
 
     def of_stream(self, stream: str) -> RowKey:
         """Return the key that the name of a stream stands for; several columns are joined by ":".

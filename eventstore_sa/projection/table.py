@@ -163,7 +163,11 @@ class TableProjection:
     @cached_property
     def _row_keys(self) -> RowKeys:
         # Not made by the decorator, because imperative mappings may be made later.
-        return RowKeys(self._decorated.kind)
+        target = self._decorated
+        keys = RowKeys(target.kind)
+        if target.sequence_number is not None:
+            keys.require(target.sequence_number)
+        return keys
 
     def _apply(self, session: Session, events: Sequence[AnyStoredEvent], *, inline: bool) -> None:
         target = self._decorated

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Column, MetaData, String, Table, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -15,6 +15,7 @@ from sqlalchemy.orm import (
     Session,
     mapped_column,
     object_session,
+    registry,
 )
 
 from eventstore_sa.errors import ConfigurationError, MissingProjectionHandlerError
@@ -269,6 +270,40 @@ async def test_name_that_is_no_key_is_refused_with_the_place(host: Host, row_cla
     assert f"of stream 'orders/{name}'" in caught.value.__notes__[0]
 
 
+@one_driver
+async def test_key_of_another_type_than_its_column_is_refused(host: Host) -> None:
+    class Mistaken(OrderProjection):
+        def key(self, event: AnyEvent) -> int:
+            return 7
+
+    with pytest.raises(ConfigurationError, match=r"7 is no str, as OrderRow.id demands"):
+        await project_all(host, Mistaken(), stored("order-placed"))
+
+
+@one_driver
+async def test_key_that_comes_back_in_another_form_is_refused(host: Host) -> None:
+    class CaseInsensitiveRow:
+        state: str
+
+    metadata = MetaData()
+    table = Table(
+        "folded_rows", metadata, Column("id", String(collation="NOCASE"), primary_key=True), Column("state", String)
+    )
+    registry(metadata=metadata).map_imperatively(CaseInsensitiveRow, table)
+    metadata.create_all(host.ground.outside)
+
+    @project(CaseInsensitiveRow)
+    class Folded(TableProjection):
+        def order_placed(self, row: CaseInsensitiveRow, event: AnyEvent) -> None:
+            row.state = "placed"
+
+    await project_all(host, Folded(), stored("order-placed", "ada"))
+    with pytest.raises(
+        ConfigurationError, match=r"takes the key \('ada',\) of CaseInsensitiveRow for one that was asked"
+    ):
+        await project_all(host, Folded(), stored("order-placed", "ADA"))
+
+
 @some_drivers
 async def test_composite_keys_are_names_cut_at_colons_or_tuples(host: Host) -> None:
     @project(LineRow)
@@ -373,6 +408,16 @@ async def test_batch_applied_twice_changes_nothing_when_rows_keep_the_sequence_n
 
     assert orders(host) == [("1", "placed", 6, None), ("2", "paid", 7, None)]
     assert rows(host, OrderRow)[1].sequence_number == batch[-1].sequence_number
+
+
+@one_driver
+async def test_sequence_number_has_to_be_mapped(host: Host) -> None:
+    @project(OrderRow, sequence_number="number")
+    class Unnumbered(TableProjection):
+        pass
+
+    with pytest.raises(ConfigurationError, match="OrderRow has no mapped attribute 'number'"):
+        host.store.with_projections(Unnumbered())
 
 
 @one_driver
