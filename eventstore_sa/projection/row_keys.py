@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Table, inspect, select, tuple_
+from sqlalchemy import BindParameter, ColumnElement, Select, Table, bindparam, inspect, select, tuple_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.sql.schema import ScalarElementColumnDefault
@@ -22,6 +22,7 @@ __all__ = ["RowKey", "RowKeys", "iter_given", "packed", "unpacked"]
 RowKey: TypeAlias = tuple[Any, ...]
 """The values of a primary key, in the order of its columns."""
 
+_KEYS: Final = "keys"
 # Bound parameters of a statement are limited: to 32766 on SQLite, 32767 with asyncpg.
 _MOST_PARAMETERS: Final = 20_000
 
@@ -45,13 +46,13 @@ class RowKeys:
             )
         self.row_class: Final = row_class
         self._name: Final = row_class.__name__
-        self._mapped: Final = frozenset(mapper.attrs.keys())
+        self._mapped: Final = frozenset(map(str, mapper.attrs.keys()))
         self._key_names: Final = [_key_name(table) for table in mapper.tables]
         self._columns: Final[Sequence[Any]] = mapper.primary_key
         self._types: Final = [_python_type(column) for column in mapper.primary_key]
         self._defaults: Final = dict(_plain_defaults(mapper))
-        self._is_one_table: Final = _loads_from_one_table(mapper)
         self.attributes: Final = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
+        self._locking, self._loading = _statements(mapper, self.attributes)
 
     def require(self, attribute: str) -> None:
         """Demand that rows have a mapped attribute.
@@ -123,18 +124,10 @@ class RowKeys:
         return found
 
     def _load_some(self, session: Session, keys: Sequence[RowKey]) -> Iterable[Any]:
-        loading = (
-            select(self.row_class)
-            .where(self._among(self._mapped_columns(), keys))
-            .execution_options(populate_existing=True)
-        )
-        if self._is_one_table:
-            loading = loading.order_by(*self._mapped_columns()).with_for_update(key_share=True)
-        else:
-            # Of a join, a statement that has waited for a lock shows the rows of the other tables as they were before.
-            locking = select(*self._columns).where(self._among(self._columns, keys)).order_by(*self._columns)
-            session.execute(locking.with_for_update(key_share=True)).all()
-        return session.scalars(loading).unique()
+        wanted = {_KEYS: [unpacked(key) for key in keys]}
+        if self._locking is not None:
+            session.execute(self._locking, wanted).all()
+        return session.scalars(self._loading, wanted).unique()
 
     def identity_of(self, row: object) -> RowKey:
         """Return the values of a row's primary key."""
@@ -186,16 +179,6 @@ class RowKeys:
     def _named(self, key: RowKey) -> Mapping[str, Any]:
         return dict(zip(self.attributes, key, strict=True))
 
-    def _mapped_columns(self) -> Sequence[Any]:
-        return [getattr(self.row_class, attribute) for attribute in self.attributes]
-
-    @staticmethod
-    def _among(columns: Sequence[Any], keys: Sequence[RowKey]) -> ColumnElement[bool]:
-        if len(columns) == 1:
-            within: ColumnElement[bool] = columns[0].in_([key[0] for key in keys])
-            return within
-        return tuple_(*columns).in_(keys)
-
 
 def _canonical_int(text: str) -> int:
     number = int(text)
@@ -237,10 +220,27 @@ def _key_name(table: Any) -> str | None:
     return str(table.primary_key.name or f"{table.name}_pkey") if isinstance(table, Table) else None
 
 
-def _loads_from_one_table(mapper: Mapper[Any]) -> bool:
-    tables = {table for each in (mapper, *mapper.with_polymorphic_mappers) for table in each.tables}
+def _statements(mapper: Mapper[Any], attributes: Sequence[str]) -> tuple[Select[Any] | None, Select[Any]]:
+    """Make the statement that locks rows, where there has to be one, and the one that loads them.
+
+    A statement that has waited for a lock shows rows of tables that it did not lock as they were before. So one is enough
+    only if it locks all that it loads.
+    """
+    columns: Sequence[Any] = [getattr(mapper.class_, attribute) for attribute in attributes]
+    loading: Select[Any] = select(mapper.class_).where(_among(columns)).execution_options(populate_existing=True)
+    loaded = {table for each in (mapper, *mapper.with_polymorphic_mappers) for table in each.tables}
     joins = any(relationship.lazy in {"joined", False} for relationship in mapper.relationships)
-    return len(tables) == 1 and not joins
+    if loaded == set(mapper.tables) and not joins:
+        return None, loading.order_by(*columns).with_for_update(key_share=True)
+    keys: Sequence[Any] = mapper.primary_key
+    locking: Select[Any] = select(*keys).select_from(mapper.persist_selectable).where(_among(keys)).order_by(*keys)
+    return locking.with_for_update(key_share=True), loading
+
+
+def _among(columns: Sequence[Any]) -> ColumnElement[bool]:
+    wanted: BindParameter[Any] = bindparam(_KEYS, expanding=True)
+    condition: ColumnElement[bool] = (columns[0] if len(columns) == 1 else tuple_(*columns)).in_(wanted)
+    return condition
 
 
 def iter_given(keys: object) -> Iterator[object]:
