@@ -9,7 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
-from msgspec import Raw
+from msgspec import Raw, Struct
+from msgspec.json import encode
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
@@ -46,6 +47,19 @@ __all__ = ["ProjectionBatches", "projection_batches"]
 _FIELDS = ("name", "id", "source", "source_hash", "state", "metadata", "version", "sequence_number")
 _JSON = ("source", "state", "metadata")
 _NUMBERS = ("source_hash", "version", "sequence_number")
+
+
+class _Row(Struct, frozen=True):
+    """A record in the document of a save."""
+
+    name: str
+    id: str
+    source: Raw
+    source_hash: int
+    state: Raw
+    metadata: Raw
+    version: int
+    sequence_number: int | None
 
 
 @lru_cache(maxsize=64)
@@ -138,7 +152,7 @@ class ProjectionBatches:
             cast(table.c[key], Text) if self._on_postgresql else type_coerce(table.c[key], Text) for key in _JSON
         ]
         return (
-            select(table.c.name, table.c.id, *as_text, table.c.version, table.c.sequence_number)
+            select(table.c.name, table.c.id, *as_text, table.c.version, table.c.sequence_number, table.c.source_hash)
             .where(table.c.name == bindparam("name"), of_ids)
             .order_by(table.c.id)
         )
@@ -181,18 +195,17 @@ class ProjectionBatches:
 
 
 def _document(records: Sequence[ProjectionRecord]) -> str:
-    return encode_json(
-        [
-            {
-                "name": record.name,
-                "id": record.id,
-                "source": Raw(record.source.encode()),
-                "source_hash": source_hash(decode_json(record.source)),
-                "state": Raw(record.state.encode()),
-                "metadata": Raw(record.metadata.encode()),
-                "version": record.version + 1,
-                "sequence_number": record.sequence_number,
-            }
-            for record in records
-        ]
-    ).decode()
+    rows = [
+        _Row(
+            record.name,
+            record.id,
+            Raw(record.source.encode()),
+            source_hash(decode_json(record.source)) if record.source_hash is None else record.source_hash,
+            Raw(record.state.encode()),
+            Raw(record.metadata.encode()),
+            record.version + 1,
+            record.sequence_number,
+        )
+        for record in records
+    ]
+    return encode(rows).decode()
