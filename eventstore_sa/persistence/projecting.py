@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 from eventstore_sa.errors import ConcurrencyError, ConfigurationError
 from eventstore_sa.persistence.binds import Workplace
 from eventstore_sa.persistence.inline import InlineProjection, PublishPlace
-from eventstore_sa.persistence.repositories.projection_batches import LockOn, ProjectionBatches
+from eventstore_sa.persistence.repositories.projection_batches import ProjectionBatches, projection_batches
+from eventstore_sa.persistence.repositories.projection_locks import LockOn
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.publishing import AnyStoredEvent, as_read
 from eventstore_sa.query.records import ProjectionRecord
@@ -134,7 +135,7 @@ class SQLPublishPlace:
 
     @property
     def _batches(self) -> ProjectionBatches:
-        return ProjectionBatches(self._schema, self._connection.dialect.name)
+        return projection_batches(self._schema, self._connection.dialect.name)
 
     def finish(self) -> None:
         """Write what is waiting in a session of our own; one of the host's is flushed by its savepoint."""

@@ -14,7 +14,7 @@ from eventstore_sa.persistence.binds import Bind
 from eventstore_sa.persistence.custom_conditions import ConditionEvaluators
 from eventstore_sa.persistence.locking import LockingRecord
 from eventstore_sa.persistence.queries import ConstraintConverters
-from eventstore_sa.persistence.repositories.projection_batches import ProjectionBatches
+from eventstore_sa.persistence.repositories.projection_batches import ProjectionBatches, projection_batches
 from eventstore_sa.persistence.repositories.projections import ProjectionRepository
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.storage import EventStorage
@@ -116,7 +116,7 @@ class ProjectionStorage:
             return work(workplace.connection, self._repository(workplace.connection))
 
     def _batches(self, connection: Connection) -> ProjectionBatches:
-        return ProjectionBatches(self._schema, connection.dialect.name)
+        return projection_batches(self._schema, connection.dialect.name)
 
     def _repository(self, connection: Connection) -> ProjectionRepository:
         return ProjectionRepository(self._schema, connection.dialect.name)

@@ -81,12 +81,21 @@ class ProjectorDefinition(ABC, Generic[Identifier, State, Metadata]):
         Raises:
             ConfigurationError: `id_factory` needs more than the initial state.
         """
-        source: Any = StreamIdentifier(event.category, event.stream)
+        return (self.id_of(StreamIdentifier(event.category, event.stream)),)
+
+    @final
+    def id_of(self, stream: StreamIdentifier) -> str:
+        """Return the id of the projection of a stream, for the initial state.
+
+        Raises:
+            ConfigurationError: `id_factory` needs more than the initial state.
+        """
+        source: Any = stream
         try:
-            return (self.id_factory(self.initial_state_factory(), source),)
+            return self.id_factory(self.initial_state_factory(), source)
         except Exception as error:
             raise ConfigurationError(
-                f"projector {self.name!r} cannot tell to which projection stream {f'{event.category}/{event.stream}'!r} "
+                f"projector {self.name!r} cannot tell to which projection stream {f'{stream.category}/{stream.stream}'!r} "
                 f"belongs: id_factory fails for the initial state; override `ids(self, event)` in {type(self).__name__}"
             ) from error
 

@@ -35,6 +35,7 @@ _FINAL = (
     "apply",
     "apply_inline",
     "check_inline",
+    "id_of",
     "project",
     "project_sync",
     "projects_streams",

@@ -5,17 +5,20 @@ What a save replaces has to be what was loaded, as its version tells. Transactio
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from enum import Enum, auto
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property, lru_cache
 from typing import Any
 
-from msgspec import Raw
+from msgspec import Raw, Struct
+from msgspec.json import encode
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    Select,
     Text,
     any_,
+    bindparam,
     cast,
     column,
     func,
@@ -28,26 +31,41 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql.dml import ReturningInsert
 
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.repositories.projection_locks import id_locks, name_lock
+from eventstore_sa.persistence.repositories.projection_locks import (
+    LockOn,
+    is_wide,
+    lock_condition,
+    lock_parameters,
+    wide_lock,
+)
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.query.records import ProjectionRecord, source_hash
 from eventstore_sa.types.codec import decode_json, encode_json
 
-__all__ = ["LockOn", "ProjectionBatches"]
+__all__ = ["ProjectionBatches", "projection_batches"]
 
 _FIELDS = ("name", "id", "source", "source_hash", "state", "metadata", "version", "sequence_number")
 _JSON = ("source", "state", "metadata")
 _NUMBERS = ("source_hash", "version", "sequence_number")
 
 
-class LockOn(Enum):
-    """What a publish locks of projections, besides those that are there."""
+class _Row(Struct, frozen=True):
+    """A record in the document of a save."""
 
-    NAME = auto()
-    """Their name, shared: whoever publishes to them has locked their streams."""
+    name: str
+    id: str
+    source: Raw
+    source_hash: int
+    state: Raw
+    metadata: Raw
+    version: int
+    sequence_number: int | None
 
-    IDS = auto()
-    """Also their ids, because publishes to different streams change the same ones."""
+
+@lru_cache(maxsize=64)
+def projection_batches(schema: EventStoreSchema, database: str) -> ProjectionBatches:
+    """Return the statements for a schema on a kind of database, which are made once."""
+    return ProjectionBatches(schema, database)
 
 
 class ProjectionBatches:
@@ -79,38 +97,22 @@ class ProjectionBatches:
             ids: Their ids.
             lock: How to keep others from changing them until the transaction ends; None: not at all.
         """
-        table = self._table
-        wanted = literal(encode_json(list(ids)).decode(), Text())
-        of_ids: ColumnElement[bool]
-        if self._on_postgresql:
-            given = func.jsonb_array_elements_text(cast(wanted, JSONB())).column_valued("given")
-            of_ids = table.c.id == any_(func.array(select(given).scalar_subquery()))
-        else:
-            of_ids = table.c.id.in_(select(func.json_each(wanted).table_valued(column("value", Text())).c.value))
-        as_text = [
-            cast(table.c[key], Text) if self._on_postgresql else type_coerce(table.c[key], Text) for key in _JSON
-        ]
-        rows = (
-            select(table.c.name, table.c.id, *as_text, table.c.version, table.c.sequence_number)
-            .where(table.c.name == name, of_ids)
-            .order_by(table.c.id)
-        )
-        if lock is not None:
-            rows = rows.with_for_update(key_share=True)
-            if self._on_postgresql:
-                rows = rows.where(self._locked(connection, name, ids, lock))
-        records = [ProjectionRecord(*row) for row in connection.execute(rows)]
+        statement = self._loads[lock]
+        parameters: Mapping[str, Any] = {"name": name, "ids": encode_json(list(ids)).decode()}
+        if lock is not None and self._on_postgresql:
+            parameters = {"name": name, **lock_parameters(connection, self._schema, name, ids)}
+            if lock is LockOn.IDS and is_wide(ids):
+                statement = self._load_locked.where(wide_lock(connection, self._schema, name))
+        records = [ProjectionRecord(*row) for row in connection.execute(statement, parameters)]
         return {record.id: record for record in records}
 
     def lock(self, connection: Connection, name: str, ids: Collection[str]) -> None:
         """Keep other publishes from projections with these ids, there or not, until the transaction ends."""
-        if self._on_postgresql:
-            connection.execute(select(self._locked(connection, name, ids, LockOn.IDS)))
-
-    def _locked(self, connection: Connection, name: str, ids: Collection[str], lock: LockOn) -> ColumnElement[bool]:
-        if lock is LockOn.IDS:
-            return id_locks(connection, self._schema, name, ids)
-        return name_lock(connection, self._schema, name)
+        if not self._on_postgresql:
+            return
+        wide = is_wide(ids)
+        condition = wide_lock(connection, self._schema, name) if wide else self._id_locks
+        connection.execute(select(condition), lock_parameters(connection, self._schema, name, ids))
 
     def save(self, connection: Connection, records: Sequence[ProjectionRecord]) -> set[str]:
         """Save projections over the versions that they were loaded with, 0 for new ones.
@@ -120,12 +122,46 @@ class ProjectionBatches:
         Returns:
             The ids of those that were saved.
         """
-        return set(connection.scalars(self._upsert(records)))
+        return set(connection.scalars(self._upsert, {"document": _document(records)}))
 
-    def _upsert(self, records: Sequence[ProjectionRecord]) -> ReturningInsert[Any]:
+    @cached_property
+    def _id_locks(self) -> ColumnElement[bool]:
+        return lock_condition(LockOn.IDS)
+
+    @cached_property
+    def _loads(self) -> Mapping[LockOn | None, Select[Any]]:
+        locked = self._load_locked
+        if not self._on_postgresql:
+            return {None: self._load, LockOn.NAME: locked, LockOn.IDS: locked}
+        return {None: self._load, **{lock: locked.where(lock_condition(lock)) for lock in LockOn}}
+
+    @cached_property
+    def _load_locked(self) -> Select[Any]:
+        return self._load.with_for_update(key_share=True)
+
+    @cached_property
+    def _load(self) -> Select[Any]:
+        table, wanted = self._table, bindparam("ids", type_=Text())
+        of_ids: ColumnElement[bool]
+        if self._on_postgresql:
+            given = func.jsonb_array_elements_text(cast(wanted, JSONB())).column_valued("given")
+            of_ids = table.c.id == any_(func.array(select(given).scalar_subquery()))
+        else:
+            of_ids = table.c.id.in_(select(func.json_each(wanted).table_valued(column("value", Text())).c.value))
+        as_text = [
+            cast(table.c[key], Text) if self._on_postgresql else type_coerce(table.c[key], Text) for key in _JSON
+        ]
+        return (
+            select(table.c.name, table.c.id, *as_text, table.c.version, table.c.sequence_number, table.c.source_hash)
+            .where(table.c.name == bindparam("name"), of_ids)
+            .order_by(table.c.id)
+        )
+
+    @cached_property
+    def _upsert(self) -> ReturningInsert[Any]:
         table = self._table
         kind = postgresql.insert if self._on_postgresql else sqlite.insert
-        statement = kind(table).from_select(list(_FIELDS), self._items(_document(records)))
+        statement = kind(table).from_select(list(_FIELDS), self._items)
         replaced = {key: statement.excluded[key] for key in ("state", "metadata", "version", "sequence_number")}
         upsert: Any = statement.on_conflict_do_update(
             index_elements=[table.c.name, table.c.id],
@@ -135,9 +171,10 @@ class ProjectionBatches:
         returning: ReturningInsert[Any] = upsert.returning(table.c.id)
         return returning
 
-    def _items(self, document: str) -> Any:
+    @cached_property
+    def _items(self) -> Select[Any]:
         """Select the records from one parameter, so that a batch of any size is the same statement."""
-        given = literal(document, Text())
+        given = bindparam("document", type_=Text())
         if self._on_postgresql:
             types = {key: JSONB() if key in _JSON else BigInteger() if key in _NUMBERS else Text() for key in _FIELDS}
             items = (
@@ -158,18 +195,17 @@ class ProjectionBatches:
 
 
 def _document(records: Sequence[ProjectionRecord]) -> str:
-    return encode_json(
-        [
-            {
-                "name": record.name,
-                "id": record.id,
-                "source": Raw(record.source.encode()),
-                "source_hash": source_hash(decode_json(record.source)),
-                "state": Raw(record.state.encode()),
-                "metadata": Raw(record.metadata.encode()),
-                "version": record.version + 1,
-                "sequence_number": record.sequence_number,
-            }
-            for record in records
-        ]
-    ).decode()
+    rows = [
+        _Row(
+            record.name,
+            record.id,
+            Raw(record.source.encode()),
+            source_hash(decode_json(record.source)) if record.source_hash is None else record.source_hash,
+            Raw(record.state.encode()),
+            Raw(record.metadata.encode()),
+            record.version + 1,
+            record.sequence_number,
+        )
+        for record in records
+    ]
+    return encode(rows).decode()

@@ -8,52 +8,75 @@ would be locked out of order; hence these locks in front of the locks on rows.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from enum import Enum, auto
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, Text, cast, func, literal, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Text, bindparam, cast, func, literal, select
 from sqlalchemy.dialects.postgresql import JSONB, OID, REGCLASS
 
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.schema.ddl import effective_schema, quoted
 from eventstore_sa.types.codec import encode_json
 
-__all__ = ["id_locks", "name_key", "name_lock"]
+__all__ = ["LockOn", "is_wide", "lock_condition", "lock_parameters", "wide_lock"]
 
 _MOST: Final = 32
-"""From so many ids on, a publish locks the name exclusively: the server's lock table is of a fixed size."""
+"""From more ids on, a publish locks the name exclusively: the server's lock table is of a fixed size."""
+
+# So that stores do not meet.
+_SEED: Final = cast(cast(cast(bindparam("lock_table", type_=Text()), REGCLASS()), OID()), BigInteger())
+NAME_KEY: Final = func.hashtextextended(bindparam("lock_name", type_=Text()), _SEED, type_=BigInteger())
+"""The key of the lock on the name of projections; see `lock_parameters`."""
 
 
-def name_lock(connection: Connection, schema: EventStoreSchema, name: str) -> ColumnElement[bool]:
-    """Demand the shared lock on the name of projections; always true."""
-    taken = func.count(func.pg_advisory_xact_lock_shared(name_key(connection, schema, name)))
-    return select(taken).scalar_subquery() >= 0
+class LockOn(Enum):
+    """What a publish locks of projections, besides those that are there."""
+
+    NAME = auto()
+    """Their name, shared: whoever publishes to them has locked their streams."""
+
+    IDS = auto()
+    """Also their ids, because publishes to different streams change the same ones."""
 
 
-def id_locks(connection: Connection, schema: EventStoreSchema, name: str, ids: Collection[str]) -> ColumnElement[bool]:
-    """Demand the shared lock on the name, then exclusive ones on ids; always true."""
-    if len(ids) > _MOST:
-        function = f"{schema.prefix}lock_widely_v1"
-        place = effective_schema(connection, schema.schema)
-        lock: Any = getattr(func if place is None else getattr(func, place), function)
-        widely = lock(name_key(connection, schema, name), cast(literal(f"projections {name!r}", Text()), Text()))
-        return select(func.count(widely)).scalar_subquery() >= 0
-    document = cast(literal(encode_json(list(ids)).decode(), Text()), JSONB())
-    given = func.jsonb_array_elements_text(document).column_valued("given")
-    # The length in front keeps ("ab", "c") and ("a", "bc") apart.
-    start = literal(f"i{len(name)}:{name}", Text())
-    key = func.hashtextextended(start.op("||")(given), _seed(connection, schema)).label("key")
+def lock_parameters(
+    connection: Connection, schema: EventStoreSchema, name: str, ids: Collection[str] = ()
+) -> Mapping[str, Any]:
+    """Return the parameters of the conditions of this module."""
+    return {
+        "lock_table": quoted(schema.projections.name, effective_schema(connection, schema.schema)),
+        "lock_name": f"n{name}",
+        # The length in front keeps ("ab", "c") and ("a", "bc") apart.
+        "lock_start": f"i{len(name)}:{name}",
+        "ids": encode_json(list(ids)).decode(),
+    }
+
+
+def lock_condition(lock: LockOn) -> ColumnElement[bool]:
+    """Demand locks, in their order; always true. A condition without columns is evaluated before any row is looked for."""
+    shared = select(func.count(func.pg_advisory_xact_lock_shared(NAME_KEY))).scalar_subquery() >= 0
+    if lock is LockOn.NAME:
+        return shared
+    given = func.jsonb_array_elements_text(cast(bindparam("ids", type_=Text()), JSONB())).column_valued("given")
+    start = bindparam("lock_start", type_=Text())
+    key = func.hashtextextended(start.op("||")(given), _SEED).label("key")
     keys = select(key).distinct().order_by(key).subquery("keys")
-    taken = select(func.count(func.pg_advisory_xact_lock(keys.c.key))).where(name_lock(connection, schema, name))
-    return taken.scalar_subquery() >= 0
+    return select(func.count(func.pg_advisory_xact_lock(keys.c.key))).where(shared).scalar_subquery() >= 0
 
 
-def name_key(connection: Connection, schema: EventStoreSchema, name: str) -> ColumnElement[int]:
-    """Return the key of the lock on the name of projections."""
-    return func.hashtextextended(literal(f"n{name}", Text()), _seed(connection, schema), type_=BigInteger())
+def is_wide(ids: Collection[str]) -> bool:
+    """Tell whether these are so many ids that their name is locked in their place."""
+    return len(ids) > _MOST
 
 
-def _seed(connection: Connection, schema: EventStoreSchema) -> ColumnElement[int]:
-    """Return the oid of the table of projections, so that stores do not meet."""
-    table = quoted(schema.projections.name, effective_schema(connection, schema.schema))
-    return cast(cast(cast(literal(table, Text()), REGCLASS()), OID()), BigInteger())
+def wide_lock(connection: Connection, schema: EventStoreSchema, name: str) -> ColumnElement[bool]:
+    """Demand the exclusive lock on the name, which is tried until the deadline; always true.
+
+    Raises:
+        DBAPIError: When it is executed, and the lock was not to be had in time.
+    """
+    place = effective_schema(connection, schema.schema)
+    lock: Any = getattr(func if place is None else getattr(func, place), f"{schema.prefix}lock_widely_v1")
+    locked = cast(literal(f"projections {name!r}", Text()), Text())
+    return select(func.count(lock(NAME_KEY, locked))).scalar_subquery() >= 0

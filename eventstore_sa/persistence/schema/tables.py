@@ -175,6 +175,8 @@ def projections_table(metadata: MetaData, *, prefix: str, schema: str | None) ->
         # Two names of the longest kind and what is around them would not fit a b-tree entry.
         Index(conv(f"{prefix}projections_source_idx"), "name", "source_hash"),
         schema=schema,
+        # Room for the next version of a row on its own page, where no index has to be told of it.
+        postgresql_with={"fillfactor": 70},
         **_INNODB,
     )
 

@@ -98,6 +98,7 @@ def _tables(site: Site) -> tuple[Table, ...]:
             PrimaryKeyConstraint("number", name=f"{prefix}projections_pkey"),
             UniqueConstraint("name", "id", name=f"{prefix}projections_id_key"),
             Index(f"{prefix}projections_source_idx", "name", "source_hash"),
+            postgresql_with={"fillfactor": 70},
             **innodb,
         ),
     )
