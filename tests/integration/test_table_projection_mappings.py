@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
-from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, text
+from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, TypeDecorator, text
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -61,6 +61,26 @@ class RenamedRow(Base):
 
     number: Mapped[int] = mapped_column("id", primary_key=True)
     count: Mapped[int] = mapped_column("times", default=0)
+
+
+class Lettered(TypeDecorator[str]):
+    """Integers in the database, and texts such as A-7 in Python."""
+
+    impl = Integer
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:
+        return int(value.removeprefix("A-"))
+
+    def process_result_value(self, value: Any, dialect: Any) -> Any:
+        return f"A-{value}"
+
+
+class LetteredRow(Base):
+    __tablename__ = "lettered_rows"
+
+    id: Mapped[str] = mapped_column(Lettered, primary_key=True)
+    count: Mapped[int] = mapped_column(default=0)
 
 
 class Vehicle(Base):
@@ -138,6 +158,16 @@ async def test_rows_are_counted_whatever_the_mapping(host: Host, row_class: type
         await project_all(host, projection, *(stored("counted", name) for name in "121"))
 
     assert [row.count for row in rows(host, row_class)] == [4, 2]
+
+
+@some_drivers
+async def test_keys_of_types_of_your_own_are_left_as_they_are(host: Host) -> None:
+    projection = project(LetteredRow)(CountProjection)()
+
+    for _ in range(2):
+        await project_all(host, projection, stored("counted", "A-7"), stored("counted", "A-12"))
+
+    assert [(row.id, row.count) for row in rows(host, LetteredRow)] == [("A-7", 2), ("A-12", 2)]
 
 
 @some_drivers
