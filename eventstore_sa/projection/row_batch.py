@@ -103,8 +103,9 @@ class RowBatch:
         Raises:
             ConcurrencyError: Another transaction has created one of them meanwhile.
         """
-        if self._deleted & self._new.keys():
-            # Together they would become an UPDATE, which leaves what the new row does not mention as it was.
+        if self._deleted and self._new:
+            # In one flush a new row would come before the one that makes room for it; or, with the same key, both would
+            # become an UPDATE that leaves what the new row does not mention as it was.
             self._session.flush()
         # In one order whoever comes: of two transactions that create the same rows, one waits for the other.
         self._session.add_all(self._new[key] for key in sorted(self._new, key=repr))

@@ -12,7 +12,7 @@ from functools import cached_property
 from inspect import getattr_static, iscoroutinefunction, isfunction
 from typing import Any, ClassVar, Final, NamedTuple, TypeVar, cast, final
 
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, scoped_session
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.inline import PublishPlace
@@ -55,7 +55,8 @@ class TableProjection:
     """The base of what `@project` decorates; derive from it where a type checker is to know its methods.
 
     Attributes:
-        name: Its name in errors: by default that of the class without "Projection", in kebab-case.
+        name: Its name, by which the projections of a store are called in order, and which errors tell: by default that of
+            the class without "Projection", in kebab-case.
         categories: The categories whose events it takes, all of them. None, by default: the events that it has a handler
             for, of any category.
         missing_handler_behaviour: What is done about events of its `categories` without a handler; `RAISE` by default.
@@ -114,7 +115,7 @@ class TableProjection:
         return event.category in self.categories
 
     @final
-    def apply(self, session: Session, events: Sequence[AnyStoredEvent]) -> None:
+    def apply(self, session: Session | scoped_session[Any], events: Sequence[AnyStoredEvent]) -> None:
         """Apply events in the transaction of a session, which is flushed, and neither committed nor rolled back.
 
         All rows that the events concern are locked and loaded first, by one statement; so of two transactions that apply
@@ -131,9 +132,16 @@ class TableProjection:
         Raises:
             MissingProjectionHandlerError: There is no handler for an event of its categories, and that is not to be ignored.
             ConcurrencyError: Another transaction has created one of the rows meanwhile.
-            ConfigurationError: A key does not fit the class, or something was returned that makes no sense.
+            ConfigurationError: It is no Session, a key does not fit the class, or something was returned that makes no
+                sense.
         """
-        self._apply(session, events, inline=False)
+        given: object = session
+        if not isinstance(given, Session | scoped_session):
+            raise ConfigurationError(
+                f"apply takes a Session; got {type(session).__name__}: with asyncio, call "
+                "`await session.run_sync(projection.apply, events)`"
+            )
+        self._apply(session() if isinstance(session, scoped_session) else session, events, inline=False)
 
     @final
     def apply_inline(self, place: PublishPlace, events: Sequence[AnyStoredEvent]) -> None:

@@ -48,6 +48,7 @@ class OrderRow(Base):
     state: Mapped[str]
     total: Mapped[int] = mapped_column(default=0)
     note: Mapped[str | None]
+    label: Mapped[str | None] = mapped_column(unique=True)
     sequence_number: Mapped[int | None]
 
 
@@ -190,6 +191,18 @@ async def test_deleted_and_recreated_row_has_nothing_of_the_former_one(host: Hos
     await project_all(host, OrderProjection(), stored("order-cancelled"), stored("order-placed", "1", 2))
 
     assert orders(host) == [("1", "placed", 2, None)]
+
+
+@sqlite_and_postgresql
+async def test_deleted_row_makes_room_for_a_new_one_with_a_value_that_is_unique(host: Host) -> None:
+    class Labelled(OrderProjection):
+        def order_placed(self, row: OrderRow, event: AnyEvent) -> None:
+            row.state, row.label = "placed", event.payload
+
+    await project_all(host, Labelled(), stored("order-placed", "1", "the only one"))
+    await project_all(host, Labelled(), stored("order-cancelled", "1"), stored("order-placed", "2", "the only one"))
+
+    assert [(row.id, row.label) for row in rows(host, OrderRow)] == [("2", "the only one")]
 
 
 @sqlite_and_postgresql
@@ -469,6 +482,24 @@ async def test_rows_are_written_but_not_committed(host: Host) -> None:
         await settled(session.rollback())
 
     assert orders(host) == []
+
+
+@each_driver("sqlite")
+async def test_scoped_session_will_do(host: Host) -> None:
+    registry = host.scoped()
+    OrderProjection().apply(registry, [stored("order-placed", "1", 5)])
+    registry.commit()
+    registry.remove()
+
+    assert orders(host) == [("1", "placed", 5, None)]
+
+
+@each_driver("sqlite+aiosqlite")
+async def test_asyncio_session_is_refused_with_the_remedy(host: Host) -> None:
+    projection: Any = OrderProjection()
+    async with host.session() as session:
+        with pytest.raises(ConfigurationError, match=r"got AsyncSession: with asyncio, call `await session.run_sync"):
+            projection.apply(session, [stored("order-placed", "1", 5)])
 
 
 @some_drivers
