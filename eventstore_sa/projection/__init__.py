@@ -1,10 +1,11 @@
 """Projections: state built from events.
 
 What is built by whom: `Projector` reduces the events of a source to a `Projection`; `ProjectionStore` keeps projections,
-and finds them again by what is in them.
+and finds them again by what is in them; `rebuild` makes them anew.
 """
 
 from eventstore_sa.errors import MissingProjectionHandlerError
+from eventstore_sa.persistence.inline import InlineProjection, PublishPlace
 from eventstore_sa.projection import adapters
 from eventstore_sa.projection.handlers import handles
 from eventstore_sa.projection.projector import (
@@ -13,18 +14,25 @@ from eventstore_sa.projection.projector import (
     Projector,
     SyncProjectableSource,
 )
+from eventstore_sa.projection.rebuilding import RebuildProgress, is_rebuilding, rebuild, rebuild_sync
 from eventstore_sa.projection.store import ProjectionStore, SyncProjectionStore
 from eventstore_sa.types import Projection
 
 __all__ = [
+    "InlineProjection",
     "MissingHandlerBehaviour",
     "MissingProjectionHandlerError",
     "ProjectableSource",
     "Projection",
     "ProjectionStore",
     "Projector",
+    "PublishPlace",
+    "RebuildProgress",
     "SyncProjectableSource",
     "SyncProjectionStore",
     "adapters",
     "handles",
+    "is_rebuilding",
+    "rebuild",
+    "rebuild_sync",
 ]

@@ -58,3 +58,4 @@ def _clear(bind: Bind, tables: EventStoreSchema) -> None:
         place.connection.execute(delete(tables.events))
         place.connection.execute(delete(tables.locks))
         place.connection.execute(delete(tables.projections))
+        place.connection.execute(delete(tables.rebuilds))
