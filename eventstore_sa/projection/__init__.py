@@ -1,10 +1,12 @@
 """Projections: state built from events.
 
 What is built by whom: `Projector` reduces the events of a source to a `Projection`; `ProjectionStore` keeps projections,
-and finds them again by what is in them; `project` makes classes that keep the host's own tables up to date.
+and finds them again by what is in them; `rebuild` makes them anew. `project` makes classes that keep the host's own tables
+up to date.
 """
 
 from eventstore_sa.errors import MissingProjectionHandlerError
+from eventstore_sa.persistence.inline import InlineProjection, PublishPlace
 from eventstore_sa.projection import adapters
 from eventstore_sa.projection.handlers import handles
 from eventstore_sa.projection.projector import (
@@ -13,6 +15,7 @@ from eventstore_sa.projection.projector import (
     Projector,
     SyncProjectableSource,
 )
+from eventstore_sa.projection.rebuilding import RebuildProgress, is_rebuilding, rebuild, rebuild_sync
 from eventstore_sa.projection.row_batch import DELETE, RowDeletion
 from eventstore_sa.projection.store import ProjectionStore, SyncProjectionStore
 from eventstore_sa.projection.table import TableProjection, project
@@ -20,17 +23,23 @@ from eventstore_sa.types import Projection
 
 __all__ = [
     "DELETE",
+    "InlineProjection",
     "MissingHandlerBehaviour",
     "MissingProjectionHandlerError",
     "ProjectableSource",
     "Projection",
     "ProjectionStore",
     "Projector",
+    "PublishPlace",
+    "RebuildProgress",
     "RowDeletion",
     "SyncProjectableSource",
     "SyncProjectionStore",
     "TableProjection",
     "adapters",
     "handles",
+    "is_rebuilding",
     "project",
+    "rebuild",
+    "rebuild_sync",
 ]

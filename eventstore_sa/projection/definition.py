@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from enum import StrEnum
+from inspect import iscoroutinefunction
 from typing import Any, ClassVar, Generic, TypeVar, cast, final
 
 from eventstore_sa.errors import ConfigurationError
@@ -43,6 +44,7 @@ class ProjectorDefinition(ABC, Generic[Identifier, State, Metadata]):
     # An instance or class attribute, or a property, takes the place of any of these.
     name: str = cast("str", _NameOfClass())
     missing_handler_behaviour: MissingHandlerBehaviour = MissingHandlerBehaviour.RAISE
+    version: int | str = 1
     categories: Collection[str] | None = None
     state_type: Any = None
     metadata_type: Any = None
@@ -126,3 +128,9 @@ class ProjectorDefinition(ABC, Generic[Identifier, State, Metadata]):
         """Whether there is one projection for each stream: whether `ids` is not overridden."""
         here: Any = ProjectorDefinition
         return type(self).ids is here.ids
+
+    @property
+    @final
+    def coroutine_handlers(self) -> Sequence[str]:
+        """The names of the handlers that are coroutine functions."""
+        return sorted(each for each in self._handlers.attributes if iscoroutinefunction(getattr(self, each)))

@@ -35,6 +35,7 @@ _FINAL = (
     "apply",
     "apply_inline",
     "check_inline",
+    "coroutine_handlers",
     "id_of",
     "project",
     "project_sync",
@@ -86,6 +87,8 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
     Attributes:
         name: The name of its projections: by default that of the class without "Projector", in kebab-case.
         missing_handler_behaviour: What to do about events without a handler; `RAISE` by default.
+        version: What snapshots and rebuilds are told apart by: raise it whenever the same events would come to another
+            state.
         categories: Whose events to take where events of all kinds come by, as in publishes; None, by default: the events
             that there is a handler for, whatever their category.
         state_type: What to make of a stored state before handlers get it; None, by default: it is left as JSON.
@@ -277,13 +280,13 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
         Raises:
             ConfigurationError: A handler is a coroutine function.
         """
-        for attribute in self._handlers.attributes:
-            if iscoroutinefunction(getattr(self, attribute)):
-                raise ConfigurationError(
-                    f"{type(self).__name__}.{attribute} is a coroutine function, which cannot run in the transaction of a "
-                    "publish: make it an ordinary method, or apply the events afterwards by "
-                    "`await ProjectionStore(...).project(projector, events=...)`"
-                )
+        coroutines = self.coroutine_handlers
+        if coroutines:
+            raise ConfigurationError(
+                f"{type(self).__name__}.{coroutines[0]} is a coroutine function, which cannot run in the transaction of a "
+                "publish: make it an ordinary method, or apply the events afterwards by "
+                "`await ProjectionStore(...).project(projector, events=...)`"
+            )
 
     @final
     def apply_inline(self, place: PublishPlace, events: Sequence[AnyStoredEvent]) -> None:
@@ -338,6 +341,7 @@ def _check_overrides(projector: type[Projector[Any, Any, Any]]) -> None:
     for attribute in (
         "name",
         "missing_handler_behaviour",
+        "version",
         "categories",
         "state_type",
         "metadata_type",

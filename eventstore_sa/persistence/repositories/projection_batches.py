@@ -16,6 +16,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
+    Table,
     Text,
     any_,
     bindparam,
@@ -63,9 +64,9 @@ class _Row(Struct, frozen=True):
 
 
 @lru_cache(maxsize=64)
-def projection_batches(schema: EventStoreSchema, database: str) -> ProjectionBatches:
+def projection_batches(schema: EventStoreSchema, database: str, *, rebuilding: bool = False) -> ProjectionBatches:
     """Return the statements for a schema on a kind of database, which are made once."""
-    return ProjectionBatches(schema, database)
+    return ProjectionBatches(schema, database, schema.rebuilds if rebuilding else schema.projections)
 
 
 class ProjectionBatches:
@@ -74,16 +75,17 @@ class ProjectionBatches:
     Args:
         schema: The tables.
         database: SQLAlchemy's name of the database.
+        table: Those that are stored, or those that are being rebuilt.
 
     Raises:
         ConfigurationError: Projections cannot be kept there.
     """
 
-    def __init__(self, schema: EventStoreSchema, database: str) -> None:
+    def __init__(self, schema: EventStoreSchema, database: str, table: Table) -> None:
         if database not in ("postgresql", "sqlite"):
             raise ConfigurationError(f"projections cannot be kept in {database}: use PostgreSQL or SQLite")
         self._schema = schema
-        self._table = schema.projections
+        self._table = table
         self._on_postgresql = database == "postgresql"
 
     def load(

@@ -12,22 +12,55 @@ from collections.abc import Collection, Mapping
 from enum import Enum, auto
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, Text, bindparam, cast, func, literal, select
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Connection,
+    Integer,
+    Select,
+    Text,
+    bindparam,
+    cast,
+    column,
+    func,
+    literal,
+    select,
+    table,
+)
 from sqlalchemy.dialects.postgresql import JSONB, OID, REGCLASS
 
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.schema.ddl import effective_schema, quoted
 from eventstore_sa.types.codec import encode_json
 
-__all__ = ["LockOn", "is_wide", "lock_condition", "lock_parameters", "wide_lock"]
+__all__ = [
+    "LockOn",
+    "is_wide",
+    "lock_condition",
+    "lock_holders",
+    "lock_parameters",
+    "name_lock",
+    "rebuild_lock",
+    "rebuild_unlock",
+    "wide_lock",
+]
 
 _MOST: Final = 32
 """From more ids on, a publish locks the name exclusively: the server's lock table is of a fixed size."""
 
 # So that stores do not meet.
 _SEED: Final = cast(cast(cast(bindparam("lock_table", type_=Text()), REGCLASS()), OID()), BigInteger())
-NAME_KEY: Final = func.hashtextextended(bindparam("lock_name", type_=Text()), _SEED, type_=BigInteger())
-"""The key of the lock on the name of projections; see `lock_parameters`."""
+_NAME: Final = bindparam("lock_name", type_=Text())
+_NAME_KEY: Final = func.hashtextextended(_NAME, _SEED, type_=BigInteger())
+_LOCKS: Final = table(
+    "pg_locks",
+    *map(column, ("locktype", "classid", "objid", "pid")),
+    column("objsubid", Integer()),
+    column("granted", Boolean()),
+)
+_ACTIVITY: Final = table("pg_stat_activity", column("pid"), column("application_name"))
+_REBUILD_KEY: Final = func.hashtextextended(literal("rebuild ", Text()).op("||")(_NAME), _SEED, type_=BigInteger())
 
 
 class LockOn(Enum):
@@ -55,7 +88,7 @@ def lock_parameters(
 
 def lock_condition(lock: LockOn) -> ColumnElement[bool]:
     """Demand locks, in their order; always true. A condition without columns is evaluated before any row is looked for."""
-    shared = select(func.count(func.pg_advisory_xact_lock_shared(NAME_KEY))).scalar_subquery() >= 0
+    shared = select(func.count(func.pg_advisory_xact_lock_shared(_NAME_KEY))).scalar_subquery() >= 0
     if lock is LockOn.NAME:
         return shared
     given = func.jsonb_array_elements_text(cast(bindparam("ids", type_=Text()), JSONB())).column_valued("given")
@@ -63,6 +96,39 @@ def lock_condition(lock: LockOn) -> ColumnElement[bool]:
     key = func.hashtextextended(start.op("||")(given), _SEED).label("key")
     keys = select(key).distinct().order_by(key).subquery("keys")
     return select(func.count(func.pg_advisory_xact_lock(keys.c.key))).where(shared).scalar_subquery() >= 0
+
+
+def name_lock() -> ColumnElement[Any]:
+    """Take the exclusive lock on the name."""
+    return func.pg_advisory_xact_lock(_NAME_KEY)
+
+
+def lock_holders() -> Select[tuple[str]]:
+    """Tell who holds the lock on the name, in words."""
+    lock, activity = _LOCKS, _ACTIVITY
+    key = cast(lock.c.classid, BigInteger).op("<<")(literal(32, Integer())).op("|")(cast(lock.c.objid, BigInteger))
+    process = func.concat("process ", lock.c.pid, " (", activity.c.application_name, ")")
+    return (
+        select(func.string_agg(process, ", "))
+        .select_from(lock.outerjoin(activity, activity.c.pid == lock.c.pid))
+        .where(
+            lock.c.locktype == "advisory",
+            lock.c.objsubid == 1,
+            lock.c.granted,
+            key == _NAME_KEY,
+            lock.c.pid != func.pg_backend_pid(),
+        )
+    )
+
+
+def rebuild_lock() -> ColumnElement[bool]:
+    """Try to lock the rebuild of a name for as long as the connection is open; tell whether that is done."""
+    return func.pg_try_advisory_lock(_REBUILD_KEY, type_=Boolean())
+
+
+def rebuild_unlock() -> ColumnElement[bool]:
+    """Give that lock back."""
+    return func.pg_advisory_unlock(_REBUILD_KEY, type_=Boolean())
 
 
 def is_wide(ids: Collection[str]) -> bool:
@@ -79,4 +145,4 @@ def wide_lock(connection: Connection, schema: EventStoreSchema, name: str) -> Co
     place = effective_schema(connection, schema.schema)
     lock: Any = getattr(func if place is None else getattr(func, place), f"{schema.prefix}lock_widely_v1")
     locked = cast(literal(f"projections {name!r}", Text()), Text())
-    return select(func.count(lock(NAME_KEY, locked))).scalar_subquery() >= 0
+    return select(func.count(lock(_NAME_KEY, locked))).scalar_subquery() >= 0

@@ -14,6 +14,7 @@ from typing import Any, Self, TypeAlias, overload
 from eventstore_sa.conditions import WriteCondition
 from eventstore_sa.errors import ConfigurationError, TransactionError
 from eventstore_sa.persistence.inline import InlineProjection
+from eventstore_sa.persistence.rebuilding import RebuildStorage
 from eventstore_sa.publishing import AnyNewEvent, AnyStoredEvent, StreamPublishDefinition
 from eventstore_sa.session import CommitCallback, StagedPublish
 from eventstore_sa.sources.constraints import QueryConstraints
@@ -49,8 +50,8 @@ _WITHIN_NEEDS_SQLALCHEMY = (
 )
 
 _NO_PROJECTIONS = (
-    "{adapter} cannot update projections in the transaction of a publish: use a store on a SQLAlchemy bind or in memory, "
-    "or project afterwards"
+    "{adapter} keeps no projections beside its events, and so cannot update them with a publish or rebuild them: use a "
+    "store on a SQLAlchemy bind or in memory, or project into a ProjectionStore"
 )
 
 STAGING_NEEDS_A_SESSION = (
@@ -172,6 +173,14 @@ class EventStorageAdapter(ABC):
         """
         raise ConfigurationError(_NO_PROJECTIONS.format(adapter=type(self).__name__))
 
+    def rebuild_storage(self, name: str) -> RebuildStorage:
+        """Return what rebuilds the projections of a name that are kept beside the events.
+
+        Raises:
+            ConfigurationError: There are none, or everything is part of a transaction of the caller's.
+        """
+        raise ConfigurationError(_NO_PROJECTIONS.format(adapter=type(self).__name__))
+
     def stage(
         self,
         *,
@@ -284,6 +293,14 @@ class SyncEventStorageAdapter(ABC):
 
         Raises:
             ConfigurationError: This storage cannot, one of them cannot be inline, or two have the same name.
+        """
+        raise ConfigurationError(_NO_PROJECTIONS.format(adapter=type(self).__name__))
+
+    def rebuild_storage(self, name: str) -> RebuildStorage:
+        """Return what rebuilds the projections of a name that are kept beside the events.
+
+        Raises:
+            ConfigurationError: There are none, or everything is part of a transaction of the caller's.
         """
         raise ConfigurationError(_NO_PROJECTIONS.format(adapter=type(self).__name__))
 

@@ -24,6 +24,7 @@ from eventstore_sa.store.adapters.base import (
     SyncEventStorageAdapter,
 )
 from eventstore_sa.store.adapters.memory_projections import InMemoryProjections
+from eventstore_sa.store.adapters.memory_rebuilds import InMemoryRebuildStorage
 from eventstore_sa.store.adapters.memory_storage import InMemoryConditionEvaluator, InMemoryEventStorage
 from eventstore_sa.types import CategoryIdentifier, LogIdentifier, StreamIdentifier
 
@@ -67,6 +68,10 @@ class InMemoryEventStorageAdapter(EventStorageAdapter):
     def projections(self) -> InMemoryProjections:
         """The projections that are kept beside the events."""
         return self._storage.projections
+
+    def rebuild_storage(self, name: str) -> InMemoryRebuildStorage:
+        """Return what rebuilds the projections of a name; see `EventStorageAdapter.rebuild_storage`."""
+        return InMemoryRebuildStorage(self._storage, name)
 
     def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
         """Return an adapter over the same events whose publishes update projections, besides those of this one."""
@@ -133,6 +138,10 @@ class SyncInMemoryEventStorageAdapter(SyncEventStorageAdapter):
     def projections(self) -> InMemoryProjections:
         """The projections that are kept beside the events."""
         return self._storage.projections
+
+    def rebuild_storage(self, name: str) -> InMemoryRebuildStorage:
+        """Return what rebuilds the projections of a name; see `EventStorageAdapter.rebuild_storage`."""
+        return InMemoryRebuildStorage(self._storage, name)
 
     def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
         """Return an adapter over the same events whose publishes update projections, besides those of this one."""

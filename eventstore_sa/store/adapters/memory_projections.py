@@ -8,13 +8,29 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from threading import RLock
 
+from msgspec import Struct, field
 from msgspec.structs import replace
 from sqlalchemy.orm import Session
 
 from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.persistence.repositories.projection_rebuilds import RebuildProgressRecord
 from eventstore_sa.query.records import ProjectionRecord, unexpected_version
 
-__all__ = ["InMemoryProjections", "InMemoryPublishPlace"]
+__all__ = ["InMemoryProjections", "InMemoryPublishPlace", "InMemoryRebuild"]
+
+
+class InMemoryRebuild(Struct):
+    """What there is of a rebuild.
+
+    Attributes:
+        progress: How far it is.
+        records: The projections, by id.
+        is_under_way: Whether somebody is at it.
+    """
+
+    progress: RebuildProgressRecord
+    records: dict[str, ProjectionRecord] = field(default_factory=dict[str, ProjectionRecord])
+    is_under_way: bool = True
 
 
 class InMemoryProjections:
@@ -22,6 +38,7 @@ class InMemoryProjections:
 
     def __init__(self) -> None:
         self._records: dict[tuple[str, str], ProjectionRecord] = {}
+        self._rebuilds: dict[str, InMemoryRebuild] = {}
         self._lock = RLock()
 
     def all(self) -> list[ProjectionRecord]:
@@ -47,6 +64,7 @@ class InMemoryProjections:
         """Forget all projections."""
         with self._lock:
             self._records.clear()
+            self._rebuilds.clear()
 
     def load_batch(self, name: str, ids: Collection[str]) -> dict[str, ProjectionRecord]:
         """Return the projections of a name that are there, by id."""
@@ -67,6 +85,25 @@ class InMemoryProjections:
             if unchanged:
                 self._put(records)
             return unchanged
+
+    def begin_rebuild(self, name: str, plan: str) -> InMemoryRebuild | None:
+        """Go on with a rebuild of the same plan, or begin one; None when somebody is at it."""
+        with self._lock:
+            rebuild = self._rebuilds.get(name)
+            if rebuild is not None and rebuild.is_under_way:
+                return None
+            if rebuild is None or rebuild.progress.plan != plan:
+                rebuild = self._rebuilds[name] = InMemoryRebuild(RebuildProgressRecord(plan))
+            rebuild.is_under_way = True
+            return rebuild
+
+    def finish_rebuild(self, name: str) -> None:
+        """Put what was rebuilt in the place of the projections of a name."""
+        with self._lock:
+            rebuilt = self._rebuilds.pop(name).records
+            for key in [key for key in self._records if key[0] == name and key[1] not in rebuilt]:
+                del self._records[key]
+            self._put([replace(record, version=self._version(record)) for record in rebuilt.values()])
 
     def _version(self, record: ProjectionRecord) -> int:
         stored = self._records.get((record.name, record.id))

@@ -308,6 +308,19 @@ class InMemoryEventStorage:
         events = selected(records, end, target, checked, backwards=backwards)
         return islice(events, end if most is None else min(most, end))
 
+    @property
+    def length(self) -> int:
+        """How many events there are."""
+        return len(self._records.log)
+
+    def if_unchanged(self, length: int, work: Callable[[], object]) -> bool:
+        """Do something while nobody publishes, unless somebody has; return whether it was done."""
+        with self._lock:
+            if len(self._records.log) != length:
+                return False
+            work()
+            return True
+
     def streams(self, target: Listable) -> Iterator[StreamIdentifier]:
         """Iterate over the streams of the log or a category that have events now, in code-point order."""
         checked = checked_listable(target)

@@ -16,6 +16,7 @@ from eventstore_sa.persistence.inline import InlineProjection
 from eventstore_sa.persistence.locking import LockingRecord
 from eventstore_sa.persistence.projecting import Projections, combined
 from eventstore_sa.persistence.queries import ConstraintConverter, ConstraintConverters
+from eventstore_sa.persistence.rebuilding import SQLRebuildStorage
 from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
 from eventstore_sa.persistence.storage import EventStorage
 from eventstore_sa.publishing import AnyNewEvent, AnyStoredEvent, StreamPublication, keyed_results, publications
@@ -156,6 +157,10 @@ class SQLAlchemyAdapterBase:
     def after_commit(self, callback: CommitCallback) -> None:
         """Have a function called after the commit; see `EventStorageAdapter.after_commit`."""
         self._session_storage.after_commit(callback)
+
+    def rebuild_storage(self, name: str) -> SQLRebuildStorage:
+        """Return what rebuilds the projections of a name; see `EventStorageAdapter.rebuild_storage`."""
+        return SQLRebuildStorage(self.bind, self.schema, name)
 
     @property
     def bind(self) -> Bind:

@@ -1,4 +1,4 @@
-"""Version 1: the events, the row that tells the version, the lock rows, and the projections.
+"""Version 1: the events, the row that tells the version, the lock rows, the projections and their rebuilds.
 
 The tables are defined here once more, apart from `tables.py`, which always describes the newest version.
 """
@@ -98,6 +98,24 @@ def _tables(site: Site) -> tuple[Table, ...]:
             PrimaryKeyConstraint("number", name=f"{prefix}projections_pkey"),
             UniqueConstraint("name", "id", name=f"{prefix}projections_id_key"),
             Index(f"{prefix}projections_source_idx", "name", "source_hash"),
+            postgresql_with={"fillfactor": 70},
+            **innodb,
+        ),
+        Table(
+            f"{prefix}rebuilds",
+            metadata,
+            Column("number", number, Identity(always=True, start=1, increment=1, cache=1)),
+            Column("name", name, nullable=False),
+            Column("id", name, nullable=False),
+            Column("source", json, nullable=False),
+            Column("source_hash", BigInteger(), nullable=False),
+            Column("state", json, nullable=False),
+            Column("metadata", json, nullable=False),
+            Column("version", BigInteger(), nullable=False),
+            Column("sequence_number", BigInteger(), nullable=True),
+            PrimaryKeyConstraint("number", name=f"{prefix}rebuilds_pkey"),
+            UniqueConstraint("name", "id", name=f"{prefix}rebuilds_id_key"),
+            Index(f"{prefix}rebuilds_source_idx", "name", "source_hash"),
             postgresql_with={"fillfactor": 70},
             **innodb,
         ),
