@@ -1,8 +1,8 @@
 """Projections: state built from events.
 
 What is built by whom: `Projector` reduces the events of a source to a `Projection`; `ProjectionStore` keeps projections,
-and finds them again by what is in them; `rebuild` makes them anew. `project` makes classes that keep the host's own tables
-up to date.
+and finds them again by what is in them; `rebuild` makes them anew. `SnapshotStore` keeps snapshots, with which projecting a
+long source begins. `project` makes classes that keep the host's own tables up to date.
 """
 
 from eventstore_sa.errors import MissingProjectionHandlerError
@@ -17,6 +17,7 @@ from eventstore_sa.projection.projector import (
 )
 from eventstore_sa.projection.rebuilding import RebuildProgress, is_rebuilding, rebuild, rebuild_sync
 from eventstore_sa.projection.row_batch import DELETE, RowDeletion
+from eventstore_sa.projection.snapshots import SnapshotStore, SyncSnapshotStore
 from eventstore_sa.projection.store import ProjectionStore, SyncProjectionStore
 from eventstore_sa.projection.table import TableProjection, project
 from eventstore_sa.types import Projection
@@ -33,8 +34,10 @@ __all__ = [
     "PublishPlace",
     "RebuildProgress",
     "RowDeletion",
+    "SnapshotStore",
     "SyncProjectableSource",
     "SyncProjectionStore",
+    "SyncSnapshotStore",
     "TableProjection",
     "adapters",
     "handles",

@@ -37,7 +37,7 @@ def clear(
     schema: EventStoreSchema | None = None,
 ) -> Awaitable[None]: ...
 def clear(bind: object, *, schema: EventStoreSchema | None = None) -> Awaitable[None] | None:
-    """Delete all events and projections, and let numbers begin at 1 again, as after `create_schema()`; for tests only.
+    """Empty all tables of the library, and let numbers begin at 1 again, as after `create_schema()`; for tests only.
 
     Within a session or connection of the caller's it is part of that transaction; otherwise it is committed. Rows of the
     host that refer to events must be deleted first.
@@ -64,5 +64,5 @@ def _clear(bind: Bind, tables: EventStoreSchema) -> None:
     with places.enter(bind.transaction(), checked=False) as (place, _):
         connection = place.connection
         with changes_allowed(connection, tables.prefix, tables.schema):
-            for table in (tables.events, tables.locks, tables.projections, tables.rebuilds):
+            for table in (tables.events, tables.locks, tables.projections, tables.rebuilds, tables.snapshots):
                 connection.execute(delete(table))

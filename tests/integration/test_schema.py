@@ -264,7 +264,15 @@ class TestBesideTablesOfTheHost:
         created = names_in(engine)
         schema.metadata.drop_all(engine)
 
-        assert {"es_events", "es_locks", "es_projections", "es_schema", "remarks"} <= created
+        assert {
+            "es_events",
+            "es_locks",
+            "es_projections",
+            "es_rebuilds",
+            "es_schema",
+            "es_snapshots",
+            "remarks",
+        } <= created
         assert names_in(engine) == before
 
     def test_create_schema_makes_our_tables_alone(self, engine: Engine) -> None:
@@ -272,7 +280,8 @@ class TestBesideTablesOfTheHost:
 
         SyncEventStore(engine, schema=schema).create_schema()
 
-        assert set(inspect(engine).get_table_names()) == {"es_events", "es_locks", "es_projections", "es_schema"}
+        made = {"es_events", "es_locks", "es_projections", "es_rebuilds", "es_schema", "es_snapshots"}
+        assert set(inspect(engine).get_table_names()) == made
 
 
 class TestNames:
