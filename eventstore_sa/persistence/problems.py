@@ -44,6 +44,7 @@ class ProblemKind(Enum):
     STANDBY = auto()
     READ_ONLY = auto()
     CANCELLED = auto()
+    TIMED_OUT = auto()
     ABORTED_TRANSACTION = auto()
     TOO_LARGE = auto()
     DISCONNECTED = auto()
@@ -90,7 +91,7 @@ _ERRORS: Final[Mapping[ProblemKind, Callable[[str], EventStoreError]]] = {
         f"a lock was not to be had in time ({said}): run the transaction again, or raise the time limit"
     ),
     ProblemKind.DEADLOCK: lambda _: ConcurrencyError(
-        "the database broke a deadlock by giving up this publish: run the transaction again; publishing to many "
+        "the database broke a deadlock by giving up this statement: run the transaction again; publishing to many "
         "streams in one call takes their locks in one order",
     ),
     ProblemKind.TRANSACTION_LOST: lambda _: ConcurrencyError(
@@ -107,11 +108,16 @@ _ERRORS: Final[Mapping[ProblemKind, Callable[[str], EventStoreError]]] = {
     ProblemKind.ISOLATION: lambda said: TransactionError(f"{said}: use isolation level READ COMMITTED for this"),
     ProblemKind.STANDBY: lambda said: TransactionError(f"{said}: read the log and categories from the primary"),
     ProblemKind.READ_ONLY: lambda said: TransactionError(
-        f"events cannot be stored in a read-only transaction or database ({said}): publish where writing is allowed"
+        f"nothing can be stored in a read-only transaction or database ({said}): write where writing is allowed"
     ),
     ProblemKind.CANCELLED: lambda said: TransactionError(
-        f"the database cancelled the statement ({said}): nothing of it was stored; raise statement_timeout, or publish "
+        f"the database cancelled the statement ({said}): nothing of it was stored; raise statement_timeout, or store "
         "less at once",
+        retryable=True,
+    ),
+    ProblemKind.TIMED_OUT: lambda _: TransactionError(
+        "the driver gave up waiting for the database (command_timeout), so it is not known whether anything was stored: "
+        "publish the same events again, with the same ids, or raise the time limit",
         retryable=True,
     ),
     ProblemKind.ABORTED_TRANSACTION: lambda _: TransactionError(

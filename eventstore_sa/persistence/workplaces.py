@@ -90,15 +90,8 @@ class Workplaces:
                 repository = self._repository(connection)
                 if checked:
                     self._locking.check(connection)
-                try:
+                with _unwrapped_errors_read(connection, repository, publishing=publishing):
                     yield workplace, repository
-                except DBAPIError:
-                    raise
-                except Exception as error:
-                    if not repository.dialect.is_lost(workplace.connection, error):
-                        raise
-                    workplace.connection.invalidate(error)
-                    raise error_of(Problem(ProblemKind.DISCONNECTED), publishing=publishing) from error
         except DBAPIError as error:
             # From the driver's error: SQLAlchemy's shows the parameters, and so the payloads.
             if repository is None or connection is None:
@@ -130,6 +123,22 @@ class Workplaces:
             repository.dialect.check_version(connection)
             self._repositories[database] = repository
         return repository
+
+
+@contextmanager
+def _unwrapped_errors_read(connection: Connection, repository: EventRepository, *, publishing: bool) -> Generator[None]:
+    """Raise the library's errors in the place of those of the driver that SQLAlchemy passes on as they are."""
+    try:
+        yield
+    except DBAPIError:
+        raise
+    except Exception as error:
+        problem = repository.dialect.unwrapped_problem_of(connection, error)
+        if problem is None:
+            raise
+        if problem.kind is ProblemKind.DISCONNECTED:
+            connection.invalidate(error)
+        raise error_of(problem, publishing=publishing) from error
 
 
 def _cannot_connect(error: BaseException | None) -> StorageError:

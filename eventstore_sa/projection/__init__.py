@@ -1,7 +1,8 @@
 """Projections: state built from events.
 
 What is built by whom: `Projector` reduces the events of a source to a `Projection`; `ProjectionStore` keeps projections,
-and finds them again by what is in them; `rebuild` makes them anew.
+and finds them again by what is in them; `rebuild` makes them anew; `SnapshotStore` keeps snapshots, with which projecting a
+long source begins.
 """
 
 from eventstore_sa.errors import MissingProjectionHandlerError
@@ -15,6 +16,7 @@ from eventstore_sa.projection.projector import (
     SyncProjectableSource,
 )
 from eventstore_sa.projection.rebuilding import RebuildProgress, is_rebuilding, rebuild, rebuild_sync
+from eventstore_sa.projection.snapshots import SnapshotStore, SyncSnapshotStore
 from eventstore_sa.projection.store import ProjectionStore, SyncProjectionStore
 from eventstore_sa.types import Projection
 
@@ -28,8 +30,10 @@ __all__ = [
     "Projector",
     "PublishPlace",
     "RebuildProgress",
+    "SnapshotStore",
     "SyncProjectableSource",
     "SyncProjectionStore",
+    "SyncSnapshotStore",
     "adapters",
     "handles",
     "is_rebuilding",

@@ -45,6 +45,7 @@ class ProjectorDefinition(ABC, Generic[Identifier, State, Metadata]):
     name: str = cast("str", _NameOfClass())
     missing_handler_behaviour: MissingHandlerBehaviour = MissingHandlerBehaviour.RAISE
     version: int | str = 1
+    snapshot_every: int | None = None
     categories: Collection[str] | None = None
     state_type: Any = None
     metadata_type: Any = None

@@ -8,18 +8,26 @@ which event is decided in `handlers.py`.
 from __future__ import annotations
 
 import keyword
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from inspect import getattr_static, iscoroutinefunction, isfunction
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, final
 
 from eventstore_sa.errors import ConfigurationError, MissingProjectionHandlerError
 from eventstore_sa.projection.batches import Batch
 from eventstore_sa.projection.definition import MissingHandlerBehaviour, ProjectorDefinition
 from eventstore_sa.projection.handlers import HandlerTable
 from eventstore_sa.projection.naming import snake_case
+from eventstore_sa.projection.reading import ProjectableSource, SyncProjectableSource, check_source, closer
+from eventstore_sa.projection.resuming import resumed, resumed_sync
 from eventstore_sa.publishing import AnyStoredEvent
-from eventstore_sa.types import EventSourceIdentifier, Projection, serialise_to_string
+from eventstore_sa.types import (
+    EventSourceIdentifier,
+    Projection,
+    Snapshots,
+    SyncSnapshots,
+    serialise_to_string,
+)
 
 if TYPE_CHECKING:
     from eventstore_sa.persistence.inline import PublishPlace
@@ -29,7 +37,6 @@ __all__ = ["MissingHandlerBehaviour", "ProjectableSource", "Projector", "SyncPro
 Identifier = TypeVar("Identifier", bound=EventSourceIdentifier, contravariant=True)
 State = TypeVar("State")
 Metadata = TypeVar("Metadata")
-SourceIdentifier = TypeVar("SourceIdentifier", bound=EventSourceIdentifier, covariant=True)
 
 
 _FINAL = (
@@ -45,28 +52,6 @@ _FINAL = (
     "reduce_sync",
     "takes",
 )
-
-
-class ProjectableSource(Protocol[SourceIdentifier]):
-    """What `Projector.project` reads: every `EventSource`, and any other asynchronous iterable with an identifier."""
-
-    @property
-    def identifier(self) -> SourceIdentifier:
-        """What the events are read from."""
-        ...
-
-    def __aiter__(self) -> AsyncIterator[AnyStoredEvent]: ...
-
-
-class SyncProjectableSource(Protocol[SourceIdentifier]):
-    """What `Projector.project_sync` reads: every `SyncEventSource`, and any other iterable with an identifier."""
-
-    @property
-    def identifier(self) -> SourceIdentifier:
-        """What the events are read from."""
-        ...
-
-    def __iter__(self) -> Iterator[AnyStoredEvent]: ...
 
 
 class Projector(ProjectorDefinition[Identifier, State, Metadata]):
@@ -92,6 +77,7 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
             state.
         categories: Whose events to take where events of all kinds come by, as in publishes; None, by default: the events
             that there is a handler for, whatever their category.
+        snapshot_every: After how many events since the last snapshot another is taken, in calls with `snapshots`.
         state_type: What to make of a stored state before handlers get it; None, by default: it is left as JSON.
         metadata_type: The same for stored metadata.
 
@@ -159,6 +145,7 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
         source: ProjectableSource[Identifier],
         state: State | None = None,
         metadata: Metadata | None = None,
+        snapshots: Snapshots | None = None,
     ) -> Projection[State, Metadata]:
         """Reduce all events of a source, one after another, in its order.
 
@@ -169,18 +156,27 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
             source: A stream, category or log of an `EventStore`, or any other asynchronous source.
             state: The state to go on from; None: the initial state. Handlers get this very object.
             metadata: The metadata to go on from; None: the initial metadata.
+            snapshots: A `SnapshotStore`: begin with the snapshot that it has of this source, and read only what follows;
+                keep another at the end, when `snapshot_every` events were read since.
 
         Returns:
             The projection with the final state; of an empty source, with the state and metadata begun with.
 
         Raises:
             MissingProjectionHandlerError: There is no handler for an event, and that is not to be ignored.
-            ConfigurationError: The source is synchronous, or no source.
+            SerialisationError: The snapshot is not of `state_type` or `metadata_type`.
+            ConfigurationError: The source is synchronous, or no source; snapshots cannot be kept of it, or of the state.
         """
-        _check_source(source, iterator="__aiter__")
-        reached, noted = self._begin(state, metadata)
+        check_source(source, iterator="__aiter__")
+        if snapshots is None:
+            reached = await self._reduce_source(source, *self._begin(state, metadata))
+        else:
+            reached = await resumed(self, source, snapshots, given=(state, metadata), reduce=self._reduce_source)
+        return self._wrapped_up(source.identifier, *reached)
+
+    async def _reduce_source(self, source: Any, reached: Any, noted: Metadata) -> tuple[Any, Metadata]:
         events = aiter(source)
-        close = _closer(events, source, "aclose")
+        close = closer(events, source, "aclose")
         try:
             async for event in events:
                 try:
@@ -193,7 +189,7 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
         finally:
             if close is not None:
                 await close()
-        return self._wrapped_up(source.identifier, reached, noted)
+        return reached, noted
 
     @final
     def project_sync(
@@ -202,6 +198,7 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
         source: SyncProjectableSource[Identifier],
         state: State | None = None,
         metadata: Metadata | None = None,
+        snapshots: SyncSnapshots | None = None,
     ) -> Projection[State, Metadata]:
         """Reduce all events of a source without asyncio: the twin of `project`, for sources of a `SyncEventStore`.
 
@@ -209,24 +206,30 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
             source: A stream, category or log of a `SyncEventStore`, or any other synchronous source.
             state: As for `project`.
             metadata: As for `project`.
+            snapshots: As for `project`, a `SyncSnapshotStore`.
 
         Returns:
             As `project`.
 
         Raises:
-            MissingProjectionHandlerError: There is no handler for an event, and that is not to be ignored.
-            ConfigurationError: The source is asynchronous, or no source; a handler is a coroutine function.
+            EventStoreError: As for `project`; and ConfigurationError: a handler is a coroutine function.
         """
-        _check_source(source, iterator="__iter__")
-        reached, noted = self._begin(state, metadata)
+        check_source(source, iterator="__iter__")
+        if snapshots is None:
+            reached = self._reduce_source_sync(source, *self._begin(state, metadata))
+        else:
+            reached = resumed_sync(self, source, snapshots, given=(state, metadata), reduce=self._reduce_source_sync)
+        return self._wrapped_up(source.identifier, *reached)
+
+    def _reduce_source_sync(self, source: Any, reached: Any, noted: Metadata) -> tuple[Any, Metadata]:
         events = iter(source)
-        close = _closer(events, source, "close")
+        close = closer(events, source, "close")
         try:
             reached, noted = self.reduce_sync(events=events, state=reached, metadata=noted)
         finally:
             if close is not None:
                 close()
-        return self._wrapped_up(source.identifier, reached, noted)
+        return reached, noted
 
     @final
     async def reduce(
@@ -359,6 +362,7 @@ def _check_overrides(projector: type[Projector[Any, Any, Any]]) -> None:
         "name",
         "missing_handler_behaviour",
         "version",
+        "snapshot_every",
         "categories",
         "state_type",
         "metadata_type",
@@ -375,25 +379,3 @@ def _check_overrides(projector: type[Projector[Any, Any, Any]]) -> None:
                 f"{projector.__name__}.{attribute} is a coroutine function, but must return at once: only handlers may "
                 "be coroutine functions"
             )
-
-
-def _check_source(source: object, *, iterator: str) -> None:
-    """Refuse what has no identifier, or not the method `iterator` to be read by."""
-    kind = type(source)
-    if hasattr(kind, iterator) and hasattr(source, "identifier"):
-        return
-    if iterator == "__aiter__" and hasattr(kind, "__iter__") and hasattr(source, "identifier"):
-        remedy = "read without asyncio: call projector.project_sync(source=...), or pass a source of an EventStore"
-    elif iterator == "__iter__" and hasattr(kind, "__aiter__") and hasattr(source, "identifier"):
-        remedy = "read with asyncio: call `await projector.project(source=...)`, or pass a source of a SyncEventStore"
-    else:
-        remedy = "no event source: pass a stream, a category or the log of a store, or an iterable with an identifier"
-    raise ConfigurationError(f"a {kind.__name__} is {remedy}")
-
-
-def _closer(events: object, source: object, method: str) -> Callable[[], Any] | None:
-    """Return what ends an iteration that stops half-way, when it is not the source itself that would be ended.
-
-    A generator that is only dropped ends when the garbage collector gets to it, with whatever it holds until then.
-    """
-    return None if events is source else getattr(events, method, None)

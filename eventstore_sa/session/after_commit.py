@@ -60,9 +60,8 @@ class _OuterCommit:
             event.listen(connection, undone, self._forget)
         # The dictionary of the driver's connection: all that is still known when it goes back to its pool.
         connection.info.setdefault(_KEY, []).append(self)
-        pool = connection.engine.pool
-        if not event.contains(pool, "checkin", _checked_in):
-            event.listen(pool, "checkin", _checked_in)
+        # Listening a second time changes nothing; `event.contains` could mean a pool that was here before this one.
+        event.listen(connection.engine.pool, "checkin", _checked_in)
 
     def _commit(self, connection: Connection) -> None:
         self._committed = True

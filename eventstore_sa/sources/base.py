@@ -31,6 +31,19 @@ class EventSource(ABC, Generic[I]):
         """What the events are read from."""
         raise NotImplementedError
 
+    @property
+    def whole(self) -> bool:
+        """Whether it yields all events of what its identifier names, and can be read from any of them on.
+
+        Only what comes of such a source may be kept under its identifier, as snapshots are.
+        """
+        return False
+
+    @property
+    def hosted(self) -> bool:
+        """Whether it is read within a transaction of the caller's, and so shows what may yet be rolled back."""
+        return False
+
     @abstractmethod
     async def latest(self) -> AnyStoredEvent | None:
         """Return the last event, or None when there is none."""
@@ -88,6 +101,19 @@ class SyncEventSource(ABC, Generic[I]):
     def identifier(self) -> I:
         """What the events are read from."""
         raise NotImplementedError
+
+    @property
+    def whole(self) -> bool:
+        """Whether it yields all events of what its identifier names, and can be read from any of them on.
+
+        Only what comes of such a source may be kept under its identifier, as snapshots are.
+        """
+        return False
+
+    @property
+    def hosted(self) -> bool:
+        """Whether it is read within a transaction of the caller's, and so shows what may yet be rolled back."""
+        return False
 
     @abstractmethod
     def latest(self) -> AnyStoredEvent | None:

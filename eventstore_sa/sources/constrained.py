@@ -35,6 +35,10 @@ class ConstrainedEventSource(EventSource[I]):
         return self._delegate.identifier
 
     @property
+    def hosted(self) -> bool:
+        return self._delegate.hosted
+
+    @property
     def constraints(self) -> QueryConstraints:
         """What all events of this source meet."""
         return self._constraints
@@ -88,6 +92,10 @@ class SyncConstrainedEventSource(SyncEventSource[I]):
     @property
     def identifier(self) -> I:
         return self._delegate.identifier
+
+    @property
+    def hosted(self) -> bool:
+        return self._delegate.hosted
 
     @property
     def constraints(self) -> QueryConstraints:

@@ -25,6 +25,7 @@ from eventstore_sa.types import (
     LogIdentifier,
     LogPartitionIdentifier,
     NewEvent,
+    Snapshots,
     StoredEvent,
     StreamIdentifier,
 )
@@ -48,6 +49,14 @@ class _StoredSource(EventSource[I]):
     @property
     def identifier(self) -> I:
         return self._identifier
+
+    @property
+    def whole(self) -> bool:
+        return True
+
+    @property
+    def hosted(self) -> bool:
+        return self._adapter.hosted
 
     async def latest(self) -> AnyStoredEvent | None:
         return await self._adapter.latest(target=self._identifier)
@@ -144,7 +153,12 @@ class EventStream(_StoredSource[StreamIdentifier]):
         return self._adapter.stage(target=self._identifier, events=events, condition=condition)
 
     async def update(
-        self, projector: StreamProjector[State], decide: DecideAsync[State], *, retries: int = 3
+        self,
+        projector: StreamProjector[State],
+        decide: DecideAsync[State],
+        *,
+        retries: int = 3,
+        snapshots: Snapshots | None = None,
     ) -> StreamUpdate[State]:
         """Load the stream's state, decide on events, and publish them unless somebody else was faster; then do it again.
 
@@ -156,6 +170,7 @@ class EventStream(_StoredSource[StreamIdentifier]):
             decide: Takes the state and returns the events to publish; none to leave the stream as it is. It may be an
                 `async def`. It is called anew in each try.
             retries: How often to try again, after a short random pause, when the stream has moved on meanwhile.
+            snapshots: A `SnapshotStore`: load the state from its snapshot and the events since, as `project` does.
 
         Returns:
             The state, the new events included, and the stored events.
@@ -163,7 +178,8 @@ class EventStream(_StoredSource[StreamIdentifier]):
         Raises:
             UnmetWriteConditionError: Somebody else was faster in every try.
         """
-        return await update(self, projector, decide, retries=0 if self._adapter.hosted else retries)
+        tries = 0 if self._adapter.hosted else retries
+        return await update(self, projector, decide, retries=tries, snapshots=snapshots)
 
 
 class EventCategory(_StoredSource[CategoryIdentifier]):

@@ -23,6 +23,7 @@ from eventstore_sa.types import (
     NewEvent,
     StoredEvent,
     StreamIdentifier,
+    SyncSnapshots,
 )
 
 __all__ = ["SyncEventCategory", "SyncEventLog", "SyncEventPartition", "SyncEventStream"]
@@ -44,6 +45,14 @@ class _StoredSource(SyncEventSource[I]):
     @property
     def identifier(self) -> I:
         return self._identifier
+
+    @property
+    def whole(self) -> bool:
+        return True
+
+    @property
+    def hosted(self) -> bool:
+        return self._adapter.hosted
 
     def latest(self) -> AnyStoredEvent | None:
         return self._adapter.latest(target=self._identifier)
@@ -103,10 +112,16 @@ class SyncEventStream(_StoredSource[StreamIdentifier]):
         return self._adapter.stage(target=self._identifier, events=events, condition=condition)
 
     def update(
-        self, projector: SyncStreamProjector[State], decide: Decide[State], *, retries: int = 3
+        self,
+        projector: SyncStreamProjector[State],
+        decide: Decide[State],
+        *,
+        retries: int = 3,
+        snapshots: SyncSnapshots | None = None,
     ) -> StreamUpdate[State]:
         """Load the stream's state, decide on events, and publish them; see `EventStream.update`."""
-        return update_sync(self, projector, decide, retries=0 if self._adapter.hosted else retries)
+        tries = 0 if self._adapter.hosted else retries
+        return update_sync(self, projector, decide, retries=tries, snapshots=snapshots)
 
 
 class SyncEventCategory(_StoredSource[CategoryIdentifier]):

@@ -10,8 +10,9 @@ from eventstore_sa.conditions import position_is
 from eventstore_sa.errors import UnmetWriteConditionError
 from eventstore_sa.publishing import AnyNewEvent, AnyStoredEvent
 from eventstore_sa.sources import InMemoryEventSource, SyncInMemoryEventSource
+from eventstore_sa.sources.constraints import QueryConstraints
 from eventstore_sa.store.transactions import Backoff
-from eventstore_sa.types import Projection, StreamIdentifier
+from eventstore_sa.types import Projection, Snapshots, StreamIdentifier, SyncSnapshots
 
 if TYPE_CHECKING:
     from eventstore_sa.store.streams import EventStream
@@ -42,26 +43,40 @@ class StreamUpdate(NamedTuple, Generic[State]):
 class StreamProjector(Protocol[State]):
     """What an update needs of a projector, such as `Projector`."""
 
-    async def project(self, *, source: Any, state: State | None = None, metadata: Any = None) -> Projection[State, Any]:
-        """Reduce all events of a source, from the given state on."""
+    async def project(
+        self, *, source: Any, state: State | None = None, metadata: Any = None, snapshots: Snapshots | None = None
+    ) -> Projection[State, Any]:
+        """Reduce all events of a source, from the given state on, or from that of a snapshot."""
         ...
 
 
 class SyncStreamProjector(Protocol[State]):
     """The twin of `StreamProjector` without asyncio."""
 
-    def project_sync(self, *, source: Any, state: State | None = None, metadata: Any = None) -> Projection[State, Any]:
-        """Reduce all events of a source, from the given state on."""
+    def project_sync(
+        self, *, source: Any, state: State | None = None, metadata: Any = None, snapshots: SyncSnapshots | None = None
+    ) -> Projection[State, Any]:
+        """Reduce all events of a source, from the given state on, or from that of a snapshot."""
         ...
 
 
 class _Followed:
     """A stream that remembers up to where it was read: the projector may have seen more than any earlier look would tell."""
 
-    def __init__(self, identifier: StreamIdentifier, events: Any) -> None:
-        self.identifier = identifier
+    whole = True
+
+    def __init__(self, stream: EventStream | SyncEventStream) -> None:
+        self.identifier: StreamIdentifier = stream.identifier
+        self.hosted: bool = stream.hosted
         self.position: int | None = None
-        self._events = events
+        self._stream = stream
+        self._events: Any = stream
+
+    def iterate(self, *, constraints: QueryConstraints) -> _Followed:
+        """Read only the events that meet the constraints: those from a snapshot on."""
+        self._events = self._stream.iterate(constraints=constraints)
+        self.position = None
+        return self
 
     async def __aiter__(self) -> AsyncIterator[AnyStoredEvent]:
         async for event in self._events:
@@ -75,13 +90,18 @@ class _Followed:
 
 
 async def update(
-    stream: EventStream, projector: StreamProjector[State], decide: DecideAsync[State], *, retries: int
+    stream: EventStream,
+    projector: StreamProjector[State],
+    decide: DecideAsync[State],
+    *,
+    retries: int,
+    snapshots: Snapshots | None,
 ) -> StreamUpdate[State]:
     """See `EventStream.update`."""
     failures = 0
     while True:
-        followed = _Followed(stream.identifier, stream)
-        before = await projector.project(source=followed)
+        followed = _Followed(stream)
+        before = await projector.project(source=followed, snapshots=snapshots)
         decision = decide(before.state)
         events = await decision if isawaitable(decision) else decision
         if not events:
@@ -100,13 +120,18 @@ async def update(
 
 
 def update_sync(
-    stream: SyncEventStream, projector: SyncStreamProjector[State], decide: Decide[State], *, retries: int
+    stream: SyncEventStream,
+    projector: SyncStreamProjector[State],
+    decide: Decide[State],
+    *,
+    retries: int,
+    snapshots: SyncSnapshots | None,
 ) -> StreamUpdate[State]:
     """See `SyncEventStream.update`."""
     failures = 0
     while True:
-        followed = _Followed(stream.identifier, stream)
-        before = projector.project_sync(source=followed)
+        followed = _Followed(stream)
+        before = projector.project_sync(source=followed, snapshots=snapshots)
         events = decide(before.state)
         if not events:
             return StreamUpdate(before.state, ())

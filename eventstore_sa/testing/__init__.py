@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from eventstore_sa.testing.cases import (
         EventStorageAdapterCases,
         ProjectionStorageAdapterCases,
+        SnapshotStorageAdapterCases,
         SyncEventStorageAdapterCases,
         SyncProjectionStorageAdapterCases,
+        SyncSnapshotStorageAdapterCases,
     )
 
 __all__ = [
@@ -33,9 +35,11 @@ __all__ = [
     "NewEventBuilder",
     "PostgresServer",
     "ProjectionStorageAdapterCases",
+    "SnapshotStorageAdapterCases",
     "StoredEventBuilder",
     "SyncEventStorageAdapterCases",
     "SyncProjectionStorageAdapterCases",
+    "SyncSnapshotStorageAdapterCases",
     "clear",
     "data",
     "temporary_postgres",

@@ -14,8 +14,11 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.util import greenlet_spawn
 
 from eventstore_sa.persistence.binds import Bind
+from eventstore_sa.persistence.locking import LockingRecord
+from eventstore_sa.persistence.queries import ConstraintConverters
 from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
 from eventstore_sa.persistence.schema.listeners import changes_allowed
+from eventstore_sa.persistence.workplaces import Workplaces
 from eventstore_sa.store.adapters.binding import AsyncBindable, async_bind, sync_bind
 
 __all__ = ["clear"]
@@ -34,7 +37,7 @@ def clear(
     schema: EventStoreSchema | None = None,
 ) -> Awaitable[None]: ...
 def clear(bind: object, *, schema: EventStoreSchema | None = None) -> Awaitable[None] | None:
-    """Delete all events and projections, and let numbers begin at 1 again, as after `create_schema()`; for tests only.
+    """Empty all tables of the library, and let numbers begin at 1 again, as after `create_schema()`; for tests only.
 
     Within a session or connection of the caller's it is part of that transaction; otherwise it is committed. Rows of the
     host that refer to events must be deleted first.
@@ -45,6 +48,7 @@ def clear(bind: object, *, schema: EventStoreSchema | None = None) -> Awaitable[
 
     Raises:
         ConfigurationError: It is no bind.
+        SchemaError: There are no tables.
     """
     tables = default_schema() if schema is None else schema
     if isinstance(bind, AsyncEngine | async_sessionmaker | AsyncConnection | AsyncSession | async_scoped_session):
@@ -54,8 +58,11 @@ def clear(bind: object, *, schema: EventStoreSchema | None = None) -> Awaitable[
 
 
 def _clear(bind: Bind, tables: EventStoreSchema) -> None:
-    with bind.transaction() as place, changes_allowed(place.connection, tables.prefix, tables.schema):
-        place.connection.execute(delete(tables.events))
-        place.connection.execute(delete(tables.locks))
-        place.connection.execute(delete(tables.projections))
-        place.connection.execute(delete(tables.rebuilds))
+    places = Workplaces(
+        bind, tables, constraint_converters=ConstraintConverters(), locking=LockingRecord.latest_of(tables)
+    )
+    with places.enter(bind.transaction(), checked=False) as (place, _):
+        connection = place.connection
+        with changes_allowed(connection, tables.prefix, tables.schema):
+            for table in (tables.events, tables.locks, tables.projections, tables.snapshots, tables.rebuilds):
+                connection.execute(delete(table))

@@ -84,6 +84,7 @@ from eventstore_sa.types.projection import (
     deserialise_projection,
     serialise_projection,
 )
+from eventstore_sa.types.snapshot import Snapshot, SnapshotKey, Snapshots, SyncSnapshots
 from eventstore_sa.types.uuid7 import (
     uuid7,
 )
@@ -119,6 +120,9 @@ __all__ = [
     "Projectable",
     "Projection",
     "SerialisationFallback",
+    "Snapshot",
+    "SnapshotKey",
+    "Snapshots",
     "StaticClock",
     "StoredEvent",
     "StreamIdentifier",
@@ -129,6 +133,7 @@ __all__ = [
     "StringLoggable",
     "StringPersistable",
     "StringSerialisable",
+    "SyncSnapshots",
     "SystemClock",
     "TimezoneRequiredStaticClock",
     "decode_json",

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
 
 from eventstore_sa.errors import ConfigurationError, TransactionError
+from eventstore_sa.session.after_commit import call_when_durable
 from tests.awaiting import entered, settled
 from tests.hosts import Host, each_driver, new_event
 
@@ -146,6 +149,19 @@ async def test_session_that_joined_an_outer_transaction_calls_after_the_outer_co
 
     assert called == [["staged"]]
     assert host.ground.names() == ["staged"]
+
+
+def test_engines_that_come_and_go_each_have_their_callbacks_called() -> None:
+    """A new pool is often where a collected one was, and must not be taken for it."""
+    called: list[int] = []
+    for number in range(200):
+        engine = create_engine("sqlite://", poolclass=NullPool)
+        with engine.connect() as connection, connection.begin():
+            call_when_durable([connection], [lambda _, number=number: called.append(number)], [])
+        engine.dispose()
+        del engine, connection
+
+    assert called == list(range(200))
 
 
 @each_join_mode

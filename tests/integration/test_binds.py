@@ -563,3 +563,14 @@ def test_twins_have_the_same_methods_with_the_same_parameters(asynchronous: Any,
         return members
 
     assert shape(asynchronous) == shape(synchronous)
+
+
+def test_sqlite_engine_may_be_configured_twice(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/events.db", poolclass=NullPool)
+    configure_sqlite(engine)
+    configure_sqlite(engine)
+
+    with engine.begin() as connection:
+        # A second BEGIN would have been refused.
+        driver: Any = connection.connection.driver_connection
+        assert driver.in_transaction

@@ -252,6 +252,18 @@ async def test_an_unmet_one_leaves_the_host_transaction_usable(engine: AsyncEngi
     assert len(await store.log().read()) == 2
 
 
+async def test_an_evaluator_that_runs_out_of_time_raises_what_it_raises(engine: AsyncEngine) -> None:
+    store = EventStore(engine)
+
+    def out_of_time(_condition: LatestIs, _context: ConditionContext) -> bool:
+        raise TimeoutError("of the application")
+
+    adapter: Any = store.adapter
+    adapter.register_condition(LatestIs, out_of_time)
+    with pytest.raises(TimeoutError, match="of the application"):
+        await store.stream(category="orders", stream="1").publish(events=[new_event()], condition=LatestIs("x"))
+
+
 async def test_an_evaluator_that_fails_leaves_the_host_transaction_usable(engine: AsyncEngine) -> None:
     store = EventStore(engine)
 

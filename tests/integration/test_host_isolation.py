@@ -146,6 +146,25 @@ async def set_default_isolation(host: Host, level: str | None) -> None:
 # Publishes of their own
 
 
+@each_driver("postgresql+asyncpg")
+async def test_time_limit_of_the_driver_is_typed(host: Host) -> None:
+    engine = small_pool(host, connect_args={"command_timeout": 0.2})
+    store = host.store_on(engine)
+    await host.publish(store, "first", stream="2")
+    with host.ground.outside.connect() as outside:
+        hold_stream(outside)
+
+        with pytest.raises(TransactionError, match="command_timeout") as caught:
+            await host.publish(store, "refused")
+
+        outside.rollback()
+    assert caught.value.retryable
+    assert isinstance(caught.value.__cause__, TimeoutError)
+    await host.publish(store, "second")
+    assert host.ground.names() == ["first", "second"]
+    await settled(engine.dispose())
+
+
 @each_postgres_driver
 async def test_lock_and_statement_timeouts_of_a_publish_of_its_own_are_typed(host: Host) -> None:
     with host.ground.outside.connect() as outside:

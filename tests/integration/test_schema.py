@@ -264,7 +264,7 @@ class TestBesideTablesOfTheHost:
         created = names_in(engine)
         schema.metadata.drop_all(engine)
 
-        assert {"es_events", "es_locks", "es_projections", "es_schema", "remarks"} <= created
+        assert {"es_events", "es_locks", "es_projections", "es_schema", "es_snapshots", "remarks"} <= created
         assert names_in(engine) == before
 
     def test_create_schema_makes_our_tables_alone(self, engine: Engine) -> None:
@@ -272,7 +272,8 @@ class TestBesideTablesOfTheHost:
 
         SyncEventStore(engine, schema=schema).create_schema()
 
-        assert set(inspect(engine).get_table_names()) == {"es_events", "es_locks", "es_projections", "es_schema"}
+        made = {"es_events", "es_locks", "es_projections", "es_schema", "es_snapshots"}
+        assert set(inspect(engine).get_table_names()) == made
 
 
 class TestNames:
@@ -593,6 +594,13 @@ class TestImmutability:
                 await host.execute(caller, "DELETE FROM es_events")
             await settled(caller.rollback())
         assert await collected(host.store.log().iterate()) == [stored]
+
+    @each_driver()
+    async def test_clear_without_tables_says_what_is_missing(self, host: Host) -> None:
+        missing = EventStoreSchema(prefix="missing_")
+
+        with pytest.raises(SchemaError, match=r"missing_events.*create_schema"):
+            await settled(clear(host.engine, schema=missing))
 
     @each_driver()
     async def test_clear_within_a_session_is_part_of_its_transaction(self, host: Host) -> None:

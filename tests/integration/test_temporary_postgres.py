@@ -47,6 +47,9 @@ _OWNER = """
 import json, os, pathlib, signal, sys
 from eventstore_sa.testing.postgres import temporary_postgres
 
+# Ignored by whoever was started in the background of a shell script.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def report(server):
     directory = server.socket_directory
     postmaster = int((directory / "data" / "postmaster.pid").read_text().split()[0])

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TypedDict, assert_type
 
-from eventstore_sa.projection import MissingHandlerBehaviour, Projection, Projector, handles
+from eventstore_sa.projection import (
+    MissingHandlerBehaviour,
+    Projection,
+    Projector,
+    SnapshotStore,
+    SyncSnapshotStore,
+    handles,
+)
 from eventstore_sa.sources import EventSource, SyncEventSource
 from eventstore_sa.types import CategoryIdentifier, EventSourceIdentifier, LogIdentifier, StoredEvent, StreamIdentifier
 
@@ -17,6 +24,10 @@ class Profile(TypedDict):
 class ProfileProjector(Projector[StreamIdentifier, Profile, dict[str, int]]):
     name = "profiles"
     missing_handler_behaviour = MissingHandlerBehaviour.IGNORE
+    version = "2024-02"
+    snapshot_every = 50
+    state_type = Profile
+    metadata_type = dict[str, int]
 
     def initial_state_factory(self) -> Profile:
         return {"name": ""}
@@ -74,6 +85,14 @@ def project_sync_infers_state_and_metadata(stream: SyncEventSource[StreamIdentif
     projection = ProfileProjector().project_sync(source=stream, state={"name": ""}, metadata={})
     assert_type(projection, Projection[Profile, dict[str, int]])
     assert_type(projection.state, Profile)
+
+
+async def snapshots_change_no_type(
+    stream: EventSource[StreamIdentifier], snapshots: SnapshotStore, sync_snapshots: SyncSnapshotStore
+) -> None:
+    projection = await ProfileProjector().project(source=stream, snapshots=snapshots)
+    assert_type(projection, Projection[Profile, dict[str, int]])
+    await ProfileProjector().project(source=stream, snapshots=sync_snapshots)  # type: ignore[arg-type]
 
 
 def apply_infers_the_state(event: StoredEvent[Any, Any, Any]) -> None:

@@ -108,8 +108,8 @@ class EventDialect(Protocol):
         """Read a driver's error."""
         ...
 
-    def is_lost(self, connection: Connection, error: Exception) -> bool:
-        """Tell whether an error that SQLAlchemy does not know as the driver's means that the connection is gone."""
+    def unwrapped_problem_of(self, connection: Connection, error: Exception) -> Problem | None:
+        """Read an error that SQLAlchemy does not know as the driver's; None when it is none of the driver's either."""
         ...
 
     def event_columns(self) -> Sequence[ColumnElement[Any]]:

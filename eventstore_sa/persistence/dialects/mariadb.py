@@ -105,9 +105,9 @@ class MariaDBDialect:
             return Problem(ProblemKind.TRANSACTION_LOST)
         return Problem(_KINDS.get(number, ProblemKind.OTHER), f"MariaDB error {number}")
 
-    def is_lost(self, connection: Connection, error: Exception) -> bool:
-        """Deny it: the drivers raise errors of their own when their connection is gone."""
-        return False
+    def unwrapped_problem_of(self, connection: Connection, error: Exception) -> Problem | None:
+        """Know none: the drivers raise errors of their own, whatever happens to their connection."""
+        return None
 
     def event_columns(self) -> Sequence[ColumnElement[Any]]:
         """Select JSON as text, past SQLAlchemy's own conversion."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from traceback import walk_tb
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -149,14 +150,19 @@ class PostgreSQLDialect:
             return Problem(ProblemKind.DISCONNECTED)
         return self._problem(sqlstate, driver_attribute(error, "constraint_name", "diag.constraint_name"), said)
 
-    def is_lost(self, connection: Connection, error: Exception) -> bool:
+    def unwrapped_problem_of(self, connection: Connection, error: Exception) -> Problem | None:
         """Ask asyncpg, which passes on what its socket raises, and is confused by news that came before the statement."""
-        if connection.dialect.driver != "asyncpg" or connection.invalidated:
-            return False
+        if connection.dialect.driver != "asyncpg":
+            return None
+        # A function of the application's, such as a condition, may raise the same.
+        if isinstance(error, TimeoutError) and _raised_in(error).startswith("asyncpg."):
+            return Problem(ProblemKind.TIMED_OUT)
+        if connection.invalidated:
+            return None
         driver: Any = connection.connection.driver_connection
-        return type(error).__name__ == "InternalClientError" or (
-            isinstance(error, OSError) and bool(driver.is_closed())
-        )
+        if type(error).__name__ == "InternalClientError" or (isinstance(error, OSError) and bool(driver.is_closed())):
+            return Problem(ProblemKind.DISCONNECTED)
+        return None
 
     def event_columns(self) -> Sequence[ColumnElement[Any]]:
         """Select JSON as text, which every driver leaves alone."""
@@ -225,6 +231,14 @@ def _call(call: str, columns: tuple[str, ...], prefix: str, schema: str | None) 
     arguments = arguments.replace(":document", "CAST(:document AS jsonb)")
     # With columns, SQLAlchemy prepares the reading of results once, not for each of them.
     return text(f"SELECT * FROM {name}({arguments}").columns(*map(column, columns))  # noqa: S608 - a quoted name of ours
+
+
+def _raised_in(error: Exception) -> str:
+    """Return the name of the module that raised an error."""
+    module = ""
+    for frame, _ in walk_tb(error.__traceback__):
+        module = str(frame.f_globals.get("__name__", ""))
+    return module
 
 
 def _says_disconnected(error: DBAPIError, sqlstate: str, said: str) -> bool:

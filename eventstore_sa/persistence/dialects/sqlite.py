@@ -179,9 +179,9 @@ class SQLiteDialect:
             return Problem(ProblemKind.MISSING_TABLES, said)
         return Problem(_KINDS.get(name, ProblemKind.OTHER), said)
 
-    def is_lost(self, connection: Connection, error: Exception) -> bool:
-        """Deny it: there is no connection to lose."""
-        return False
+    def unwrapped_problem_of(self, connection: Connection, error: Exception) -> Problem | None:
+        """Know none: there is no connection to lose."""
+        return None
 
     def event_columns(self) -> Sequence[ColumnElement[Any]]:
         """Select what is stored, past SQLAlchemy's own conversions."""
@@ -225,15 +225,17 @@ class SQLiteDialect:
 def configure_sqlite(engine: Engine | AsyncEngine) -> None:
     """Give a SQLite engine real transactions, write-ahead logging, a busy timeout and foreign keys.
 
-    Call it once, right after creating the engine. Every transaction then begins with BEGIN IMMEDIATE and is the only
-    writer until it ends; savepoints work as on PostgreSQL. An engine with another database is left alone.
+    Call it right after creating the engine; a second call changes nothing. Every transaction then begins with BEGIN
+    IMMEDIATE and is the only writer until it ends; savepoints work as on PostgreSQL. An engine with another database is
+    left alone.
 
     Args:
         engine: An engine for pysqlite or aiosqlite.
     """
     sync_engine = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
-    if sync_engine.dialect.name != "sqlite" or event.contains(sync_engine, "begin", _begin_immediate):
+    if sync_engine.dialect.name != "sqlite":
         return
+    # Listening a second time changes nothing; `event.contains` could mean an engine that was here before this one.
     event.listen(sync_engine, "connect", _prepare_connection)
     event.listen(sync_engine, "begin", _begin_immediate)
 

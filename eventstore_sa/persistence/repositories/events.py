@@ -43,7 +43,6 @@ class EventRepository:
         self.dialect: Final[EventDialect] = event_dialect(database, schema, mode)
         self.names: Final = NameReads(schema)
         self._events = schema.events
-        self._columns = self.dialect.event_columns()
         self._reads = EventReads(schema, self.dialect, converters)
 
     def append(self, connection: Connection, document: PublishDocument, *, guarded: bool) -> AppendOutcome:
@@ -96,7 +95,7 @@ class EventRepository:
         found: dict[UUID, AnyStoredEvent] = {}
         for start in range(0, len(wanted), _LOOKUP_BATCH):
             batch = wanted[start : start + _LOOKUP_BATCH]
-            statement = select(*self._columns).where(self._events.c.id.in_(batch))
+            statement = select(*self._reads.columns).where(self._events.c.id.in_(batch))
             found |= {event.id: event for event in self._hydrate(connection.execute(statement).all())}
         return found
 

@@ -6,10 +6,11 @@ however far in it is. The text of a statement depends on the kind of target and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, bindparam, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, select
 
 from eventstore_sa.persistence.dialects import EventDialect
 from eventstore_sa.persistence.queries import ConstraintConverters, storable
@@ -44,8 +45,12 @@ class EventReads:
         self._events = schema.events
         self._dialect = dialect
         self._converters = converters
-        self._columns = dialect.event_columns()
         self._selects: dict[tuple[Any, ...], Select[Any]] = {}
+
+    @cached_property
+    def columns(self) -> Sequence[ColumnElement[Any]]:
+        """What a read selects, in the order of the fields of StoredEvent; made only where something is read."""
+        return self._dialect.event_columns()
 
     def page(
         self,
@@ -101,7 +106,7 @@ class EventReads:
     def _build_select(self, target: type[Any], low: bool, high: bool, backwards: bool) -> Select[Any]:
         c = self._events.c
         order = c.position if target is StreamIdentifier else c.sequence_number
-        statement = select(*self._columns).limit(bindparam("size"))
+        statement = select(*self.columns).limit(bindparam("size"))
         if target not in (LogIdentifier, LogPartitionIdentifier):
             statement = statement.where(c.category == bindparam("of_category"))
         if target is StreamIdentifier:

@@ -65,7 +65,7 @@ def changes_allowed(connection: Connection, prefix: str, schema: str | None) -> 
         connection.execute(statement(f"ALTER TABLE {site.name('events')} ENABLE TRIGGER USER"))
     else:
         for name in latest().routines.row_triggers:
-            connection.execute(statement(f"DROP TRIGGER {site.name(f'events_{name}')}"))
+            connection.execute(statement(f"DROP TRIGGER IF EXISTS {site.name(f'events_{name}')}"))
         yield
         if site.database in MARIADB:
             connection.execute(statement(f"ALTER TABLE {site.name('events')} AUTO_INCREMENT = 1"))

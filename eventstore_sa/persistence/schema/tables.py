@@ -47,6 +47,7 @@ __all__ = [
     "map_event_record",
     "projections_table",
     "rebuilds_table",
+    "snapshots_table",
     "version_table",
 ]
 
@@ -187,6 +188,34 @@ def _projections(metadata: MetaData, table: str, schema: str | None) -> Table:
         schema=schema,
         # Room for the next version of a row on its own page, where no index has to be told of it.
         postgresql_with={"fillfactor": 70},
+        **_INNODB,
+    )
+
+
+def snapshots_table(metadata: MetaData, *, prefix: str, schema: str | None) -> Table:
+    """Attach the table of snapshots: one row for each projector, version of it, and source.
+
+    State and metadata are text, not JSON, because a checksum is computed over their letters.
+    """
+    text = Text().with_variant(_LONG_TEXT, *_MARIADB)
+    name = Text().with_variant(Text(collation="C"), "postgresql").with_variant(NameBytes(MAX_NAME_BYTES), *_MARIADB)
+    time = DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), *_MARIADB)
+    return Table(
+        f"{prefix}snapshots",
+        metadata,
+        Column("projector", name, nullable=False),
+        Column("projector_version", name, nullable=False),
+        Column("source_hash", Uuid(), nullable=False),
+        Column("source", text, nullable=False),
+        Column("place", BigInteger(), nullable=False),
+        Column("event_id", Uuid(), nullable=False),
+        Column("state", text, nullable=False),
+        Column("metadata", text, nullable=False),
+        Column("taken_at", time, nullable=False),
+        Column("format", Integer(), nullable=False),
+        Column("checksum", BigInteger(), nullable=False),
+        PrimaryKeyConstraint("projector", "projector_version", "source_hash", name=conv(f"{prefix}snapshots_pkey")),
+        schema=schema,
         **_INNODB,
     )
 

@@ -1,4 +1,4 @@
-"""The cases that every storage adapter passes: subclass those for events or for projections, and run pytest.
+"""The cases that every storage adapter passes: subclass those for events, projections or snapshots, and run pytest.
 
 Each case is a sentence about the contract in the adapters' `base` modules, written once and run over both kinds of adapters.
 They need pytest and pytest-asyncio (the extra `testing`) and nothing of the adapter but its contract.
@@ -31,6 +31,7 @@ for _group in (
     "reading",
     "refusals",
     "repetition",
+    "snapshot_saving",
     "volume",
 ):
     pytest.register_assert_rewrite(f"{__name__}.{_group}")
@@ -40,12 +41,18 @@ from eventstore_sa.testing.cases.projection_storage import (  # noqa: E402
     ProjectionStorageAdapterCases,
     SyncProjectionStorageAdapterCases,
 )
+from eventstore_sa.testing.cases.snapshot_storage import (  # noqa: E402
+    SnapshotStorageAdapterCases,
+    SyncSnapshotStorageAdapterCases,
+)
 
 __all__ = [
     "EventStorageAdapterCases",
     "ProjectionStorageAdapterCases",
+    "SnapshotStorageAdapterCases",
     "SyncEventStorageAdapterCases",
     "SyncProjectionStorageAdapterCases",
+    "SyncSnapshotStorageAdapterCases",
 ]
 
 del _group, _pytest_asyncio

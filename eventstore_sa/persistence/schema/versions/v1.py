@@ -1,4 +1,4 @@
-"""Version 1: the events, the row that tells the version, the lock rows, the projections and their rebuilds.
+"""Version 1: the events, the row that tells the version, the lock rows, the projections, their snapshots and rebuilds.
 
 The tables are defined here once more, apart from `tables.py`, which always describes the newest version.
 """
@@ -42,6 +42,7 @@ def _tables(site: Site) -> tuple[Table, ...]:
     on_postgresql = Text().with_variant(Text(collation="C"), "postgresql")
     long_text = mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_nopad_bin")
     text = on_postgresql.with_variant(long_text, *MARIADB)
+    plain_text = Text().with_variant(long_text, *MARIADB)
     name = on_postgresql.with_variant(mysql.VARBINARY(1000), *MARIADB)
     key = on_postgresql.with_variant(mysql.VARBINARY(2010), *MARIADB)
     json = JSON().with_variant(JSONB(), "postgresql").with_variant(Text(), "sqlite").with_variant(long_text, *MARIADB)
@@ -99,6 +100,23 @@ def _tables(site: Site) -> tuple[Table, ...]:
             UniqueConstraint("name", "id", name=f"{prefix}projections_id_key"),
             Index(f"{prefix}projections_source_idx", "name", "source_hash"),
             postgresql_with={"fillfactor": 70},
+            **innodb,
+        ),
+        Table(
+            f"{prefix}snapshots",
+            metadata,
+            Column("projector", name, nullable=False),
+            Column("projector_version", name, nullable=False),
+            Column("source_hash", Uuid(), nullable=False),
+            Column("source", plain_text, nullable=False),
+            Column("place", BigInteger(), nullable=False),
+            Column("event_id", Uuid(), nullable=False),
+            Column("state", plain_text, nullable=False),
+            Column("metadata", plain_text, nullable=False),
+            Column("taken_at", time, nullable=False),
+            Column("format", Integer(), nullable=False),
+            Column("checksum", BigInteger(), nullable=False),
+            PrimaryKeyConstraint("projector", "projector_version", "source_hash", name=f"{prefix}snapshots_pkey"),
             **innodb,
         ),
         Table(

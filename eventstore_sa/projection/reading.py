@@ -1,0 +1,65 @@
+"""What projectors read: anything with an identifier that can be iterated over, an `EventSource` or not.
+
+Nothing is read here; projectors read, from the beginning (`projector.py`) or from a snapshot on (`resuming.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Protocol, TypeVar
+
+from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.publishing import AnyStoredEvent
+from eventstore_sa.types import EventSourceIdentifier
+
+__all__ = ["ProjectableSource", "SyncProjectableSource", "check_source", "closer"]
+
+SourceIdentifier = TypeVar("SourceIdentifier", bound=EventSourceIdentifier, covariant=True)
+
+
+class ProjectableSource(Protocol[SourceIdentifier]):
+    """What `Projector.project` reads: every `EventSource`, and any other asynchronous iterable with an identifier."""
+
+    @property
+    def identifier(self) -> SourceIdentifier:
+        """What the events are read from."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[AnyStoredEvent]: ...
+
+
+class SyncProjectableSource(Protocol[SourceIdentifier]):
+    """What `Projector.project_sync` reads: every `SyncEventSource`, and any other iterable with an identifier."""
+
+    @property
+    def identifier(self) -> SourceIdentifier:
+        """What the events are read from."""
+        ...
+
+    def __iter__(self) -> Iterator[AnyStoredEvent]: ...
+
+
+def check_source(source: object, *, iterator: str) -> None:
+    """Refuse what has no identifier, or not the method `iterator` to be read by.
+
+    Raises:
+        ConfigurationError: It cannot be read so; the message says how else, if it can.
+    """
+    kind = type(source)
+    if hasattr(kind, iterator) and hasattr(source, "identifier"):
+        return
+    if iterator == "__aiter__" and hasattr(kind, "__iter__") and hasattr(source, "identifier"):
+        remedy = "read without asyncio: call projector.project_sync(source=...), or pass a source of an EventStore"
+    elif iterator == "__iter__" and hasattr(kind, "__aiter__") and hasattr(source, "identifier"):
+        remedy = "read with asyncio: call `await projector.project(source=...)`, or pass a source of a SyncEventStore"
+    else:
+        remedy = "no event source: pass a stream, a category or the log of a store, or an iterable with an identifier"
+    raise ConfigurationError(f"a {kind.__name__} is {remedy}")
+
+
+def closer(events: object, source: object, method: str) -> Callable[[], Any] | None:
+    """Return what ends an iteration that stops half-way, when it is not the source itself that would be ended.
+
+    A generator that is only dropped ends when the garbage collector gets to it, with whatever it holds until then.
+    """
+    return None if events is source else getattr(events, method, None)

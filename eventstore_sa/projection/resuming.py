@@ -1,0 +1,340 @@
+"""Projections that begin with a snapshot: which one is used, what is read after it, and when another is taken.
+
+The rules are in `Resumption`, which does no I/O; `resumed` and `resumed_sync` drive it. As projectors, this knows sources,
+but no store and no database.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from eventstore_sa.errors import ConfigurationError, EventStoreError, SerialisationError
+from eventstore_sa.projection.reading import closer
+from eventstore_sa.publishing import AnyStoredEvent
+from eventstore_sa.sources.constraints import QueryConstraints, position_after, sequence_number_after
+from eventstore_sa.types import (
+    Snapshot,
+    SnapshotKey,
+    Snapshots,
+    StreamIdentifier,
+    SyncSnapshots,
+    decode_json,
+    deserialise_from_json_value,
+    encode_json,
+    to_json,
+)
+
+if TYPE_CHECKING:
+    from eventstore_sa.projection.projector import Projector
+
+__all__ = ["Resumption", "UnfitSnapshotError", "resumed", "resumed_sync"]
+
+AnyProjector: TypeAlias = "Projector[Any, Any, Any]"
+Reached: TypeAlias = tuple[Any, Any]
+"""A state and metadata."""
+
+_log = logging.getLogger("eventstore_sa.projection")
+
+
+class UnfitSnapshotError(Exception):
+    """The source does not have the event that the snapshot was taken at; nothing has been projected yet."""
+
+    def __init__(self, snapshot: Snapshot, reason: str) -> None:
+        super().__init__(reason)
+        self.snapshot = snapshot
+        self.reason = reason
+
+
+class Resumption:
+    """One projection with snapshots, as a state machine without I/O.
+
+    Args:
+        projector: Whose snapshots.
+        source: What is projected.
+        snapshots_hosted: Whether snapshots are kept within a transaction of the caller's.
+        given: The state and metadata that the caller wants to go on from: none.
+
+    Raises:
+        ConfigurationError: Snapshots cannot be kept of this source, or of this projector's state.
+    """
+
+    def __init__(self, projector: AnyProjector, source: Any, given: Reached, *, snapshots_hosted: bool) -> None:
+        if any(each is not None for each in given):
+            raise ConfigurationError(
+                f"projector {projector.name!r} was given a state or metadata to go on from, and snapshots too: leave out one"
+            )
+        if not getattr(source, "whole", False):
+            raise ConfigurationError(
+                "a snapshot is kept under the identifier of its source, so the source has to have all events of that name, "
+                f"as the streams, categories, partitions and the log of a store do; got a {type(source).__name__}: project "
+                "it without snapshots"
+            )
+        self.source = source
+        self.key: SnapshotKey = SnapshotKey.of(projector.name, projector.version, source.identifier)
+        self._projector = projector
+        self._every = _checked_interval(projector)
+        self._initial = self._checked_initial()
+        self._is_stream = isinstance(source.identifier, StreamIdentifier)
+        # What a caller's transaction sees may be rolled back; and of a category or the log it may not see all, yet.
+        self._may_take = not source.hosted or (self._is_stream and snapshots_hosted)
+        self._begun_with: Snapshot | None = None
+        self._last: AnyStoredEvent | None = None
+        self._applied = 0
+        self.replaced: Snapshot | None = None
+
+    def begin(self, found: Snapshot | None) -> Reached:
+        """Return the state and metadata to begin with: those of the snapshot, if it can be read.
+
+        Raises:
+            SerialisationError: The snapshot is not of the types that the projector wants.
+        """
+        if found is None:
+            return self._initial
+        if found.problem is not None:
+            return self.begin_anew(found, found.problem)
+        self._begun_with = found
+        projector = self._projector
+        try:
+            return (
+                _from_text(projector.state_type, found.state),
+                _from_text(projector.metadata_type, found.metadata),
+            )
+        except SerialisationError as error:
+            raise SerialisationError(
+                f"the snapshot of {self._described(found)} is not what the projector wants now: {error.message}; give it a "
+                "new version whenever its state changes"
+            ) from error
+
+    def begin_anew(self, unfit: Snapshot, reason: str) -> Reached:
+        """Begin with the first event after all: this snapshot cannot be used, and will be replaced."""
+        _log.warning(
+            "the snapshot of %s is not used, and all events are projected again: %s", self._described(unfit), reason
+        )
+        self.replaced = unfit
+        self._begun_with = None
+        return self._initial
+
+    @property
+    def constraints(self) -> QueryConstraints:
+        """What to read: all, or what follows the snapshot, with the event that it was taken at in front as a check."""
+        if self._begun_with is None:
+            return frozenset()
+        before = self._begun_with.place - 1
+        return frozenset({position_after(before) if self._is_stream else sequence_number_after(before)})
+
+    def read(self, event: AnyStoredEvent) -> bool:
+        """Take notice of the next event; return whether it is to be projected.
+
+        Raises:
+            UnfitSnapshotError: Another event is in the place of the one that the snapshot was taken at.
+        """
+        begun_with = self._begun_with
+        if begun_with is not None and self._last is None:
+            if (self._place(event), event.id) != (begun_with.place, begun_with.event_id):
+                raise UnfitSnapshotError(begun_with, "another event is in its place now")
+            self._last = event
+            return False
+        self._last = event
+        self._applied += 1
+        return True
+
+    def end(self) -> None:
+        """Take notice that there are no more events.
+
+        Raises:
+            UnfitSnapshotError: The source ends before the event that the snapshot was taken at.
+        """
+        if self._begun_with is not None and self._last is None:
+            raise UnfitSnapshotError(self._begun_with, "the source ends before it")
+
+    def snapshot(self, state: Any, metadata: Any) -> Snapshot | None:
+        """Take a snapshot of what was reached, if it is time; one that could not be used is replaced as soon as possible.
+
+        Raises:
+            SerialisationError: It would not come back as it is.
+        """
+        enough = self._every if self.replaced is None else 1
+        if self._last is None or self._applied < enough or not self._may_take:
+            return None
+        projector = self._projector
+        return Snapshot.taken(
+            key=self.key,
+            place=self._place(self._last),
+            event_id=self._last.id,
+            state=_exact_text("state", state, projector.state_type, projector),
+            metadata=_exact_text("metadata", metadata, projector.metadata_type, projector),
+        )
+
+    def failed(self, error: Exception) -> None:
+        """Take notice that no snapshot could be kept, which is no reason not to return the projection."""
+        reason = error.message if isinstance(error, EventStoreError) else type(error).__name__
+        _log.warning(
+            "no snapshot of projector %r, version %s, over %s could be kept: %s",
+            self.key.projector,
+            self.key.version,
+            self.key.source,
+            reason,
+        )
+
+    def _place(self, event: AnyStoredEvent) -> int:
+        return event.position if self._is_stream else event.sequence_number
+
+    def _described(self, snapshot: Snapshot) -> str:
+        key = self.key
+        return f"projector {key.projector!r}, version {key.version}, at {snapshot.place} of {key.source}"
+
+    def _checked_initial(self) -> Reached:
+        """Find out at the first use, and not after hundreds of events, that the types do not fit."""
+        projector = self._projector
+        state, metadata = projector.initial_state_factory(), projector.initial_metadata_factory()
+        try:
+            _exact_text("state", state, projector.state_type, projector)
+            _exact_text("metadata", metadata, projector.metadata_type, projector)
+        except SerialisationError as error:
+            raise ConfigurationError(f"there can be no snapshots of projector {projector.name!r}: {error}") from error
+        return state, metadata
+
+
+class _EventsToProject:
+    """What a projection with snapshots reads: one iteration, after which `Resumption` knows the last event."""
+
+    def __init__(self, run: Resumption) -> None:
+        self._run = run
+
+    async def __aiter__(self) -> AsyncIterator[AnyStoredEvent]:
+        events = aiter(self._run.source.iterate(constraints=self._run.constraints))
+        close = closer(events, None, "aclose")
+        try:
+            async for event in events:
+                if self._run.read(event):
+                    yield event
+        finally:
+            if close is not None:
+                await close()
+        self._run.end()
+
+    def __iter__(self) -> Iterator[AnyStoredEvent]:
+        events = iter(self._run.source.iterate(constraints=self._run.constraints))
+        close = closer(events, None, "close")
+        try:
+            for event in events:
+                if self._run.read(event):
+                    yield event
+        finally:
+            if close is not None:
+                close()
+        self._run.end()
+
+
+async def resumed(
+    projector: AnyProjector,
+    source: Any,
+    snapshots: Snapshots,
+    *,
+    given: Reached,
+    reduce: Callable[[Any, Any, Any], Awaitable[Reached]],
+) -> Reached:
+    """Project a source from its snapshot on; take another when it is time.
+
+    Args:
+        projector: Whose snapshots.
+        source: What to project.
+        snapshots: Where snapshots are kept.
+        given: The state and metadata that the caller wants to go on from; both must be None.
+        reduce: Projects the events of a source, from a state and metadata on.
+
+    Returns:
+        The state and metadata reached.
+
+    Raises:
+        ConfigurationError: Snapshots cannot be kept of this source, or of this projector's state.
+        SerialisationError: The snapshot is not of the types that the projector wants.
+    """
+    _check_store(snapshots, asynchronous=True)
+    run = Resumption(projector, source, given, snapshots_hosted=snapshots.hosted)
+    begun = run.begin(await snapshots.find(key=run.key))
+    try:
+        reached = await reduce(_EventsToProject(run), *begun)
+    except UnfitSnapshotError as unfit:
+        reached = await reduce(_EventsToProject(run), *run.begin_anew(unfit.snapshot, unfit.reason))
+    try:
+        snapshot = run.snapshot(*reached)
+        if snapshot is not None:
+            await snapshots.save(snapshot=snapshot, replacing=run.replaced)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the projection is right
+        run.failed(error)
+    return reached
+
+
+def resumed_sync(
+    projector: AnyProjector,
+    source: Any,
+    snapshots: SyncSnapshots,
+    *,
+    given: Reached,
+    reduce: Callable[[Any, Any, Any], Reached],
+) -> Reached:
+    """Project a source from its snapshot on; the twin of `resumed` without asyncio."""
+    _check_store(snapshots, asynchronous=False)
+    run = Resumption(projector, source, given, snapshots_hosted=snapshots.hosted)
+    begun = run.begin(snapshots.find(key=run.key))
+    try:
+        reached = reduce(_EventsToProject(run), *begun)
+    except UnfitSnapshotError as unfit:
+        reached = reduce(_EventsToProject(run), *run.begin_anew(unfit.snapshot, unfit.reason))
+    try:
+        snapshot = run.snapshot(*reached)
+        if snapshot is not None:
+            snapshots.save(snapshot=snapshot, replacing=run.replaced)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the projection is right
+        run.failed(error)
+    return reached
+
+
+def _exact_text(what: str, value: object, kind: Any, projector: AnyProjector) -> str:
+    """Return a value as JSON text, from which it can be made again just as it is.
+
+    Raises:
+        SerialisationError: It cannot.
+    """
+    label = f"{what} of projector {projector.name!r}"
+    text = encode_json(to_json(value, label=label), label=label).decode()
+    again = _from_text(kind, text)
+    compares = getattr(type(value), "__eq__", None) is not getattr(object, "__eq__", None)
+    if type(again) is not type(value) or (compares and again != value):
+        raise SerialisationError(
+            f"the {label} does not come back from JSON as it was: a {type(value).__name__} became a "
+            f"{type(again).__name__}{' that is not equal' if type(again) is type(value) else ''}; set {what}_type in the "
+            "projector to its type, or keep to what JSON has"
+        )
+    return text
+
+
+def _from_text(kind: Any, text: str) -> Any:
+    value = decode_json(text)
+    return value if kind is None else deserialise_from_json_value(kind, value)
+
+
+def _checked_interval(projector: AnyProjector) -> int:
+    every: object = projector.snapshot_every
+    if every is None:
+        raise ConfigurationError(
+            f"projector {projector.name!r} does not say when to take snapshots: give {type(projector).__name__} a "
+            "snapshot_every, such as 100 events, or project without snapshots"
+        )
+    if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+        raise ConfigurationError(
+            f"{type(projector).__name__}.snapshot_every is a number of events from 1, not {every!r}"
+        )
+    return every
+
+
+def _check_store(snapshots: object, *, asynchronous: bool) -> None:
+    find = getattr(snapshots, "find", None)
+    if callable(find) and iscoroutinefunction(find) == asynchronous:
+        return
+    wanted = "project takes a SnapshotStore" if asynchronous else "project_sync takes a SyncSnapshotStore"
+    raise ConfigurationError(f"{wanted} for snapshots; got a {type(snapshots).__name__}")
