@@ -74,9 +74,9 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
         missing_handler_behaviour: What to do about events without a handler; `RAISE` by default.
         version: What snapshots and rebuilds are told apart by: raise it whenever the same events would come to another
             state.
-        snapshot_every: After how many events since the last snapshot another is taken, in calls with `snapshots`.
         categories: Whose events to take where events of all kinds come by, as in publishes; None, by default: the events
             that there is a handler for, whatever their category.
+        snapshot_every: After how many events since the last snapshot another is taken, in calls with `snapshots`.
         state_type: What to make of a stored state before handlers get it; None, by default: it is left as JSON.
         metadata_type: The same for stored metadata.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -21,6 +22,7 @@ from eventstore_sa.types import CategoryIdentifier, LogIdentifier, Projection, S
 from tests.awaiting import entered, settled
 from tests.databases import PostgresDatabase
 from tests.hosts import DRIVERS, POSTGRES_DRIVERS, Host, new_event
+from tests.project import ROOT, run_python
 from tests.projectors import CustomerProjector, OrderProjector
 from tests.stores import install_schema
 
@@ -392,3 +394,20 @@ def test_nothing_is_left_of_a_rebuild(postgres_store: SyncEventStore) -> None:
     with adapter.bind.engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM es_rebuilds")) == 0
         assert connection.scalar(text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")) == 0
+
+
+@pytest.mark.parametrize("ground", ["sqlite", "postgresql+psycopg"], indirect=True)
+async def test_a_killed_rebuild_is_gone_on_with(ground: Ground) -> None:
+    host = ground.host
+    assert host is not None
+    for number in range(10):
+        await ground.publish(number, str(number % 2))
+    url = host.ground.url(host.driver).render_as_string(hide_password=False)
+    outcome = run_python("-m", "tests.rebuilding_killed", url, "4", cwd=ROOT)
+    assert outcome.returncode == -signal.SIGKILL, outcome.stderr
+
+    told: list[RebuildProgress] = []
+    assert await ground.rebuild(OrderProjector(), batch_size=2, progress=told.append) == 2
+
+    assert [each.events for each in told] == [6, 8, 10]
+    assert await ground.sums() == {"0": 20, "1": 25}

@@ -57,8 +57,8 @@ class EventStoreSchema:
         version: The table whose one row tells the version of the schema, and how writers lock.
         locks: The table of lock rows; see `locking="row"`.
         projections: The table of stored projections.
-        rebuilds: The table of projections that are being rebuilt.
         snapshots: The table of snapshots of projections.
+        rebuilds: The table of projections that are being rebuilt.
         EventRecord: The mapped class over `events`, for queries and joins of the host.
 
     Raises:
@@ -91,8 +91,8 @@ class EventStoreSchema:
         self.version: Table = version_table(self.metadata, prefix=prefix, schema=schema)
         self.locks: Table = locks_table(self.metadata, prefix=prefix, schema=schema)
         self.projections: Table = projections_table(self.metadata, prefix=prefix, schema=schema)
-        self.rebuilds: Table = rebuilds_table(self.metadata, prefix=prefix, schema=schema)
         self.snapshots: Table = snapshots_table(self.metadata, prefix=prefix, schema=schema)
+        self.rebuilds: Table = rebuilds_table(self.metadata, prefix=prefix, schema=schema)
         self.EventRecord: type[EventRecord] = map_event_record(registry(metadata=self.metadata), self.events)
         attached[schema, prefix] = self
         self._attach_ddl()
@@ -106,7 +106,7 @@ class EventStoreSchema:
     @property
     def tables(self) -> tuple[Table, ...]:
         """All tables of the library."""
-        return (self.version, self.events, self.locks, self.projections, self.rebuilds, self.snapshots)
+        return (self.version, self.events, self.locks, self.projections, self.snapshots, self.rebuilds)
 
     def __repr__(self) -> str:
         return f"EventStoreSchema(prefix={self.prefix!r}, schema={self.schema!r})"

@@ -1,4 +1,4 @@
-"""Version 1: the events, the row that tells the version, the lock rows, the projections, their rebuilds and snapshots.
+"""Version 1: the events, the row that tells the version, the lock rows, the projections, their snapshots and rebuilds.
 
 The tables are defined here once more, apart from `tables.py`, which always describes the newest version.
 """
@@ -103,6 +103,23 @@ def _tables(site: Site) -> tuple[Table, ...]:
             **innodb,
         ),
         Table(
+            f"{prefix}snapshots",
+            metadata,
+            Column("projector", name, nullable=False),
+            Column("projector_version", name, nullable=False),
+            Column("source_hash", Uuid(), nullable=False),
+            Column("source", plain_text, nullable=False),
+            Column("place", BigInteger(), nullable=False),
+            Column("event_id", Uuid(), nullable=False),
+            Column("state", plain_text, nullable=False),
+            Column("metadata", plain_text, nullable=False),
+            Column("taken_at", time, nullable=False),
+            Column("format", Integer(), nullable=False),
+            Column("checksum", BigInteger(), nullable=False),
+            PrimaryKeyConstraint("projector", "projector_version", "source_hash", name=f"{prefix}snapshots_pkey"),
+            **innodb,
+        ),
+        Table(
             f"{prefix}rebuilds",
             metadata,
             Column("number", number, Identity(always=True, start=1, increment=1, cache=1)),
@@ -118,23 +135,6 @@ def _tables(site: Site) -> tuple[Table, ...]:
             UniqueConstraint("name", "id", name=f"{prefix}rebuilds_id_key"),
             Index(f"{prefix}rebuilds_source_idx", "name", "source_hash"),
             postgresql_with={"fillfactor": 70},
-            **innodb,
-        ),
-        Table(
-            f"{prefix}snapshots",
-            metadata,
-            Column("projector", name, nullable=False),
-            Column("projector_version", name, nullable=False),
-            Column("source_hash", Uuid(), nullable=False),
-            Column("source", plain_text, nullable=False),
-            Column("place", BigInteger(), nullable=False),
-            Column("event_id", Uuid(), nullable=False),
-            Column("state", plain_text, nullable=False),
-            Column("metadata", plain_text, nullable=False),
-            Column("taken_at", time, nullable=False),
-            Column("format", Integer(), nullable=False),
-            Column("checksum", BigInteger(), nullable=False),
-            PrimaryKeyConstraint("projector", "projector_version", "source_hash", name=f"{prefix}snapshots_pkey"),
             **innodb,
         ),
     )
