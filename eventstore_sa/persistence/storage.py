@@ -171,6 +171,9 @@ class EventStorage:
         place = self._bind.deciding(in_session=in_session)
         with self._places.enter(place, publishing=True) as (workplace, repository):
             document = document_of(workplace.connection, repository)
+            if workplace.connection.dialect.name == "sqlite":
+                # An engine in autocommit mode has no transaction here, and one that is not configured none yet.
+                repository.dialect.lock(workplace.connection, document)
             appended = _appended(repository.append(workplace.connection, document, guarded=workplace.guarded))
             _log.debug("stored %d events in %d streams", sum(document.counts), len(document.counts))
             results = repository.results(workplace.connection, parts, appended)

@@ -8,7 +8,7 @@ which event is decided in `handlers.py`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from inspect import getattr_static, iscoroutinefunction, isfunction
+from inspect import getattr_static, iscoroutinefunction, isfunction, signature
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, final
 
@@ -362,3 +362,10 @@ def _check_overrides(projector: type[Projector[Any, Any, Any]]) -> None:
                 f"{projector.__name__}.{attribute} is a coroutine function, but must return at once: only handlers may "
                 "be coroutine functions"
             )
+    try:
+        signature(cast("Any", projector).ids).bind(None, None)
+    except TypeError:
+        raise ConfigurationError(
+            f"{projector.__name__}.ids takes an event alone, and returns the ids of its projections; to handle events "
+            "called 'ids', name it `ids_`, or decorate another method with @handles('ids')"
+        ) from None

@@ -29,9 +29,9 @@ from eventstore_sa.errors import (
     MissingProjectionHandlerError,
     UnmetWriteConditionError,
 )
-from eventstore_sa.projection import MissingHandlerBehaviour
+from eventstore_sa.projection import MissingHandlerBehaviour, rebuild
 from eventstore_sa.publishing import AnyStoredEvent
-from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
+from eventstore_sa.store.adapters import EventStorageAdapter, InMemoryEventStorageAdapter
 from tests.awaiting import entered, settled
 from tests.hosts import DRIVERS, POSTGRES_DRIVERS, Host, Note, each_driver, new_event, statements_of
 from tests.projectors import CustomerProjector, OrderProjector
@@ -529,3 +529,45 @@ def test_a_projection_that_needs_a_session_is_refused_in_memory() -> None:
     for store in (EventStore(InMemoryEventStorageAdapter()), SyncEventStore(InMemoryEventStorageAdapter())):
         with pytest.raises(ConfigurationError, match="'notes' works on a session of a database"):
             store.with_projections(SessionProjection())
+
+
+@pytest.mark.parametrize("options", [{"isolation_level": "AUTOCOMMIT"}, {"configured": False}], ids=str)
+@each_driver("sqlite", "sqlite+aiosqlite", "postgresql+psycopg", "postgresql+asyncpg")
+async def test_a_publish_is_a_transaction_on_engines_of_all_kinds(host: Host, options: dict[str, Any]) -> None:
+    engine = host.make_engine(**options)
+    place = Place(host.store_on(engine))
+    await place.publish(1)
+    with pytest.raises(ValueError, match="not to be"):
+        await settled(
+            place.store.stream(category="orders", stream="1").publish(
+                events=[new_event(payload=2), new_event("forbidden")]
+            )
+        )
+
+    assert host.ground.names() == ["something-happened"]
+    assert await place.sums() == {("order", "1"): 1, ("customer", "1"): 1}
+    await settled(engine.dispose())
+
+
+class ForeignAdapter(EventStorageAdapter):
+    """Somebody else's storage, which knows no projections."""
+
+    async def save(self, **arguments: Any) -> Any:
+        raise NotImplementedError
+
+    async def latest(self, **arguments: Any) -> Any:
+        raise NotImplementedError
+
+    def scan(self, **arguments: Any) -> Any:
+        raise NotImplementedError
+
+
+async def test_storage_without_projections_says_so() -> None:
+    store = EventStore(ForeignAdapter())
+
+    with pytest.raises(ConfigurationError, match="ForeignAdapter keeps no projections beside its events"):
+        store.with_projections(OrderProjector())
+    with pytest.raises(ConfigurationError, match="ForeignAdapter keeps no projections beside its events"):
+        await rebuild(OrderProjector(), store=store)
+    with pytest.raises(ConfigurationError, match="no projections are kept beside the events of a ForeignAdapter"):
+        ProjectionStore(store)

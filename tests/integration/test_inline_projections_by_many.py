@@ -169,10 +169,10 @@ def test_a_publish_to_many_projections_takes_one_lock_for_all(store: SyncEventSt
 
     def work(number: int) -> None:
         for turn in range(3):
-            streams = {f"{customer}-{turn}": {"events": [new_event(payload=1)]} for customer in range(100)}
+            streams = {f"{customer}-{turn}": {"events": [new_event(payload=1)]} for customer in range(120)}
             projecting.category(category="orders" if number % 2 else "payments").publish(streams=streams)
 
     in_parallel(work)
 
     sums = {each.id: each.state["sum"] for each in SyncProjectionStore(store).search()}
-    assert sums == {str(customer): WRITERS * 3 for customer in range(100)}
+    assert sums == {str(customer): WRITERS * 3 for customer in range(120)}

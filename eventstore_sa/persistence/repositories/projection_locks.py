@@ -46,7 +46,7 @@ __all__ = [
     "wide_lock",
 ]
 
-_MOST: Final = 32
+_MOST: Final = 100
 """From more ids on, a publish locks the name exclusively: the server's lock table is of a fixed size."""
 
 # So that stores do not meet.
