@@ -264,20 +264,8 @@ class TestBesideTablesOfTheHost:
         created = names_in(engine)
         schema.metadata.drop_all(engine)
 
-<<<<<<< HEAD
-        assert {
-            "es_events",
-            "es_locks",
-            "es_projections",
-            "es_rebuilds",
-            "es_schema",
-            "es_snapshots",
-            "remarks",
-        } <= created
-=======
         ours = {"es_events", "es_locks", "es_projections", "es_rebuilds", "es_schema", "es_snapshots"}
         assert {*ours, "remarks"} <= created
->>>>>>> inline
         assert names_in(engine) == before
 
     def test_create_schema_makes_our_tables_alone(self, engine: Engine) -> None:

@@ -44,13 +44,7 @@ def test_missing_tables_are_named(engine: Engine) -> None:
 
     with (
         engine.connect() as connection,
-<<<<<<< HEAD
-        pytest.raises(
-            SchemaError, match="es_schema, es_events, es_locks, es_projections, es_snapshots, es_rebuilds are missing"
-        ),
-=======
         pytest.raises(SchemaError, match="es_projections, es_snapshots, es_rebuilds are missing"),
->>>>>>> inline
     ):
         verify_schema(connection)
 
