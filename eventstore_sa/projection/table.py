@@ -141,12 +141,12 @@ class TableProjection:
                 f"apply takes a Session; got {type(session).__name__}: with asyncio, call "
                 "`await session.run_sync(projection.apply, events)`"
             )
-        self._apply(session() if isinstance(session, scoped_session) else session, events, inline=False)
+        self._apply(session() if isinstance(session, scoped_session) else session, events, None)
 
     @final
     def apply_inline(self, place: PublishPlace, events: Sequence[AnyStoredEvent]) -> None:
         """Apply the new events of a publish; a store calls this, see its `with_projections`."""
-        self._apply(place.session(), events, inline=True)
+        self._apply(place.session(), events, place)
 
     @final
     def check_inline(self) -> None:
@@ -177,7 +177,7 @@ class TableProjection:
             keys.require(target.sequence_number)
         return keys
 
-    def _apply(self, session: Session, events: Sequence[AnyStoredEvent], *, inline: bool) -> None:
+    def _apply(self, session: Session, events: Sequence[AnyStoredEvent], place: PublishPlace | None) -> None:
         target = self._decorated
         handlings = [found for event in events if (found := self._find(event, target)) is not None]
         if not handlings:
@@ -185,7 +185,7 @@ class TableProjection:
         if target.is_session:
             self._apply_to_session(session, handlings)
         else:
-            self._apply_to_rows(session, handlings, target.sequence_number, skip_applied=not inline)
+            self._apply_to_rows(session, handlings, target.sequence_number, place)
 
     def _find(self, event: AnyStoredEvent, target: _Target) -> Handling | None:
         """Find the handler of an event, and the keys of its rows; None when it does not concern this projection."""
@@ -210,18 +210,21 @@ class TableProjection:
             session.flush()
 
     def _apply_to_rows(
-        self, session: Session, handlings: Sequence[Handling], sequence_number: str | None, *, skip_applied: bool
+        self, session: Session, handlings: Sequence[Handling], sequence_number: str | None, place: PublishPlace | None
     ) -> None:
         wanted = dict.fromkeys(key for handling in handlings for key in handling.keys)
         if not wanted:
             return
+        if place is not None and type(self).key is not TableProjection.key:
+            # Several streams may feed a row, and rows that are not there yet cannot be locked.
+            place.guard(self.name, [repr(key) for key in wanted])
         events = [handling.event for handling in handlings]
         with noting(self.name, events):
             rows = RowBatch(session, self._row_keys, wanted, sequence_number=sequence_number)
         for handling in handlings:
             with noting(self.name, [handling.event]):
                 for key in handling.keys:
-                    rows.apply(handling, key, create=self.create, skip_applied=skip_applied)
+                    rows.apply(handling, key, create=self.create, skip_applied=place is None)
         with noting(self.name, events):
             rows.flush()
 
