@@ -36,6 +36,7 @@ __all__ = [
     "PreparedEvent",
     "StreamPublication",
     "StreamPublishDefinition",
+    "as_read",
     "keyed_results",
     "prepare",
     "publications",
@@ -175,6 +176,23 @@ def stored_events(
             zip(publication.events, sequence_numbers, strict=True), start=first_position
         )
     ]
+
+
+def as_read(event: AnyStoredEvent) -> AnyStoredEvent:
+    """Return a stored event that carries the caller's own objects as a read would: with copies of their JSON."""
+    name: object = event.name
+    return StoredEvent(
+        event.id,
+        name if type(name) is str else serialise_to_string(name),
+        event.stream,
+        event.category,
+        event.position,
+        event.sequence_number,
+        decode_json(encode_json(to_json(event.payload))),
+        None if event.metadata is None else decode_json(encode_json(to_json(event.metadata))),
+        event.observed_at,
+        event.occurred_at,
+    )
 
 
 def replayed(parts: Sequence[StreamPublication], stored: Mapping[UUID, AnyStoredEvent]) -> list[list[AnyStoredEvent]]:

@@ -14,6 +14,7 @@ from threading import Lock
 from typing import Any, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session
@@ -41,11 +42,13 @@ class Workplace(Struct, frozen=True):
         connection: The connection.
         guarded: Whether its transaction must outlive whatever goes wrong.
         hosted: Whether its transaction is the caller's.
+        session: The session of the caller's that has the connection, if there is one.
     """
 
     connection: Connection
     guarded: bool
     hosted: bool
+    session: Session | None = None
 
 
 class Bind(Protocol):
@@ -69,8 +72,12 @@ class Bind(Protocol):
         """Give a connection for one publish, committed at the end when it is our own."""
         ...
 
-    def deciding(self) -> AbstractContextManager[Workplace]:
-        """Give a connection for a publish of several statements: in a transaction, or a savepoint of the caller's."""
+    def deciding(self, *, in_session: bool = False) -> AbstractContextManager[Workplace]:
+        """Give a connection for a publish of several statements: in a transaction, or a savepoint of the caller's.
+
+        Args:
+            in_session: Whether a session of the caller's is worked on too: then the savepoint is the session's.
+        """
         ...
 
     def transaction(self) -> AbstractContextManager[Workplace]:
@@ -134,7 +141,7 @@ class EngineBind:
             connection.commit()
 
     @contextmanager
-    def deciding(self) -> Generator[Workplace]:
+    def deciding(self, *, in_session: bool = False) -> Generator[Workplace]:
         with self._connected(self._read_committed) as connection, connection.begin():
             yield Workplace(connection, guarded=True, hosted=False)
 
@@ -194,7 +201,7 @@ class FactoryBind:
         bind = self._resolve()
         return bind.writing() if bind is not None else self._session()
 
-    def deciding(self) -> AbstractContextManager[Workplace]:
+    def deciding(self, *, in_session: bool = False) -> AbstractContextManager[Workplace]:
         bind = self._resolve()
         return bind.deciding() if bind is not None else self._session()
 
@@ -220,7 +227,7 @@ class FactoryBind:
         # Bound to a connection, as test suites do: the session knows how to join that connection's transaction.
         with self._factory() as session, session.begin():
             connection = session.connection(bind_arguments={"mapper": self._schema.EventRecord})
-            yield Workplace(connection, guarded=True, hosted=False)
+            yield Workplace(connection, guarded=True, hosted=False, session=session)
 
 
 class ConnectionBind:
@@ -247,7 +254,7 @@ class ConnectionBind:
         yield Workplace(connection, guarded=True, hosted=True)
 
     @contextmanager
-    def deciding(self) -> Generator[Workplace]:
+    def deciding(self, *, in_session: bool = False) -> Generator[Workplace]:
         with self.writing() as workplace, workplace.connection.begin_nested():
             yield workplace
 
@@ -270,6 +277,13 @@ class SessionBind(ConnectionBind):
         """Whether the session does its I/O in a greenlet of SQLAlchemy's."""
         with _routing():
             return self.session_of().get_bind(mapper=self._schema.EventRecord).dialect.is_async
+
+    @contextmanager
+    def deciding(self, *, in_session: bool = False) -> Generator[Workplace]:
+        session = self.session_of()
+        with self.writing() as workplace, (session if in_session else workplace.connection).begin_nested():
+            # Asked for anew: a session begins its savepoint on a connection when that is first used in it.
+            yield replace(workplace, connection=self.connection(), session=session)
 
     def connection(self) -> Connection:
         """Return the connection of the session's transaction, which is begun if there is none."""

@@ -16,6 +16,7 @@ from eventstore_sa.persistence.custom_conditions import ConditionEvaluators
 from eventstore_sa.persistence.locking import LockingRecord
 from eventstore_sa.persistence.projection_queries import ProjectionConverters
 from eventstore_sa.persistence.queries import ConstraintConverters
+from eventstore_sa.persistence.repositories.projection_batches import ProjectionBatches, projection_batches
 from eventstore_sa.persistence.repositories.projections import ProjectionRepository
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.storage import EventStorage
@@ -99,6 +100,21 @@ class ProjectionStorage:
         """Count the projections that meet all filters."""
         return self._places.retried(lambda: self._read(lambda connection, do: do.searches.count(connection, filters)))
 
+    def load_batch(self, name: str, ids: Collection[str]) -> dict[str, ProjectionRecord]:
+        """Return the projections of a name that are there, by id."""
+        return self._places.retried(
+            lambda: self._read(lambda connection, _: self._batches(connection).load(connection, name, ids))
+        )
+
+    def save_batch(self, records: Sequence[ProjectionRecord]) -> set[str]:
+        """Save projections over the versions that they were loaded with; return the ids of those that were saved.
+
+        What a first try has saved when the connection broke is not among them: it has another version then.
+        """
+        return self._places.retried(
+            lambda: self._write(lambda connection, _: self._batches(connection).save(connection, records))
+        )
+
     def create_schema(self) -> None:
         """Create all tables of the library that are missing; see `EventStorage.create_schema`."""
         self._events().create_schema()
@@ -124,6 +140,9 @@ class ProjectionStorage:
     def _write(self, work: Callable[[Connection, ProjectionRepository], T]) -> T:
         with self._places.enter(self._bind.writing(), checked=False) as (workplace, _):
             return work(workplace.connection, self._repository(workplace.connection))
+
+    def _batches(self, connection: Connection) -> ProjectionBatches:
+        return projection_batches(self._schema, connection.dialect.name)
 
     def _repository(self, connection: Connection) -> ProjectionRepository:
         database = connection.dialect.name

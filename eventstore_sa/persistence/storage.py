@@ -20,6 +20,7 @@ from eventstore_sa.persistence.custom_conditions import ConditionEvaluators
 from eventstore_sa.persistence.dialects import Appended, AppendOutcome, NotReadCommitted
 from eventstore_sa.persistence.document import PublishDocument, publish_document
 from eventstore_sa.persistence.locking import LockingRecord
+from eventstore_sa.persistence.projecting import LostRace, Projections, update_projections
 from eventstore_sa.persistence.queries import ConstraintConverters
 from eventstore_sa.persistence.repositories.events import EventRepository
 from eventstore_sa.persistence.repositories.reads import is_by_position
@@ -44,6 +45,8 @@ __all__ = ["EventStorage"]
 
 T = TypeVar("T")
 
+_TRIES_OF_PROJECTIONS: Final = 10
+
 _log = logging.getLogger("eventstore_sa.store")
 
 
@@ -58,6 +61,7 @@ class EventStorage:
         locking: How writers exclude each other; shared by all stores that are made from one.
         stall_warning_s: After how many seconds of standing still the log is complained of in a warning.
         constraint_converters: How the constraints of reads are translated to SQL.
+        projections: What publishes update in their transactions.
     """
 
     def __init__(
@@ -70,8 +74,10 @@ class EventStorage:
         constraint_converters: ConstraintConverters,
         locking: LockingRecord,
         stall_warning_s: float = 30.0,
+        projections: Projections = (),
     ) -> None:
         self.schema: Final = schema
+        self.projections: Final = projections
         self.mode: Final = locking.mode
         self.evaluators: Final = evaluators
         self._stall = StallWatch(stall_warning_s)
@@ -80,25 +86,34 @@ class EventStorage:
         self._page_size = page_size
         self._places = Workplaces(bind, schema, constraint_converters=constraint_converters, locking=locking)
 
-    def publish(self, parts: Sequence[StreamPublication]) -> list[list[AnyStoredEvent]]:
+    def publish(
+        self, parts: Sequence[StreamPublication], projections: Sequence[Projections] | None = None
+    ) -> list[list[AnyStoredEvent]]:
         """Store a publish, all or none; return the stored events of each part.
 
-        One statement does it, unless writers lock rows, or a condition is the application's own. In a transaction of
-        our own it is tried again when a concurrent transaction got in the way, or the connection broke: the ids keep it
-        from being stored twice.
-        """
-        return self._places.retried(partial(self._publish, parts))
+        One statement does it, unless writers lock rows, a condition is the application's own, or projections are updated
+        with it. In a transaction of our own it is tried again when a concurrent transaction got in the way, or the
+        connection broke: the ids keep it from being stored twice.
 
-    def _publish(self, parts: Sequence[StreamPublication]) -> list[list[AnyStoredEvent]]:
+        Args:
+            parts: The publish.
+            projections: The projections of each part; by default all those of this storage.
+        """
+        wanted = [self.projections] * len(parts) if projections is None else projections
+        return self._places.retried(partial(self._publish, parts, wanted))
+
+    def _publish(
+        self, parts: Sequence[StreamPublication], projections: Sequence[Projections]
+    ) -> list[list[AnyStoredEvent]]:
         if not parts:
             return []
         conditions = [condition for part in parts for condition in custom_conditions(part.condition)]
         self.mode.check_conditions(conditions)
         if conditions:
-            return self._publish_in_steps(parts, partial(self._decided, parts))
+            return self._publish_in_steps(parts, partial(self._decided, parts), projections)
         document = publish_document(parts, serialise=self.mode.serialise)
-        if self.mode.locking == "row":
-            return self._publish_in_steps(parts, lambda _, __: document)
+        if self.mode.locking == "row" or any(projections):
+            return self._publish_in_steps(parts, lambda _, __: document, projections)
         results = self._append(document, parts)
         if results is None:
             self._bind.require_read_committed()
@@ -117,27 +132,54 @@ class EventStorage:
             return repository.results(workplace.connection, parts, outcome)
 
     def _publish_in_steps(
-        self, parts: Sequence[StreamPublication], document_of: Callable[[Connection, EventRepository], PublishDocument]
+        self,
+        parts: Sequence[StreamPublication],
+        document_of: Callable[[Connection, EventRepository], PublishDocument],
+        projections: Sequence[Projections],
     ) -> list[list[AnyStoredEvent]]:
-        """Append by several statements in one transaction, or in a savepoint of the caller's.
+        """Append and project by several statements in one transaction, or in a savepoint of the caller's.
 
         When nothing was stored, that is rolled back before ids are looked up: so the locks are given back, and what the
-        database refused does no harm.
+        database refused does no harm. When a projection has lost a race, it is rolled back and done again.
 
         Args:
             parts: The publish.
             document_of: Gives its document; called in that transaction.
+            projections: The projections of each part.
         """
-        try:
-            with self._places.enter(self._bind.deciding(), publishing=True) as (workplace, repository):
-                document = document_of(workplace.connection, repository)
-                appended = _appended(repository.append(workplace.connection, document, guarded=workplace.guarded))
-                _log.debug("stored %d events in %d streams", sum(document.counts), len(document.counts))
-                return repository.results(workplace.connection, parts, appended)
-        except _NotStored as refusal:
-            outcome = refusal.outcome
-        with self._places.enter(self._bind.reading()) as (workplace, repository):
-            return repository.results(workplace.connection, parts, outcome)
+        for tries_left in range(_TRIES_OF_PROJECTIONS - 1, -1, -1):
+            try:
+                return self._append_and_project(parts, document_of, projections)
+            except _NotStored as refusal:
+                outcome = refusal.outcome
+            except LostRace as lost:
+                if tries_left == 0:
+                    raise lost.error from lost.error.__cause__
+                _log.info("projecting again: %s", lost.error)
+                continue
+            with self._places.enter(self._bind.reading()) as (workplace, repository):
+                return repository.results(workplace.connection, parts, outcome)
+        raise AssertionError("the last try returns or raises")
+
+    def _append_and_project(
+        self,
+        parts: Sequence[StreamPublication],
+        document_of: Callable[[Connection, EventRepository], PublishDocument],
+        projections: Sequence[Projections],
+    ) -> list[list[AnyStoredEvent]]:
+        in_session = any(projection.needs_session for each in projections for projection in each)
+        place = self._bind.deciding(in_session=in_session)
+        with self._places.enter(place, publishing=True) as (workplace, repository):
+            document = document_of(workplace.connection, repository)
+            if workplace.connection.dialect.name == "sqlite":
+                # An engine in autocommit mode has no transaction here, and one that is not configured none yet.
+                repository.dialect.lock(workplace.connection, document)
+            appended = _appended(repository.append(workplace.connection, document, guarded=workplace.guarded))
+            _log.debug("stored %d events in %d streams", sum(document.counts), len(document.counts))
+            results = repository.results(workplace.connection, parts, appended)
+            if any(projections):
+                update_projections(workplace, self.schema, projections, results)
+            return results
 
     def _decided(
         self, parts: Sequence[StreamPublication], connection: Connection, repository: EventRepository

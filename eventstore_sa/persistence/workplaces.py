@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from eventstore_sa.errors import ConcurrencyError, ConnectionLostError, StorageError, TransactionError
+from eventstore_sa.errors import ConcurrencyError, ConnectionLostError, EventStoreError, StorageError, TransactionError
 from eventstore_sa.persistence.binds import Bind, Workplace
 from eventstore_sa.persistence.locking import LockingRecord
 from eventstore_sa.persistence.problems import Problem, ProblemKind, error_of
@@ -102,7 +102,7 @@ class Workplaces:
                 connection.invalidate()
             if problem.kind is ProblemKind.ISOLATION and self._bind.require_read_committed():
                 raise ConcurrencyError(f"{problem.message}: READ COMMITTED is asked for by name") from error.orig
-            raise error_of(problem, publishing=publishing) from error.orig
+            raise _with_notes(error_of(problem, publishing=publishing), error) from error.orig
         except PendingRollbackError:
             # Without a cause: its message quotes the failed statement with its parameters.
             raise error_of(Problem(ProblemKind.ABORTED_TRANSACTION), publishing=publishing) from None
@@ -123,6 +123,13 @@ class Workplaces:
             repository.dialect.check_version(connection)
             self._repositories[database] = repository
         return repository
+
+
+def _with_notes(error: EventStoreError, noted: Exception) -> EventStoreError:
+    """Keep what was noted on the error that another takes the place of, such as which projection was at which event."""
+    for note in getattr(noted, "__notes__", ()):
+        error.add_note(note)
+    return error
 
 
 @contextmanager

@@ -1,10 +1,12 @@
 """Projections: state built from events.
 
 What is built by whom: `Projector` reduces the events of a source to a `Projection`; `ProjectionStore` keeps projections,
-and finds them again by what is in them; `SnapshotStore` keeps snapshots, with which projecting a long source begins.
+and finds them again by what is in them; `rebuild` makes them anew; `SnapshotStore` keeps snapshots, with which projecting a
+long source begins. `project` makes classes that keep the host's own tables up to date.
 """
 
 from eventstore_sa.errors import MissingProjectionHandlerError
+from eventstore_sa.persistence.inline import InlineProjection, PublishPlace
 from eventstore_sa.persistence.projection_indexes import projection_index
 from eventstore_sa.persistence.projection_places import JsonPlace, ProjectionColumns
 from eventstore_sa.projection import adapters
@@ -15,11 +17,16 @@ from eventstore_sa.projection.projector import (
     Projector,
     SyncProjectableSource,
 )
+from eventstore_sa.projection.rebuilding import RebuildProgress, is_rebuilding, rebuild, rebuild_sync
+from eventstore_sa.projection.row_batch import DELETE, RowDeletion
 from eventstore_sa.projection.snapshots import SnapshotStore, SyncSnapshotStore
 from eventstore_sa.projection.store import ProjectionStore, SyncProjectionStore
+from eventstore_sa.projection.table import TableProjection, project
 from eventstore_sa.types import Projection
 
 __all__ = [
+    "DELETE",
+    "InlineProjection",
     "JsonPlace",
     "MissingHandlerBehaviour",
     "MissingProjectionHandlerError",
@@ -28,11 +35,19 @@ __all__ = [
     "ProjectionColumns",
     "ProjectionStore",
     "Projector",
+    "PublishPlace",
+    "RebuildProgress",
+    "RowDeletion",
     "SnapshotStore",
     "SyncProjectableSource",
     "SyncProjectionStore",
     "SyncSnapshotStore",
+    "TableProjection",
     "adapters",
     "handles",
+    "is_rebuilding",
+    "project",
     "projection_index",
+    "rebuild",
+    "rebuild_sync",
 ]

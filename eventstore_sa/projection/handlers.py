@@ -7,7 +7,7 @@ neither what the handlers are called with nor what is done with their results; w
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple, TypeVar, cast
 
 from eventstore_sa.errors import ConfigurationError
@@ -95,6 +95,7 @@ class HandlerTable:
     Args:
         owner: The class.
         framework: The base class whose attributes are not handlers, and above which no handlers are looked for.
+        argument: What handlers get before the event, for messages.
 
     Raises:
         ConfigurationError: Two methods claim one event and neither overrides the other; something decorated with
@@ -103,11 +104,11 @@ class HandlerTable:
 
     __slots__ = ("_by_event_name", "_by_snake_case", "_found")
 
-    def __init__(self, owner: type, *, framework: type) -> None:
+    def __init__(self, owner: type, *, framework: type, argument: str = "state") -> None:
         by_event_name: dict[str, list[_Claim]] = {}
         by_snake_case: dict[str, list[_Claim]] = {}
         for attribute in _attributes(owner, framework):
-            marked = _marked_definition(owner, attribute, framework)
+            marked = _marked_definition(owner, attribute, framework, argument)
             if marked is not None:
                 for name in _marked_names(vars(marked)[attribute]):
                     by_event_name.setdefault(name, []).append(_Claim(marked, attribute))
@@ -118,6 +119,11 @@ class HandlerTable:
         self._by_event_name = {name: _winner(owner, name, claims) for name, claims in by_event_name.items()}
         self._by_snake_case = {name: _winner(owner, name, claims) for name, claims in by_snake_case.items()}
         self._found: dict[object, str | None] = {}
+
+    @property
+    def attributes(self) -> Collection[str]:
+        """The names of all methods that handle events."""
+        return {*self._by_event_name.values(), *self._by_snake_case.values()}
 
     def attribute_for(self, event_name: object) -> str | None:
         """Return the name of the method that handles events of this name, or None when none does.
@@ -161,7 +167,7 @@ def _is_defined(owner: type, attribute: str) -> bool:
     return any(_definitions(owner, attribute))
 
 
-def _marked_definition(owner: type, attribute: str, framework: type) -> type | None:
+def _marked_definition(owner: type, attribute: str, framework: type, argument: str) -> type | None:
     """Return the class whose `@handles` is in force for the attribute, or None when it is no handler by decoration."""
     definition = next((base for base in _definitions(owner, attribute) if _marked_names(vars(base)[attribute])), None)
     if definition is None:
@@ -174,9 +180,10 @@ def _marked_definition(owner: type, attribute: str, framework: type) -> type | N
     if _is_method(owner, attribute):
         return definition
     if _marked_names(inspect.getattr_static(owner, attribute)):
+        result = ", and let it return the new state" if argument == "state" else ""
         raise ConfigurationError(
-            f"{owner.__name__}.{attribute} is decorated with @handles, but cannot be called as method(state, event): "
-            f"define it as {attribute}(self, state, event), and let it return the new state"
+            f"{owner.__name__}.{attribute} is decorated with @handles, but cannot be called as method({argument}, event): "
+            f"define it as {attribute}(self, {argument}, event){result}"
         )
     return None
 

@@ -7,16 +7,16 @@ which event is decided in `handlers.py`.
 
 from __future__ import annotations
 
-import keyword
-from abc import ABC, abstractmethod
-from enum import StrEnum
-from inspect import getattr_static, iscoroutinefunction, isfunction
+from collections.abc import Iterable, Sequence
+from inspect import getattr_static, iscoroutinefunction, isfunction, signature
 from types import CoroutineType
-from typing import Any, ClassVar, Generic, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, final
 
-from eventstore_sa.errors import ConfigurationError, MissingProjectionHandlerError
+from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.projection.batches import Batch
+from eventstore_sa.projection.definition import MissingHandlerBehaviour, ProjectorDefinition
+from eventstore_sa.projection.faults import missing_handler, note_event
 from eventstore_sa.projection.handlers import HandlerTable
-from eventstore_sa.projection.naming import kebab_case, snake_case
 from eventstore_sa.projection.reading import ProjectableSource, SyncProjectableSource, check_source, closer
 from eventstore_sa.projection.resuming import resumed, resumed_sync
 from eventstore_sa.publishing import AnyStoredEvent
@@ -28,6 +28,9 @@ from eventstore_sa.types import (
     serialise_to_string,
 )
 
+if TYPE_CHECKING:
+    from eventstore_sa.persistence.inline import PublishPlace
+
 __all__ = ["MissingHandlerBehaviour", "ProjectableSource", "Projector", "SyncProjectableSource"]
 
 Identifier = TypeVar("Identifier", bound=EventSourceIdentifier, contravariant=True)
@@ -35,24 +38,22 @@ State = TypeVar("State")
 Metadata = TypeVar("Metadata")
 
 
-class MissingHandlerBehaviour(StrEnum):
-    """What a projector does with an event that it has no handler for."""
-
-    RAISE = "raise"
-    """Raise MissingProjectionHandlerError."""
-
-    IGNORE = "ignore"
-    """Leave the state as it is; metadata is updated all the same."""
-
-
-class _NameOfClass:
-    """The default of `Projector.name`: the name of the class, never inherited, given way to by any other definition."""
-
-    def __get__(self, instance: object, owner: type) -> str:
-        return kebab_case(owner.__name__.replace("Projector", "")) or kebab_case(owner.__name__)
+_FINAL = (
+    "apply",
+    "apply_inline",
+    "check_inline",
+    "coroutine_handlers",
+    "id_of",
+    "project",
+    "project_sync",
+    "projects_streams",
+    "reduce",
+    "reduce_sync",
+    "takes",
+)
 
 
-class Projector(ABC, Generic[Identifier, State, Metadata]):
+class Projector(ProjectorDefinition[Identifier, State, Metadata]):
     """Reduces the events of a source to a state, with a method for each kind of event.
 
     Subclasses say with what state and metadata to begin and what id the result has. Their handlers are public methods
@@ -71,7 +72,10 @@ class Projector(ABC, Generic[Identifier, State, Metadata]):
     Attributes:
         name: The name of its projections: by default that of the class without "Projector", in kebab-case.
         missing_handler_behaviour: What to do about events without a handler; `RAISE` by default.
-        version: What snapshots are told apart by: raise it whenever the same events would come to another state.
+        version: What snapshots and rebuilds are told apart by: raise it whenever the same events would come to another
+            state.
+        categories: Whose events to take where events of all kinds come by, as in publishes; None, by default: the events
+            that there is a handler for, whatever their category.
         snapshot_every: After how many events since the last snapshot another is taken, in calls with `snapshots`.
         state_type: What to make of a stored state before handlers get it; None, by default: it is left as JSON.
         metadata_type: The same for stored metadata.
@@ -102,49 +106,13 @@ class Projector(ABC, Generic[Identifier, State, Metadata]):
         125
     """
 
-    # An instance or class attribute, or a property, takes its place.
-    name: str = cast("str", _NameOfClass())
-    missing_handler_behaviour: MissingHandlerBehaviour = MissingHandlerBehaviour.RAISE
-    version: int | str = 1
-    snapshot_every: int | None = None
-    state_type: Any = None
-    metadata_type: Any = None
-    _handlers: ClassVar[HandlerTable]
+    needs_session: ClassVar[bool] = False
+    """Its projections are kept as JSON: no session is needed for that."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         _check_overrides(cls)
         cls._handlers = HandlerTable(cls, framework=Projector)
-
-    @abstractmethod
-    def initial_state_factory(self) -> State:
-        """Return the state before the first event: a new object on every call, if handlers change it."""
-        raise NotImplementedError
-
-    @abstractmethod
-    def initial_metadata_factory(self) -> Metadata:
-        """Return the metadata before the first event."""
-        raise NotImplementedError
-
-    @abstractmethod
-    def id_factory(self, state: State, source: Identifier) -> str:
-        """Return the id of the projection.
-
-        Args:
-            state: The state after the last event.
-            source: What was projected.
-        """
-        raise NotImplementedError
-
-    def update_metadata(self, state: State, metadata: Metadata, event: AnyStoredEvent) -> Metadata:
-        """Return the metadata after an event, one without a handler included. By default it stays as it is.
-
-        Args:
-            state: The state after the event.
-            metadata: The metadata before it.
-            event: The event.
-        """
-        return metadata
 
     @final
     def apply(self, *, event: AnyStoredEvent, state: State | None = None) -> State:
@@ -256,17 +224,80 @@ class Projector(ABC, Generic[Identifier, State, Metadata]):
         events = iter(source)
         close = closer(events, source, "close")
         try:
-            for event in events:
-                try:
-                    reached = self._at_once(self._handle(reached, event), event)
-                    noted = self.update_metadata(reached, noted, event)
-                except Exception as error:
-                    self._note(error, event)
-                    raise
+            reached, noted = self.reduce_sync(events=events, state=reached, metadata=noted)
         finally:
             if close is not None:
                 close()
         return reached, noted
+
+    @final
+    async def reduce(
+        self, *, events: Iterable[AnyStoredEvent], state: State, metadata: Metadata
+    ) -> tuple[State, Metadata]:
+        """Apply events, one after another: `project` for those that go on from a state and need no projection.
+
+        Args:
+            events: The events, in their order.
+            state: The state before them. Handlers get this very object.
+            metadata: The metadata before them.
+
+        Returns:
+            The state and the metadata after them.
+
+        Raises:
+            MissingProjectionHandlerError: There is no handler for an event, and that is not to be ignored.
+        """
+        for event in events:
+            try:
+                result = self._handle(state, event)
+                state = await cast("Any", result) if isinstance(result, CoroutineType) else result
+                metadata = self.update_metadata(state, metadata, event)
+            except Exception as error:
+                self._note(error, event)
+                raise
+        return state, metadata
+
+    @final
+    def reduce_sync(
+        self, *, events: Iterable[AnyStoredEvent], state: State, metadata: Metadata
+    ) -> tuple[State, Metadata]:
+        """Apply events without asyncio: the twin of `reduce`.
+
+        Raises:
+            MissingProjectionHandlerError: There is no handler for an event, and that is not to be ignored.
+            ConfigurationError: A handler is a coroutine function.
+        """
+        for event in events:
+            try:
+                state = self._at_once(self._handle(state, event), event)
+                metadata = self.update_metadata(state, metadata, event)
+            except Exception as error:
+                self._note(error, event)
+                raise
+        return state, metadata
+
+    @final
+    def check_inline(self) -> None:
+        """Refuse to be updated by publishes, which wait for nothing; see `InlineProjection`.
+
+        Raises:
+            ConfigurationError: A handler is a coroutine function.
+        """
+        coroutines = self.coroutine_handlers
+        if coroutines:
+            raise ConfigurationError(
+                f"{type(self).__name__}.{coroutines[0]} is a coroutine function, which cannot run in the transaction of a "
+                "publish: make it an ordinary method, or apply the events afterwards by "
+                "`await ProjectionStore(...).project(projector, events=...)`"
+            )
+
+    @final
+    def apply_inline(self, place: PublishPlace, events: Sequence[AnyStoredEvent]) -> None:
+        """Update the projections that are concerned by the events of a publish; see `InlineProjection`."""
+        batch = Batch(self, events)
+        if batch.ids:
+            stored = place.load(self.name, batch.ids, guarded=not self.projects_streams)
+            place.save(batch.reduced_sync(stored))
 
     def _begin(self, state: State | None, metadata: Metadata | None) -> tuple[Any, Metadata]:
         return (
@@ -281,7 +312,7 @@ class Projector(ABC, Generic[Identifier, State, Metadata]):
             return getattr(self, attribute)(state, event)
         if self.missing_handler_behaviour == MissingHandlerBehaviour.IGNORE:
             return state
-        raise self._missing_handler(serialise_to_string(event.name))
+        raise missing_handler(self, self.name, serialise_to_string(event.name), "state")
 
     def _at_once(self, result: Any, event: AnyStoredEvent) -> Any:
         if isinstance(result, CoroutineType):
@@ -298,44 +329,43 @@ class Projector(ABC, Generic[Identifier, State, Metadata]):
             id=self.id_factory(state, source), name=self.name, source=source, state=state, metadata=metadata
         )
 
-    def _missing_handler(self, event_name: str) -> MissingProjectionHandlerError:
-        method = snake_case(event_name)
-        can_be_defined = method.isidentifier() and not keyword.iskeyword(method) and not hasattr(self, method)
-        remedy = f"define `{method}(self, state, event)`" if can_be_defined else "define a method of any name"
-        decorator = f"{', or decorate one' if can_be_defined else ' and decorate it'} with @handles({event_name!r})"
-        return MissingProjectionHandlerError(
-            f"projector {self.name!r} has no handler for the event {event_name!r}: in {type(self).__name__}, "
-            f"{remedy}{decorator}; or let it pass over events without a handler by missing_handler_behaviour = "
-            "MissingHandlerBehaviour.IGNORE",
-            projector=self.name,
-            event_name=event_name,
-        )
-
     def _note(self, error: Exception, event: AnyStoredEvent) -> None:
-        error.add_note(
-            f"projector {self.name!r} was at event {event.name!r} (id {event.id}) of stream "
-            f"{f'{event.category}/{event.stream}'!r}, position {event.position}"
-        )
+        note_event(error, self.name, event)
 
 
 def _check_overrides(projector: type[Projector[Any, Any, Any]]) -> None:
     """Refuse overrides of Projector's own attributes that cannot work: most are handlers of an event so called."""
-    for attribute in ("apply", "project", "project_sync"):
+    for attribute in _FINAL:
         if getattr(projector, attribute) is not getattr(Projector, attribute):
             raise ConfigurationError(
                 f"{projector.__name__}.{attribute} overrides a method that Projector needs as it is; to handle events "
                 f"called {attribute!r}, name it `{attribute}_`, or decorate another method with @handles({attribute!r})"
             )
-    values = ("name", "missing_handler_behaviour", "version", "snapshot_every", "state_type", "metadata_type")
-    for attribute in values:
+    for attribute in (
+        "name",
+        "missing_handler_behaviour",
+        "version",
+        "snapshot_every",
+        "categories",
+        "state_type",
+        "metadata_type",
+        "needs_session",
+    ):
         if isfunction(getattr_static(projector, attribute)):
             raise ConfigurationError(
                 f"{projector.__name__}.{attribute} is a method, but must be a value or a property; to handle events "
                 f"called {attribute!r}, name it `{attribute}_`, or decorate another method with @handles({attribute!r})"
             )
-    for attribute in ("initial_state_factory", "initial_metadata_factory", "id_factory", "update_metadata"):
+    for attribute in ("initial_state_factory", "initial_metadata_factory", "id_factory", "ids", "update_metadata"):
         if iscoroutinefunction(getattr(projector, attribute)):
             raise ConfigurationError(
                 f"{projector.__name__}.{attribute} is a coroutine function, but must return at once: only handlers may "
                 "be coroutine functions"
             )
+    try:
+        signature(cast("Any", projector).ids).bind(None, None)
+    except TypeError:
+        raise ConfigurationError(
+            f"{projector.__name__}.ids takes an event alone, and returns the ids of its projections; to handle events "
+            "called 'ids', name it `ids_`, or decorate another method with @handles('ids')"
+        ) from None

@@ -5,15 +5,15 @@ They convert states and metadata to JSON and back; everything else is done by th
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Final, Self, cast
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 from typing_extensions import TypeVar
 
-from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.errors import ConcurrencyError, ConfigurationError
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.projection.adapters import (
     InMemoryProjectionStorageAdapter,
@@ -23,8 +23,14 @@ from eventstore_sa.projection.adapters import (
     SyncSQLAlchemyProjectionStorageAdapter,
 )
 from eventstore_sa.projection.adapters.base import JsonProjection
+from eventstore_sa.projection.adapters.beside import adapter_beside, sync_adapter_beside
+from eventstore_sa.projection.batches import Batch
+from eventstore_sa.projection.projector import Projector
+from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.query import FilterClause, FilterExpression, Lookup, Operator, PagingClause, Path, Search, SortClause
+from eventstore_sa.store import EventStore, SyncEventStore
 from eventstore_sa.store.adapters.binding import AsyncBindable, SyncBindable
+from eventstore_sa.store.transactions import Backoff
 from eventstore_sa.types import EventSourceIdentifier, JsonValue, JsonValueType, Projection, deserialise_projection
 
 __all__ = ["ProjectionStore", "SyncProjectionStore"]
@@ -32,6 +38,8 @@ __all__ = ["ProjectionStore", "SyncProjectionStore"]
 State = TypeVar("State", default=JsonValue)
 Metadata = TypeVar("Metadata", default=JsonValue)
 
+_TRIES: Final = 10
+_BACKOFF: Final = Backoff()
 _SCHEMA_BESIDE_ADAPTER = "an adapter has its schema already: give the schema to the adapter, or a bind to the store"
 
 
@@ -39,7 +47,8 @@ class ProjectionStore:
     """Projections in memory or in a SQL database, to be found by key, by source, or by what is in them.
 
     Args:
-        bind_or_adapter: What an `EventStore` may be bound to, with the same meaning; or a storage adapter.
+        bind_or_adapter: What an `EventStore` may be bound to, with the same meaning; or a storage adapter; or an
+            `EventStore`: then these are the projections that are kept beside its events.
         schema: The tables; those of `EventStoreSchema()` by default.
 
     Raises:
@@ -47,8 +56,13 @@ class ProjectionStore:
     """
 
     def __init__(
-        self, bind_or_adapter: AsyncBindable | ProjectionStorageAdapter, *, schema: EventStoreSchema | None = None
+        self,
+        bind_or_adapter: AsyncBindable | ProjectionStorageAdapter | EventStore,
+        *,
+        schema: EventStoreSchema | None = None,
     ) -> None:
+        if isinstance(bind_or_adapter, EventStore):
+            bind_or_adapter = adapter_beside(bind_or_adapter)
         if isinstance(bind_or_adapter, SyncProjectionStorageAdapter):
             raise ConfigurationError("a synchronous adapter does not fit a ProjectionStore: use SyncProjectionStore")
         if isinstance(bind_or_adapter, ProjectionStorageAdapter):
@@ -86,6 +100,41 @@ class ProjectionStore:
     async def delete(self, *, id: str, name: str) -> bool:
         """Delete a projection; return whether there was one."""
         return await self.adapter.delete(name=name, id=id)
+
+    async def project(self, projector: Projector[Any, Any, Any], *, events: Iterable[AnyStoredEvent]) -> int:
+        """Apply events to the stored projections of a projector, with one statement to load them and one to save them.
+
+        The events may be of any streams, in the order of their sequence numbers; those that the projector does not take are
+        passed over. With each projection the number of the last event that was applied to it is recorded, and events up to
+        it are left out: applying a batch once more changes nothing. So the events have to come from complete reads, such as
+        those of a category or the log, and a projection that is fed this way must not be updated inline as well. No
+        transaction is open while handlers run; when another process has saved one of the projections meanwhile, what is
+        missing is applied to what that has saved.
+
+        Args:
+            projector: Whose projections; its handlers may be coroutine functions.
+            events: The events.
+
+        Returns:
+            How many projections were saved.
+
+        Raises:
+            MissingProjectionHandlerError: There is no handler for an event, and that is not to be ignored.
+            ConcurrencyError: Others were faster, time and again.
+        """
+        batch, saved = Batch(projector, events), 0
+        for failures in range(_TRIES):
+            if not batch.ids:
+                return saved
+            if failures:
+                await _BACKOFF.sleep(_BACKOFF.pause_s(failures))
+            stored = await self.adapter.load_batch(name=projector.name, ids=batch.ids)
+            records = await batch.reduced(stored, again=True)
+            done = await self.adapter.save_batch(records=records) if records else ()
+            saved += len(done)
+            if len(done) == len(records):
+                return saved
+        raise _outrun(projector)
 
     async def locate(
         self,
@@ -220,7 +269,7 @@ class SyncProjectionStore:
 
     Args:
         bind_or_adapter: What a `SyncEventStore` may be bound to, with the same meaning; or a storage adapter, of which
-            the in-memory one serves both stores.
+            the in-memory one serves both stores; or a `SyncEventStore`, for the projections beside its events.
         schema: The tables; those of `EventStoreSchema()` by default.
 
     Raises:
@@ -229,10 +278,15 @@ class SyncProjectionStore:
 
     def __init__(
         self,
-        bind_or_adapter: SyncBindable | SyncProjectionStorageAdapter | InMemoryProjectionStorageAdapter,
+        bind_or_adapter: SyncBindable
+        | SyncProjectionStorageAdapter
+        | InMemoryProjectionStorageAdapter
+        | SyncEventStore,
         *,
         schema: EventStoreSchema | None = None,
     ) -> None:
+        if isinstance(bind_or_adapter, SyncEventStore):
+            bind_or_adapter = sync_adapter_beside(bind_or_adapter)
         if isinstance(bind_or_adapter, InMemoryProjectionStorageAdapter):
             bind_or_adapter = bind_or_adapter.sync_adapter
         if isinstance(bind_or_adapter, ProjectionStorageAdapter):
@@ -255,6 +309,22 @@ class SyncProjectionStore:
     def delete(self, *, id: str, name: str) -> bool:
         """Delete a projection; return whether there was one."""
         return self.adapter.delete(name=name, id=id)
+
+    def project(self, projector: Projector[Any, Any, Any], *, events: Iterable[AnyStoredEvent]) -> int:
+        """Apply events to the stored projections of a projector; see `ProjectionStore.project`."""
+        batch, saved = Batch(projector, events), 0
+        for failures in range(_TRIES):
+            if not batch.ids:
+                return saved
+            if failures:
+                _BACKOFF.sleep_sync(_BACKOFF.pause_s(failures))
+            stored = self.adapter.load_batch(name=projector.name, ids=batch.ids)
+            records = batch.reduced_sync(stored, again=True)
+            done = self.adapter.save_batch(records=records) if records else ()
+            saved += len(done)
+            if len(done) == len(records):
+                return saved
+        raise _outrun(projector)
 
     def locate(
         self,
@@ -332,6 +402,13 @@ class SyncProjectionStore:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _outrun(projector: Projector[Any, Any, Any]) -> ConcurrencyError:
+    return ConcurrencyError(
+        f"others have saved the same projections of {projector.name!r} first, {_TRIES} times in a row: let one process at a "
+        "time apply the events of a stream"
+    )
 
 
 def _equal(field: str, value: object) -> FilterClause:

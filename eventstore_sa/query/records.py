@@ -55,6 +55,8 @@ class ProjectionRecord(Struct, frozen=True, gc=False):
         state: JSON text.
         metadata: JSON text.
         version: How often it was saved.
+        sequence_number: That of the last event that was applied to it; None where it was saved by hand.
+        source_hash: The `source_hash` of its source, where that is known already.
     """
 
     name: str
@@ -63,6 +65,8 @@ class ProjectionRecord(Struct, frozen=True, gc=False):
     state: str
     metadata: str
     version: int
+    sequence_number: int | None = None
+    source_hash: int | None = None
 
     def document(self) -> Document:
         """Return it as filters and sorting see it."""

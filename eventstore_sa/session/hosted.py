@@ -14,6 +14,7 @@ from eventstore_sa.persistence.binds import Bind, SessionBind
 from eventstore_sa.persistence.custom_conditions import ConditionEvaluators
 from eventstore_sa.persistence.dialects import event_dialect
 from eventstore_sa.persistence.locking import LockingRecord
+from eventstore_sa.persistence.projecting import Projections
 from eventstore_sa.persistence.queries import ConstraintConverters
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.storage import EventStorage
@@ -41,7 +42,7 @@ class SessionStorage:
         return cls(bind, storage) if isinstance(bind, SessionBind) else None
 
     @classmethod
-    def of_schema(cls, session: Session, schema: EventStoreSchema) -> SessionStorage:
+    def of_schema(cls, session: Session, schema: EventStoreSchema, projections: Projections = ()) -> SessionStorage:
         """Make one for events that come without a store."""
         bind = SessionBind(lambda: session, schema)
         storage = EventStorage(
@@ -51,6 +52,7 @@ class SessionStorage:
             evaluators=ConditionEvaluators(),
             constraint_converters=ConstraintConverters(),
             locking=LockingRecord.latest_of(schema),
+            projections=projections,
         )
         return cls(bind, storage)
 
@@ -66,6 +68,10 @@ class SessionStorage:
     def knows_conditions(self) -> bool:
         return bool(self._storage.evaluators)
 
+    @property
+    def projections(self) -> Projections:
+        return self._storage.projections
+
     def connection(self) -> Connection:
         return self._bind.connection()
 
@@ -73,8 +79,10 @@ class SessionStorage:
         connection = self.connection()
         event_dialect(connection.dialect.name, self._storage.schema).check_hosted(connection)
 
-    def publish(self, parts: Sequence[StreamPublication]) -> list[list[AnyStoredEvent]]:
-        return self._storage.publish(parts)
+    def publish(
+        self, parts: Sequence[StreamPublication], projections: Sequence[Projections]
+    ) -> list[list[AnyStoredEvent]]:
+        return self._storage.publish(parts, projections)
 
     def publish_at_once(self, parts: Sequence[StreamPublication]) -> list[list[AnyStoredEvent]]:
         """Store a publish now, and let those know who wait for the commit."""

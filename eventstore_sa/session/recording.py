@@ -6,6 +6,7 @@ the entity its key. Recording does no I/O.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
 from sqlalchemy import Table, event, inspect
@@ -13,6 +14,8 @@ from sqlalchemy.orm import Mapper, Session, object_session
 
 from eventstore_sa.conditions import NoCondition, WriteCondition, position_is
 from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.persistence.inline import InlineProjection
+from eventstore_sa.persistence.projecting import combined
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.publishing import AnyNewEvent, StreamPublication
 from eventstore_sa.session.hosted import SessionStorage
@@ -36,6 +39,7 @@ class RecordsEvents:
         __event_version__: The name of a mapped integer column that counts the events of the object's stream, from 0.
             `record` advances it, and the publish demands that nobody else has published to the stream meanwhile. None:
             there is no such column, and no condition.
+        __event_projections__: Inline projections that are updated with the events; none by default.
 
     Example:
         >>> from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -55,6 +59,7 @@ class RecordsEvents:
     __event_category__: ClassVar[str | None] = None
     __event_schema__: ClassVar[EventStoreSchema | None] = None
     __event_version__: ClassVar[str | None] = None
+    __event_projections__: ClassVar[Sequence[InlineProjection]] = ()
 
     def record(self, *events: AnyNewEvent) -> None:
         """Record events, to be published to the object's stream when its session commits.
@@ -114,7 +119,8 @@ def _stage(session: Session, entity: RecordsEvents, new: AnyNewEvent, *, came_al
             if column is not None:
                 setattr(entity, column, min(getattr(entity, column), count))
 
-    SessionStorage.of_schema(session, schema).record(parts, on_drop=give_back if came_along else None)
+    projections = combined(entity.__event_projections__)
+    SessionStorage.of_schema(session, schema, projections).record(parts, on_drop=give_back if came_along else None)
 
 
 def _only_schema(entity: type[RecordsEvents]) -> EventStoreSchema:

@@ -15,6 +15,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from eventstore_sa.conditions import NoCondition
 from eventstore_sa.errors import DuplicateEventError, TransactionError
+from eventstore_sa.persistence.projecting import Projections
 from eventstore_sa.publishing import AnyStoredEvent, StreamPublication
 from eventstore_sa.session.after_commit import CommitCallback, call_when_durable
 
@@ -43,6 +44,11 @@ class HostedStorage(Protocol):
         """Whether it was told how to check conditions of the application's own."""
         ...
 
+    @property
+    def projections(self) -> Projections:
+        """What its publishes update."""
+        ...
+
     def connection(self) -> Connection:
         """Return the connection of the session's transaction."""
         ...
@@ -51,8 +57,10 @@ class HostedStorage(Protocol):
         """Refuse a session whose transaction is none, such as one in autocommit mode."""
         ...
 
-    def publish(self, parts: Sequence[StreamPublication]) -> list[list[AnyStoredEvent]]:
-        """Store a publish, all or none."""
+    def publish(
+        self, parts: Sequence[StreamPublication], projections: Sequence[Projections]
+    ) -> list[list[AnyStoredEvent]]:
+        """Store a publish, all or none, and update the projections of each part."""
         ...
 
 
@@ -291,15 +299,20 @@ def _stored(publishes: Sequence[Publish]) -> list[list[list[AnyStoredEvent]]]:
     # What entities record knows no store, and so no conditions that were registered with it.
     storage = next((each.storage for each in publishes if each.storage.knows_conditions), publishes[0].storage)
     parts = [publish.parts() for publish in publishes]
+    projections = [publish.storage.projections for publish, each in zip(publishes, parts, strict=True) for _ in each]
     try:
-        results: list[list[AnyStoredEvent]] = storage.publish([part for each in parts for part in each])
+        results: list[list[AnyStoredEvent]] = storage.publish([part for each in parts for part in each], projections)
     except DuplicateEventError:
         if len(publishes) == 1:
             raise
         # One of them may repeat what is stored already, which each can find out on its own only.
         with storage.connection().begin_nested():
             # All locks first, in one order: one publish after the other would take them in the order of staging.
-            storage.publish([StreamPublication(part.stream, (), NoCondition()) for each in parts for part in each])
-            return [storage.publish(each) for each in parts]
+            streams = [StreamPublication(part.stream, (), NoCondition()) for each in parts for part in each]
+            storage.publish(streams, [()] * len(streams))
+            return [
+                storage.publish(each, [publish.storage.projections] * len(each))
+                for publish, each in zip(publishes, parts, strict=True)
+            ]
     ends = iter(results)
     return [[next(ends) for _ in each] for each in parts]

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
 from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.persistence.inline import InlineProjection
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.publishing import StreamPublishDefinition
 from eventstore_sa.session import CommitCallback, StagedPublish
@@ -204,6 +205,24 @@ class EventStore:
         """
         return EventStore(self.adapter.within(session))
 
+    def with_projections(self, *projections: InlineProjection) -> EventStore:
+        """Return the same store, whose every publish updates these projections in its transaction.
+
+        Published at once or staged, within a session or not: what the events change of the projections is committed with
+        them, or not at all. For each of them that is one statement to load what is stored and one to save it, however many
+        streams are published to. A publish that repeats what is stored already changes nothing. The projections go to the
+        projection store beside the events, see `ProjectionStore(store)`. What a handler raises comes out of the publish,
+        with a note that tells the event, and nothing is stored.
+
+        Args:
+            projections: Projectors, or other inline projections; they come to those that this store has already.
+
+        Raises:
+            ConfigurationError: One has handlers that are coroutine functions, two have the same name, or one needs a
+                database and this store has none.
+        """
+        return EventStore(self.adapter.with_projections(projections))
+
     async def create_schema(self) -> None:
         """Create the missing tables, functions and triggers: for development and tests; in production migrate."""
         await self.adapter.create_schema()
@@ -328,6 +347,10 @@ class SyncEventStore:
     def within(self, session: Session | scoped_session[Any]) -> SyncEventStore:
         """Return the same store inside the transaction of a session; see `EventStore.within`."""
         return SyncEventStore(self.adapter.within(session))
+
+    def with_projections(self, *projections: InlineProjection) -> SyncEventStore:
+        """Return the same store, whose every publish updates these projections; see `EventStore.with_projections`."""
+        return SyncEventStore(self.adapter.with_projections(projections))
 
     def create_schema(self) -> None:
         """Create the missing tables, functions and triggers: for development and tests; in production migrate."""

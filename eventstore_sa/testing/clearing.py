@@ -64,5 +64,5 @@ def _clear(bind: Bind, tables: EventStoreSchema) -> None:
     with places.enter(bind.transaction(), checked=False) as (place, _):
         connection = place.connection
         with changes_allowed(connection, tables.prefix, tables.schema):
-            for table in (tables.events, tables.locks, tables.projections, tables.snapshots):
+            for table in (tables.events, tables.locks, tables.projections, tables.snapshots, tables.rebuilds):
                 connection.execute(delete(table))

@@ -44,7 +44,7 @@ def test_missing_tables_are_named(engine: Engine) -> None:
 
     with (
         engine.connect() as connection,
-        pytest.raises(SchemaError, match="es_schema, es_events, es_locks, es_projections, es_snapshots are missing"),
+        pytest.raises(SchemaError, match="es_projections, es_snapshots, es_rebuilds are missing"),
     ):
         verify_schema(connection)
 

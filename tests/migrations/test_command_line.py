@@ -85,7 +85,7 @@ def test_check_names_what_is_missing_and_exits_with_one(engine: Engine) -> None:
     outcome = check(engine)
 
     assert outcome.exit_code == 1
-    assert "es_schema, es_events, es_locks, es_projections, es_snapshots are missing" in outcome.stderr
+    assert "es_schema, es_events, es_locks, es_projections, es_snapshots, es_rebuilds are missing" in outcome.stderr
     assert outcome.stdout == ""
 
 
@@ -118,7 +118,10 @@ def test_check_takes_any_driver(driver: str, postgres_url: Callable[..., object]
     outcome = command("check", url, "--prefix", "audit_")
 
     assert outcome.exit_code == 1
-    assert "audit_schema, audit_events, audit_locks, audit_projections, audit_snapshots are missing" in outcome.stderr
+    assert (
+        "audit_schema, audit_events, audit_locks, audit_projections, audit_snapshots, audit_rebuilds are missing"
+        in outcome.stderr
+    )
 
 
 @pytest.mark.parametrize(

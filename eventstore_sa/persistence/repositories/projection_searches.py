@@ -36,7 +36,8 @@ __all__ = ["ProjectionSearches"]
 
 _BAD_REGEX: Final = "2201B"
 _REMEMBERED_STATEMENTS: Final = 256
-_WIDTH: Final = len(ProjectionRecord.__struct_fields__)
+# What a search reads of each projection; the keys of its order follow.
+_FIELDS: Final = ("name", "id", "source", "state", "metadata", "version")
 _SIZE: Final = bindparam("size", type_=BigInteger())
 _SKIPPED: Final = bindparam("skipped", type_=BigInteger())
 
@@ -136,7 +137,7 @@ class ProjectionSearches:
 
         bounds = {f"after_{number}": key for number, key in enumerate(after or ())}
         found = query.rows_of(("scan", after is None), statement, {**bounds, "size": size})
-        return [_record(row[:_WIDTH]) for row in found], tuple(found[-1][_WIDTH:]) if found else ()
+        return [_record(row[: len(_FIELDS)]) for row in found], tuple(found[-1][len(_FIELDS) :]) if found else ()
 
     def count(self, connection: Connection, filters: Collection[FilterExpression]) -> int:
         """Count the projections that meet all filters.
@@ -160,8 +161,9 @@ class ProjectionSearches:
     def select(self, filters: Collection[FilterExpression]) -> Select[Any]:
         """Return what selects the fields of records, JSON as text."""
         c = self._table.c
-        as_text = (self._dialect.as_text(each).label(each.key) for each in (c.source, c.state, c.metadata))
-        return select(c.name, c.id, *as_text, c.version).where(*self.queries.conditions(filters))
+        json = ("source", "state", "metadata")
+        fields = (self._dialect.as_text(c[key]).label(key) if key in json else c[key] for key in _FIELDS)
+        return select(*fields).where(*self.queries.conditions(filters))
 
 
 class _Query:

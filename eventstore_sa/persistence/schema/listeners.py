@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Table
 from eventstore_sa.persistence.schema.ddl import MARIADB, effective_schema, statement
 from eventstore_sa.persistence.schema.versions import Site, latest, version_row
 
-__all__ = ["changes_allowed", "creator", "dropper", "site_on", "version_writer"]
+__all__ = ["changes_allowed", "creator", "dropper", "room_maker", "site_on", "version_writer"]
 
 
 def site_on(connection: Connection, prefix: str, schema: str | None) -> Site:
@@ -40,6 +40,18 @@ def dropper(prefix: str, schema: str | None) -> Callable[..., None]:
             connection.execute(dropped)
 
     return drop
+
+
+def room_maker(prefix: str, schema: str | None, name: str) -> Callable[..., None]:
+    """Make the listener that leaves room on the pages of a table whose rows are updated again and again."""
+
+    def make_room(_table: Table, connection: Connection, **_: Any) -> None:
+        site = site_on(connection, prefix, schema)
+        if site.database == "postgresql":
+            # `postgresql_with` of a table is newer than SQLAlchemy 2.0.
+            connection.execute(statement(f"ALTER TABLE {site.name(name)} SET (fillfactor = 70)"))
+
+    return make_room
 
 
 def version_writer(prefix: str, schema: str | None) -> Callable[..., None]:

@@ -21,6 +21,7 @@ from eventstore_sa.persistence.schema.tables import (
     locks_table,
     map_event_record,
     projections_table,
+    rebuilds_table,
     snapshots_table,
     version_table,
 )
@@ -57,6 +58,7 @@ class EventStoreSchema:
         locks: The table of lock rows; see `locking="row"`.
         projections: The table of stored projections.
         snapshots: The table of snapshots of projections.
+        rebuilds: The table of projections that are being rebuilt.
         EventRecord: The mapped class over `events`, for queries and joins of the host.
 
     Raises:
@@ -90,6 +92,7 @@ class EventStoreSchema:
         self.locks: Table = locks_table(self.metadata, prefix=prefix, schema=schema)
         self.projections: Table = projections_table(self.metadata, prefix=prefix, schema=schema)
         self.snapshots: Table = snapshots_table(self.metadata, prefix=prefix, schema=schema)
+        self.rebuilds: Table = rebuilds_table(self.metadata, prefix=prefix, schema=schema)
         self.EventRecord: type[EventRecord] = map_event_record(registry(metadata=self.metadata), self.events)
         attached[schema, prefix] = self
         self._attach_ddl()
@@ -103,7 +106,7 @@ class EventStoreSchema:
     @property
     def tables(self) -> tuple[Table, ...]:
         """All tables of the library."""
-        return (self.version, self.events, self.locks, self.projections, self.snapshots)
+        return (self.version, self.events, self.locks, self.projections, self.snapshots, self.rebuilds)
 
     def __repr__(self) -> str:
         return f"EventStoreSchema(prefix={self.prefix!r}, schema={self.schema!r})"
@@ -112,6 +115,8 @@ class EventStoreSchema:
         event.listen(self.events, "after_create", listeners.creator(self.prefix, self.schema))
         event.listen(self.events, "after_drop", listeners.dropper(self.prefix, self.schema))
         event.listen(self.version, "after_create", listeners.version_writer(self.prefix, self.schema))
+        for name, table in (("projections", self.projections), ("rebuilds", self.rebuilds)):
+            event.listen(table, "after_create", listeners.room_maker(self.prefix, self.schema, name))
 
 
 def _check_name(what: str, name: object, most_bytes: int) -> None:

@@ -46,6 +46,7 @@ __all__ = [
     "locks_table",
     "map_event_record",
     "projections_table",
+    "rebuilds_table",
     "snapshots_table",
     "version_table",
 ]
@@ -152,12 +153,24 @@ def events_table(metadata: MetaData, *, prefix: str, schema: str | None) -> Tabl
 
 
 def projections_table(metadata: MetaData, *, prefix: str, schema: str | None) -> Table:
-    """Attach the table of projections; `number` is the order in which they were first saved."""
+    """Attach the table of projections.
+
+    `number` is the order in which they were first saved, `sequence_number` the last event that was applied to one.
+    """
+    return _projections(metadata, f"{prefix}projections", schema)
+
+
+def rebuilds_table(metadata: MetaData, *, prefix: str, schema: str | None) -> Table:
+    """Attach the table of projections that are being rebuilt; the row with an empty id tells how far they are."""
+    return _projections(metadata, f"{prefix}rebuilds", schema)
+
+
+def _projections(metadata: MetaData, table: str, schema: str | None) -> Table:
     number = BigInteger().with_variant(Integer(), "sqlite")
     name = Text().with_variant(Text(collation="C"), "postgresql").with_variant(NameBytes(MAX_NAME_BYTES), *_MARIADB)
     json = JSON().with_variant(JSONB(), "postgresql").with_variant(JsonText(), "sqlite", *_MARIADB)
     return Table(
-        f"{prefix}projections",
+        table,
         metadata,
         Column("number", number, Identity(always=True, start=1, increment=1, cache=1)),
         Column("name", name, nullable=False),
@@ -167,11 +180,13 @@ def projections_table(metadata: MetaData, *, prefix: str, schema: str | None) ->
         Column("state", json, nullable=False),
         Column("metadata", json, nullable=False),
         Column("version", BigInteger(), nullable=False),
-        PrimaryKeyConstraint("number", name=conv(f"{prefix}projections_pkey")),
-        UniqueConstraint("name", "id", name=conv(f"{prefix}projections_id_key")),
+        Column("sequence_number", BigInteger(), nullable=True),
+        PrimaryKeyConstraint("number", name=conv(f"{table}_pkey")),
+        UniqueConstraint("name", "id", name=conv(f"{table}_id_key")),
         # Two names of the longest kind and what is around them would not fit a b-tree entry.
-        Index(conv(f"{prefix}projections_source_idx"), "name", "source_hash"),
+        Index(conv(f"{table}_source_idx"), "name", "source_hash"),
         schema=schema,
+        # Room for the next version of a row on its own page, where no index has to be told of it.
         **_INNODB,
     )
 

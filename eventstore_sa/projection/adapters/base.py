@@ -6,7 +6,7 @@ Third parties implement it and run the shipped cases over their adapter.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeAlias
 
 from eventstore_sa.errors import ConfigurationError, QueryError
@@ -29,6 +29,7 @@ AnyProjection: TypeAlias = Projection[Any, Any]
 JsonProjection: TypeAlias = Projection[JsonValue, JsonValue]
 
 _NO_SESSION = "only a store on a SQLAlchemy bind can work within a session: this one is on a {}"
+_NO_BATCHES = "a {} cannot apply events to its projections: it lacks load_batch and save_batch"
 
 
 class ProjectionStorageAdapter(ABC):
@@ -101,6 +102,24 @@ class ProjectionStorageAdapter(ABC):
             QueryError: A filter cannot be evaluated.
         """
 
+    async def load_batch(self, *, name: str, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
+        """Return the projections of a name that are there, by id, as they are to be given to `save_batch` again.
+
+        Raises:
+            ConfigurationError: This storage cannot apply events to projections.
+        """
+        raise ConfigurationError(_NO_BATCHES.format(type(self).__name__))
+
+    async def save_batch(self, *, records: Sequence[ProjectionRecord]) -> Collection[str]:
+        """Save projections over the versions that they were loaded with, or 0; return the ids of those that were saved.
+
+        Each is saved on its own: those that somebody else has saved meanwhile are left alone.
+
+        Raises:
+            ConfigurationError: This storage cannot apply events to projections.
+        """
+        raise ConfigurationError(_NO_BATCHES.format(type(self).__name__))
+
     def within(self, session: Any) -> Self:
         """Return the same storage inside the transaction of a session.
 
@@ -151,6 +170,14 @@ class SyncProjectionStorageAdapter(ABC):
     @abstractmethod
     def count(self, *, search: Search) -> int:
         """Count the projections that meet all filters, whatever the paging."""
+
+    def load_batch(self, *, name: str, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
+        """Return the projections of a name that are there, by id; see `ProjectionStorageAdapter.load_batch`."""
+        raise ConfigurationError(_NO_BATCHES.format(type(self).__name__))
+
+    def save_batch(self, *, records: Sequence[ProjectionRecord]) -> Collection[str]:
+        """Save projections over the versions that they were loaded with; see `ProjectionStorageAdapter.save_batch`."""
+        raise ConfigurationError(_NO_BATCHES.format(type(self).__name__))
 
     def within(self, session: Any) -> Self:
         """Return the same storage inside the transaction of a session.

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from threading import Lock
-
-from msgspec.structs import replace
+from collections.abc import Collection, Mapping, Sequence
 
 from eventstore_sa.projection.adapters.base import (
     AnyProjection,
@@ -26,43 +23,10 @@ from eventstore_sa.query.evaluation import (
     OperatorEvaluator,
     QueryEvaluators,
 )
-from eventstore_sa.query.records import ProjectionRecord, record_of, unexpected_version
+from eventstore_sa.query.records import ProjectionRecord, record_of
+from eventstore_sa.store.adapters.memory_projections import InMemoryProjections
 
 __all__ = ["InMemoryProjectionStorageAdapter", "SyncInMemoryProjectionStorageAdapter"]
-
-
-class _Projections:
-    """Projections by their keys, in the order in which they were first saved; safe from several threads."""
-
-    def __init__(self) -> None:
-        self._records: dict[tuple[str, str], ProjectionRecord] = {}
-        self._lock = Lock()
-
-    def save(self, records: Sequence[ProjectionRecord], expected: int | None = None) -> list[int]:
-        with self._lock:
-            return [self._save(record, expected) for record in records]
-
-    def _save(self, record: ProjectionRecord, expected: int | None) -> int:
-        key = (record.name, record.id)
-        stored = self._records.get(key)
-        version = stored.version if stored is not None else 0
-        if expected is not None and expected != version:
-            raise unexpected_version(record, expected=expected, actual=version)
-        source = stored.source if stored is not None else record.source
-        self._records[key] = replace(record, source=source, version=version + 1)
-        return version + 1
-
-    def delete(self, name: str, id: str) -> bool:
-        with self._lock:
-            return self._records.pop((name, id), None) is not None
-
-    def all(self) -> list[ProjectionRecord]:
-        with self._lock:
-            return list(self._records.values())
-
-    def clear(self) -> None:
-        with self._lock:
-            self._records.clear()
 
 
 class _Registering:
@@ -109,10 +73,15 @@ class _Registering:
 
 
 class SyncInMemoryProjectionStorageAdapter(_Registering, SyncProjectionStorageAdapter):
-    """Keeps projections in memory, for stores without asyncio."""
+    """Keeps projections in memory, for stores without asyncio.
 
-    def __init__(self) -> None:
-        self._projections = _Projections()
+    Args:
+        projections: Where they are kept, such as the `projections` of an in-memory event store's adapter; by default
+            apart from all others.
+    """
+
+    def __init__(self, projections: InMemoryProjections | None = None) -> None:
+        self._projections = InMemoryProjections() if projections is None else projections
         self.evaluators: QueryEvaluators = QueryConverters()
 
     def save(self, *, projection: AnyProjection, expected_version: int | None = None) -> int:
@@ -134,6 +103,12 @@ class SyncInMemoryProjectionStorageAdapter(_Registering, SyncProjectionStorageAd
     def count(self, *, search: Search) -> int:
         return len(self._found(Search(filters=search.filters)))
 
+    def load_batch(self, *, name: str, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
+        return self._projections.load_batch(name, ids)
+
+    def save_batch(self, *, records: Sequence[ProjectionRecord]) -> Collection[str]:
+        return self._projections.save_batch(records)
+
     def drop_schema(self) -> None:
         self._projections.clear()
 
@@ -142,10 +117,15 @@ class SyncInMemoryProjectionStorageAdapter(_Registering, SyncProjectionStorageAd
 
 
 class InMemoryProjectionStorageAdapter(_Registering, ProjectionStorageAdapter):
-    """Keeps projections in memory; serves both kinds of stores, see `sync_adapter`."""
+    """Keeps projections in memory; serves both kinds of stores, see `sync_adapter`.
 
-    def __init__(self) -> None:
-        self.sync_adapter: SyncInMemoryProjectionStorageAdapter = SyncInMemoryProjectionStorageAdapter()
+    Args:
+        projections: Where they are kept, such as the `projections` of an in-memory event store's adapter; by default
+            apart from all others.
+    """
+
+    def __init__(self, projections: InMemoryProjections | None = None) -> None:
+        self.sync_adapter: SyncInMemoryProjectionStorageAdapter = SyncInMemoryProjectionStorageAdapter(projections)
         """The same projections, for a `SyncProjectionStore`."""
         self.evaluators: QueryEvaluators = self.sync_adapter.evaluators
 
@@ -166,6 +146,12 @@ class InMemoryProjectionStorageAdapter(_Registering, ProjectionStorageAdapter):
 
     async def count(self, *, search: Search) -> int:
         return self.sync_adapter.count(search=search)
+
+    async def load_batch(self, *, name: str, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
+        return self.sync_adapter.load_batch(name=name, ids=ids)
+
+    async def save_batch(self, *, records: Sequence[ProjectionRecord]) -> Collection[str]:
+        return self.sync_adapter.save_batch(records=records)
 
     async def drop_schema(self) -> None:
         self.sync_adapter.drop_schema()

@@ -5,8 +5,8 @@ The asyncio face runs the same synchronous code in a greenlet. What a bind may b
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from typing import Final, Self
 
 from msgspec import Struct
 
@@ -39,8 +39,8 @@ from eventstore_sa.query import (
     SortClause,
 )
 from eventstore_sa.query.converters import QueryConverters
-from eventstore_sa.query.records import record_of
-from eventstore_sa.store.adapters.binding import AsyncBindable, SyncBindable, async_bind, sync_bind
+from eventstore_sa.query.records import ProjectionRecord, record_of
+from eventstore_sa.store.adapters.binding import AsyncBindable, BoundTo, SyncBindable, async_bind, sync_bind
 from eventstore_sa.store.adapters.bound import AsyncBoundAdapter, BoundAdapter, SyncBoundAdapter
 
 __all__ = ["SQLAlchemyProjectionStorageAdapter", "SyncSQLAlchemyProjectionStorageAdapter"]
@@ -64,6 +64,11 @@ class _ProjectionAdapter(BoundAdapter[_Options, ProjectionStorage]):
     """Storage of projections on one bind."""
 
     store_kind = "projection store"
+
+    @classmethod
+    def on(cls, bind: Bind, schema: EventStoreSchema) -> Self:
+        """Make an adapter on the bind of an event store, whose engine belongs to that."""
+        return cls._opened(BoundTo(bind), _Options.of(schema, _PAGE_SIZE))
 
     def _make_storage(self, bind: Bind, options: _Options) -> ProjectionStorage:
         return ProjectionStorage(bind, options.schema, converters=options.converters, page_size=options.page_size)
@@ -154,6 +159,12 @@ class SyncSQLAlchemyProjectionStorageAdapter(
     def count(self, *, search: Search) -> int:
         return self._storage.count(search.filters)
 
+    def load_batch(self, *, name: str, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
+        return self._storage.load_batch(name, ids)
+
+    def save_batch(self, *, records: Sequence[ProjectionRecord]) -> Collection[str]:
+        return self._storage.save_batch(records)
+
 
 class SQLAlchemyProjectionStorageAdapter(
     _ProjectionAdapter, AsyncBoundAdapter[_Options, ProjectionStorage], ProjectionStorageAdapter
@@ -202,3 +213,9 @@ class SQLAlchemyProjectionStorageAdapter(
 
     async def count(self, *, search: Search) -> int:
         return await self._run(self._storage.count, search.filters)
+
+    async def load_batch(self, *, name: str, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
+        return await self._run(self._storage.load_batch, name, ids)
+
+    async def save_batch(self, *, records: Sequence[ProjectionRecord]) -> Collection[str]:
+        return await self._run(self._storage.save_batch, records)

@@ -13,6 +13,8 @@ from typing import Any, Self, TypeAlias, overload
 
 from eventstore_sa.conditions import WriteCondition
 from eventstore_sa.errors import ConfigurationError, TransactionError
+from eventstore_sa.persistence.inline import InlineProjection
+from eventstore_sa.persistence.rebuilding import RebuildStorage
 from eventstore_sa.publishing import AnyNewEvent, AnyStoredEvent, StreamPublishDefinition
 from eventstore_sa.session import CommitCallback, StagedPublish
 from eventstore_sa.sources.constraints import QueryConstraints
@@ -45,6 +47,11 @@ Listable: TypeAlias = LogIdentifier | CategoryIdentifier
 _WITHIN_NEEDS_SQLALCHEMY = (
     "{adapter} keeps its events outside of any database session, so it cannot take part in one: within(session) needs a "
     "store on a SQLAlchemy bind"
+)
+
+_NO_PROJECTIONS = (
+    "{adapter} keeps no projections beside its events, and so cannot update them with a publish or rebuild them: use a "
+    "store on a SQLAlchemy bind or in memory, or project into a ProjectionStore"
 )
 
 STAGING_NEEDS_A_SESSION = (
@@ -158,6 +165,22 @@ class EventStorageAdapter(ABC):
         """Return the same storage inside the transaction of a session."""
         raise ConfigurationError(_WITHIN_NEEDS_SQLALCHEMY.format(adapter=type(self).__name__))
 
+    def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
+        """Return the same storage, whose publishes update projections, besides those that this one updates already.
+
+        Raises:
+            ConfigurationError: This storage cannot, one of them cannot be inline, or two have the same name.
+        """
+        raise ConfigurationError(_NO_PROJECTIONS.format(adapter=type(self).__name__))
+
+    def rebuild_storage(self, name: str) -> RebuildStorage:
+        """Return what rebuilds the projections of a name that are kept beside the events.
+
+        Raises:
+            ConfigurationError: There are none, or everything is part of a transaction of the caller's.
+        """
+        raise ConfigurationError(_NO_PROJECTIONS.format(adapter=type(self).__name__))
+
     def stage(
         self,
         *,
@@ -264,6 +287,22 @@ class SyncEventStorageAdapter(ABC):
     def within(self, session: object) -> Self:
         """Return the same storage inside the transaction of a session."""
         raise ConfigurationError(_WITHIN_NEEDS_SQLALCHEMY.format(adapter=type(self).__name__))
+
+    def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
+        """Return the same storage, whose publishes update projections, besides those that this one updates already.
+
+        Raises:
+            ConfigurationError: This storage cannot, one of them cannot be inline, or two have the same name.
+        """
+        raise ConfigurationError(_NO_PROJECTIONS.format(adapter=type(self).__name__))
+
+    def rebuild_storage(self, name: str) -> RebuildStorage:
+        """Return what rebuilds the projections of a name that are kept beside the events.
+
+        Raises:
+            ConfigurationError: There are none, or everything is part of a transaction of the caller's.
+        """
+        raise ConfigurationError(_NO_PROJECTIONS.format(adapter=type(self).__name__))
 
     def stage(
         self,

@@ -57,12 +57,22 @@ class BoundAdapter(Generic[Options, Storage]):
     @abstractmethod
     def _make_storage(self, bind: Bind, options: Options) -> Storage: ...
 
-    def _bound_to(self, bound: BoundTo) -> Self:
-        """Make another adapter, with the same options."""
-        _ = self._storage
-        adapter = object.__new__(type(self))
-        adapter._open(bound, self._options)
+    @classmethod
+    def _opened(cls, bound: BoundTo, options: Options) -> Self:
+        adapter = object.__new__(cls)
+        adapter._open(bound, options)
         return adapter
+
+    def _bound_to(self, bound: BoundTo, options: Options | None = None) -> Self:
+        """Make another adapter, with the same options or others."""
+        _ = self._storage
+        return self._opened(bound, options or self._options)
+
+    @property
+    def bind(self) -> Bind:
+        """Where connections come from."""
+        _ = self._storage
+        return self._bound.bind
 
     @property
     def hosted(self) -> bool:

@@ -7,9 +7,12 @@ one storage. Nothing outlives the process, and no session's transaction can hold
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from eventstore_sa.conditions import WriteCondition
+from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.persistence.inline import InlineProjection
+from eventstore_sa.persistence.projecting import Projections, combined
 from eventstore_sa.publishing import AnyNewEvent, AnyStoredEvent
 from eventstore_sa.sources.constraints import QueryConstraints
 from eventstore_sa.store.adapters.base import (
@@ -20,6 +23,8 @@ from eventstore_sa.store.adapters.base import (
     Scannable,
     SyncEventStorageAdapter,
 )
+from eventstore_sa.store.adapters.memory_projections import InMemoryProjections
+from eventstore_sa.store.adapters.memory_rebuilds import InMemoryRebuildStorage
 from eventstore_sa.store.adapters.memory_storage import InMemoryConditionEvaluator, InMemoryEventStorage
 from eventstore_sa.types import CategoryIdentifier, LogIdentifier, StreamIdentifier
 
@@ -37,15 +42,17 @@ class InMemoryEventStorageAdapter(EventStorageAdapter):
 
     Args:
         storage: Where the events are kept; by default a storage of its own. Adapters may share one.
+        projections: Inline projections, as `with_projections` gives them.
     """
 
-    def __init__(self, storage: InMemoryEventStorage | None = None) -> None:
+    def __init__(self, storage: InMemoryEventStorage | None = None, *, projections: Projections = ()) -> None:
         self._storage = InMemoryEventStorage() if storage is None else storage
+        self._inline = projections
 
     @property
     def sync_adapter(self) -> SyncInMemoryEventStorageAdapter:
         """An adapter over the same events for use without asyncio."""
-        return SyncInMemoryEventStorageAdapter(self._storage)
+        return SyncInMemoryEventStorageAdapter(self._storage, projections=self._inline)
 
     def register_condition(self, condition: type[WriteCondition], evaluate: InMemoryConditionEvaluator) -> None:
         """Say how conditions of a type of the application's own are checked; for all adapters of the storage.
@@ -57,6 +64,19 @@ class InMemoryEventStorageAdapter(EventStorageAdapter):
         """
         self._storage.register_condition(condition, evaluate)
 
+    @property
+    def projections(self) -> InMemoryProjections:
+        """The projections that are kept beside the events."""
+        return self._storage.projections
+
+    def rebuild_storage(self, name: str) -> InMemoryRebuildStorage:
+        """Return what rebuilds the projections of a name; see `EventStorageAdapter.rebuild_storage`."""
+        return InMemoryRebuildStorage(self._storage, name)
+
+    def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
+        """Return an adapter over the same events whose publishes update projections, besides those of this one."""
+        return type(self)(self._storage, projections=_fit_for_memory(combined([*self._inline, *projections])))
+
     async def save(
         self,
         *,
@@ -66,7 +86,9 @@ class InMemoryEventStorageAdapter(EventStorageAdapter):
         streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
     ) -> Any:
         """Store events, all or none; see `EventStorageAdapter.save`."""
-        return self._storage.save(target=target, events=events, condition=condition, streams=streams)
+        return self._storage.save(
+            target=target, events=events, condition=condition, streams=streams, projections=self._inline
+        )
 
     async def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
         """Return the last event of the target, or None when there is none."""
@@ -92,7 +114,7 @@ class InMemoryEventStorageAdapter(EventStorageAdapter):
         return _awaitable(self._storage.categories())
 
     async def drop_schema(self) -> None:
-        """Forget all events, as dropping the tables of a database does."""
+        """Forget all events and projections, as dropping the tables of a database does."""
         self._storage.clear()
 
 
@@ -101,14 +123,29 @@ class SyncInMemoryEventStorageAdapter(SyncEventStorageAdapter):
 
     Args:
         storage: Where the events are kept; by default a storage of its own. Adapters may share one.
+        projections: Inline projections, as `with_projections` gives them.
     """
 
-    def __init__(self, storage: InMemoryEventStorage | None = None) -> None:
+    def __init__(self, storage: InMemoryEventStorage | None = None, *, projections: Projections = ()) -> None:
         self._storage = InMemoryEventStorage() if storage is None else storage
+        self._inline = projections
 
     def register_condition(self, condition: type[WriteCondition], evaluate: InMemoryConditionEvaluator) -> None:
         """Say how conditions of a type of the application's own are checked; see `InMemoryEventStorageAdapter`."""
         self._storage.register_condition(condition, evaluate)
+
+    @property
+    def projections(self) -> InMemoryProjections:
+        """The projections that are kept beside the events."""
+        return self._storage.projections
+
+    def rebuild_storage(self, name: str) -> InMemoryRebuildStorage:
+        """Return what rebuilds the projections of a name; see `EventStorageAdapter.rebuild_storage`."""
+        return InMemoryRebuildStorage(self._storage, name)
+
+    def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
+        """Return an adapter over the same events whose publishes update projections, besides those of this one."""
+        return type(self)(self._storage, projections=_fit_for_memory(combined([*self._inline, *projections])))
 
     def save(
         self,
@@ -119,7 +156,9 @@ class SyncInMemoryEventStorageAdapter(SyncEventStorageAdapter):
         streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
     ) -> Any:
         """Store events, all or none; see `EventStorageAdapter.save`."""
-        return self._storage.save(target=target, events=events, condition=condition, streams=streams)
+        return self._storage.save(
+            target=target, events=events, condition=condition, streams=streams, projections=self._inline
+        )
 
     def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
         """Return the last event of the target, or None when there is none."""
@@ -145,8 +184,18 @@ class SyncInMemoryEventStorageAdapter(SyncEventStorageAdapter):
         return self._storage.categories()
 
     def drop_schema(self) -> None:
-        """Forget all events, as dropping the tables of a database does."""
+        """Forget all events and projections, as dropping the tables of a database does."""
         self._storage.clear()
+
+
+def _fit_for_memory(projections: Projections) -> Projections:
+    for projection in projections:
+        if projection.needs_session:
+            raise ConfigurationError(
+                f"projection {projection.name!r} works on a session of a database, and this store keeps its events in "
+                "memory: use a store on a SQLAlchemy bind, such as SQLite"
+            )
+    return projections
 
 
 async def _awaitable(items: Iterator[T]) -> AsyncIterator[T]:

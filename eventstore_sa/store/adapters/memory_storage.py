@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import partial
 from itertools import islice
 from threading import Lock
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from msgspec import Struct
@@ -26,6 +26,7 @@ from eventstore_sa.conditions import (
     unmet_condition_error,
 )
 from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.persistence.projecting import Projections, apply_projections
 from eventstore_sa.publishing import (
     AnyNewEvent,
     AnyStoredEvent,
@@ -46,6 +47,7 @@ from eventstore_sa.store.adapters.base import (
     checked_listable,
     checked_target,
 )
+from eventstore_sa.store.adapters.memory_projections import InMemoryProjections, InMemoryPublishPlace
 from eventstore_sa.store.adapters.memory_reads import selected
 from eventstore_sa.types import (
     CategoryIdentifier,
@@ -133,17 +135,28 @@ class _Records:
         by_id = self.by_id
         return [by_id[content.id] for batch in contents for content in batch if content.id in by_id]
 
-    def append(self, stream: StreamIdentifier, contents: Sequence[_Content]) -> tuple[int, range]:
-        """Append events to a stream; return the position of the first and the sequence numbers of all."""
+    def places(self, parts: Sequence[StreamPublication]) -> list[tuple[int, range]]:
+        """Return where the events of each part would be appended: the position of the first, and all sequence numbers."""
+        number = len(self.log) + 1
+        positions: dict[StreamIdentifier, int] = {}
+        places: list[tuple[int, range]] = []
+        for part in parts:
+            position, count = positions.get(part.stream, len(self.of(part.stream))), len(part.events)
+            places.append((position if count else 0, range(number, number + count)))
+            positions[part.stream] = position + count
+            number += count
+        return places
+
+    def append(self, stream: StreamIdentifier, contents: Sequence[_Content], place: tuple[int, range]) -> None:
+        """Append events to a stream, at the place that is next."""
         if not contents:
-            return 0, range(0)
-        position, number = len(self.of(stream)), len(self.log) + 1
+            return
+        position, number = place[0], place[1].start
         records = [_Record(content, stream, position + i, number + i) for i, content in enumerate(contents)]
         self.log += records
         self.categories.setdefault(stream.category, []).extend(records)
         self.streams.setdefault(stream, []).extend(records)
         self.by_id.update((record.content.id, record) for record in records)
-        return position, range(number, number + len(records))
 
 
 class InMemoryConditionContext:
@@ -180,6 +193,7 @@ class InMemoryEventStorage:
     def __init__(self) -> None:
         self._lock = Lock()
         self._records = _Records()
+        self.projections: Final = InMemoryProjections()
         self._evaluators: dict[type[WriteCondition], InMemoryConditionEvaluator] = {}
 
     def register_condition(self, condition: type[WriteCondition], evaluate: InMemoryConditionEvaluator) -> None:
@@ -193,13 +207,17 @@ class InMemoryEventStorage:
         events: Sequence[AnyNewEvent] | None,
         condition: WriteCondition | None,
         streams: Mapping[Any, AnyStreamPublishDefinition] | None,
+        projections: Projections = (),
     ) -> Sequence[AnyStoredEvent] | Mapping[Any, Sequence[AnyStoredEvent]]:
         """Store events, all or none; see `EventStorageAdapter.save`."""
         parts = publications(target=target, events=events, condition=condition, streams=streams)
-        return keyed_results(streams, self.publish(parts))
+        return keyed_results(streams, self.publish(parts, projections))
 
-    def publish(self, parts: Sequence[StreamPublication]) -> list[list[AnyStoredEvent]]:
+    def publish(self, parts: Sequence[StreamPublication], projections: Projections = ()) -> list[list[AnyStoredEvent]]:
         """Store the events of all parts, or none; a later part of the same stream sees what the earlier ones add.
+
+        Projections are reduced before anything is stored, and stored together with the events; if anybody has published,
+        or has saved one of them, in between, all of it is done again.
 
         Raises:
             UnmetWriteConditionError: A condition is not met.
@@ -208,32 +226,57 @@ class InMemoryEventStorage:
         """
         contents = [[_content_of(event) for event in part.events] for part in parts]
         while True:
-            results = self._try_to_publish(parts, contents)
+            results = self._try_to_publish(parts, contents, projections)
             if results is not None:
                 return results
 
     def _try_to_publish(
-        self, parts: Sequence[StreamPublication], contents: Sequence[Sequence[_Content]]
+        self,
+        parts: Sequence[StreamPublication],
+        contents: Sequence[Sequence[_Content]],
+        projections: Projections,
     ) -> list[list[AnyStoredEvent]] | None:
-        """Publish; or do nothing and return None when somebody else did while conditions were evaluated."""
+        """Publish; or do nothing and return None when somebody else did while code of the caller's ran."""
         looked_at = len(self._records.log)
         allowed = [allowed_positions(decided(part.condition, partial(self._verdict, part.stream))) for part in parts]
         evaluated = any(True for part in parts for _ in custom_conditions(part.condition))
+        place: InMemoryPublishPlace | None = None
+        if projections:
+            place = self._projected(parts, contents, allowed, projections)
         with self._lock:
             records = self._records
-            if evaluated and len(records.log) != looked_at:
+            if (evaluated or place is not None) and len(records.log) != looked_at:
                 return None
             unmet = _find_unmet(records, parts, allowed)
             taken = records.with_ids_of(contents)
-            places: list[tuple[int, range]] | None = None
             if unmet is None and not taken:
-                places = [records.append(part.stream, batch) for part, batch in zip(parts, contents, strict=True)]
-        if places is not None:
-            return _results(parts, places)
+                if projections and (place is None or not place.commit()):
+                    return None
+                places = records.places(parts)
+                for part, batch, at in zip(parts, contents, places, strict=True):
+                    records.append(part.stream, batch, at)
+                return _results(parts, places)
         if unmet is not None and not taken:
             raise unmet_condition_error(*unmet)
         stored = {record.content.id: record.event() for record in taken}
         return replayed(parts, stored)
+
+    def _projected(
+        self,
+        parts: Sequence[StreamPublication],
+        contents: Sequence[Sequence[_Content]],
+        allowed: Sequence[PositionRanges],
+        projections: Projections,
+    ) -> InMemoryPublishPlace | None:
+        """Apply to the projections what would be stored now; None when nothing would be."""
+        with self._lock:
+            records = self._records
+            if _find_unmet(records, parts, allowed) is not None or records.with_ids_of(contents):
+                return None
+            results = _results(parts, records.places(parts))
+        place = InMemoryPublishPlace(self.projections)
+        apply_projections(place, [projections] * len(parts), results)
+        return place
 
     def _verdict(self, stream: StreamIdentifier, condition: WriteCondition) -> bool:
         evaluate = self._evaluators.get(type(condition))
@@ -265,6 +308,19 @@ class InMemoryEventStorage:
         events = selected(records, end, target, checked, backwards=backwards)
         return islice(events, end if most is None else min(most, end))
 
+    @property
+    def length(self) -> int:
+        """How many events there are."""
+        return len(self._records.log)
+
+    def if_unchanged(self, length: int, work: Callable[[], object]) -> bool:
+        """Do something while nobody publishes, unless somebody has; return whether it was done."""
+        with self._lock:
+            if len(self._records.log) != length:
+                return False
+            work()
+            return True
+
     def streams(self, target: Listable) -> Iterator[StreamIdentifier]:
         """Iterate over the streams of the log or a category that have events now, in code-point order."""
         checked = checked_listable(target)
@@ -281,9 +337,10 @@ class InMemoryEventStorage:
         return map(CategoryIdentifier, sorted(categories))
 
     def clear(self) -> None:
-        """Forget all events and begin anew at sequence number 1; scans that have begun go on undisturbed."""
+        """Forget all events and projections, and begin anew at sequence number 1; begun scans go on undisturbed."""
         with self._lock:
             self._records = _Records()
+            self.projections.clear()
 
 
 def _content_of(event: AnyNewEvent) -> _Content:

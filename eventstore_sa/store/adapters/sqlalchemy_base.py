@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from eventstore_sa.conditions import WriteCondition
 from eventstore_sa.errors import TransactionError
 from eventstore_sa.persistence.binds import Bind
 from eventstore_sa.persistence.custom_conditions import ConditionEvaluator, ConditionEvaluators
+from eventstore_sa.persistence.inline import InlineProjection
 from eventstore_sa.persistence.locking import LockingRecord
+from eventstore_sa.persistence.projecting import Projections, combined
 from eventstore_sa.persistence.queries import ConstraintConverter, ConstraintConverters
+from eventstore_sa.persistence.rebuilding import SQLRebuildStorage
 from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
 from eventstore_sa.persistence.storage import EventStorage
 from eventstore_sa.publishing import AnyNewEvent, AnyStoredEvent, StreamPublication, keyed_results, publications
@@ -40,6 +44,7 @@ class StorageOptions(Struct, frozen=True):
     evaluators: ConditionEvaluators
     constraint_converters: ConstraintConverters
     record: LockingRecord
+    projections: Projections = ()
 
     @classmethod
     def of(
@@ -96,7 +101,13 @@ class SQLAlchemyAdapterBase(BoundAdapter[StorageOptions, EventStorage]):
             constraint_converters=options.constraint_converters,
             locking=options.record,
             stall_warning_s=options.stall_warning_s,
+            projections=options.projections,
         )
+
+    def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
+        """Return an adapter on the same bind whose publishes update projections, besides those of this one."""
+        inline = combined([*self._options.projections, *projections])
+        return self._bound_to(self._bound, replace(self._options, projections=inline))
 
     def register_constraint(self, constraint_type: type[C], converter: ConstraintConverter[C]) -> None:
         """Say how constraints of a type of your own, and of its subclasses, are translated to SQL.
@@ -139,6 +150,10 @@ class SQLAlchemyAdapterBase(BoundAdapter[StorageOptions, EventStorage]):
     def after_commit(self, callback: CommitCallback) -> None:
         """Have a function called after the commit; see `EventStorageAdapter.after_commit`."""
         self._session_storage.after_commit(callback)
+
+    def rebuild_storage(self, name: str) -> SQLRebuildStorage:
+        """Return what rebuilds the projections of a name; see `EventStorageAdapter.rebuild_storage`."""
+        return SQLRebuildStorage(self.bind, self.schema, name)
 
     @property
     def _publish(self) -> Callable[[Sequence[StreamPublication]], list[list[AnyStoredEvent]]]:

@@ -5,11 +5,12 @@ No case is here. `projection_storage` puts the cases together and provides the f
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 from eventstore_sa.projection.adapters import ProjectionStorageAdapter, SyncProjectionStorageAdapter
 from eventstore_sa.query import FilterExpression, Lookup, PagingClause, Search, SortClause, SortField
+from eventstore_sa.query.records import ProjectionRecord
 from eventstore_sa.types import EventSourceIdentifier, Projection, StreamIdentifier
 
 __all__ = ["AwaitableProjectionStorageAdapter", "found_ids", "projection", "stored_states"]
@@ -86,3 +87,11 @@ class AwaitableProjectionStorageAdapter(ProjectionStorageAdapter):
     async def count(self, *, search: Search) -> int:
         """Count projections."""
         return self._adapter.count(search=search)
+
+    async def load_batch(self, *, name: str, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
+        """Load projections to apply events to."""
+        return self._adapter.load_batch(name=name, ids=ids)
+
+    async def save_batch(self, *, records: Sequence[ProjectionRecord]) -> Collection[str]:
+        """Save projections that events were applied to."""
+        return self._adapter.save_batch(records=records)

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from eventstore_sa.projection.adapters import ProjectionStorageAdapter, SyncProjectionStorageAdapter
+from eventstore_sa.testing.cases.projection_batches import ProjectionBatchCases
 from eventstore_sa.testing.cases.projection_filters import ProjectionFilterCases
 from eventstore_sa.testing.cases.projection_order import ProjectionOrderCases
 from eventstore_sa.testing.cases.projection_saving import ProjectionSavingCases
@@ -20,7 +21,9 @@ __all__ = ["ProjectionStorageAdapterCases", "SyncProjectionStorageAdapterCases"]
 
 
 @pytest.mark.asyncio(loop_scope="function")
-class ProjectionStorageAdapterCases(ProjectionSavingCases, ProjectionFilterCases, ProjectionOrderCases):
+class ProjectionStorageAdapterCases(
+    ProjectionSavingCases, ProjectionBatchCases, ProjectionFilterCases, ProjectionOrderCases
+):
     """What every `ProjectionStorageAdapter` does. Subclass it as `Test...` and say how an adapter is made.
 
     Either override `construct_storage_adapter`; the schema is then created before each case and dropped after it. Or
@@ -49,7 +52,9 @@ class ProjectionStorageAdapterCases(ProjectionSavingCases, ProjectionFilterCases
 
 
 @pytest.mark.asyncio(loop_scope="function")
-class SyncProjectionStorageAdapterCases(ProjectionSavingCases, ProjectionFilterCases, ProjectionOrderCases):
+class SyncProjectionStorageAdapterCases(
+    ProjectionSavingCases, ProjectionBatchCases, ProjectionFilterCases, ProjectionOrderCases
+):
     """What every `SyncProjectionStorageAdapter` does: the twin, with the very same cases."""
 
     def construct_storage_adapter(self) -> SyncProjectionStorageAdapter:

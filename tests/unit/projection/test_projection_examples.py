@@ -9,12 +9,12 @@ from types import ModuleType
 
 import pytest
 
-from eventstore_sa.projection import handlers, naming, projector
+from eventstore_sa.projection import handlers, naming, projector, table
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
-@pytest.mark.parametrize("module", [handlers, naming, projector], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [handlers, naming, projector, table], ids=lambda module: module.__name__)
 def test_documented_examples_run(module: ModuleType) -> None:
     failed, attempted = doctest.testmod(module)
 

@@ -527,18 +527,22 @@ class TestMistakes:
 
         assert '@handles("order-placed")' in str(caught.value)
 
-    @pytest.mark.parametrize("method", ["apply", "project", "project_sync"])
+    @pytest.mark.parametrize("method", ["apply", "project", "project_sync", "reduce", "takes", "apply_inline", "id_of"])
     def test_a_handler_in_the_place_of_a_framework_method_is_refused(self, method: str) -> None:
         with pytest.raises(ConfigurationError, match=rf"P\.{method} overrides .* name it `{method}_`"):
             type("P", (CallsProjector,), {method: lambda self, state, event: state})
 
-    @pytest.mark.parametrize("attribute", ["name", "missing_handler_behaviour"])
+    def test_a_handler_in_the_place_of_ids_is_refused(self) -> None:
+        with pytest.raises(ConfigurationError, match=r"P\.ids takes an event alone, .* name it `ids_`"):
+            type("P", (CallsProjector,), {"ids": lambda self, state, event: state})
+
+    @pytest.mark.parametrize("attribute", ["name", "missing_handler_behaviour", "categories", "needs_session"])
     def test_a_handler_in_the_place_of_a_framework_value_is_refused(self, attribute: str) -> None:
         with pytest.raises(ConfigurationError, match=rf"P\.{attribute} is a method, .* name it `{attribute}_`"):
             type("P", (CallsProjector,), {attribute: lambda self, state, event: state})
 
     @pytest.mark.parametrize(
-        "method", ["initial_state_factory", "initial_metadata_factory", "id_factory", "update_metadata"]
+        "method", ["initial_state_factory", "initial_metadata_factory", "id_factory", "ids", "update_metadata"]
     )
     def test_a_coroutine_function_that_is_no_handler_is_refused(self, method: str) -> None:
         async def coroutine_function(self: Any, *args: Any) -> None: ...

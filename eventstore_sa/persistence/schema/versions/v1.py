@@ -1,4 +1,4 @@
-"""Version 1: the events, the row that tells the version, the lock rows, the projections and their snapshots.
+"""Version 1: the events, the row that tells the version, the lock rows, the projections, their snapshots and rebuilds.
 
 The tables are defined here once more, apart from `tables.py`, which always describes the newest version.
 """
@@ -95,6 +95,7 @@ def _tables(site: Site) -> tuple[Table, ...]:
             Column("state", json, nullable=False),
             Column("metadata", json, nullable=False),
             Column("version", BigInteger(), nullable=False),
+            Column("sequence_number", BigInteger(), nullable=True),
             PrimaryKeyConstraint("number", name=f"{prefix}projections_pkey"),
             UniqueConstraint("name", "id", name=f"{prefix}projections_id_key"),
             Index(f"{prefix}projections_source_idx", "name", "source_hash"),
@@ -117,6 +118,23 @@ def _tables(site: Site) -> tuple[Table, ...]:
             PrimaryKeyConstraint("projector", "projector_version", "source_hash", name=f"{prefix}snapshots_pkey"),
             **innodb,
         ),
+        Table(
+            f"{prefix}rebuilds",
+            metadata,
+            Column("number", number, Identity(always=True, start=1, increment=1, cache=1)),
+            Column("name", name, nullable=False),
+            Column("id", name, nullable=False),
+            Column("source", json, nullable=False),
+            Column("source_hash", BigInteger(), nullable=False),
+            Column("state", json, nullable=False),
+            Column("metadata", json, nullable=False),
+            Column("version", BigInteger(), nullable=False),
+            Column("sequence_number", BigInteger(), nullable=True),
+            PrimaryKeyConstraint("number", name=f"{prefix}rebuilds_pkey"),
+            UniqueConstraint("name", "id", name=f"{prefix}rebuilds_id_key"),
+            Index(f"{prefix}rebuilds_source_idx", "name", "source_hash"),
+            **innodb,
+        ),
     )
 
 
@@ -131,6 +149,10 @@ def _create_tables(site: Site) -> Iterator[ExecutableDDLElement]:
     for table in _tables(site):
         yield CreateTable(table)
         yield from (CreateIndex(index) for index in table.indexes)
+    if site.database == "postgresql":
+        for name in ("projections", "rebuilds"):
+            # Their rows are updated again and again: the next version of one fits on its page.
+            yield statement(f"ALTER TABLE {site.name(name)} SET (fillfactor = 70)")
 
 
 def _drop_tables(site: Site) -> Iterator[ExecutableDDLElement]:

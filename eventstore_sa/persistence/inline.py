@@ -1,0 +1,95 @@
+"""Inline projections: what a store asks of a projection that its publishes update, and what it gives to it.
+
+The store knows no projector. It calls whatever fits `InlineProjection`, and hands it the place where it may write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+
+from sqlalchemy.orm import Session
+
+from eventstore_sa.publishing import AnyStoredEvent
+from eventstore_sa.query.records import ProjectionRecord
+
+__all__ = ["InlineProjection", "PublishPlace"]
+
+
+class PublishPlace(Protocol):
+    """The transaction of a publish: its events are stored in it, and it is still open."""
+
+    def session(self) -> Session:
+        """Return a session in the transaction.
+
+        It is the host's own session when the publish is part of one, and otherwise a session on the connection of the
+        publish, the same one for all projections. It is flushed after the last of them, and must be neither committed,
+        rolled back nor closed.
+
+        Raises:
+            ConfigurationError: The store keeps its events in memory.
+        """
+        ...
+
+    def guard(self, name: str, ids: Collection[str]) -> None:
+        """Keep all other publishes from ids of a name that they guard too, until the end of the transaction.
+
+        At most one statement, and none where there is a single writer. It is needed where publishes to different streams
+        may create the same thing, for what is not there yet cannot be locked; and before anything of that is locked.
+        Locks are taken in one order, whatever the order of the ids.
+        """
+        ...
+
+    def load(self, name: str, ids: Collection[str], *, guarded: bool) -> Mapping[str, ProjectionRecord]:
+        """Return the stored projections of a name by id, those that are there; nobody else changes them until the commit.
+
+        One statement, which does what `guard` does if it is asked for.
+        """
+        ...
+
+    def save(self, records: Sequence[ProjectionRecord]) -> None:
+        """Save projections that were loaded here, each with the version that it had, or 0; one statement.
+
+        Raises:
+            ConcurrencyError: Another transaction has created one of them meanwhile.
+        """
+        ...
+
+
+class InlineProjection(Protocol):
+    """A projection that publishes update; `Projector` is one.
+
+    `apply_inline` is called once for each publish that has stored events: after its event locks were taken and its events
+    inserted, in the same transaction, before the commit. That is a transaction of the store's own; or, within a session or
+    connection of the host's, a savepoint of its transaction (a savepoint of the session itself when `needs_session`). For
+    staged publishes it is called once for all of them, while the session commits, after its flush. It is not called for
+    publishes that store nothing: empty ones, failed ones, and repetitions of what is stored. The events come in the order
+    of their sequence numbers, and as a read would return them. All projections of a store are called in the order of
+    their names, so that all publishers lock projection rows in one order, after the event locks. What it raises rolls all
+    of the publish back (to the savepoint, so that the host's session stays usable) and comes out of `publish` or `commit`;
+    with ConcurrencyError, a lost race, all of the publish is done again first, a few times. It may therefore be called
+    several times for events of which only one attempt is committed, and should do nothing that a rollback does not undo.
+    It is synchronous, and runs in a greenlet of SQLAlchemy's where the store is used with asyncio.
+    """
+
+    @property
+    def name(self) -> str:
+        """Its name, by which the projections of a store differ, and in the order of which they are called."""
+        ...
+
+    @property
+    def needs_session(self) -> bool:
+        """Whether it works on `place.session()`; such a projection is refused by a store in memory."""
+        ...
+
+    def check_inline(self) -> None:
+        """Refuse to be inline; called by `with_projections`.
+
+        Raises:
+            ConfigurationError: It cannot be, say because a handler is a coroutine function.
+        """
+        ...
+
+    def apply_inline(self, place: PublishPlace, events: Sequence[AnyStoredEvent]) -> None:
+        """Update the projection by the new events of a publish; those that do not concern it among them."""
+        ...

@@ -1,0 +1,148 @@
+"""Updating inline projections in the transaction of a publish: the place that they write to, and the order of things."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from eventstore_sa.errors import ConcurrencyError, ConfigurationError
+from eventstore_sa.persistence.binds import Workplace
+from eventstore_sa.persistence.inline import InlineProjection, PublishPlace
+from eventstore_sa.persistence.repositories.projection_batches import ProjectionBatches, projection_batches
+from eventstore_sa.persistence.repositories.projection_locks import LockOn
+from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.publishing import AnyStoredEvent, as_read
+from eventstore_sa.query.records import ProjectionRecord
+
+__all__ = ["LostRace", "Projections", "SQLPublishPlace", "apply_projections", "combined", "update_projections"]
+
+Projections = tuple[InlineProjection, ...]
+"""Inline projections that differ in their names, in the order of these."""
+
+
+def combined(projections: Iterable[InlineProjection]) -> Projections:
+    """Put inline projections in order.
+
+    Raises:
+        ConfigurationError: One cannot be inline, or two have the same name.
+    """
+    by_name: dict[str, InlineProjection] = {}
+    for projection in projections:
+        projection.check_inline()
+        if by_name.setdefault(projection.name, projection) is not projection:
+            raise ConfigurationError(
+                f"two projections of this store are called {projection.name!r}: they would write to the same rows; give "
+                "one of them another name"
+            )
+    return tuple(by_name[name] for name in sorted(by_name))
+
+
+def apply_projections(
+    place: PublishPlace,
+    projections: Sequence[Projections],
+    results: Sequence[Sequence[AnyStoredEvent]],
+) -> None:
+    """Apply what a publish has stored to the projections of its parts: each once, with the events of all parts.
+
+    Args:
+        place: Where.
+        projections: Those of each part.
+        results: The stored events of each part.
+    """
+    by_name: dict[str, tuple[InlineProjection, list[AnyStoredEvent]]] = {}
+    for wanted, events in zip(projections, results, strict=True):
+        if wanted and events:
+            read = [as_read(event) for event in events]
+            for projection in wanted:
+                by_name.setdefault(projection.name, (projection, []))[1].extend(read)
+    for _, (projection, events) in sorted(by_name.items(), key=lambda item: item[0]):
+        projection.apply_inline(place, events)
+
+
+def update_projections(
+    workplace: Workplace,
+    schema: EventStoreSchema,
+    projections: Sequence[Projections],
+    results: Sequence[Sequence[AnyStoredEvent]],
+) -> None:
+    """Apply what a publish has stored, in its transaction.
+
+    Args:
+        workplace: Where it was stored.
+        schema: The tables.
+        projections: Those of each part of the publish.
+        results: The stored events of each part.
+
+    Raises:
+        LostRace: Another transaction was faster; when all of the publish is done again, it may work.
+    """
+    place = SQLPublishPlace(workplace.connection, schema, workplace.session)
+    try:
+        apply_projections(place, projections, results)
+        place.finish()
+    except ConcurrencyError as error:
+        raise LostRace(error) from error
+    finally:
+        place.close()
+
+
+class LostRace(Exception):  # noqa: N818 - it is caught by the publish
+    """Takes what a projection has raised out of a transaction, which is rolled back on the way."""
+
+    def __init__(self, error: ConcurrencyError) -> None:
+        super().__init__()
+        self.error = error
+
+
+class SQLPublishPlace:
+    """The transaction of a publish in a database; see `PublishPlace`.
+
+    Args:
+        connection: The connection of the publish.
+        schema: The tables.
+        session: The session of the host's whose transaction it is, if there is one.
+    """
+
+    def __init__(self, connection: Connection, schema: EventStoreSchema, session: Session | None) -> None:
+        self._connection = connection
+        self._schema = schema
+        self._session = session
+        self._own_session: Session | None = None
+
+    def session(self) -> Session:
+        """Return the host's session, or one of our own on the connection."""
+        if self._session is None:
+            self._session = self._own_session = Session(self._connection, join_transaction_mode="rollback_only")
+        return self._session
+
+    def guard(self, name: str, ids: Collection[str]) -> None:
+        self._batches.lock(self._connection, name, ids)
+
+    def load(self, name: str, ids: Collection[str], *, guarded: bool) -> Mapping[str, ProjectionRecord]:
+        lock = LockOn.IDS if guarded else LockOn.NAME
+        return self._batches.load(self._connection, name, ids, lock=lock)
+
+    def save(self, records: Sequence[ProjectionRecord]) -> None:
+        saved = self._batches.save(self._connection, records)
+        if len(saved) < len(records):
+            record = next(record for record in records if record.id not in saved)
+            raise ConcurrencyError(
+                f"another transaction has just created projection {record.name!r} with id {record.id!r}: roll back, then "
+                "run all of the transaction again"
+            )
+
+    @property
+    def _batches(self) -> ProjectionBatches:
+        return projection_batches(self._schema, self._connection.dialect.name)
+
+    def finish(self) -> None:
+        """Write what is waiting in a session of our own; one of the host's is flushed by its savepoint."""
+        if self._own_session is not None:
+            self._own_session.flush()
+
+    def close(self) -> None:
+        """Give up a session of our own; what it has written is in the transaction."""
+        if self._own_session is not None:
+            self._own_session.close()

@@ -1,0 +1,246 @@
+"""Rebuilding projections as whole operations: connections are opened and closed here, and each step is a transaction.
+
+Synchronous; the asyncio face runs it in a greenlet. Events are read by whoever drives a rebuild, but for the last ones,
+which are read and applied in the transaction that puts the results in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from time import monotonic
+from typing import Final, Protocol, TypeAlias
+
+from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy.exc import DBAPIError
+
+from eventstore_sa.errors import ConcurrencyError, ConfigurationError, LockTimeoutError
+from eventstore_sa.persistence.binds import Bind
+from eventstore_sa.persistence.document import publish_document
+from eventstore_sa.persistence.locking import LockingRecord
+from eventstore_sa.persistence.problems import ProblemKind
+from eventstore_sa.persistence.queries import ConstraintConverters
+from eventstore_sa.persistence.repositories.events import EventRepository
+from eventstore_sa.persistence.repositories.projection_batches import projection_batches
+from eventstore_sa.persistence.repositories.projection_locks import (
+    lock_holders,
+    lock_parameters,
+    name_lock,
+    rebuild_lock,
+    rebuild_unlock,
+)
+from eventstore_sa.persistence.repositories.projection_rebuilds import ProjectionRebuilds, RebuildProgressRecord
+from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.workplaces import Workplaces
+from eventstore_sa.publishing import AnyStoredEvent
+from eventstore_sa.query.records import ProjectionRecord
+from eventstore_sa.sources.constraints import sequence_number_after
+from eventstore_sa.types import CategoryIdentifier, LogIdentifier
+
+__all__ = ["ApplyLast", "Load", "RebuildStorage", "RebuildTarget", "SQLRebuildStorage", "rebuild_under_way"]
+
+_FIRST_SLICE_S: Final = 0.02
+_LONGEST_SLICE_S: Final = 0.64
+
+RebuildTarget: TypeAlias = CategoryIdentifier | LogIdentifier
+Load: TypeAlias = Callable[[Collection[str]], Mapping[str, ProjectionRecord]]
+ApplyLast: TypeAlias = Callable[[Sequence[AnyStoredEvent], Load], Sequence[ProjectionRecord]]
+"""Takes events, and what loads rebuilt projections by their ids; returns the projections that have changed."""
+
+
+class RebuildStorage(Protocol):
+    """The rebuild of the projections of one name, step by step."""
+
+    def begin(self, plan: str) -> RebuildProgressRecord:
+        """Go on with a rebuild of the same plan, or begin one; return how far it is.
+
+        Raises:
+            ConcurrencyError: It is under way already.
+        """
+        ...
+
+    def load(self, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
+        """Return what is rebuilt of projections already, by id."""
+        ...
+
+    def save(self, records: Sequence[ProjectionRecord], *, sequence_number: int, events: int) -> RebuildProgressRecord:
+        """Save what has changed, and how far the rebuild is now; return that.
+
+        Raises:
+            ConcurrencyError: Another rebuild is under way.
+        """
+        ...
+
+    def finish(self, target: RebuildTarget, apply: ApplyLast | None, *, page_size: int, timeout_s: float) -> int:
+        """Apply the last events, and put what was rebuilt in the place of the old; return how many projections there are.
+
+        Publishes that update these projections wait meanwhile: those before are visible, those after find the new rows.
+
+        Args:
+            target: Where events are read from.
+            apply: Applies the last events; None: there are none to be applied.
+            page_size: How many events are applied at a time.
+            timeout_s: How long to wait for publishes that are under way.
+
+        Raises:
+            LockTimeoutError: They did not come to an end; the rebuild can be gone on with.
+            ConcurrencyError: Another rebuild is under way.
+        """
+        ...
+
+    def end(self) -> None:
+        """Let others rebuild."""
+        ...
+
+
+class SQLRebuildStorage:
+    """The rebuild of the projections of one name in a database; see `RebuildStorage`.
+
+    Args:
+        bind: Where connections come from.
+        schema: The tables.
+        name: The name of the projections.
+
+    Raises:
+        ConfigurationError: Everything on the bind is part of one transaction.
+    """
+
+    def __init__(self, bind: Bind, schema: EventStoreSchema, name: str) -> None:
+        if bind.engine is None:
+            raise ConfigurationError(
+                "a rebuild commits as it goes on, which it cannot within a transaction of somebody else's: give it a store "
+                "on an engine"
+            )
+        self._engine: Engine = bind.engine
+        self._bind = bind
+        self._schema = schema
+        self._name = name
+        self._places = Workplaces(
+            bind, schema, constraint_converters=ConstraintConverters(), locking=LockingRecord.latest_of(schema)
+        )
+        self._holding: Connection | None = None
+        self._progress = RebuildProgressRecord("")
+
+    def begin(self, plan: str) -> RebuildProgressRecord:
+        with self._places.enter(self._bind.reading(), checked=False) as (workplace, _):
+            on_postgresql = workplace.connection.dialect.name == "postgresql"
+        if on_postgresql:
+            self._hold()
+        with self._transaction() as (connection, _):
+            rebuilds = self._rebuilds(connection)
+            found = rebuilds.progress(connection, self._name)
+            if found is None or found.plan != plan:
+                found = RebuildProgressRecord(plan)
+                rebuilds.begin(connection, self._name, found)
+        self._progress = found
+        return found
+
+    def load(self, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
+        with self._places.enter(self._bind.reading(), checked=False) as (workplace, _):
+            return self._load(workplace.connection, ids)
+
+    def save(self, records: Sequence[ProjectionRecord], *, sequence_number: int, events: int) -> RebuildProgressRecord:
+        with self._transaction() as (connection, _):
+            return self._save(connection, records, sequence_number=sequence_number, events=events)
+
+    def finish(self, target: RebuildTarget, apply: ApplyLast | None, *, page_size: int, timeout_s: float) -> int:
+        with self._transaction() as (connection, repository):
+            self._exclude_publishes(connection, repository, timeout_s)
+            while apply is not None:
+                after = frozenset({sequence_number_after(self._progress.sequence_number)})
+                page = repository.page(connection, target, constraints=after, size=page_size)
+                if not page:
+                    break
+                records = apply(page, lambda ids: self._load(connection, ids))
+                self._save(connection, records, sequence_number=page[-1].sequence_number, events=len(page))
+            if not self._rebuilds(connection).advance(connection, self._name, self._progress, self._progress):
+                raise rebuild_under_way(self._name)
+            return self._rebuilds(connection).swap(connection, self._name)
+
+    def end(self) -> None:
+        holding, self._holding = self._holding, None
+        if holding is None:
+            return
+        try:
+            holding.execute(select(rebuild_unlock()), lock_parameters(holding, self._schema, self._name))
+            holding.commit()
+        except DBAPIError:
+            # Not to be given to anybody else with the lock on it.
+            holding.invalidate()
+        finally:
+            holding.close()
+
+    def _hold(self) -> None:
+        """Keep others from the same rebuild for as long as a connection is open, which outlives no process."""
+        connection = self._engine.connect()
+        locked = connection.scalar(select(rebuild_lock()), lock_parameters(connection, self._schema, self._name))
+        connection.commit()
+        if not locked:
+            connection.close()
+            raise rebuild_under_way(self._name)
+        self._holding = connection
+
+    @contextmanager
+    def _transaction(self) -> Generator[tuple[Connection, EventRepository]]:
+        with self._places.enter(self._bind.deciding(), checked=False) as (workplace, repository):
+            yield workplace.connection, repository
+
+    def _exclude_publishes(self, connection: Connection, repository: EventRepository, timeout_s: float) -> None:
+        if connection.dialect.name != "postgresql":
+            repository.dialect.lock(connection, publish_document(()))
+            return
+        deadline, slice_s = monotonic() + timeout_s, _FIRST_SLICE_S
+        while not self._try_to_exclude(connection, repository, slice_s):
+            if monotonic() >= deadline:
+                holders = connection.scalar(lock_holders(), lock_parameters(connection, self._schema, self._name))
+                raise LockTimeoutError(
+                    f"publishes that update projections {self._name!r} did not come to an end in {timeout_s:g} s, those of "
+                    f"{holders or 'a transaction that has just ended'}: call again to go on, or give it more time"
+                )
+            connection.execute(select(func.pg_sleep(slice_s)))
+            slice_s = min(slice_s * 2, _LONGEST_SLICE_S)
+        self._limit_waits(connection, timeout_s)
+
+    def _try_to_exclude(self, connection: Connection, repository: EventRepository, slice_s: float) -> bool:
+        """Queue for the lock, but for a moment only: all publishes of these projections queue up behind."""
+        try:
+            with connection.begin_nested():
+                self._limit_waits(connection, slice_s)
+                connection.execute(select(name_lock()), lock_parameters(connection, self._schema, self._name))
+        except DBAPIError as error:
+            if repository.dialect.problem_of(error).kind is not ProblemKind.LOCK_TIMEOUT:
+                raise
+            return False
+        return True
+
+    def _limit_waits(self, connection: Connection, limit_s: float) -> None:
+        connection.execute(select(func.set_config("lock_timeout", f"{limit_s * 1000:.0f}", True)))
+
+    def _load(self, connection: Connection, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
+        return projection_batches(self._schema, connection.dialect.name, rebuilding=True).load(
+            connection, self._name, ids
+        )
+
+    def _save(
+        self, connection: Connection, records: Sequence[ProjectionRecord], *, sequence_number: int, events: int
+    ) -> RebuildProgressRecord:
+        before = self._progress
+        after = RebuildProgressRecord(before.plan, sequence_number, before.events + events)
+        batches = projection_batches(self._schema, connection.dialect.name, rebuilding=True)
+        if not self._rebuilds(connection).advance(connection, self._name, before, after) or (
+            records and len(batches.save(connection, records)) < len(records)
+        ):
+            raise rebuild_under_way(self._name)
+        self._progress = after
+        return after
+
+    def _rebuilds(self, connection: Connection) -> ProjectionRebuilds:
+        return ProjectionRebuilds(self._schema, connection.dialect.name)
+
+
+def rebuild_under_way(name: str) -> ConcurrencyError:
+    """Say that there is another rebuild."""
+    return ConcurrencyError(
+        f"the projections {name!r} are being rebuilt by somebody else: wait for that to end, or end it; what it has done "
+        "is gone on with by the next rebuild"
+    )

@@ -1,0 +1,148 @@
+"""The advisory locks of inline projections on PostgreSQL, as conditions of the statement that loads them.
+
+They come after the locks of events, in one order: shared on the name of the projections, which a rebuild takes exclusively,
+then exclusive on the ids of those that several streams feed. Those of one stream each need none of the latter, because
+their stream is locked. A row that is not there yet cannot be locked, and rows that are created while others are waited for
+would be locked out of order; hence these locks in front of the locks on rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from enum import Enum, auto
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Connection,
+    Integer,
+    Select,
+    Text,
+    bindparam,
+    cast,
+    column,
+    func,
+    literal,
+    select,
+    table,
+)
+from sqlalchemy.dialects.postgresql import JSONB, OID, REGCLASS
+
+from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.schema.ddl import effective_schema, quoted
+from eventstore_sa.types.codec import encode_json
+
+__all__ = [
+    "LockOn",
+    "is_wide",
+    "lock_condition",
+    "lock_holders",
+    "lock_parameters",
+    "name_lock",
+    "rebuild_lock",
+    "rebuild_unlock",
+    "wide_lock",
+]
+
+_MOST: Final = 100
+"""From more ids on, a publish locks the name exclusively: the server's lock table is of a fixed size."""
+
+# So that stores do not meet.
+_SEED: Final = cast(cast(cast(bindparam("lock_table", type_=Text()), REGCLASS()), OID()), BigInteger())
+_NAME: Final = bindparam("lock_name", type_=Text())
+_NAME_KEY: Final = func.hashtextextended(_NAME, _SEED, type_=BigInteger())
+_LOCKS: Final = table(
+    "pg_locks",
+    *map(column, ("locktype", "classid", "objid", "pid")),
+    column("objsubid", Integer()),
+    column("granted", Boolean()),
+)
+_ACTIVITY: Final = table("pg_stat_activity", column("pid"), column("application_name"))
+_REBUILD_KEY: Final = func.hashtextextended(literal("rebuild ", Text()).op("||")(_NAME), _SEED, type_=BigInteger())
+
+
+class LockOn(Enum):
+    """What a publish locks of projections, besides those that are there."""
+
+    NAME = auto()
+    """Their name, shared: whoever publishes to them has locked their streams."""
+
+    IDS = auto()
+    """Also their ids, because publishes to different streams change the same ones."""
+
+
+def lock_parameters(
+    connection: Connection, schema: EventStoreSchema, name: str, ids: Collection[str] = ()
+) -> Mapping[str, Any]:
+    """Return the parameters of the conditions of this module."""
+    return {
+        "lock_table": quoted(schema.projections.name, effective_schema(connection, schema.schema)),
+        "lock_name": f"n{name}",
+        # The length in front keeps ("ab", "c") and ("a", "bc") apart.
+        "lock_start": f"i{len(name)}:{name}",
+        "ids": encode_json(list(ids)).decode(),
+    }
+
+
+def lock_condition(lock: LockOn) -> ColumnElement[bool]:
+    """Demand locks, in their order; always true. A condition without columns is evaluated before any row is looked for."""
+    shared = select(func.count(func.pg_advisory_xact_lock_shared(_NAME_KEY))).scalar_subquery() >= 0
+    if lock is LockOn.NAME:
+        return shared
+    given = func.jsonb_array_elements_text(cast(bindparam("ids", type_=Text()), JSONB())).column_valued("given")
+    start = bindparam("lock_start", type_=Text())
+    key = func.hashtextextended(start.op("||")(given), _SEED).label("key")
+    keys = select(key).distinct().order_by(key).subquery("keys")
+    return select(func.count(func.pg_advisory_xact_lock(keys.c.key))).where(shared).scalar_subquery() >= 0
+
+
+def name_lock() -> ColumnElement[Any]:
+    """Take the exclusive lock on the name."""
+    return func.pg_advisory_xact_lock(_NAME_KEY)
+
+
+def lock_holders() -> Select[tuple[str]]:
+    """Tell who holds the lock on the name, in words."""
+    lock, activity = _LOCKS, _ACTIVITY
+    key = cast(lock.c.classid, BigInteger).op("<<")(literal(32, Integer())).op("|")(cast(lock.c.objid, BigInteger))
+    process = func.concat("process ", lock.c.pid, " (", activity.c.application_name, ")")
+    return (
+        select(func.string_agg(process, ", "))
+        .select_from(lock.outerjoin(activity, activity.c.pid == lock.c.pid))
+        .where(
+            lock.c.locktype == "advisory",
+            lock.c.objsubid == 1,
+            lock.c.granted,
+            key == _NAME_KEY,
+            lock.c.pid != func.pg_backend_pid(),
+        )
+    )
+
+
+def rebuild_lock() -> ColumnElement[bool]:
+    """Try to lock the rebuild of a name for as long as the connection is open; tell whether that is done."""
+    return func.pg_try_advisory_lock(_REBUILD_KEY, type_=Boolean())
+
+
+def rebuild_unlock() -> ColumnElement[bool]:
+    """Give that lock back."""
+    return func.pg_advisory_unlock(_REBUILD_KEY, type_=Boolean())
+
+
+def is_wide(ids: Collection[str]) -> bool:
+    """Tell whether these are so many ids that their name is locked in their place."""
+    return len(ids) > _MOST
+
+
+def wide_lock(connection: Connection, schema: EventStoreSchema, name: str) -> ColumnElement[bool]:
+    """Demand the exclusive lock on the name, which is tried until the deadline; always true.
+
+    Raises:
+        DBAPIError: When it is executed, and the lock was not to be had in time.
+    """
+    place = effective_schema(connection, schema.schema)
+    lock: Any = getattr(func if place is None else getattr(func, place), f"{schema.prefix}lock_widely_v1")
+    locked = cast(literal(f"projections {name!r}", Text()), Text())
+    return select(func.count(lock(_NAME_KEY, locked))).scalar_subquery() >= 0

@@ -1,0 +1,197 @@
+"""Applying events of any streams to the stored projections of one projector: who is concerned, and what comes out.
+
+Nothing is loaded or saved here; inline projections and the projection store do that, with one statement each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.publishing import AnyStoredEvent
+from eventstore_sa.query.records import ProjectionRecord, record_of
+from eventstore_sa.types import (
+    CategoryIdentifier,
+    EventSourceIdentifier,
+    LogIdentifier,
+    Projection,
+    StreamIdentifier,
+    decode_json,
+    deserialise_from_json_value,
+    encode_json,
+    to_json,
+)
+
+if TYPE_CHECKING:
+    from eventstore_sa.projection.projector import Projector
+
+__all__ = ["Batch"]
+
+
+class _Route(Struct):
+    """The events of a batch that concern one projection, and what it is a projection of."""
+
+    source: EventSourceIdentifier
+    events: list[AnyStoredEvent]
+
+
+class _Step(Struct, frozen=True):
+    """One projection of a batch: what is stored of it, and what is to be applied."""
+
+    id: str
+    source: EventSourceIdentifier
+    events: list[AnyStoredEvent]
+    stored: ProjectionRecord | None
+    state: Any
+    metadata: Any
+
+
+class Batch:
+    """Events in the order of their sequence numbers, dealt out to the projections of a projector.
+
+    Args:
+        projector: Whose projections.
+        events: The events; those that do not concern the projector among them.
+
+    Raises:
+        ConfigurationError: It cannot be told which projection an event belongs to.
+    """
+
+    def __init__(self, projector: Projector[Any, Any, Any], events: Iterable[AnyStoredEvent]) -> None:
+        self._projector = projector
+        self._routes: dict[str, _Route] = {}
+        self._by_stream = projector.projects_streams
+        taken = filter(projector.takes, events)
+        if self._by_stream:
+            self._deal_by_stream(taken)
+        else:
+            self._deal_by_event(taken)
+
+    @property
+    def ids(self) -> Collection[str]:
+        """The ids of the projections that are concerned."""
+        return self._routes.keys()
+
+    def reduced_sync(self, stored: Mapping[str, ProjectionRecord], *, again: bool = False) -> list[ProjectionRecord]:
+        """Apply the events; return the projections that have changed, with the version of what is stored.
+
+        Args:
+            stored: What is stored of the projections, by id.
+            again: Whether events may have been applied already: then those up to the last one that is recorded with a
+                projection are left out.
+        """
+        return [
+            self._record(
+                step,
+                *self._projector.reduce_sync(events=step.events, state=step.state, metadata=step.metadata),
+            )
+            for step in self._steps(stored, again)
+        ]
+
+    async def reduced(self, stored: Mapping[str, ProjectionRecord], *, again: bool = False) -> list[ProjectionRecord]:
+        """Apply the events; the twin of `reduced_sync` for handlers that are coroutine functions."""
+        return [
+            self._record(
+                step, *await self._projector.reduce(events=step.events, state=step.state, metadata=step.metadata)
+            )
+            for step in self._steps(stored, again)
+        ]
+
+    def _deal_by_stream(self, events: Iterable[AnyStoredEvent]) -> None:
+        routes: dict[tuple[str, str], _Route] = {}
+        for event in events:
+            route = routes.get((event.category, event.stream))
+            if route is None:
+                source = StreamIdentifier(event.category, event.stream)
+                key = self._projector.id_of(source)
+                route = _Route(source, [])
+                other = self._routes.setdefault(key, route)
+                if other is not route:
+                    raise self._one_id_for_two(key, other.source, route.source)
+                routes[event.category, event.stream] = route
+            route.events.append(event)
+
+    def _deal_by_event(self, events: Iterable[AnyStoredEvent]) -> None:
+        categories = self._projector.categories
+        source = CategoryIdentifier(*categories) if categories and len(categories) == 1 else LogIdentifier()
+        for event in events:
+            for key in dict.fromkeys(self._projector.ids(event)):
+                self._routes.setdefault(key, _Route(source, [])).events.append(event)
+
+    def _steps(self, stored: Mapping[str, ProjectionRecord], again: bool) -> Iterator[_Step]:
+        projector = self._projector
+        for key, route in self._routes.items():
+            record, events = stored.get(key), route.events
+            if record is None:
+                yield _Step(
+                    key,
+                    route.source,
+                    events,
+                    None,
+                    projector.initial_state_factory(),
+                    projector.initial_metadata_factory(),
+                )
+                continue
+            if self._by_stream and not _is_of(record.source, route.source):
+                raise self._one_id_for_two(key, record.source, route.source)
+            applied = record.sequence_number
+            if again and applied is not None:
+                events = [event for event in events if event.sequence_number > applied]
+            if events:
+                yield _Step(
+                    key,
+                    route.source,
+                    events,
+                    record,
+                    _converted(projector.state_type, record.state),
+                    _converted(projector.metadata_type, record.metadata),
+                )
+
+    def _record(self, step: _Step, state: Any, metadata: Any) -> ProjectionRecord:
+        projector, stored, number = self._projector, step.stored, step.events[-1].sequence_number
+        if self._by_stream and projector.id_factory(state, step.source) != step.id:
+            raise ConfigurationError(
+                f"the ids of projector {projector.name!r} depend on the state, so that the projection of an event cannot be "
+                f"found: override `ids(self, event)` in {type(projector).__name__}, and return them from there"
+            )
+        if stored is None:
+            projection = Projection(id=step.id, name=projector.name, source=step.source, state=state, metadata=metadata)
+            return replace(record_of(projection), sequence_number=number)
+        return replace(
+            stored,
+            state=self._text(state, "state"),
+            metadata=self._text(metadata, "metadata"),
+            sequence_number=number if stored.sequence_number is None else max(number, stored.sequence_number),
+        )
+
+    def _text(self, value: object, what: str) -> str:
+        if value is None:
+            return "null"
+        label = f"{what} of projection {self._projector.name!r}"
+        return encode_json(to_json(value, label=label), label=label).decode()
+
+    def _one_id_for_two(self, id: str, first: object, second: object) -> ConfigurationError:
+        return ConfigurationError(
+            f"projector {self._projector.name!r} gives the id {id!r} to two streams, {first!r} and {second!r}: name those "
+            "whose events it takes in its attribute `categories`, let `id_factory` tell the streams apart, or override "
+            "`ids(self, event)` for projections that are fed by several streams"
+        )
+
+
+def _is_of(text: str, source: EventSourceIdentifier) -> bool:
+    """Tell whether the JSON of a source is that of a stream."""
+    stored = decode_json(text)
+    return (
+        isinstance(source, StreamIdentifier)
+        and stored.get("stream") == source.stream
+        and stored.get("category") == source.category
+    )
+
+
+def _converted(wanted: Any, text: str) -> Any:
+    value = decode_json(text)
+    return value if wanted is None else deserialise_from_json_value(wanted, value)

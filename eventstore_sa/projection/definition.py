@@ -1,0 +1,137 @@
+"""What a projector says of itself: its name, where it begins, and which events concern which of its projections."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Sequence
+from enum import StrEnum
+from inspect import iscoroutinefunction
+from typing import Any, ClassVar, Generic, TypeVar, cast, final
+
+from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.projection.handlers import HandlerTable
+from eventstore_sa.projection.naming import kebab_case
+from eventstore_sa.publishing import AnyStoredEvent
+from eventstore_sa.types import EventSourceIdentifier, StreamIdentifier
+
+__all__ = ["MissingHandlerBehaviour", "ProjectorDefinition"]
+
+Identifier = TypeVar("Identifier", bound=EventSourceIdentifier, contravariant=True)
+State = TypeVar("State")
+Metadata = TypeVar("Metadata")
+
+
+class MissingHandlerBehaviour(StrEnum):
+    """What a projector does with an event that it has no handler for."""
+
+    RAISE = "raise"
+    """Raise MissingProjectionHandlerError."""
+
+    IGNORE = "ignore"
+    """Leave the state as it is; metadata is updated all the same."""
+
+
+class _NameOfClass:
+    """The default of `Projector.name`: the name of the class, never inherited, given way to by any other definition."""
+
+    def __get__(self, instance: object, owner: type) -> str:
+        return kebab_case(owner.__name__.replace("Projector", "")) or kebab_case(owner.__name__)
+
+
+class ProjectorDefinition(ABC, Generic[Identifier, State, Metadata]):
+    """What subclasses of `Projector` define or override; see there."""
+
+    # An instance or class attribute, or a property, takes the place of any of these.
+    name: str = cast("str", _NameOfClass())
+    missing_handler_behaviour: MissingHandlerBehaviour = MissingHandlerBehaviour.RAISE
+    version: int | str = 1
+    snapshot_every: int | None = None
+    categories: Collection[str] | None = None
+    state_type: Any = None
+    metadata_type: Any = None
+    _handlers: ClassVar[HandlerTable]
+
+    @abstractmethod
+    def initial_state_factory(self) -> State:
+        """Return the state before the first event: a new object on every call, if handlers change it."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def initial_metadata_factory(self) -> Metadata:
+        """Return the metadata before the first event."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def id_factory(self, state: State, source: Identifier) -> str:
+        """Return the id of the projection.
+
+        Args:
+            state: The state after the last event.
+            source: What was projected.
+        """
+        raise NotImplementedError
+
+    def ids(self, event: AnyStoredEvent) -> Iterable[str]:
+        """Return the ids of the stored projections that an event is applied to, inline or in batches.
+
+        By default there is one projection for each stream, with the id that `id_factory` gives for the initial state.
+        Override it where several streams feed a projection, or where an event concerns several projections, or none. The
+        source of such projections is the category, where `categories` names a single one, and else the log.
+
+        Args:
+            event: One that the projector takes.
+
+        Raises:
+            ConfigurationError: `id_factory` needs more than the initial state.
+        """
+        return (self.id_of(StreamIdentifier(event.category, event.stream)),)
+
+    @final
+    def id_of(self, stream: StreamIdentifier) -> str:
+        """Return the id of the projection of a stream, for the initial state.
+
+        Raises:
+            ConfigurationError: `id_factory` needs more than the initial state.
+        """
+        source: Any = stream
+        try:
+            return self.id_factory(self.initial_state_factory(), source)
+        except Exception as error:
+            raise ConfigurationError(
+                f"projector {self.name!r} cannot tell to which projection stream {f'{stream.category}/{stream.stream}'!r} "
+                f"belongs: id_factory fails for the initial state; override `ids(self, event)` in {type(self).__name__}"
+            ) from error
+
+    def update_metadata(self, state: State, metadata: Metadata, event: AnyStoredEvent) -> Metadata:
+        """Return the metadata after an event, one without a handler included. By default it stays as it is.
+
+        Args:
+            state: The state after the event.
+            metadata: The metadata before it.
+            event: The event.
+        """
+        return metadata
+
+    @final
+    def takes(self, event: AnyStoredEvent) -> bool:
+        """Tell whether the projector takes an event where events of all kinds come by, as in publishes.
+
+        Where `categories` are named, it takes all of their events, and `missing_handler_behaviour` is about those that it
+        has no handler for. Otherwise it takes those that it has a handler for, of any category.
+        """
+        if self.categories is None:
+            return self._handlers.attribute_for(event.name) is not None
+        return event.category in self.categories
+
+    @property
+    @final
+    def projects_streams(self) -> bool:
+        """Whether there is one projection for each stream: whether `ids` is not overridden."""
+        here: Any = ProjectorDefinition
+        return type(self).ids is here.ids
+
+    @property
+    @final
+    def coroutine_handlers(self) -> Sequence[str]:
+        """The names of the handlers that are coroutine functions."""
+        return sorted(each for each in self._handlers.attributes if iscoroutinefunction(getattr(self, each)))

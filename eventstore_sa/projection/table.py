@@ -1,0 +1,334 @@
+"""Table projections: events applied to rows of the host's own mapped classes, or through a session.
+
+A table projection is called inline, by the publishes of a store, or with batches of events by whoever reads them. What
+becomes of the rows is in `row_batch.py`, how they are found in `row_keys.py`.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Collection, Sequence
+from functools import cached_property
+from inspect import getattr_static, iscoroutinefunction, isfunction
+from typing import Any, ClassVar, Final, NamedTuple, TypeVar, cast, final
+
+from sqlalchemy.orm import Session, scoped_session
+
+from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.persistence.inline import PublishPlace
+from eventstore_sa.projection.faults import missing_handler, noting
+from eventstore_sa.projection.handlers import HandlerTable
+from eventstore_sa.projection.naming import kebab_case
+from eventstore_sa.projection.projector import MissingHandlerBehaviour
+from eventstore_sa.projection.row_batch import Handling, RowBatch
+from eventstore_sa.projection.row_keys import RowKeys, iter_given, packed
+from eventstore_sa.publishing import AnyStoredEvent
+from eventstore_sa.types import serialise_to_string
+
+__all__ = ["TableProjection", "project"]
+
+Projected = TypeVar("Projected")
+
+_TARGET: Final = "__eventstore_sa_target__"
+
+
+class _NameOfClass:
+    """The default of `TableProjection.name`, which any other definition takes the place of."""
+
+    def __get__(self, instance: object, owner: type) -> str:
+        shortened = owner.__name__.removesuffix("Projector").removesuffix("Projection")
+        return kebab_case(shortened) or kebab_case(owner.__name__)
+
+
+class _Target(NamedTuple):
+    """What handlers get beside the event: rows of a class, or a session."""
+
+    kind: type[Any]
+    sequence_number: str | None
+
+    @property
+    def is_session(self) -> bool:
+        return issubclass(self.kind, Session)
+
+
+class TableProjection:
+    """The base of what `@project` decorates; derive from it where a type checker is to know its methods.
+
+    Attributes:
+        name: Its name, by which the projections of a store are called in order, and which errors tell: by default that of
+            the class without "Projection", in kebab-case.
+        categories: The categories whose events it takes, all of them. None, by default: the events that it has a handler
+            for, of any category.
+        missing_handler_behaviour: What is done about events of its `categories` without a handler; `RAISE` by default.
+        needs_session: True; it cannot be inline in a store that keeps its events in memory.
+    """
+
+    name: str = cast("str", _NameOfClass())
+    missing_handler_behaviour: MissingHandlerBehaviour = MissingHandlerBehaviour.RAISE
+    categories: Collection[str] | None = None
+    needs_session: bool = True
+    _handlers: ClassVar[HandlerTable]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        _check_overrides(cls)
+        cls._handlers = HandlerTable(cls, framework=TableProjection, argument="row")
+        for attribute in cls._handlers.attributes:
+            if iscoroutinefunction(getattr(cls, attribute)):
+                raise ConfigurationError(
+                    f"{cls.__name__}.{attribute} is a coroutine function, but rows are changed by ordinary functions, with "
+                    "asyncio too: make it a `def`"
+                )
+
+    def key(self, event: AnyStoredEvent) -> object:
+        """Return the primary keys of the rows that an event concerns; by default the name of its stream.
+
+        Override it for other keys. Text is converted for integer and UUID columns. For a primary key of several columns
+        the default is the name of the stream cut at each ":", as `RecordsEvents` joins it.
+
+        Returns:
+            One key: a value, or a tuple with a value for each column of the primary key. Or several: a list, or any other
+            iterable that is no tuple. Or None: the event concerns no row.
+        """
+        return self._row_keys.of_stream(event.stream)
+
+    def create(self, key: Any, event: AnyStoredEvent) -> object:
+        """Return a new row, for an event that concerns one that does not exist; by default made from its key alone.
+
+        Override it for rows that need more, or that not every event should create. The row may leave out its key. It is
+        added to the session after the last event of the batch, when it is complete.
+
+        Args:
+            key: The key: a value, or a tuple for a primary key of several columns.
+            event: The event.
+
+        Returns:
+            The new row; or None: there shall be none, and the handler is not called.
+        """
+        return self._row_keys.new_row(packed(key))
+
+    @final
+    def takes(self, event: AnyStoredEvent) -> bool:
+        """Tell whether an event is one that it takes: of one of its `categories`; or, without these, one with a handler."""
+        if self.categories is None:
+            return self._handlers.attribute_for(event.name) is not None
+        return event.category in self.categories
+
+    @final
+    def apply(self, session: Session | scoped_session[Any], events: Sequence[AnyStoredEvent]) -> None:
+        """Apply events in the transaction of a session, which is flushed, and neither committed nor rolled back.
+
+        All rows that the events concern are locked and loaded first, by one statement; so of two transactions that apply
+        events to the same row the second waits for the first. Handlers are called in the order of the events. With
+        asyncio: `await session.run_sync(projection.apply, events)`.
+
+        What a handler raises comes out as it is, with a note that names the projection, the event's name and id, its
+        stream and its position. Roll back then: other events may have changed rows already.
+
+        Args:
+            session: A session that knows the rows.
+            events: Stored events of any streams, in the order of their sequence numbers.
+
+        Raises:
+            MissingProjectionHandlerError: There is no handler for an event of its categories, and that is not to be ignored.
+            ConcurrencyError: Another transaction has created one of the rows meanwhile.
+            ConfigurationError: It is no Session, a key does not fit the class, or something was returned that makes no
+                sense.
+        """
+        given: object = session
+        if not isinstance(given, Session | scoped_session):
+            raise ConfigurationError(
+                f"apply takes a Session; got {type(session).__name__}: with asyncio, call "
+                "`await session.run_sync(projection.apply, events)`"
+            )
+        self._apply(session() if isinstance(session, scoped_session) else session, events, None)
+
+    @final
+    def apply_inline(self, place: PublishPlace, events: Sequence[AnyStoredEvent]) -> None:
+        """Apply the new events of a publish; a store calls this, see its `with_projections`."""
+        self._apply(place.session(), events, place)
+
+    @final
+    def check_inline(self) -> None:
+        """Refuse to be inline without mapped rows; a store calls this, see its `with_projections`.
+
+        Raises:
+            ConfigurationError: It is not decorated with `@project`, or its rows are not mapped.
+        """
+        if not self._decorated.is_session:
+            _ = self._row_keys
+
+    @property
+    def _decorated(self) -> _Target:
+        target: _Target | None = getattr(self, _TARGET, None)
+        if target is None:
+            raise ConfigurationError(
+                f"{type(self).__name__} does not say whose rows it changes: decorate it with @project(OrderRow), naming the "
+                "mapped class, or with @project(Session)"
+            )
+        return target
+
+    @cached_property
+    def _row_keys(self) -> RowKeys:
+        # Not made by the decorator, because imperative mappings may be made later.
+        target = self._decorated
+        keys = RowKeys(target.kind)
+        if target.sequence_number is not None:
+            keys.require(target.sequence_number)
+        return keys
+
+    def _apply(self, session: Session, events: Sequence[AnyStoredEvent], place: PublishPlace | None) -> None:
+        target = self._decorated
+        handlings = [found for event in events if (found := self._find(event, target)) is not None]
+        if not handlings:
+            return
+        if target.is_session:
+            self._apply_to_session(session, handlings)
+        else:
+            self._apply_to_rows(session, handlings, target.sequence_number, place)
+
+    def _find(self, event: AnyStoredEvent, target: _Target) -> Handling | None:
+        """Find the handler of an event, and the keys of its rows; None when it does not concern this projection."""
+        if not self.takes(event):
+            return None
+        with noting(self.name, [event]):
+            attribute = self._handlers.attribute_for(event.name)
+            if attribute is None:
+                if self.missing_handler_behaviour == MissingHandlerBehaviour.IGNORE:
+                    return None
+                argument = "session" if target.is_session else "row"
+                raise missing_handler(self, self.name, serialise_to_string(event.name), argument)
+            given = () if target.is_session else iter_given(self.key(event))
+            keys = list(dict.fromkeys(self._row_keys.of(key) for key in given))
+        return Handling(event, getattr(self, attribute), keys)
+
+    def _apply_to_session(self, session: Session, handlings: Sequence[Handling]) -> None:
+        for handling in handlings:
+            with noting(self.name, [handling.event]):
+                handling.handler(session, handling.event)
+        with noting(self.name, [handling.event for handling in handlings]):
+            session.flush()
+
+    def _apply_to_rows(
+        self, session: Session, handlings: Sequence[Handling], sequence_number: str | None, place: PublishPlace | None
+    ) -> None:
+        wanted = dict.fromkeys(key for handling in handlings for key in handling.keys)
+        if not wanted:
+            return
+        if place is not None and type(self).key is not TableProjection.key:
+            # Several streams may feed a row, and rows that are not there yet cannot be locked.
+            place.guard(self.name, [repr(key) for key in wanted])
+        events = [handling.event for handling in handlings]
+        with noting(self.name, events):
+            rows = RowBatch(session, self._row_keys, wanted, sequence_number=sequence_number)
+        for handling in handlings:
+            with noting(self.name, [handling.event]):
+                for key in handling.keys:
+                    rows.apply(handling, key, create=self.create, skip_applied=place is None)
+        with noting(self.name, events):
+            rows.flush()
+
+
+def project(kind: type[Any], /, *, sequence_number: str | None = None) -> Callable[[type[Projected]], type[Projected]]:
+    """Make a class a table projection: its methods handle events by changing rows of a mapped class.
+
+    Handlers are found as those of a `Projector`: methods decorated with `@handles`, or named like the event. They are
+    called with a row and the event, change the row, and return nothing; or `DELETE`, and the row is deleted. The row is
+    the one that `key(event)` names, by default by the name of the event's stream; `create(key, event)` makes it when
+    there is none. With `@project(Session)` handlers get the session in the place of a row, and do what they like with it.
+
+    The class may derive from `TableProjection`, which tells type checkers about `apply`, `key` and `create`. If it does
+    not, a subclass of both takes its place.
+
+    Args:
+        kind: The mapped class, declarative or not; or `sqlalchemy.orm.Session`.
+        sequence_number: The name of an integer attribute of the rows, in which the sequence number of the last event
+            applied to a row is kept. With it, `apply` leaves out events that were applied to a row before, so that a batch
+            may come twice. A row that was deleted keeps nothing. Publishes need no such column: what they do inline is
+            done exactly once, by their transaction.
+
+    Returns:
+        The decorator.
+
+    Raises:
+        ConfigurationError: What is given or decorated is no class, a handler is a coroutine function, or one of the
+            class's attributes takes the place of something that it needs.
+
+    Example:
+        >>> from sqlalchemy import Text
+        >>> from sqlalchemy.orm import DeclarativeBase, mapped_column
+        >>> from eventstore_sa.projection import DELETE, RowDeletion, TableProjection, handles, project
+        >>> from eventstore_sa.types import StoredEvent
+        >>> class Base(DeclarativeBase):
+        ...     pass
+        >>> class OrderRow(Base):
+        ...     __tablename__ = "order_rows"
+        ...     id = mapped_column(Text, primary_key=True)
+        ...     state = mapped_column(Text)
+        >>> @project(OrderRow)
+        ... class OrderProjection(TableProjection):
+        ...     def order_placed(self, row: OrderRow, event: StoredEvent) -> None:
+        ...         row.state = "placed"
+        ...
+        ...     @handles("order-cancelled", "order-archived")
+        ...     def forget(self, row: OrderRow, event: StoredEvent) -> RowDeletion:
+        ...         return DELETE
+        >>> OrderProjection().name
+        'order'
+    """
+    given: object = kind
+    if not isinstance(given, type):
+        raise ConfigurationError(
+            f"@project needs a mapped class, or Session; got {given!r}: write @project(OrderRow) above the class"
+        )
+    target = _Target(kind, sequence_number)
+    if target.is_session and sequence_number is not None:
+        raise ConfigurationError("@project(Session) has no rows that could keep a sequence_number: leave it out")
+
+    def decorate(projected: type[Projected]) -> type[Projected]:
+        decorated: object = projected
+        if not isinstance(decorated, type):
+            raise ConfigurationError(f"@project decorates a class; got {decorated!r}")
+        projection = decorated if issubclass(decorated, TableProjection) else _derived(decorated)
+        setattr(projection, _TARGET, target)
+        return cast("type[Projected]", projection)
+
+    return decorate
+
+
+def _derived(plain: type[Any]) -> type[TableProjection]:
+    """Make a subclass of a plain class and of TableProjection, with the same name.
+
+    Its methods are copied there, because handlers are looked for in what derives from TableProjection only.
+    """
+    namespace = {
+        name: value
+        for name, value in vars(plain).items()
+        if not (name.startswith("__") and name.endswith("__")) and callable(getattr(plain, name, None))
+    }
+    for name in ("__module__", "__qualname__", "__doc__"):
+        namespace[name] = getattr(plain, name)
+    derived: type[TableProjection] = types.new_class(
+        plain.__name__, (plain, TableProjection), exec_body=lambda body: body.update(namespace)
+    )
+    return derived
+
+
+def _check_overrides(projection: type[TableProjection]) -> None:
+    """Refuse overrides of TableProjection's own attributes that cannot work: most are handlers of an event so called."""
+    for attribute in ("apply", "apply_inline", "check_inline", "takes"):
+        if getattr(projection, attribute) is not getattr(TableProjection, attribute):
+            raise _override(projection, attribute, "overrides a method that is needed as it is")
+    for attribute in ("name", "missing_handler_behaviour", "categories", "needs_session"):
+        if isfunction(getattr_static(projection, attribute)):
+            raise _override(projection, attribute, "is a method, but must be a value or a property")
+    for attribute in ("key", "create"):
+        if iscoroutinefunction(getattr(projection, attribute)):
+            raise _override(projection, attribute, "is a coroutine function, but must return at once")
+
+
+def _override(projection: type[TableProjection], attribute: str, fault: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{projection.__name__}.{attribute} {fault}; to handle events called {attribute!r}, name the method "
+        f"`{attribute}_`, or decorate another one with @handles({attribute!r})"
+    )

@@ -1,0 +1,156 @@
+"""The projections of an in-memory store: kept beside its events, so that a publish can store both at once.
+
+The storage adapters of `eventstore_sa.projection` give them their face.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from threading import RLock
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+from sqlalchemy.orm import Session
+
+from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.persistence.repositories.projection_rebuilds import RebuildProgressRecord
+from eventstore_sa.query.records import ProjectionRecord, unexpected_version
+
+__all__ = ["InMemoryProjections", "InMemoryPublishPlace", "InMemoryRebuild"]
+
+
+class InMemoryRebuild(Struct):
+    """What there is of a rebuild.
+
+    Attributes:
+        progress: How far it is.
+        records: The projections, by id.
+        is_under_way: Whether somebody is at it.
+    """
+
+    progress: RebuildProgressRecord
+    records: dict[str, ProjectionRecord] = field(default_factory=dict[str, ProjectionRecord])
+    is_under_way: bool = True
+
+
+class InMemoryProjections:
+    """Projections by their keys, in the order in which they were first saved; safe from several threads."""
+
+    def __init__(self) -> None:
+        self._records: dict[tuple[str, str], ProjectionRecord] = {}
+        self._rebuilds: dict[str, InMemoryRebuild] = {}
+        self._lock = RLock()
+
+    def all(self) -> list[ProjectionRecord]:
+        """Return all projections."""
+        with self._lock:
+            return list(self._records.values())
+
+    def save(self, records: Sequence[ProjectionRecord], expected: int | None = None) -> list[int]:
+        """Insert or replace projections, by hand; return their new versions.
+
+        Raises:
+            ProjectionVersionError: One is at another version than the expected one.
+        """
+        with self._lock:
+            return [self._save(record, expected) for record in records]
+
+    def delete(self, name: str, id: str) -> bool:
+        """Delete a projection; return whether there was one."""
+        with self._lock:
+            return self._records.pop((name, id), None) is not None
+
+    def clear(self) -> None:
+        """Forget all projections."""
+        with self._lock:
+            self._records.clear()
+            self._rebuilds.clear()
+
+    def load_batch(self, name: str, ids: Collection[str]) -> dict[str, ProjectionRecord]:
+        """Return the projections of a name that are there, by id."""
+        with self._lock:
+            return {each: self._records[name, each] for each in ids if (name, each) in self._records}
+
+    def save_batch(self, records: Sequence[ProjectionRecord]) -> set[str]:
+        """Save projections over the versions that they were loaded with, each on its own; return the ids of those saved."""
+        with self._lock:
+            fitting = [record for record in records if self._version(record) == record.version]
+            self._put(fitting)
+            return {record.id for record in fitting}
+
+    def save_all_or_none(self, records: Sequence[ProjectionRecord]) -> bool:
+        """Save projections over the versions that they were loaded with; return whether nobody else has saved them since."""
+        with self._lock:
+            unchanged = all(self._version(record) == record.version for record in records)
+            if unchanged:
+                self._put(records)
+            return unchanged
+
+    def begin_rebuild(self, name: str, plan: str) -> InMemoryRebuild | None:
+        """Go on with a rebuild of the same plan, or begin one; None when somebody is at it."""
+        with self._lock:
+            rebuild = self._rebuilds.get(name)
+            if rebuild is not None and rebuild.is_under_way:
+                return None
+            if rebuild is None or rebuild.progress.plan != plan:
+                rebuild = self._rebuilds[name] = InMemoryRebuild(RebuildProgressRecord(plan))
+            rebuild.is_under_way = True
+            return rebuild
+
+    def finish_rebuild(self, name: str) -> None:
+        """Put what was rebuilt in the place of the projections of a name."""
+        with self._lock:
+            rebuilt = self._rebuilds.pop(name).records
+            for key in [key for key in self._records if key[0] == name and key[1] not in rebuilt]:
+                del self._records[key]
+            self._put([replace(record, version=self._version(record)) for record in rebuilt.values()])
+
+    def _version(self, record: ProjectionRecord) -> int:
+        stored = self._records.get((record.name, record.id))
+        return 0 if stored is None else stored.version
+
+    def _put(self, records: Sequence[ProjectionRecord]) -> None:
+        self._records.update(
+            ((record.name, record.id), replace(record, version=record.version + 1)) for record in records
+        )
+
+    def _save(self, record: ProjectionRecord, expected: int | None) -> int:
+        key = (record.name, record.id)
+        stored = self._records.get(key)
+        if stored is None:
+            stored = replace(record, version=0)
+        if expected is not None and expected != stored.version:
+            raise unexpected_version(record, expected=expected, actual=stored.version)
+        version = stored.version + 1
+        self._records[key] = replace(stored, state=record.state, metadata=record.metadata, version=version)
+        return version
+
+
+class InMemoryPublishPlace:
+    """What a publish in memory is about to change of the projections; see `PublishPlace`.
+
+    Nothing is visible to others before `commit`.
+    """
+
+    def __init__(self, projections: InMemoryProjections) -> None:
+        self._projections = projections
+        self._changed: dict[tuple[str, str], ProjectionRecord] = {}
+
+    def session(self) -> Session:
+        raise ConfigurationError(
+            "this store keeps its events in memory, where there is no session: projections to rows need a store on a "
+            "SQLAlchemy bind"
+        )
+
+    def guard(self, name: str, ids: Collection[str]) -> None:
+        pass
+
+    def load(self, name: str, ids: Collection[str], *, guarded: bool) -> Mapping[str, ProjectionRecord]:
+        return self._projections.load_batch(name, ids)
+
+    def save(self, records: Sequence[ProjectionRecord]) -> None:
+        self._changed.update(((record.name, record.id), record) for record in records)
+
+    def commit(self) -> bool:
+        """Save what was changed, all or nothing; return whether nobody else has changed it meanwhile."""
+        return self._projections.save_all_or_none(list(self._changed.values()))

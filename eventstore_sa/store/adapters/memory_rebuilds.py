@@ -1,0 +1,73 @@
+"""Rebuilding the projections of an in-memory store."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
+
+from msgspec.structs import replace
+
+from eventstore_sa.persistence.rebuilding import ApplyLast, RebuildTarget, rebuild_under_way
+from eventstore_sa.persistence.repositories.projection_rebuilds import RebuildProgressRecord
+from eventstore_sa.query.records import ProjectionRecord
+from eventstore_sa.sources.constraints import sequence_number_after
+from eventstore_sa.store.adapters.memory_projections import InMemoryRebuild
+from eventstore_sa.store.adapters.memory_storage import InMemoryEventStorage
+
+__all__ = ["InMemoryRebuildStorage"]
+
+
+class InMemoryRebuildStorage:
+    """The rebuild of the projections of one name in memory; see `RebuildStorage`."""
+
+    def __init__(self, storage: InMemoryEventStorage, name: str) -> None:
+        self._storage = storage
+        self._name = name
+        self._rebuild: InMemoryRebuild | None = None
+
+    def begin(self, plan: str) -> RebuildProgressRecord:
+        rebuild = self._storage.projections.begin_rebuild(self._name, plan)
+        if rebuild is None:
+            raise rebuild_under_way(self._name)
+        self._rebuild = rebuild
+        return rebuild.progress
+
+    def load(self, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
+        records = self._begun.records
+        return {each: records[each] for each in ids if each in records}
+
+    def save(self, records: Sequence[ProjectionRecord], *, sequence_number: int, events: int) -> RebuildProgressRecord:
+        rebuild = self._begun
+        rebuild.records.update((record.id, replace(record, version=record.version + 1)) for record in records)
+        rebuild.progress = replace(
+            rebuild.progress, sequence_number=sequence_number, events=rebuild.progress.events + events
+        )
+        return rebuild.progress
+
+    def finish(self, target: RebuildTarget, apply: ApplyLast | None, *, page_size: int, timeout_s: float) -> int:
+        while True:
+            length = self._storage.length
+            if apply is not None:
+                self._catch_up(target, apply, page_size)
+            # Unless somebody has published meanwhile, and nobody will before it is done.
+            if self._storage.if_unchanged(length, self._swap) or apply is None:
+                return len(self._begun.records)
+
+    def end(self) -> None:
+        if self._rebuild is not None:
+            self._rebuild.is_under_way = False
+
+    def _catch_up(self, target: RebuildTarget, apply: ApplyLast, page_size: int) -> None:
+        after = frozenset({sequence_number_after(self._begun.progress.sequence_number)})
+        events = self._storage.scan(target=target, constraints=after, limit=None, backwards=False)
+        while page := list(islice(events, page_size)):
+            self.save(apply(page, self.load), sequence_number=page[-1].sequence_number, events=len(page))
+
+    def _swap(self) -> None:
+        self._storage.projections.finish_rebuild(self._name)
+
+    @property
+    def _begun(self) -> InMemoryRebuild:
+        if self._rebuild is None:
+            raise rebuild_under_way(self._name)
+        return self._rebuild

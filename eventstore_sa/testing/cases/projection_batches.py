@@ -1,0 +1,236 @@
+"""Cases about applying events to stored projections, many at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from eventstore_sa.errors import ConcurrencyError
+from eventstore_sa.projection.adapters import ProjectionStorageAdapter
+from eventstore_sa.projection.projector import MissingHandlerBehaviour, Projector
+from eventstore_sa.projection.store import ProjectionStore
+from eventstore_sa.publishing import AnyStoredEvent
+from eventstore_sa.query import Search
+from eventstore_sa.query.records import record_of
+from eventstore_sa.testing.builders import StoredEventBuilder
+from eventstore_sa.testing.cases.projection_setting import projection
+from eventstore_sa.types import CategoryIdentifier, EventSourceIdentifier, StreamIdentifier
+
+__all__ = ["ProjectionBatchCases"]
+
+
+class _TotalProjector(Projector[Any, dict[str, int], dict[str, int]]):
+    """The total of each order."""
+
+    name = "total"
+    missing_handler_behaviour = MissingHandlerBehaviour.IGNORE
+
+    def initial_state_factory(self) -> dict[str, int]:
+        return {"total": 0}
+
+    def initial_metadata_factory(self) -> dict[str, int]:
+        return {"events": 0}
+
+    def id_factory(self, state: dict[str, int], source: StreamIdentifier) -> str:
+        return source.stream
+
+    def update_metadata(self, state: dict[str, int], metadata: dict[str, int], event: AnyStoredEvent) -> dict[str, int]:
+        return {"events": metadata["events"] + 1}
+
+    def item_added(self, state: dict[str, int], event: AnyStoredEvent) -> dict[str, int]:
+        state["total"] += event.payload
+        return state
+
+
+class _CustomerProjector(_TotalProjector):
+    """The totals of the customers, and of all of them together, from orders and payments."""
+
+    name = "customer"
+    categories = ("orders", "payments")
+
+    def ids(self, event: AnyStoredEvent) -> Iterable[str]:
+        return [event.payload["customer"], "all"]
+
+    def item_added(self, state: dict[str, int], event: AnyStoredEvent) -> dict[str, int]:
+        return {"total": state["total"] + event.payload["price"]}
+
+    def paid(self, state: dict[str, int], event: AnyStoredEvent) -> dict[str, int]:
+        return {"total": state["total"] - event.payload["amount"]}
+
+
+class _OvertakenProjector(_TotalProjector):
+    """Loses its races: while the first handler of a try runs, somebody else applies the same event."""
+
+    def __init__(self, store: ProjectionStore, events: Sequence[AnyStoredEvent], times: int) -> None:
+        self._store = store
+        self._events = events
+        self._times = times
+
+    async def item_added(self, state: Any, event: AnyStoredEvent) -> Any:  # type: ignore[override]
+        if self._times > 0 and "overtaken" not in state:
+            self._times -= 1
+            await self._store.project(_TotalProjector(), events=self._events[: event.sequence_number])
+            state["overtaken"] = True
+        return state | {"total": state["total"] + event.payload}
+
+
+def _event(
+    number: int, stream: str = "1", payload: Any = 1, *, name: str = "item-added", category: str = "orders"
+) -> Any:
+    builder = StoredEventBuilder().with_name(name).with_stream(stream).with_category(category).with_payload(payload)
+    return builder.with_sequence_number(number).with_position(number).build()
+
+
+async def _stored(adapter: ProjectionStorageAdapter) -> dict[tuple[str, str], tuple[Any, Any, int | None]]:
+    found = await adapter.find_many(search=Search())
+    return {(each.name, each.id): (each.state, each.metadata, each.version) for each in found}
+
+
+class ProjectionBatchCases:
+    """`load_batch` and `save_batch`, and what projection stores make of them."""
+
+    async def test_a_batch_is_loaded_as_it_was_saved(self, adapter: ProjectionStorageAdapter) -> None:
+        states: list[Any] = [None, 0, 1.5, 10**30, "ü", [], {"a": [None, {"b": True}]}]
+        saved = [
+            replace(record_of(projection(f"{number} '\"ü", state, metadata=state)), sequence_number=number or None)
+            for number, state in enumerate(states)
+        ]
+
+        assert set(await adapter.save_batch(records=saved)) == {record.id for record in saved}
+        loaded = await adapter.load_batch(name="summary", ids=[record.id for record in saved])
+
+        assert [loaded[record.id].projection() for record in saved] == [record.projection() for record in saved]
+        assert [loaded[record.id].sequence_number for record in saved] == [None, 1, 2, 3, 4, 5, 6]
+        assert {record.version for record in loaded.values()} == {1}
+
+    async def test_what_is_not_there_is_not_loaded(self, adapter: ProjectionStorageAdapter) -> None:
+        await adapter.save_all(projections=[projection("1"), projection("2"), projection("1", name="other")])
+
+        assert set(await adapter.load_batch(name="summary", ids=["1", "3"])) == {"1"}
+        assert await adapter.load_batch(name="summary", ids=[]) == {}
+        assert await adapter.load_batch(name="another", ids=["1"]) == {}
+
+    async def test_what_others_have_saved_meanwhile_is_left_alone(self, adapter: ProjectionStorageAdapter) -> None:
+        await adapter.save_all(projections=[projection("1", "old"), projection("2", "old")])
+        loaded = await adapter.load_batch(name="summary", ids=["1", "2"])
+        await adapter.save_all(projections=[projection("2", "of another"), projection("3", "of another")])
+
+        changed = [replace(record, state='"mine"') for record in loaded.values()]
+        new = [record_of(projection(id, "mine")) for id in ("3", "4")]  # noqa: A001
+        saved = await adapter.save_batch(records=changed + new)
+
+        assert set(saved) == {"1", "4"}
+        assert {id: state for (_, id), (state, _, _) in (await _stored(adapter)).items()} == {  # noqa: A001
+            "1": "mine",
+            "2": "of another",
+            "3": "of another",
+            "4": "mine",
+        }
+
+    async def test_a_batch_may_be_large(self, adapter: ProjectionStorageAdapter) -> None:
+        events = [_event(number, str(number % 2500)) for number in range(1, 5001)]
+
+        assert await ProjectionStore(adapter).project(_TotalProjector(), events=events) == 2500
+
+        stored = await _stored(adapter)
+        assert len(stored) == 2500
+        assert {total["total"] for total, _, _ in stored.values()} == {2}
+
+    async def test_applying_a_batch_again_changes_nothing(self, adapter: ProjectionStorageAdapter) -> None:
+        store = ProjectionStore(adapter)
+        events = [_event(1), _event(2, "2"), _event(3), _event(4, name="unknown"), _event(5, "3", 7)]
+
+        assert await store.project(_TotalProjector(), events=events) == 3
+        first = await _stored(adapter)
+        assert await store.project(_TotalProjector(), events=events) == 0
+        assert await store.project(_TotalProjector(), events=events[1:3]) == 0
+
+        assert await _stored(adapter) == first
+        assert first == {
+            ("total", "1"): ({"total": 2}, {"events": 2}, 1),
+            ("total", "2"): ({"total": 1}, {"events": 1}, 1),
+            ("total", "3"): ({"total": 7}, {"events": 1}, 1),
+        }
+
+    async def test_only_what_is_new_is_applied(self, adapter: ProjectionStorageAdapter) -> None:
+        store = ProjectionStore(adapter)
+        await store.project(_TotalProjector(), events=[_event(1), _event(2, "2")])
+
+        assert await store.project(_TotalProjector(), events=[_event(1), _event(2, "2"), _event(3)]) == 1
+
+        assert await _stored(adapter) == {
+            ("total", "1"): ({"total": 2}, {"events": 2}, 2),
+            ("total", "2"): ({"total": 1}, {"events": 1}, 1),
+        }
+
+    async def test_a_save_by_hand_keeps_what_was_applied(self, adapter: ProjectionStorageAdapter) -> None:
+        store = ProjectionStore(adapter)
+        await store.project(_TotalProjector(), events=[_event(1)])
+        loaded = await store.load(id="1", name="total")
+        assert loaded is not None
+        await store.save(projection=replace(loaded, state={"total": 100}))
+
+        await store.project(_TotalProjector(), events=[_event(1), _event(2)])
+
+        assert (await _stored(adapter))["total", "1"] == ({"total": 101}, {"events": 2}, 3)
+
+    async def test_a_batch_of_nothing_is_nothing(self, adapter: ProjectionStorageAdapter) -> None:
+        store = ProjectionStore(adapter)
+
+        assert await store.project(_TotalProjector(), events=[]) == 0
+        assert await store.project(_TotalProjector(), events=[_event(1, name="unknown")]) == 0
+        assert await _stored(adapter) == {}
+
+    async def test_nothing_is_applied_twice_when_another_is_faster(self, adapter: ProjectionStorageAdapter) -> None:
+        store = ProjectionStore(adapter)
+        events = [_event(1), _event(2), _event(3, "2")]
+
+        await store.project(_OvertakenProjector(store, events, times=1), events=events)
+
+        totals = {key: state for key, (state, _, _) in (await _stored(adapter)).items()}
+        assert totals == {("total", "1"): {"total": 2}, ("total", "2"): {"total": 1}}
+
+    async def test_who_is_always_slower_gives_up(self, adapter: ProjectionStorageAdapter) -> None:
+        store = ProjectionStore(adapter)
+        events = [_event(number) for number in range(1, 12)]
+
+        with pytest.raises(ConcurrencyError, match="'total' first, 10 times"):
+            await store.project(_OvertakenProjector(store, events, times=10), events=events)
+
+    async def test_several_streams_feed_a_projection(self, adapter: ProjectionStorageAdapter) -> None:
+        store = ProjectionStore(adapter)
+        events = [
+            _event(1, "1", {"customer": "ann", "price": 10}),
+            _event(2, "2", {"customer": "ann", "price": 20}),
+            _event(3, "3", {"customer": "bob", "price": 5}),
+            _event(4, "1", {"customer": "ann", "amount": 30}, name="paid", category="payments"),
+            _event(5, "1", {"customer": "ann", "amount": 30}, name="paid", category="refunds"),
+        ]
+
+        await store.project(_CustomerProjector(), events=events)
+        await store.project(_CustomerProjector(), events=events)
+
+        stored = await _stored(adapter)
+        assert stored == {
+            ("customer", "ann"): ({"total": 0}, {"events": 3}, 1),
+            ("customer", "bob"): ({"total": 5}, {"events": 1}, 1),
+            ("customer", "all"): ({"total": 5}, {"events": 4}, 1),
+        }
+
+    @pytest.mark.parametrize(
+        ("categories", "source"),
+        [(("orders",), CategoryIdentifier("orders")), (("orders", "payments"), None), (None, None)],
+    )
+    async def test_such_a_projection_is_one_of_the_category_or_the_log(
+        self, adapter: ProjectionStorageAdapter, categories: Any, source: EventSourceIdentifier | None
+    ) -> None:
+        projector = _CustomerProjector()
+        projector.categories = categories
+
+        await ProjectionStore(adapter).project(projector, events=[_event(1, payload={"customer": "ann", "price": 1})])
+
+        expected = {"type": "log"} if source is None else source.serialise()
+        assert [each.source.serialise() for each in await adapter.find_many(search=Search())] == [expected] * 2

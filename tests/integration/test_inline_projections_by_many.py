@@ -1,0 +1,178 @@
+"""Many writers at once on few inline projections: no update is lost, nothing deadlocks, rows come into being once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.orm import Session, sessionmaker
+
+from eventstore_sa import StreamIdentifier, SyncEventStore, SyncProjectionStore
+from eventstore_sa.errors import TransactionError
+from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
+from tests.databases import PostgresDatabase
+from tests.hosts import new_event
+from tests.projectors import CustomerProjector, OrderProjector
+from tests.stores import install_schema
+
+WRITERS = 16
+ROUNDS = 12
+CUSTOMERS = 3
+
+
+@pytest.fixture(params=["memory", "psycopg", "psycopg2"])
+def store(request: pytest.FixtureRequest) -> Iterator[SyncEventStore]:
+    """Provide an empty store."""
+    if request.param == "memory":
+        yield SyncEventStore(InMemoryEventStorageAdapter())
+        return
+    database: PostgresDatabase = request.getfixturevalue("make_postgres_database")(prepared_by=install_schema)
+    engine = create_engine(database.url(request.param), pool_size=WRITERS)
+    yield SyncEventStore(engine)
+    engine.dispose()
+
+
+def publish_at_once(store: SyncEventStore, session: Session | None, number: int, turn: int) -> None:
+    streams: Any = {
+        StreamIdentifier(category, f"{(number + turn + step) % CUSTOMERS}-{number}"): {"events": [new_event(payload=1)]}
+        for step, category in enumerate(("payments", "orders"))
+    }
+    (store if session is None else store.within(session)).publish(streams=streams)
+
+
+def stage(store: SyncEventStore, session: Session | None, number: int, turn: int) -> None:
+    assert session is not None
+    within = store.within(session)
+    for step, category in enumerate(("payments", "orders")):
+        stream = within.stream(category=category, stream=f"{(number + turn + step) % CUSTOMERS}-{number}")
+        stream.stage(events=[new_event(payload=1)])
+
+
+def in_parallel(work: Callable[[int], None]) -> None:
+    barrier = Barrier(WRITERS)
+
+    def run(number: int) -> None:
+        barrier.wait()
+        work(number)
+
+    with ThreadPoolExecutor(WRITERS) as threads:
+        for outcome in [threads.submit(run, number) for number in range(WRITERS)]:
+            outcome.result()
+
+
+def assert_nothing_is_lost(store: SyncEventStore) -> None:
+    events = store.log().read()
+    sums = {(each.name, each.id): each.state["sum"] for each in SyncProjectionStore(store).search()}
+    expected: dict[tuple[str, str], int] = {}
+    for event in events:
+        key = ("customer", event.stream.partition("-")[0])
+        expected[key] = expected.get(key, 0) + 1
+        if event.category == "orders":
+            expected["order", event.stream] = expected.get(("order", event.stream), 0) + 1
+    assert len(events) == WRITERS * ROUNDS * 2
+    assert sums == expected
+
+
+def test_publishes_of_their_own(store: SyncEventStore) -> None:
+    projecting = store.with_projections(OrderProjector(), CustomerProjector())
+
+    def work(number: int) -> None:
+        for turn in range(ROUNDS):
+            publish_at_once(projecting, None, number, turn)
+
+    in_parallel(work)
+
+    assert_nothing_is_lost(store)
+
+
+@pytest.mark.parametrize("publish", [publish_at_once, stage], ids=["at once", "staged"])
+@pytest.mark.parametrize("store", ["psycopg", "psycopg2"], indirect=True)
+def test_publishes_within_sessions(store: SyncEventStore, publish: Callable[..., None]) -> None:
+    projecting = store.with_projections(CustomerProjector(), OrderProjector())
+    adapter: Any = store.adapter
+    factory = sessionmaker(adapter.bind.engine)
+    given_up: list[TransactionError] = []
+
+    def work(number: int) -> None:
+        for turn in range(ROUNDS):
+            with factory() as session:
+                publish(projecting, session, number, turn)
+                try:
+                    session.commit()
+                except TransactionError as error:
+                    given_up.append(error)
+
+    in_parallel(work)
+
+    assert given_up == []
+    assert_nothing_is_lost(store)
+
+
+def test_one_new_projection_for_all(store: SyncEventStore) -> None:
+    projecting = store.with_projections(CustomerProjector())
+    customers = [str(number) for number in range(40)]
+
+    def work(number: int) -> None:
+        for customer in customers:
+            projecting.stream(category="orders", stream=f"{customer}-{number}").publish(events=[new_event(payload=1)])
+
+    in_parallel(work)
+
+    sums = {each.id: each.state["sum"] for each in SyncProjectionStore(store).search()}
+    assert sums == dict.fromkeys(customers, WRITERS)
+
+
+def test_batches_of_the_same_events_by_many(store: SyncEventStore) -> None:
+    for number in range(200):
+        store.stream(category="orders", stream=f"{number % 5}-a").publish(events=[new_event(payload=1)])
+    events = store.log().read()
+    projections = SyncProjectionStore(store)
+
+    def work(number: int) -> None:
+        for start in range(0, len(events), 20):
+            projections.project(CustomerProjector(), events=events[start : start + 20])
+
+    in_parallel(work)
+
+    assert {each.id: each.state["sum"] for each in projections.search()} == {str(number): 40 for number in range(5)}
+
+
+@pytest.mark.parametrize("store", ["psycopg"], indirect=True)
+@pytest.mark.parametrize(("projector", "ids", "locks"), [(OrderProjector(), 3, 1), (CustomerProjector(), 3, 4)])
+def test_the_locks_of_projections(store: SyncEventStore, projector: Any, ids: int, locks: int) -> None:
+    """Shared on the name; on ids only of projections that several streams feed, there or not."""
+    adapter: Any = store.adapter
+
+    def held(session: Session) -> int:
+        count = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND pid = pg_backend_pid()"
+        return session.scalar(text(count)) or 0
+
+    streams: Any = {f"{number}-a": {"events": [new_event()]} for number in range(ids)}
+    with Session(adapter.bind.engine) as session:
+        store.within(session).category(category="orders").publish(streams=streams)
+        without = held(session)
+        session.rollback()
+        for _ in range(2):
+            streams = {name: {"events": [new_event()]} for name in streams}
+            store.with_projections(projector).within(session).category(category="orders").publish(streams=streams)
+            assert held(session) == without + locks
+            session.commit()
+
+
+@pytest.mark.parametrize("store", ["psycopg"], indirect=True)
+def test_a_publish_to_many_projections_takes_one_lock_for_all(store: SyncEventStore) -> None:
+    projecting = store.with_projections(CustomerProjector())
+
+    def work(number: int) -> None:
+        for turn in range(3):
+            streams = {f"{customer}-{turn}": {"events": [new_event(payload=1)]} for customer in range(120)}
+            projecting.category(category="orders" if number % 2 else "payments").publish(streams=streams)
+
+    in_parallel(work)
+
+    sums = {each.id: each.state["sum"] for each in SyncProjectionStore(store).search()}
+    assert sums == {str(customer): WRITERS * 3 for customer in range(120)}
