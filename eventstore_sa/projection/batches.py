@@ -197,5 +197,5 @@ def _is_of(text: str, source: EventSourceIdentifier) -> bool:
 
 
 def _converted(wanted: Any, text: str) -> Any:
-    value = decode_json(text)
+    value = None if text == "null" else decode_json(text)
     return value if wanted is None else deserialise_from_json_value(wanted, value)

@@ -129,9 +129,9 @@ class ProjectionStore:
                 await _BACKOFF.sleep(_BACKOFF.pause_s(failures))
             stored = await self.adapter.load_batch(name=projector.name, ids=batch.ids)
             records = await batch.reduced(stored, again=True)
-            done = await self.adapter.save_batch(records=records) if records else ()
-            saved += len(done)
-            if len(done) == len(records):
+            done = await self.adapter.save_batch(records=records) if records else 0
+            saved += done
+            if done == len(records):
                 return saved
         raise _outrun(projector)
 
@@ -292,9 +292,9 @@ class SyncProjectionStore:
                 _BACKOFF.sleep_sync(_BACKOFF.pause_s(failures))
             stored = self.adapter.load_batch(name=projector.name, ids=batch.ids)
             records = batch.reduced_sync(stored, again=True)
-            done = self.adapter.save_batch(records=records) if records else ()
-            saved += len(done)
-            if len(done) == len(records):
+            done = self.adapter.save_batch(records=records) if records else 0
+            saved += done
+            if done == len(records):
                 return saved
         raise _outrun(projector)
 
