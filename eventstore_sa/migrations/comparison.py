@@ -12,21 +12,43 @@ from typing import Final
 
 from alembic.autogenerate import comparators
 from alembic.autogenerate.api import AutogenContext
-from alembic.operations.ops import AlterColumnOp, DropTableOp, MigrateOperation, ModifyTableOps, UpgradeOps
+from alembic.operations.ops import (
+    AlterColumnOp,
+    CreateIndexOp,
+    DropTableOp,
+    MigrateOperation,
+    ModifyTableOps,
+    UpgradeOps,
+)
 from alembic.util import DispatchPriority
-from sqlalchemy import Connection, Identity, MetaData
+from sqlalchemy import Connection, Identity, MetaData, inspect
 
 from eventstore_sa.errors import SchemaError
 from eventstore_sa.migrations.operations import MigrateOp, MigrationError, RepairOp
+from eventstore_sa.persistence.projection_indexes import projection_indexes_of
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.schema.drift import differences
 from eventstore_sa.persistence.schema.listeners import site_on
 from eventstore_sa.persistence.schema.verification import installed_version
 from eventstore_sa.persistence.schema.versions import latest
 
-__all__ = ["compare_event_stores"]
+__all__ = ["compare_event_stores", "set_projection_indexes_aside"]
 
+_ASIDE: Final = "eventstore_sa.indexes_aside"
 _log: Final = logging.getLogger(__name__)
+
+
+@comparators.dispatch_for("schema", priority=DispatchPriority.FIRST)
+def set_projection_indexes_aside(context: AutogenContext, _upgrade: UpgradeOps, _schemas: set[str | None]) -> None:
+    """Keep Alembic from comparing the indexes of `projection_index`.
+
+    It would compare their expressions as text, and no database gives them back as they were written; of SQLite it would
+    say in a warning that it cannot.
+    """
+    for store in _attached(context.metadata):
+        indexes = [*projection_indexes_of(store.projections)]
+        store.projections.info[_ASIDE] = indexes
+        store.projections.indexes.difference_update(indexes)
 
 
 @comparators.dispatch_for("schema", priority=DispatchPriority.LAST)
@@ -36,6 +58,7 @@ def compare_event_stores(context: AutogenContext, upgrade: UpgradeOps, schemas: 
     assert connection is not None  # noqa: S101 - Alembic compares in no other way
     found: list[MigrateOperation] = []
     for store in _attached(context.metadata):
+        store.projections.indexes.update(store.projections.info.pop(_ASIDE, ()))
         if not context.run_object_filters(store.version, store.version.name, "table", False, None):
             continue
         operation = _difference(connection, store)
@@ -43,6 +66,7 @@ def compare_event_stores(context: AutogenContext, upgrade: UpgradeOps, schemas: 
             found.append(operation)
         if isinstance(operation, MigrateOp) or not _is_compared(connection, store, schemas):
             _take_out(upgrade, [table.name for table in store.tables], _place(connection, store.schema))
+        _compare_projection_indexes(connection, store, upgrade)
     if not connection.dialect.supports_identity_columns:
         _take_out_identities(upgrade)
     # Before everything of the host's: its tables may refer to ours.
@@ -91,6 +115,28 @@ def _take_out(upgrade: UpgradeOps, tables: Iterable[str], place: str | None) -> 
         return (getattr(operation, "table_name", None), getattr(operation, "schema", None)) in ours
 
     upgrade.ops[:] = [operation for operation in upgrade.ops if not is_ours(operation)]
+
+
+def _compare_projection_indexes(connection: Connection, store: EventStoreSchema, upgrade: UpgradeOps) -> None:
+    """Compare the indexes of `projection_index` by their names, which tell what they are."""
+    indexes = [*projection_indexes_of(store.projections)]
+    names = {index.name for index in indexes}
+    for modified in _modified(upgrade, store.projections.name):
+        modified.ops[:] = [each for each in modified.ops if getattr(each, "index_name", None) not in names]
+        if modified.is_empty():
+            upgrade.ops.remove(modified)
+    if connection.dialect.name != "postgresql":
+        return
+    site = site_on(connection, store.prefix, store.schema)
+    catalogue = inspect(connection)
+    there: set[str | None] = set()
+    if catalogue.has_table(store.projections.name, site.schema):
+        there = {index["name"] for index in catalogue.get_indexes(store.projections.name, site.schema)}
+    upgrade.ops += [CreateIndexOp.from_index(index) for index in indexes if index.name not in there]
+
+
+def _modified(upgrade: UpgradeOps, table: str) -> list[ModifyTableOps]:
+    return [each for each in upgrade.ops if isinstance(each, ModifyTableOps) and each.table_name == table]
 
 
 def _take_out_identities(upgrade: UpgradeOps) -> None:

@@ -5,7 +5,8 @@ Synchronous; the asyncio adapter runs it in a greenlet. The twin of `storage`, w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import TypeVar
 
 from sqlalchemy import Connection
@@ -13,13 +14,14 @@ from sqlalchemy import Connection
 from eventstore_sa.persistence.binds import Bind
 from eventstore_sa.persistence.custom_conditions import ConditionEvaluators
 from eventstore_sa.persistence.locking import LockingRecord
+from eventstore_sa.persistence.projection_queries import ProjectionConverters
 from eventstore_sa.persistence.queries import ConstraintConverters
 from eventstore_sa.persistence.repositories.projection_batches import ProjectionBatches, projection_batches
 from eventstore_sa.persistence.repositories.projections import ProjectionRepository
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.storage import EventStorage
 from eventstore_sa.persistence.workplaces import Workplaces
-from eventstore_sa.query import FilterExpression, Search
+from eventstore_sa.query import FilterExpression, Search, SortClause
 from eventstore_sa.query.records import ProjectionRecord, unexpected_version
 
 __all__ = ["ProjectionStorage"]
@@ -33,11 +35,18 @@ class ProjectionStorage:
     Args:
         bind: Where connections come from.
         schema: The tables.
+        converters: What of queries is the application's own.
+        page_size: How many projections `pages` fetches at a time.
     """
 
-    def __init__(self, bind: Bind, schema: EventStoreSchema) -> None:
+    def __init__(
+        self, bind: Bind, schema: EventStoreSchema, *, converters: ProjectionConverters, page_size: int
+    ) -> None:
         self._bind = bind
         self._schema = schema
+        self._converters = converters
+        self._page_size = page_size
+        self._repositories: dict[str, ProjectionRepository] = {}
         self._places = Workplaces(
             bind, schema, constraint_converters=ConstraintConverters(), locking=LockingRecord.latest_of(schema)
         )
@@ -68,11 +77,28 @@ class ProjectionStorage:
 
     def search(self, search: Search) -> list[ProjectionRecord]:
         """Return what a search finds."""
-        return self._places.retried(lambda: self._read(lambda connection, do: do.search(connection, search)))
+        return self._places.retried(lambda: self._read(lambda connection, do: do.searches.search(connection, search)))
+
+    def pages(self, filters: Collection[FilterExpression], sort: SortClause | None) -> Iterator[list[ProjectionRecord]]:
+        """Yield all that meets the filters, page by page; no connection of our own is held in between."""
+        after: Sequence[str] | None = None
+        while True:
+            page, after = self._places.retried(partial(self._page, filters, sort, after))
+            if page:
+                yield page
+            if len(page) < self._page_size:
+                return
+
+    def _page(
+        self, filters: Collection[FilterExpression], sort: SortClause | None, after: Sequence[str] | None
+    ) -> tuple[list[ProjectionRecord], Sequence[str]]:
+        return self._read(
+            lambda connection, do: do.searches.page_beyond(connection, filters, sort, after=after, size=self._page_size)
+        )
 
     def count(self, filters: Collection[FilterExpression]) -> int:
         """Count the projections that meet all filters."""
-        return self._places.retried(lambda: self._read(lambda connection, do: do.count(connection, filters)))
+        return self._places.retried(lambda: self._read(lambda connection, do: do.searches.count(connection, filters)))
 
     def load_batch(self, name: str, ids: Collection[str]) -> dict[str, ProjectionRecord]:
         """Return the projections of a name that are there, by id."""
@@ -119,4 +145,7 @@ class ProjectionStorage:
         return projection_batches(self._schema, connection.dialect.name)
 
     def _repository(self, connection: Connection) -> ProjectionRepository:
-        return ProjectionRepository(self._schema, connection.dialect.name)
+        database = connection.dialect.name
+        if database not in self._repositories:
+            self._repositories[database] = ProjectionRepository(self._schema, database, self._converters)
+        return self._repositories[database]

@@ -7,6 +7,8 @@ long source begins.
 
 from eventstore_sa.errors import MissingProjectionHandlerError
 from eventstore_sa.persistence.inline import InlineProjection, PublishPlace
+from eventstore_sa.persistence.projection_indexes import projection_index
+from eventstore_sa.persistence.projection_places import JsonPlace, ProjectionColumns
 from eventstore_sa.projection import adapters
 from eventstore_sa.projection.handlers import handles
 from eventstore_sa.projection.projector import (
@@ -22,10 +24,12 @@ from eventstore_sa.types import Projection
 
 __all__ = [
     "InlineProjection",
+    "JsonPlace",
     "MissingHandlerBehaviour",
     "MissingProjectionHandlerError",
     "ProjectableSource",
     "Projection",
+    "ProjectionColumns",
     "ProjectionStore",
     "Projector",
     "PublishPlace",
@@ -37,6 +41,7 @@ __all__ = [
     "adapters",
     "handles",
     "is_rebuilding",
+    "projection_index",
     "rebuild",
     "rebuild_sync",
 ]

@@ -5,15 +5,15 @@ They convert states and metadata to JSON and back; everything else is done by th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self, cast
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 from typing_extensions import TypeVar
 
-from eventstore_sa.errors import ConcurrencyError, ConfigurationError
+from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.projection.adapters import (
     InMemoryProjectionStorageAdapter,
@@ -22,14 +22,14 @@ from eventstore_sa.projection.adapters import (
     SyncProjectionStorageAdapter,
     SyncSQLAlchemyProjectionStorageAdapter,
 )
+from eventstore_sa.projection.adapters.base import JsonProjection
 from eventstore_sa.projection.adapters.beside import adapter_beside, sync_adapter_beside
-from eventstore_sa.projection.batches import Batch
+from eventstore_sa.projection.applying import apply_batch, apply_batch_sync
 from eventstore_sa.projection.projector import Projector
 from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.query import FilterClause, FilterExpression, Lookup, Operator, PagingClause, Path, Search, SortClause
 from eventstore_sa.store import EventStore, SyncEventStore
 from eventstore_sa.store.adapters.binding import AsyncBindable, SyncBindable
-from eventstore_sa.store.transactions import Backoff
 from eventstore_sa.types import EventSourceIdentifier, JsonValue, JsonValueType, Projection, deserialise_projection
 
 __all__ = ["ProjectionStore", "SyncProjectionStore"]
@@ -37,8 +37,6 @@ __all__ = ["ProjectionStore", "SyncProjectionStore"]
 State = TypeVar("State", default=JsonValue)
 Metadata = TypeVar("Metadata", default=JsonValue)
 
-_TRIES: Final = 10
-_BACKOFF: Final = Backoff()
 _SCHEMA_BESIDE_ADAPTER = "an adapter has its schema already: give the schema to the adapter, or a bind to the store"
 
 
@@ -121,19 +119,7 @@ class ProjectionStore:
             MissingProjectionHandlerError: There is no handler for an event, and that is not to be ignored.
             ConcurrencyError: Others were faster, time and again.
         """
-        batch, saved = Batch(projector, events), 0
-        for failures in range(_TRIES):
-            if not batch.ids:
-                return saved
-            if failures:
-                await _BACKOFF.sleep(_BACKOFF.pause_s(failures))
-            stored = await self.adapter.load_batch(name=projector.name, ids=batch.ids)
-            records = await batch.reduced(stored, again=True)
-            done = await self.adapter.save_batch(records=records) if records else 0
-            saved += done
-            if done == len(records):
-                return saved
-        raise _outrun(projector)
+        return await apply_batch(self.adapter, projector, events)
 
     async def locate(
         self,
@@ -197,7 +183,34 @@ class ProjectionStore:
             SerialisationError: A state or metadata are not of these types.
         """
         found = await self.adapter.find_many(search=Search(filters=filters, sort=sort, paging=paging))
-        return [deserialise_projection(projection, state_type, metadata_type) for projection in found]
+        return _all_typed(found, state_type, metadata_type)
+
+    async def iterate(
+        self,
+        *,
+        filters: Collection[FilterExpression] = (),
+        sort: SortClause | None = None,
+        state_type: type[State] = JsonValueType,
+        metadata_type: type[Metadata] = JsonValueType,
+    ) -> AsyncIterator[Projection[State, Metadata]]:
+        """Iterate over all that `search` finds without paging, however many: they are fetched in pages.
+
+        No connection is held between pages, unless it is the caller's. Each page shows what is committed when it is read,
+        and begins where the one before ended: what does not change meanwhile comes exactly once, and what changes its
+        place in the order may come twice or not at all. Unsorted, nothing ever changes its place.
+
+        Args:
+            filters: What they have to meet, all of it.
+            sort: In which order; None: as they were first saved.
+            state_type: What to make of the states.
+            metadata_type: What to make of the metadata.
+
+        Raises:
+            QueryError: The search cannot be answered.
+            SerialisationError: A state or metadata are not of these types.
+        """
+        async for projection in self.adapter.scan(filters=filters, sort=sort):
+            yield _all_typed([projection], state_type, metadata_type)[0]
 
     async def count(self, *, filters: Collection[FilterExpression] = ()) -> int:
         """Count the projections that meet all filters.
@@ -284,19 +297,7 @@ class SyncProjectionStore:
 
     def project(self, projector: Projector[Any, Any, Any], *, events: Iterable[AnyStoredEvent]) -> int:
         """Apply events to the stored projections of a projector; see `ProjectionStore.project`."""
-        batch, saved = Batch(projector, events), 0
-        for failures in range(_TRIES):
-            if not batch.ids:
-                return saved
-            if failures:
-                _BACKOFF.sleep_sync(_BACKOFF.pause_s(failures))
-            stored = self.adapter.load_batch(name=projector.name, ids=batch.ids)
-            records = batch.reduced_sync(stored, again=True)
-            done = self.adapter.save_batch(records=records) if records else 0
-            saved += done
-            if done == len(records):
-                return saved
-        raise _outrun(projector)
+        return apply_batch_sync(self.adapter, projector, events)
 
     def locate(
         self,
@@ -333,7 +334,19 @@ class SyncProjectionStore:
     ) -> Sequence[Projection[State, Metadata]]:
         """Return projections of any name: filtered, then sorted, then one page of them; see `ProjectionStore.search`."""
         found = self.adapter.find_many(search=Search(filters=filters, sort=sort, paging=paging))
-        return [deserialise_projection(projection, state_type, metadata_type) for projection in found]
+        return _all_typed(found, state_type, metadata_type)
+
+    def iterate(
+        self,
+        *,
+        filters: Collection[FilterExpression] = (),
+        sort: SortClause | None = None,
+        state_type: type[State] = JsonValueType,
+        metadata_type: type[Metadata] = JsonValueType,
+    ) -> Iterator[Projection[State, Metadata]]:
+        """Iterate over all that `search` finds without paging; see `ProjectionStore.iterate`."""
+        for projection in self.adapter.scan(filters=filters, sort=sort):
+            yield _all_typed([projection], state_type, metadata_type)[0]
 
     def count(self, *, filters: Collection[FilterExpression] = ()) -> int:
         """Count the projections that meet all filters; see `ProjectionStore.count`."""
@@ -364,18 +377,19 @@ class SyncProjectionStore:
         self.close()
 
 
-def _outrun(projector: Projector[Any, Any, Any]) -> ConcurrencyError:
-    return ConcurrencyError(
-        f"others have saved the same projections of {projector.name!r} first, {_TRIES} times in a row: let one process at a "
-        "time apply the events of a stream"
-    )
-
-
 def _equal(field: str, value: object) -> FilterClause:
     return FilterClause(Operator.EQUAL, Path(field), value)
 
 
 def _typed(
-    projection: Projection[JsonValue, JsonValue] | None, state_type: type[State], metadata_type: type[Metadata]
+    projection: JsonProjection | None, state_type: type[State], metadata_type: type[Metadata]
 ) -> Projection[State, Metadata] | None:
-    return None if projection is None else deserialise_projection(projection, state_type, metadata_type)
+    return None if projection is None else _all_typed([projection], state_type, metadata_type)[0]
+
+
+def _all_typed(
+    projections: Sequence[JsonProjection], state_type: type[State], metadata_type: type[Metadata]
+) -> Sequence[Projection[State, Metadata]]:
+    if state_type is JsonValueType and metadata_type is JsonValueType:
+        return cast("Sequence[Projection[State, Metadata]]", projections)  # JSON is what adapters return
+    return [deserialise_projection(projection, state_type, metadata_type) for projection in projections]

@@ -7,6 +7,8 @@ SQL.
 from eventstore_sa.query.clauses import (
     AllOf,
     AnyOf,
+    CustomFilter,
+    CustomOperator,
     FilterClause,
     FilterExpression,
     KeySetPagingClause,
@@ -21,11 +23,16 @@ from eventstore_sa.query.clauses import (
     SortField,
     SortOrder,
 )
-from eventstore_sa.query.paths import Function, Path, Similarity
+from eventstore_sa.query.evaluation import Document, value_at
+from eventstore_sa.query.paths import CustomFunction, Function, Path, Similarity
 
 __all__ = [
     "AllOf",
     "AnyOf",
+    "CustomFilter",
+    "CustomFunction",
+    "CustomOperator",
+    "Document",
     "FilterClause",
     "FilterExpression",
     "Function",
@@ -42,4 +49,5 @@ __all__ = [
     "SortClause",
     "SortField",
     "SortOrder",
+    "value_at",
 ]

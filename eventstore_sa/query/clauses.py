@@ -21,6 +21,8 @@ from eventstore_sa.types.json import is_sequence
 __all__ = [
     "AllOf",
     "AnyOf",
+    "CustomFilter",
+    "CustomOperator",
     "FilterClause",
     "FilterExpression",
     "KeySetPagingClause",
@@ -54,6 +56,16 @@ class Operator(Enum):
     NOT_REGEX_MATCHES = "not_regex_matches"
 
 
+class CustomOperator(Struct, frozen=True):
+    """An operator of the application's own; an adapter is told what it means by `register_operator`.
+
+    Args:
+        name: What tells it from others.
+    """
+
+    name: str
+
+
 class FilterClause(Struct, frozen=True):
     r"""Demands something of one place in a projection.
 
@@ -75,7 +87,7 @@ class FilterClause(Struct, frozen=True):
         SerialisationError: The value has no JSON form.
     """
 
-    operator: Operator
+    operator: Operator | CustomOperator
     field: Path
     value: Any
 
@@ -123,7 +135,11 @@ class Not(Struct, frozen=True):
     filter: FilterExpression
 
 
-FilterExpression: TypeAlias = FilterClause | AllOf | AnyOf | Not
+class CustomFilter(Struct, frozen=True):
+    """The base of filters of the application's own; an adapter is told what one means by `register_filter`."""
+
+
+FilterExpression: TypeAlias = FilterClause | AllOf | AnyOf | Not | CustomFilter
 """A filter, or a combination of filters."""
 
 

@@ -14,6 +14,8 @@ from eventstore_sa.errors import QueryError
 from eventstore_sa.query.clauses import (
     AllOf,
     AnyOf,
+    CustomFilter,
+    CustomOperator,
     FilterClause,
     FilterExpression,
     KeySetPagingClause,
@@ -26,14 +28,37 @@ from eventstore_sa.query.clauses import (
     SortClause,
     SortOrder,
 )
-from eventstore_sa.query.paths import Function, Path, Similarity
+from eventstore_sa.query.converters import QueryConverters
+from eventstore_sa.query.paths import CustomFunction, Function, Path, Similarity
 from eventstore_sa.query.patterns import compiled
 from eventstore_sa.query.similarity import similarity
 
-__all__ = ["FIELDS", "Document", "check_fields", "found", "meets", "unknown_last_id"]
+__all__ = [
+    "FIELDS",
+    "Document",
+    "Evaluation",
+    "FilterEvaluator",
+    "FunctionEvaluator",
+    "OperatorEvaluator",
+    "QueryEvaluators",
+    "check_field",
+    "check_fields",
+    "holds",
+    "sort_key",
+    "unknown_last_id",
+    "value_at",
+]
 
 Document: TypeAlias = Mapping[str, Any]
 """A projection as plain JSON: its fields by name."""
+
+FilterEvaluator: TypeAlias = Callable[[Any, Document], bool]
+OperatorEvaluator: TypeAlias = Callable[[Any, Any], bool]
+FunctionEvaluator: TypeAlias = Callable[[Any, Document], Any]
+
+QueryEvaluators: TypeAlias = QueryConverters[FilterEvaluator, OperatorEvaluator, FunctionEvaluator]
+"""What of a query is the application's own, as Python: a filter and a function are called with themselves and a projection,
+an operator with what is stored and with the value of its clause."""
 
 FIELDS: Final = ("id", "name", "source", "state", "metadata")
 """The fields of a projection that paths begin with."""
@@ -48,30 +73,76 @@ _ORDERINGS: Final[Mapping[Operator, Callable[[Any, Any], bool]]] = {
 }
 
 
-def found(items: Sequence[T], search: Search, document_of: Callable[[T], Document]) -> list[T]:
-    """Return the items that a search finds: filtered, then sorted, then one page of them.
+class Evaluation:
+    """Evaluates queries; what is the application's own in them by what was registered."""
 
-    Args:
-        items: All there are, in the order in which they were first saved.
-        search: What is wanted.
-        document_of: Gives the projection that an item stands for.
+    def __init__(self, evaluators: QueryEvaluators) -> None:
+        self._evaluators = evaluators
 
-    Raises:
-        QueryError: The search cannot be answered.
-    """
-    check_fields(search)
-    rows = [(item, document_of(item)) for item in items]
-    rows = [row for row in rows if meets(row[1], search.filters)]
-    if search.sort is not None:
-        _sort(rows, search.sort)
-    if search.paging is not None:
-        rows = _page(rows, search.paging)
-    return [item for item, _ in rows]
+    def found(self, items: Sequence[T], search: Search, document_of: Callable[[T], Document]) -> list[T]:
+        """Return the items that a search finds: filtered, then sorted, then one page of them.
 
+        Args:
+            items: All there are, in the order in which they were first saved.
+            search: What is wanted.
+            document_of: Gives the projection that an item stands for.
 
-def meets(document: Document, filters: Collection[FilterExpression]) -> bool:
-    """Tell whether a projection meets all of the filters."""
-    return all(_meets(document, each) for each in filters)
+        Raises:
+            QueryError: The search cannot be answered.
+            ConfigurationError: Something in it was not registered.
+        """
+        check_fields(search)
+        rows = [(item, document_of(item)) for item in items]
+        rows = [row for row in rows if self.meets(row[1], search.filters)]
+        if search.sort is not None:
+            self._sort(rows, search.sort)
+        if search.paging is not None:
+            rows = _page(rows, search.paging)
+        return [item for item, _ in rows]
+
+    def meets(self, document: Document, filters: Collection[FilterExpression]) -> bool:
+        """Tell whether a projection meets all of the filters."""
+        return all(self._meets(document, each) for each in filters)
+
+    def _meets(self, document: Document, filter_: FilterExpression) -> bool:
+        match filter_:
+            case FilterClause():
+                return self._holds(filter_, value_at(document, filter_.field))
+            case AllOf():
+                return all(self._meets(document, each) for each in filter_.filters)
+            case AnyOf():
+                return any(self._meets(document, each) for each in filter_.filters)
+            case Not():
+                return not self._meets(document, filter_.filter)
+            case CustomFilter():
+                return bool(self._evaluators.of_filter(filter_)(filter_, document))
+
+    def _holds(self, clause: FilterClause, stored: Any) -> bool:
+        if isinstance(clause.operator, CustomOperator):
+            return bool(self._evaluators.of_operator(clause.operator)(stored, clause.json_value))
+        return holds(clause.operator, stored, clause.json_value)
+
+    def _sort(self, rows: list[tuple[T, Document]], sort: SortClause) -> None:
+        rows.sort(key=lambda row: (row[1]["id"], row[1]["name"]))
+        # Sorting is stable, in reverse too: the least important field first.
+        for field in reversed(sort.fields):
+            rows.sort(key=partial(self._sort_key_of, field.field), reverse=field.order is SortOrder.DESC)
+
+    def _sort_key_of(self, subject: Path | Function, row: tuple[Any, Document]) -> tuple[Any, ...]:
+        return sort_key(self._subject(row[1], subject))
+
+    def _subject(self, document: Document, subject: Path | Function) -> Any:
+        match subject:
+            case Path():
+                return value_at(document, subject)
+            case Similarity():
+                left, right = (
+                    value_at(document, side) if isinstance(side, Path) else side
+                    for side in (subject.left, subject.right)
+                )
+                return similarity(left, right) if isinstance(left, str) and isinstance(right, str) else None
+            case CustomFunction():
+                return self._evaluators.of_function(subject)(subject, document)
 
 
 def check_fields(search: Search) -> None:
@@ -84,10 +155,18 @@ def check_fields(search: Search) -> None:
     for place in (*_places(search.filters), *sorted_by):
         sides = (place.left, place.right) if isinstance(place, Similarity) else (place,)
         for side in sides:
-            if isinstance(side, Path) and side.top_level not in FIELDS:
-                raise QueryError(
-                    f"projections have no {side.top_level!r}: a path begins with one of {', '.join(FIELDS)}"
-                )
+            if isinstance(side, Path):
+                check_field(side)
+
+
+def check_field(path: Path) -> None:
+    """Refuse a path that begins with something that projections do not have.
+
+    Raises:
+        QueryError: It does.
+    """
+    if path.top_level not in FIELDS:
+        raise QueryError(f"projections have no {path.top_level!r}: a path begins with one of {', '.join(FIELDS)}")
 
 
 def _places(filters: Iterable[FilterExpression]) -> Iterator[Path]:
@@ -99,6 +178,8 @@ def _places(filters: Iterable[FilterExpression]) -> Iterator[Path]:
                 yield from _places(each.filters)
             case Not():
                 yield from _places((each.filter,))
+            case CustomFilter():
+                pass
 
 
 def unknown_last_id(last_id: str) -> QueryError:
@@ -108,37 +189,25 @@ def unknown_last_id(last_id: str) -> QueryError:
     )
 
 
-def _meets(document: Document, filter_: FilterExpression) -> bool:
-    match filter_:
-        case FilterClause():
-            return _holds(filter_, _value_at(document, filter_.field))
-        case AllOf():
-            return all(_meets(document, each) for each in filter_.filters)
-        case AnyOf():
-            return any(_meets(document, each) for each in filter_.filters)
-        case Not():
-            return not _meets(document, filter_.filter)
-
-
-def _holds(clause: FilterClause, stored: Any) -> bool:
-    wanted = clause.json_value
-    match clause.operator:
+def holds(operator: Operator, stored: Any, wanted: Any) -> bool:
+    """Tell whether an operator holds between what is stored and a value, both plain JSON."""
+    match operator:
         case Operator.EQUAL:
-            holds = _comparable(stored) == _comparable(wanted)
+            result = _comparable(stored) == _comparable(wanted)
         case Operator.NOT_EQUAL:
-            holds = _comparable(stored) != _comparable(wanted)
+            result = _comparable(stored) != _comparable(wanted)
         case Operator.IN:
-            holds = _comparable(stored) in [_comparable(item) for item in wanted]
+            result = _comparable(stored) in [_comparable(item) for item in wanted]
         case Operator.CONTAINS:
-            holds = isinstance(stored, list) and _comparable(wanted) in _comparable(stored)[1]
+            result = isinstance(stored, list) and _comparable(wanted) in _comparable(stored)[1]
         case Operator.REGEX_MATCHES:
-            holds = isinstance(stored, str) and compiled(wanted).search(stored) is not None
+            result = isinstance(stored, str) and compiled(wanted).search(stored) is not None
         case Operator.NOT_REGEX_MATCHES:
-            holds = isinstance(stored, str) and compiled(wanted).search(stored) is None
+            result = isinstance(stored, str) and compiled(wanted).search(stored) is None
         case _:
-            one, other = _sort_key(stored), _sort_key(wanted)
-            holds = one[0] == other[0] in (_NUMBER, _STRING) and _ORDERINGS[clause.operator](one, other)
-    return bool(holds)
+            one, other = sort_key(stored), sort_key(wanted)
+            result = one[0] == other[0] in (_NUMBER, _STRING) and _ORDERINGS[operator](one, other)
+    return bool(result)
 
 
 def _comparable(value: Any) -> Any:
@@ -153,7 +222,13 @@ def _comparable(value: Any) -> Any:
     return value
 
 
-def _value_at(document: Document, path: Path) -> Any:
+def value_at(document: Document, path: Path) -> Any:
+    """Return what a path leads to in a projection, as plain JSON; None where it leads nowhere.
+
+    Raises:
+        QueryError: Projections have no such field.
+    """
+    check_field(path)
     value: Any = document[path.top_level]
     for step in path.sub_levels:
         kind = type(value)  # pyright: ignore[reportUnknownVariableType]
@@ -166,31 +241,12 @@ def _value_at(document: Document, path: Path) -> Any:
     return value
 
 
-def _sort(rows: list[tuple[T, Document]], sort: SortClause) -> None:
-    rows.sort(key=lambda row: (row[1]["id"], row[1]["name"]))
-    # Sorting is stable, in reverse too: the least important field first.
-    for field in reversed(sort.fields):
-        rows.sort(key=partial(_sort_key_of, field.field), reverse=field.order is SortOrder.DESC)
-
-
-def _sort_key_of(subject: Path | Function, row: tuple[Any, Document]) -> tuple[Any, ...]:
-    return _sort_key(_subject(row[1], subject))
-
-
-def _subject(document: Document, subject: Path | Function) -> Any:
-    if isinstance(subject, Path):
-        return _value_at(document, subject)
-    left, right = (
-        _value_at(document, side) if isinstance(side, Path) else side for side in (subject.left, subject.right)
-    )
-    return similarity(left, right) if isinstance(left, str) and isinstance(right, str) else None
-
-
 _NUMBER: Final = 0
 _STRING: Final = 1
 
 
-def _sort_key(value: Any) -> tuple[Any, ...]:
+def sort_key(value: Any) -> tuple[Any, ...]:
+    """Return what orders values of JSON as sorting does."""
     match value:
         case bool():
             return (2, value)

@@ -10,7 +10,7 @@ from msgspec import Struct
 from eventstore_sa.errors import QueryError
 from eventstore_sa.types.codec import text_problem
 
-__all__ = ["Function", "Path", "Similarity"]
+__all__ = ["CustomFunction", "Function", "Path", "Similarity"]
 
 _LARGEST_INDEX = 2**31 - 1
 
@@ -51,7 +51,7 @@ class Similarity(Struct, frozen=True):
     """How similar two texts are, from 0 to 1: the share of trigrams that they have in common, as pg_trgm defines it.
 
     Words end at ASCII characters that are neither letters nor digits; ASCII letters are compared without regard to case.
-    The similarity to something that is no string is null.
+    The similarity to something that is no string is null. It is a number of 32 bits, as there.
 
     Args:
         left: A text, or where it is.
@@ -64,7 +64,11 @@ class Similarity(Struct, frozen=True):
     alias: str = "similarity"
 
 
-Function: TypeAlias = Similarity
+class CustomFunction(Struct, frozen=True):
+    """The base of functions of the application's own; an adapter is told what one means by `register_function`."""
+
+
+Function: TypeAlias = Similarity | CustomFunction
 """Everything that can be sorted by beside paths."""
 
 

@@ -6,20 +6,46 @@ Storage makes records of projections and gives records back; stores turn them in
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
 from eventstore_sa.errors import ProjectionVersionError, SerialisationError
 from eventstore_sa.query.evaluation import Document
-from eventstore_sa.types import JsonObject, Projection, event_sequence_identifier
+from eventstore_sa.types import (
+    CategoryIdentifier,
+    CategoryPartitionIdentifier,
+    EventSourceIdentifier,
+    JsonObject,
+    LogIdentifier,
+    LogPartitionIdentifier,
+    Projection,
+    StreamIdentifier,
+    StreamNamePrefixPartitionIdentifier,
+    event_sequence_identifier,
+)
 from eventstore_sa.types.codec import decode_json, encode_json, to_json
 
-__all__ = ["ProjectionRecord", "record_of", "source_hash", "unexpected_version"]
+__all__ = ["ProjectionRecord", "record_of", "source_hash", "source_text_hash", "unexpected_version"]
+
+# Streams are projected again and again.
+_REMEMBERED_SOURCES: Final = 16_384
+# What `event_sequence_identifier` makes.
+_SOURCES: Final = frozenset(
+    {
+        LogIdentifier,
+        CategoryIdentifier,
+        StreamIdentifier,
+        LogPartitionIdentifier,
+        CategoryPartitionIdentifier,
+        StreamNamePrefixPartitionIdentifier,
+    }
+)
 
 
-class ProjectionRecord(Struct, frozen=True):
+class ProjectionRecord(Struct, frozen=True, gc=False):
     """A projection as it is kept.
 
     Attributes:
@@ -57,7 +83,7 @@ class ProjectionRecord(Struct, frozen=True):
         return Projection(
             id=self.id,
             name=self.name,
-            source=event_sequence_identifier(decode_json(self.source)),
+            source=_source_of(self.source),
             state=decode_json(self.state),
             metadata=decode_json(self.metadata),
             version=self.version,
@@ -70,35 +96,51 @@ def record_of(projection: Projection[Any, Any]) -> ProjectionRecord:
     Raises:
         SerialisationError: Something of it cannot be stored exactly.
     """
-    source = projection.source.serialise()
-    try:
-        readable = event_sequence_identifier(source) == projection.source
-    except ValueError:
-        readable = False
-    if not readable:
-        raise SerialisationError(
-            f"the source of a projection cannot be read back from its JSON: it is a {type(projection.source).__name__}, and "
-            "should be the log, a category, a stream, or a partition of them"
-        )
-
-    def text(value: object, label: str) -> str:
-        label = f"{label} of projection {projection.name!r}"
-        return encode_json(to_json(value, label=label), label=label).decode()
-
     return ProjectionRecord(
         projection.name,
         projection.id,
-        text(source, "source"),
-        text(projection.state, "state"),
-        text(projection.metadata, "metadata"),
+        _source_text(projection.source),
+        _text(projection, "state", projection.state),
+        _text(projection, "metadata", projection.metadata),
         version=0,
     )
 
 
+@lru_cache(maxsize=_REMEMBERED_SOURCES)
+def _source_of(text: str) -> EventSourceIdentifier:
+    return event_sequence_identifier(decode_json(text))
+
+
 def source_hash(source: JsonObject) -> int:
     """Return a number to find projections of a serialised source by: 64 bits, the same in every process."""
-    canonical = msgspec.json.encode(source, order="sorted")
-    return int.from_bytes(hashlib.blake2b(canonical, digest_size=8).digest(), "big", signed=True)
+    return source_text_hash(_canonical(source))
+
+
+@lru_cache(maxsize=_REMEMBERED_SOURCES)
+def source_text_hash(text: str) -> int:
+    """Return the `source_hash` for the source of a new record."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
+
+
+@lru_cache(maxsize=_REMEMBERED_SOURCES)
+def _source_text(source: EventSourceIdentifier) -> str:
+    if type(source) not in _SOURCES:
+        raise SerialisationError(
+            f"the source of a projection cannot be read back from its JSON: it is a {type(source).__name__}, and "
+            "should be the log, a category, a stream, or a partition of them"
+        )
+    return _canonical(source.serialise())
+
+
+def _canonical(source: JsonObject) -> str:
+    return msgspec.json.encode(source, order="sorted").decode()
+
+
+def _text(projection: Projection[Any, Any], field: str, value: object) -> str:
+    if value is None:
+        return "null"
+    label = f"{field} of projection {projection.name!r}"
+    return encode_json(to_json(value, label=label), label=label).decode()
 
 
 def unexpected_version(record: ProjectionRecord, *, expected: int, actual: int) -> ProjectionVersionError:

@@ -59,9 +59,11 @@ PUBLIC: dict[str, list[str]] = {
     ],
     "eventstore_sa.projection": [
         "InlineProjection",
+        "JsonPlace",
         "MissingHandlerBehaviour",
         "MissingProjectionHandlerError",
         "Projection",
+        "ProjectionColumns",
         "ProjectionStore",
         "Projector",
         "PublishPlace",
@@ -74,6 +76,7 @@ PUBLIC: dict[str, list[str]] = {
         "is_rebuilding",
         "rebuild",
         "rebuild_sync",
+        "projection_index",
     ],
     "eventstore_sa.projection.adapters": [
         "InMemoryProjectionStorageAdapter",
@@ -92,6 +95,10 @@ PUBLIC: dict[str, list[str]] = {
     "eventstore_sa.query": [
         "AllOf",
         "AnyOf",
+        "CustomFilter",
+        "CustomFunction",
+        "CustomOperator",
+        "Document",
         "FilterClause",
         "Function",
         "KeySetPagingClause",
@@ -106,6 +113,7 @@ PUBLIC: dict[str, list[str]] = {
         "SortClause",
         "SortField",
         "SortOrder",
+        "value_at",
     ],
     "eventstore_sa.sources": [
         "EventSource",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, func
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from eventstore_sa.projection.adapters import (
@@ -17,34 +18,72 @@ from eventstore_sa.projection.adapters import (
     SyncProjectionStorageAdapter,
     SyncSQLAlchemyProjectionStorageAdapter,
 )
+from eventstore_sa.query import value_at
 from eventstore_sa.testing import clear
-from eventstore_sa.testing.cases import ProjectionStorageAdapterCases, SyncProjectionStorageAdapterCases
+from eventstore_sa.testing.cases import (
+    ProjectionConverterCases,
+    ProjectionStorageAdapterCases,
+    SyncProjectionStorageAdapterCases,
+)
+from eventstore_sa.testing.cases.projection_converters import STARTS_WITH, LengthOf, ShorterThan
 from eventstore_sa.testing.postgres import PostgresDriver, PostgresServer
 from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
 from tests.stores import install_schema
 
 
-class TestMemory(ProjectionStorageAdapterCases):
+class _InMemory(ProjectionConverterCases):
+    def register_converters(self, storage_adapter: Any) -> None:
+        storage_adapter.register_filter(
+            ShorterThan,
+            lambda filter_, document: (
+                isinstance(found := value_at(document, filter_.path), str) and len(found) < filter_.length
+            ),
+        )
+        storage_adapter.register_operator(
+            STARTS_WITH, lambda stored, value: isinstance(stored, str) and stored.startswith(value)
+        )
+        storage_adapter.register_function(
+            LengthOf,
+            lambda function, document: (
+                len(found) if isinstance(found := value_at(document, function.path), str) else None
+            ),
+        )
+
+
+class _InSQL(ProjectionConverterCases):
+    def register_converters(self, storage_adapter: Any) -> None:
+        storage_adapter.register_filter(
+            ShorterThan, lambda filter_, columns: func.length(columns.at(filter_.path).text) < filter_.length
+        )
+        storage_adapter.register_operator(
+            STARTS_WITH, lambda place, value: func.substr(place.text, 1, len(value)) == value
+        )
+        storage_adapter.register_function(
+            LengthOf, lambda function, columns: func.length(columns.at(function.path).text)
+        )
+
+
+class TestMemory(_InMemory, ProjectionStorageAdapterCases):
     def construct_storage_adapter(self) -> ProjectionStorageAdapter:
         return InMemoryProjectionStorageAdapter()
 
 
-class TestSyncMemory(SyncProjectionStorageAdapterCases):
+class TestSyncMemory(_InMemory, SyncProjectionStorageAdapterCases):
     def construct_storage_adapter(self) -> SyncProjectionStorageAdapter:
         return SyncInMemoryProjectionStorageAdapter()
 
 
-class TestSQLite(ProjectionStorageAdapterCases):
+class TestSQLite(_InSQL, ProjectionStorageAdapterCases):
     def construct_storage_adapter(self) -> ProjectionStorageAdapter:
         return SQLAlchemyProjectionStorageAdapter("sqlite+aiosqlite://")
 
 
-class TestSyncSQLite(SyncProjectionStorageAdapterCases):
+class TestSyncSQLite(_InSQL, SyncProjectionStorageAdapterCases):
     def construct_storage_adapter(self) -> SyncProjectionStorageAdapter:
         return SyncSQLAlchemyProjectionStorageAdapter("sqlite://")
 
 
-class _PostgreSQL(ProjectionStorageAdapterCases):
+class _PostgreSQL(_InSQL, ProjectionStorageAdapterCases):
     driver: PostgresDriver
 
     @pytest_asyncio.fixture(loop_scope="function")
@@ -55,7 +94,7 @@ class _PostgreSQL(ProjectionStorageAdapterCases):
         await engine.dispose()
 
 
-class _SyncPostgreSQL(SyncProjectionStorageAdapterCases):
+class _SyncPostgreSQL(_InSQL, SyncProjectionStorageAdapterCases):
     driver: PostgresDriver
 
     @pytest.fixture
@@ -85,3 +124,7 @@ class TestAsyncPsycopg(_PostgreSQL):
 
 class TestSyncPsycopg(_SyncPostgreSQL):
     driver = "psycopg"
+
+
+class TestSyncPsycopg2(_SyncPostgreSQL):
+    driver = "psycopg2"

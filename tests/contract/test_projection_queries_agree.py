@@ -39,7 +39,7 @@ from eventstore_sa.types import Projection, StreamIdentifier
 from tests.databases import PostgresTemplates, fresh_database
 from tests.stores import install_schema
 
-KEYS = st.sampled_from(["a", "b", "", "0", "ä", "a.b"])
+KEYS = st.sampled_from(["a", "b", "", "0", "ä", "a.b", '"', "\\", "\n"])
 # Few different ones, so that there are ties and matches.
 TEXTS = st.one_of(
     st.sampled_from(["", "a", "A", "ab", "ä", "\U0001f600", "\uffff", "abc abd", "'", "\\", "1"]),
@@ -60,7 +60,7 @@ STATES = st.dictionaries(KEYS, VALUES, max_size=3) | VALUES
 PATHS = st.builds(
     lambda top, steps: Path(top, *steps),
     st.sampled_from(["state", "state", "state", "state", "metadata", "source", "id", "name"]),
-    st.lists(KEYS | st.integers(-2, 2), max_size=2),
+    st.lists(KEYS | st.integers(-2, 2), max_size=3),
 )
 PATTERNS = st.sampled_from(
     ["", "a", "^a", "a$", "[^a]", r"\w", r"\W$", "a|b", ".", r"^\s*$", "(?!a)b", r"\\", "a{1,2}?", "[]^]"]
@@ -112,7 +112,7 @@ def databases(
     with fresh_database(postgres_server, template) as database:
         postgresql = create_engine(database.url("psycopg"))
         sqlite = create_engine("sqlite://")
-        adapters = [SyncSQLAlchemyProjectionStorageAdapter(engine) for engine in (postgresql, sqlite)]
+        adapters = [SyncSQLAlchemyProjectionStorageAdapter(engine, page_size=2) for engine in (postgresql, sqlite)]
         adapters[1].create_schema()
         yield adapters
         postgresql.dispose()
@@ -144,6 +144,10 @@ def test_databases_find_what_memory_finds(
 
 def answer(adapter: SyncProjectionStorageAdapter, search: Search) -> Any:
     try:
-        return [(each.id, each.state) for each in adapter.find_many(search=search)], adapter.count(search=search)
+        found = [(each.id, each.state) for each in adapter.find_many(search=search)]
+        if search.paging is None:
+            scanned = adapter.scan(filters=search.filters, sort=search.sort)
+            assert [(each.id, each.state) for each in scanned] == found
+        return found, adapter.count(search=search)
     except QueryError as error:
         return error.message

@@ -31,6 +31,15 @@ from eventstore_sa.errors import (
     TransactionError,
     UnmetWriteConditionError,
 )
+from eventstore_sa.projection import ProjectionStore, SyncProjectionStore
+from eventstore_sa.projection.adapters import (
+    InMemoryProjectionStorageAdapter,
+    ProjectionStorageAdapter,
+    SQLAlchemyProjectionStorageAdapter,
+    SyncInMemoryProjectionStorageAdapter,
+    SyncProjectionStorageAdapter,
+    SyncSQLAlchemyProjectionStorageAdapter,
+)
 from eventstore_sa.store.adapters import (
     EventStorageAdapter,
     InMemoryEventStorageAdapter,
@@ -539,6 +548,10 @@ TWINS = [
     (EventStorageAdapter, SyncEventStorageAdapter),
     (InMemoryEventStorageAdapter, SyncInMemoryEventStorageAdapter),
     (SQLAlchemyEventStorageAdapter, SyncSQLAlchemyEventStorageAdapter),
+    (ProjectionStore, SyncProjectionStore),
+    (ProjectionStorageAdapter, SyncProjectionStorageAdapter),
+    (InMemoryProjectionStorageAdapter, SyncInMemoryProjectionStorageAdapter),
+    (SQLAlchemyProjectionStorageAdapter, SyncSQLAlchemyProjectionStorageAdapter),
 ]
 OTHER_NAMES = {"aclose": "close", "__aiter__": "__iter__", "__aenter__": "__enter__", "__aexit__": "__exit__"}
 ONLY_ASYNC = {"sync_adapter"}

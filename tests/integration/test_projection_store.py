@@ -8,14 +8,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import Engine, create_engine, event, inspect, select, text
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import Engine, create_engine, event, inspect, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from eventstore_sa import EventStoreSchema, Projection, ProjectionStore, SyncProjectionStore, configure_sqlite
 from eventstore_sa.errors import ConfigurationError, ProjectionVersionError, QueryError, SchemaError
-from eventstore_sa.persistence.projection_queries import conditions_of, order_of
 from eventstore_sa.projection.adapters import (
     InMemoryProjectionStorageAdapter,
     SQLAlchemyProjectionStorageAdapter,
@@ -228,12 +226,17 @@ def test_tables_have_the_prefix_of_the_schema_that_is_given(engine: Engine) -> N
     assert SyncProjectionStore(engine).count() == 0
 
 
-def test_strings_are_compared_by_code_point_whatever_the_collation_of_the_database() -> None:
-    table = EventStoreSchema().projections
-    path = Path("state", "name")
-    order = order_of(table, SortClause([SortField(path)]))
-    condition = conditions_of(table, [FilterClause(Operator.REGEX_MATCHES, path, "a")])
+@pytest.mark.parametrize("sort", [None, SortClause([SortField(Path("state", "name"))])])
+def test_strings_are_compared_by_code_point_whatever_the_collation_of_the_database(
+    make_postgres_database: Any, sort: SortClause | None
+) -> None:
+    engine = create_engine(make_postgres_database(prepared_by=install_schema).url("psycopg"))
+    statements: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
 
-    statement = select(table.c.id).where(*condition).order_by(*order).compile(dialect=postgresql.dialect())
+    SyncProjectionStore(engine).search(
+        filters=[FilterClause(Operator.REGEX_MATCHES, Path("state", "name"), "a")], sort=sort
+    )
 
-    assert str(statement).count('COLLATE "C"') == 2
+    assert statements[-1].count('COLLATE "C"') == (1 if sort is None else 2)
+    engine.dispose()

@@ -125,6 +125,10 @@ class Project:
         """Run a command of Alembic's, whatever comes of it."""
         return run_python("-m", "alembic", *arguments, cwd=self.folder, environment=self.environment)
 
+    def run_python(self, program: str) -> subprocess.CompletedProcess[str]:
+        """Run a program of the host's."""
+        return run_python("-c", program, cwd=self.folder, environment=self.environment)
+
     def in_turn(self, *commands: str) -> str:
         """Run commands of Alembic's one after the other, all of which must succeed; return what they printed."""
         arguments = json.dumps([shlex.split(command) for command in commands])

@@ -40,8 +40,8 @@ from eventstore_sa.persistence.repositories.projection_locks import (
     wide_lock,
 )
 from eventstore_sa.persistence.schema import EventStoreSchema
-from eventstore_sa.query.records import ProjectionRecord, source_hash
-from eventstore_sa.types.codec import decode_json, encode_json
+from eventstore_sa.query.records import ProjectionRecord, source_text_hash
+from eventstore_sa.types.codec import encode_json
 
 __all__ = ["ProjectionBatches", "projection_batches"]
 
@@ -202,7 +202,7 @@ def _document(records: Sequence[ProjectionRecord]) -> str:
             record.name,
             record.id,
             Raw(record.source.encode()),
-            source_hash(decode_json(record.source)) if record.source_hash is None else record.source_hash,
+            source_text_hash(record.source) if record.source_hash is None else record.source_hash,
             Raw(record.state.encode()),
             Raw(record.metadata.encode()),
             record.version + 1,

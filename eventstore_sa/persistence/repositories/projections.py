@@ -1,249 +1,122 @@
-"""The statements on the table of projections. Transactions are neither begun nor ended here."""
+"""The statements that write the table of projections. Transactions are neither begun nor ended here."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Final
 
-from msgspec import Raw
+import msgspec
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
-    Select,
     Text,
+    bindparam,
     cast,
-    column,
     delete,
-    exists,
-    func,
-    literal,
+    literal_column,
     select,
-    type_coerce,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
-from eventstore_sa.errors import ConfigurationError, QueryError
-from eventstore_sa.persistence.dialects import driver_attribute
-from eventstore_sa.persistence.projection_queries import conditions_of, order_of, plain_conditions_of
+from eventstore_sa.persistence.dialects.projections import projection_dialect
+from eventstore_sa.persistence.projection_queries import ProjectionConverters
+from eventstore_sa.persistence.repositories.projection_searches import ProjectionSearches
 from eventstore_sa.persistence.schema import EventStoreSchema
-from eventstore_sa.query import (
-    FilterExpression,
-    KeySetPagingClause,
-    OffsetPagingClause,
-    PagingDirection,
-    Search,
-)
-from eventstore_sa.query.evaluation import check_fields, found, unknown_last_id
-from eventstore_sa.query.records import ProjectionRecord, source_hash
-from eventstore_sa.types.codec import decode_json, encode_json
+from eventstore_sa.query.records import ProjectionRecord, source_text_hash
 
 __all__ = ["ProjectionRepository"]
 
-_BAD_REGEX: Final = "2201B"
+_ENCODER: Final = msgspec.json.Encoder()
 
 
 class ProjectionRepository:
-    """Reads and writes projections on one kind of database.
-
-    PostgreSQL evaluates searches itself. SQLite has neither exact numbers in JSON nor regular expressions: there the rows
-    are narrowed down by name, id and source, and the rest is evaluated here.
+    """Reads and writes projections on one kind of database. Its statements are made once.
 
     Args:
         schema: The tables.
         database: SQLAlchemy's name of the database.
+        converters: What of queries is the application's own.
+
+    Attributes:
+        searches: The statements that search.
 
     Raises:
         ConfigurationError: Projections cannot be kept there.
     """
 
-    def __init__(self, schema: EventStoreSchema, database: str) -> None:
-        if database not in ("postgresql", "sqlite"):
-            raise ConfigurationError(f"projections cannot be kept in {database}: use PostgreSQL or SQLite")
-        self._table = schema.projections
-        self._in_sql = database == "postgresql"
+    def __init__(self, schema: EventStoreSchema, database: str, converters: ProjectionConverters) -> None:
+        self._dialect = projection_dialect(database, schema.projections)
+        self.searches: ProjectionSearches = ProjectionSearches(self._dialect, converters)
+        table, c = schema.projections, schema.projections.c
+        insert = self._insert()
+        replaced = {"state": insert.excluded.state, "metadata": insert.excluded.metadata, "version": c.version + 1}
+        self._upsert = insert.on_conflict_do_update(index_elements=[c.name, c.id], set_=replaced)
+        self._upsert = self._upsert.returning(c.name, c.id, c.version)
+        self._insert_new = insert.on_conflict_do_nothing().returning(c.version)
+        is_meant = (c.name == bindparam("key_name"), c.id == bindparam("key_id"))
+        # Text that the database casts, because the serialiser of SQLAlchemy's JSON is the host's to choose.
+        values = {
+            field: self._dialect.stored(bindparam(f"{field}_text", type_=Text())) for field in ("state", "metadata")
+        }
+        self._replace = (
+            update(table)
+            .where(*is_meant, c.version == bindparam("expected"))
+            .values(**values, version=c.version + 1)
+            .returning(c.version)
+        )
+        self._version = select(c.version).where(*is_meant)
+        self._delete = delete(table).where(*is_meant).returning(c.number)
 
     def save(self, connection: Connection, records: Sequence[ProjectionRecord]) -> list[int]:
         """Insert or replace projections in one statement; return their new versions. Keys must differ."""
-        rows = connection.execute(self._upsert(records)).all()
-        versions = {(row.name, row.id): row.version for row in rows}
+        rows = connection.execute(self._upsert, {"document": _document(records)}).all()
+        versions: dict[tuple[str, str], int] = {(row.name, row.id): row.version for row in rows}
         return [versions[record.name, record.id] for record in records]
 
     def save_expecting(self, connection: Connection, record: ProjectionRecord, expected: int) -> int | None:
         """Insert a projection (0) or replace it at a version; None when there is another one."""
-        table = self._table
-        statement: ReturningInsert[Any] | ReturningUpdate[Any]
+        version: int | None
         if expected == 0:
-            statement = self._insert([record]).on_conflict_do_nothing().returning(table.c.version)
+            version = connection.scalar(self._insert_new, {"document": _document([record])})
         else:
-            # Text that the database casts, because the serialiser of SQLAlchemy's JSON is the host's to choose.
-            state, metadata = self._stored(record.state), self._stored(record.metadata)
-            statement = (
-                update(table)
-                .where(table.c.name == record.name, table.c.id == record.id, table.c.version == expected)
-                .values(state=state, metadata=metadata, version=table.c.version + 1)
-                .returning(table.c.version)
-            )
-        version: int | None = connection.scalar(statement)
+            values = {"state_text": record.state, "metadata_text": record.metadata, "expected": expected}
+            version = connection.scalar(self._replace, values | _key(record.name, record.id))
         return version
 
     def version(self, connection: Connection, record: ProjectionRecord) -> int:
         """Return the version of the projection with that key; 0 when there is none."""
-        table = self._table
-        key = (table.c.name == record.name, table.c.id == record.id)
-        return connection.scalar(select(table.c.version).where(*key)) or 0
+        return connection.scalar(self._version, _key(record.name, record.id)) or 0
 
     def delete(self, connection: Connection, *, name: str, id: str) -> bool:
         """Delete a projection; return whether there was one."""
-        table = self._table
-        deleted = delete(table).where(table.c.name == name, table.c.id == id).returning(table.c.number)
-        return connection.scalar(deleted) is not None
+        return connection.scalar(self._delete, _key(name, id)) is not None
 
-    def search(self, connection: Connection, search: Search) -> list[ProjectionRecord]:
-        """Return what a search finds.
-
-        Raises:
-            QueryError: It cannot be answered.
-        """
-        check_fields(search)
-        if not self._in_sql:
-            rows = (
-                self._select().where(*plain_conditions_of(self._table, search.filters)).order_by(self._table.c.number)
-            )
-            return found(_records(connection, rows), search, ProjectionRecord.document)
-        with _query_errors():
-            return self._search(connection, search)
-
-    def count(self, connection: Connection, filters: Collection[FilterExpression]) -> int:
-        """Count the projections that meet all filters.
-
-        Raises:
-            QueryError: One of them cannot be evaluated.
-        """
-        search = Search(filters=filters)
-        if not self._in_sql:
-            return len(self.search(connection, search))
-        check_fields(search)
-        conditions = conditions_of(self._table, filters)
-        with _query_errors():
-            return connection.scalar(select(func.count()).select_from(self._table).where(*conditions)) or 0
-
-    def _search(self, connection: Connection, search: Search) -> list[ProjectionRecord]:
-        rows = self._select().where(*conditions_of(self._table, search.filters))
-        order = order_of(self._table, search.sort)
-        match search.paging:
-            case None:
-                return _records(connection, rows.order_by(*order))
-            case OffsetPagingClause(page_number=number, item_count=size):
-                return _records(connection, rows.order_by(*order).limit(size).offset((number - 1) * size))
-            case KeySetPagingClause() as paging:
-                return self._page(connection, rows, order, paging)
-
-    def _page(
-        self, connection: Connection, rows: Select[Any], order: Sequence[ColumnElement[Any]], paging: KeySetPagingClause
-    ) -> list[ProjectionRecord]:
-        """Number the results, and take those next to the last one seen, in one statement and so from one snapshot."""
-        numbered = rows.add_columns(func.row_number().over(order_by=order).label("place")).cte("numbered")
-        forwards = paging.direction is PagingDirection.FORWARDS
-        wanted = select(*(each for each in numbered.c if each.key != "place")).limit(paging.item_count)
-        wanted = wanted.order_by(numbered.c.place if forwards else numbered.c.place.desc())
-        if paging.last_id is not None:
-            seen = select(func.min(numbered.c.place)).where(numbered.c.id == paging.last_id).scalar_subquery()
-            wanted = wanted.where(numbered.c.place > seen if forwards else numbered.c.place < seen)
-        page = _records(connection, wanted)
-        if (
-            not page
-            and paging.last_id is not None
-            and not connection.scalar(select(exists(rows.where(self._table.c.id == paging.last_id))))
-        ):
-            raise unknown_last_id(paging.last_id)
-        return page if forwards else page[::-1]
-
-    def _select(self) -> Select[Any]:
-        table = self._table
-        as_text = [
-            (cast(each, Text) if self._in_sql else type_coerce(each, Text)).label(each.key)
-            for each in (table.c.source, table.c.state, table.c.metadata)
-        ]
-        return select(table.c.name, table.c.id, *as_text, table.c.version)
-
-    def _upsert(self, records: Sequence[ProjectionRecord]) -> ReturningInsert[Any]:
-        table = self._table
-        statement = self._insert(records)
-        replaced = {
-            "state": statement.excluded.state,
-            "metadata": statement.excluded.metadata,
-            "version": table.c.version + 1,
-        }
-        upsert: Any = statement.on_conflict_do_update(index_elements=[table.c.name, table.c.id], set_=replaced)
-        returning: ReturningInsert[Any] = upsert.returning(table.c.name, table.c.id, table.c.version)
-        return returning
-
-    def _insert(self, records: Sequence[ProjectionRecord]) -> Any:
+    def _insert(self) -> Any:
         """Insert from one document, so that a batch of any size is the same statement with one parameter."""
-        document = literal(_document(records), Text())
-        fields = ["name", "id", "source", "source_hash", "state", "metadata"]
-        if self._in_sql:
-            items = (
-                func.jsonb_array_elements(cast(document, JSONB()))
-                .table_valued(column("value", JSONB()), with_ordinality="place", name="item")
-                .render_derived()
-            )
-            place = items.c.place
-        else:
-            items = func.json_each(document).table_valued(
-                column("value", Text()), column("key", BigInteger()), name="item"
-            )
-            place = items.c.key
+        value, place = self._dialect.items(bindparam("document", type_=Text()))
 
         def field(name: str) -> ColumnElement[Any]:
             is_json = name in ("source", "state", "metadata")
-            value: ColumnElement[Any] = items.c.value.op("->" if is_json else "->>", return_type=Text())(
-                literal(name, Text())
-            )
-            return cast(value, BigInteger()) if name == "source_hash" else value
+            key = literal_column(f"'{name}'", Text())
+            found: ColumnElement[Any] = value.op("->" if is_json else "->>", return_type=Text())(key)
+            return cast(found, BigInteger()) if name == "source_hash" else found
 
-        selected = select(*map(field, fields), literal(1, BigInteger())).order_by(place)
-        kind = postgresql.insert if self._in_sql else sqlite.insert
-        return kind(self._table).from_select([*fields, "version"], selected)
+        fields = ["name", "id", "source", "source_hash", "state", "metadata"]
+        selected = select(*map(field, fields), literal_column("1", BigInteger())).order_by(place)
+        return self._dialect.insert().from_select([*fields, "version"], selected)
 
-    def _stored(self, text: str) -> ColumnElement[Any]:
-        bound = literal(text, Text())
-        return cast(bound, JSONB()) if self._in_sql else bound
+
+def _key(name: str, id: str) -> dict[str, Any]:
+    return {"key_name": name, "key_id": id}
 
 
 def _document(records: Sequence[ProjectionRecord]) -> str:
-    return encode_json(
-        [
-            {
-                "name": record.name,
-                "id": record.id,
-                "source": Raw(record.source.encode()),
-                "source_hash": source_hash(decode_json(record.source)),
-                "state": Raw(record.state.encode()),
-                "metadata": Raw(record.metadata.encode()),
-            }
-            for record in records
-        ]
-    ).decode()
-
-
-def _records(connection: Connection, rows: Select[Any]) -> list[ProjectionRecord]:
-    return [ProjectionRecord(*row) for row in connection.execute(rows)]
-
-
-@contextmanager
-def _query_errors() -> Generator[None]:
-    try:
-        yield
-    except DBAPIError as error:
-        if driver_attribute(error, "sqlstate", "pgcode") != _BAD_REGEX:
-            raise
-        raise QueryError(
-            "PostgreSQL cannot read a regular expression of the query, which Python can: write it in a simpler way"
-        ) from error.orig
+    # Put together by hand, because most of it is JSON already.
+    text = _ENCODER.encode
+    items = (
+        f'{{"name":{text(record.name).decode()},"id":{text(record.id).decode()},"source":{record.source},'
+        f'"source_hash":{source_text_hash(record.source)},"state":{record.state},"metadata":{record.metadata}}}'
+        for record in records
+    )
+    return f"[{','.join(items)}]"

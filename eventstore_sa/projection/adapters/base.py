@@ -6,11 +6,11 @@ Third parties implement it and run the shipped cases over their adapter.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeAlias
 
 from eventstore_sa.errors import ConfigurationError, QueryError
-from eventstore_sa.query import Lookup, OffsetPagingClause, Search
+from eventstore_sa.query import FilterExpression, Lookup, OffsetPagingClause, Search, SortClause
 from eventstore_sa.query.records import ProjectionRecord, record_of
 from eventstore_sa.types import JsonValue, Projection
 
@@ -81,6 +81,19 @@ class ProjectionStorageAdapter(ABC):
             QueryError: The search cannot be answered.
         """
 
+    async def scan(
+        self, *, filters: Collection[FilterExpression] = (), sort: SortClause | None = None
+    ) -> AsyncIterator[JsonProjection]:
+        """Iterate over all projections that meet the filters, sorted as `find_many` does.
+
+        An adapter to a database fetches them in pages, each from a snapshot of its own, and holds nothing in between.
+
+        Raises:
+            QueryError: The search cannot be answered.
+        """
+        for projection in await self.find_many(search=Search(filters=filters, sort=sort)):
+            yield projection
+
     @abstractmethod
     async def count(self, *, search: Search) -> int:
         """Count the projections that meet all filters, whatever the paging.
@@ -147,6 +160,12 @@ class SyncProjectionStorageAdapter(ABC):
     @abstractmethod
     def find_many(self, *, search: Search) -> Sequence[JsonProjection]:
         """Return the projections that a search finds; see `ProjectionStorageAdapter.find_many`."""
+
+    def scan(
+        self, *, filters: Collection[FilterExpression] = (), sort: SortClause | None = None
+    ) -> Iterator[JsonProjection]:
+        """Iterate over all projections that meet the filters; see `ProjectionStorageAdapter.scan`."""
+        yield from self.find_many(search=Search(filters=filters, sort=sort))
 
     @abstractmethod
     def count(self, *, search: Search) -> int:

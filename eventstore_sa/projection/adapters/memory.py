@@ -14,15 +14,65 @@ from eventstore_sa.projection.adapters.base import (
     one_at_most,
     search_for_two,
 )
-from eventstore_sa.query import Lookup, Search
-from eventstore_sa.query.evaluation import found
+from eventstore_sa.query import CustomFilter, CustomFunction, CustomOperator, Lookup, Search
+from eventstore_sa.query.converters import QueryConverters
+from eventstore_sa.query.evaluation import (
+    Evaluation,
+    FilterEvaluator,
+    FunctionEvaluator,
+    OperatorEvaluator,
+    QueryEvaluators,
+)
 from eventstore_sa.query.records import ProjectionRecord, record_of
 from eventstore_sa.store.adapters.memory_projections import InMemoryProjections
 
 __all__ = ["InMemoryProjectionStorageAdapter", "SyncInMemoryProjectionStorageAdapter"]
 
 
-class SyncInMemoryProjectionStorageAdapter(SyncProjectionStorageAdapter):
+class _Registering:
+    """Registers what of queries is the application's own."""
+
+    evaluators: QueryEvaluators
+
+    def register_filter(self, kind: type[CustomFilter], evaluator: FilterEvaluator) -> None:
+        """Say what filters of a type of your own, and of its subclasses, mean.
+
+        Args:
+            kind: A subclass of `CustomFilter`.
+            evaluator: Called with a filter and a projection, as plain JSON by field; tells whether it meets the filter.
+
+        Raises:
+            ConfigurationError: It is no such type.
+        """
+        self.evaluators.register_filter(kind, evaluator)
+
+    def register_operator(self, operator: CustomOperator, evaluator: OperatorEvaluator) -> None:
+        """Say what clauses with an operator of your own mean.
+
+        Args:
+            operator: The operator.
+            evaluator: Called with what is stored (None where nothing is) and with the value of a clause, both plain JSON;
+                tells whether the clause holds.
+
+        Raises:
+            ConfigurationError: It is no CustomOperator.
+        """
+        self.evaluators.register_operator(operator, evaluator)
+
+    def register_function(self, kind: type[CustomFunction], evaluator: FunctionEvaluator) -> None:
+        """Say what functions of a type of your own, and of its subclasses, return.
+
+        Args:
+            kind: A subclass of `CustomFunction`.
+            evaluator: Called with a function and a projection, as plain JSON by field; returns a number, text or None.
+
+        Raises:
+            ConfigurationError: It is no such type.
+        """
+        self.evaluators.register_function(kind, evaluator)
+
+
+class SyncInMemoryProjectionStorageAdapter(_Registering, SyncProjectionStorageAdapter):
     """Keeps projections in memory, for stores without asyncio.
 
     Args:
@@ -32,6 +82,7 @@ class SyncInMemoryProjectionStorageAdapter(SyncProjectionStorageAdapter):
 
     def __init__(self, projections: InMemoryProjections | None = None) -> None:
         self._projections = InMemoryProjections() if projections is None else projections
+        self.evaluators: QueryEvaluators = QueryConverters()
 
     def save(self, *, projection: AnyProjection, expected_version: int | None = None) -> int:
         expected = None if expected_version is None else checked_expectation(expected_version)
@@ -44,13 +95,13 @@ class SyncInMemoryProjectionStorageAdapter(SyncProjectionStorageAdapter):
         return self._projections.delete(name, id)
 
     def find_one(self, *, lookup: Lookup) -> JsonProjection | None:
-        return one_at_most(self._search(search_for_two(lookup)))
+        return one_at_most(self._found(search_for_two(lookup)))
 
     def find_many(self, *, search: Search) -> Sequence[JsonProjection]:
-        return [record.projection() for record in self._search(search)]
+        return [record.projection() for record in self._found(search)]
 
     def count(self, *, search: Search) -> int:
-        return len(self._search(Search(filters=search.filters)))
+        return len(self._found(Search(filters=search.filters)))
 
     def load_batch(self, *, name: str, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
         return self._projections.load_batch(name, ids)
@@ -61,11 +112,11 @@ class SyncInMemoryProjectionStorageAdapter(SyncProjectionStorageAdapter):
     def drop_schema(self) -> None:
         self._projections.clear()
 
-    def _search(self, search: Search) -> list[ProjectionRecord]:
-        return found(self._projections.all(), search, ProjectionRecord.document)
+    def _found(self, search: Search) -> list[ProjectionRecord]:
+        return Evaluation(self.evaluators).found(self._projections.all(), search, ProjectionRecord.document)
 
 
-class InMemoryProjectionStorageAdapter(ProjectionStorageAdapter):
+class InMemoryProjectionStorageAdapter(_Registering, ProjectionStorageAdapter):
     """Keeps projections in memory; serves both kinds of stores, see `sync_adapter`.
 
     Args:
@@ -76,6 +127,7 @@ class InMemoryProjectionStorageAdapter(ProjectionStorageAdapter):
     def __init__(self, projections: InMemoryProjections | None = None) -> None:
         self.sync_adapter: SyncInMemoryProjectionStorageAdapter = SyncInMemoryProjectionStorageAdapter(projections)
         """The same projections, for a `SyncProjectionStore`."""
+        self.evaluators: QueryEvaluators = self.sync_adapter.evaluators
 
     async def save(self, *, projection: AnyProjection, expected_version: int | None = None) -> int:
         return self.sync_adapter.save(projection=projection, expected_version=expected_version)

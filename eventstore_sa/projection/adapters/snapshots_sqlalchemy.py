@@ -6,51 +6,42 @@ The asyncio face runs the same synchronous code in a greenlet. What a bind may b
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final, Self
 
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_session
-from sqlalchemy.orm import Session, scoped_session
+from msgspec import Struct
 
-from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.persistence.binds import Bind
 from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
 from eventstore_sa.persistence.snapshots import SnapshotStorage
 from eventstore_sa.projection.adapters.snapshots_base import SnapshotStorageAdapter, SyncSnapshotStorageAdapter
-from eventstore_sa.store.adapters.binding import AsyncBindable, BoundTo, SyncBindable, async_bind, sync_bind
-from eventstore_sa.store.adapters.greenlets import GreenletRunner
+from eventstore_sa.store.adapters.binding import AsyncBindable, SyncBindable, async_bind, sync_bind
+from eventstore_sa.store.adapters.bound import AsyncBoundAdapter, BoundAdapter, SyncBoundAdapter
 from eventstore_sa.types import Snapshot, SnapshotKey
 
 __all__ = ["SQLAlchemySnapshotStorageAdapter", "SyncSQLAlchemySnapshotStorageAdapter"]
 
-_CLOSED: Final = "this snapshot store is closed: make a new one"
+
+class _Options(Struct, frozen=True):
+    """What an adapter shares with those that it makes for sessions."""
+
+    schema: EventStoreSchema
+
+    @classmethod
+    def of(cls, schema: EventStoreSchema | None) -> _Options:
+        return cls(default_schema() if schema is None else schema)
 
 
-class _Bound:
-    """Storage on one bind, until it is closed."""
+class _SnapshotAdapter(BoundAdapter[_Options, SnapshotStorage]):
+    """Storage of snapshots on one bind."""
 
-    def _open(self, bound: BoundTo, schema: EventStoreSchema) -> None:
-        self.schema: EventStoreSchema = schema
-        self._bound = bound
-        self._open_storage: SnapshotStorage | None = SnapshotStorage(bound.bind, schema)
+    store_kind = "snapshot store"
 
-    def _bound_to(self, bound: BoundTo) -> Self:
-        _ = self._storage
-        adapter = object.__new__(type(self))
-        adapter._open(bound, self.schema)
-        return adapter
-
-    @property
-    def hosted(self) -> bool:
-        """Whether everything is part of a transaction of the caller's."""
-        return self._bound.bind.hosted
-
-    @property
-    def _storage(self) -> SnapshotStorage:
-        if self._open_storage is None:
-            raise ConfigurationError(_CLOSED)
-        return self._open_storage
+    def _make_storage(self, bind: Bind, options: _Options) -> SnapshotStorage:
+        return SnapshotStorage(bind, options.schema)
 
 
-class SyncSQLAlchemySnapshotStorageAdapter(_Bound, SyncSnapshotStorageAdapter):
+class SyncSQLAlchemySnapshotStorageAdapter(
+    _SnapshotAdapter, SyncBoundAdapter[_Options, SnapshotStorage], SyncSnapshotStorageAdapter
+):
     """Keeps snapshots in a SQL database.
 
     Args:
@@ -63,8 +54,8 @@ class SyncSQLAlchemySnapshotStorageAdapter(_Bound, SyncSnapshotStorageAdapter):
     """
 
     def __init__(self, bind: SyncBindable, *, schema: EventStoreSchema | None = None) -> None:
-        tables = default_schema() if schema is None else schema
-        self._open(sync_bind(bind, tables), tables)
+        options = _Options.of(schema)
+        self._open(sync_bind(bind, options.schema), options)
 
     def find(self, *, key: SnapshotKey) -> Snapshot | None:
         return self._storage.find(key)
@@ -81,27 +72,10 @@ class SyncSQLAlchemySnapshotStorageAdapter(_Bound, SyncSnapshotStorageAdapter):
     ) -> int:
         return self._storage.prune(projector, keep_version, taken_before)
 
-    def within(self, session: Any) -> Self:
-        checked: object = session
-        if not isinstance(checked, Session | scoped_session):
-            raise ConfigurationError(
-                f"within() of a SyncSnapshotStore takes a Session or scoped_session; got a {type(checked).__name__}"
-            )
-        return self._bound_to(sync_bind(session, self.schema))
 
-    def create_schema(self) -> None:
-        self._storage.create_schema()
-
-    def drop_schema(self) -> None:
-        self._storage.drop_schema()
-
-    def close(self) -> None:
-        self._open_storage = None
-        if self._bound.owned is not None:
-            self._bound.owned.dispose()
-
-
-class SQLAlchemySnapshotStorageAdapter(_Bound, SnapshotStorageAdapter):
+class SQLAlchemySnapshotStorageAdapter(
+    _SnapshotAdapter, AsyncBoundAdapter[_Options, SnapshotStorage], SnapshotStorageAdapter
+):
     """Keeps snapshots in a SQL database; used with asyncio.
 
     Args:
@@ -114,12 +88,8 @@ class SQLAlchemySnapshotStorageAdapter(_Bound, SnapshotStorageAdapter):
     """
 
     def __init__(self, bind: AsyncBindable, *, schema: EventStoreSchema | None = None) -> None:
-        tables = default_schema() if schema is None else schema
-        self._open(async_bind(bind, tables), tables)
-
-    def _open(self, bound: BoundTo, schema: EventStoreSchema) -> None:
-        super()._open(bound, schema)
-        self._run = GreenletRunner(bound.bind).run
+        options = _Options.of(schema)
+        self._open(async_bind(bind, options.schema), options)
 
     async def find(self, *, key: SnapshotKey) -> Snapshot | None:
         return await self._run(self._storage.find, key)
@@ -135,23 +105,3 @@ class SQLAlchemySnapshotStorageAdapter(_Bound, SnapshotStorageAdapter):
         taken_before: datetime | None = None,
     ) -> int:
         return await self._run(self._storage.prune, projector, keep_version, taken_before)
-
-    def within(self, session: Any) -> Self:
-        checked: object = session
-        if not isinstance(checked, AsyncSession | async_scoped_session):
-            raise ConfigurationError(
-                "within() of a SnapshotStore takes an AsyncSession or async_scoped_session; got a "
-                f"{type(checked).__name__}"
-            )
-        return self._bound_to(async_bind(session, self.schema))
-
-    async def create_schema(self) -> None:
-        await self._run(self._storage.create_schema)
-
-    async def drop_schema(self) -> None:
-        await self._run(self._storage.drop_schema)
-
-    async def aclose(self) -> None:
-        self._open_storage = None
-        if isinstance(self._bound.owned, AsyncEngine):
-            await self._bound.owned.dispose()

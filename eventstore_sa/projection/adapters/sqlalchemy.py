@@ -5,14 +5,18 @@ The asyncio face runs the same synchronous code in a greenlet. What a bind may b
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final, Self
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from typing import Final, Self
 
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_session
-from sqlalchemy.orm import Session, scoped_session
+from msgspec import Struct
 
-from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.binds import Bind
+from eventstore_sa.persistence.projection_queries import (
+    FilterConverter,
+    FunctionConverter,
+    OperatorConverter,
+    ProjectionConverters,
+)
 from eventstore_sa.persistence.projections import ProjectionStorage
 from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
 from eventstore_sa.projection.adapters.base import (
@@ -25,59 +29,111 @@ from eventstore_sa.projection.adapters.base import (
     one_at_most,
     search_for_two,
 )
-from eventstore_sa.query import Lookup, Search
+from eventstore_sa.query import (
+    CustomFilter,
+    CustomFunction,
+    CustomOperator,
+    FilterExpression,
+    Lookup,
+    Search,
+    SortClause,
+)
+from eventstore_sa.query.converters import QueryConverters
 from eventstore_sa.query.records import ProjectionRecord, record_of
 from eventstore_sa.store.adapters.binding import AsyncBindable, BoundTo, SyncBindable, async_bind, sync_bind
-from eventstore_sa.store.adapters.greenlets import GreenletRunner
+from eventstore_sa.store.adapters.bound import AsyncBoundAdapter, BoundAdapter, SyncBoundAdapter
 
 __all__ = ["SQLAlchemyProjectionStorageAdapter", "SyncSQLAlchemyProjectionStorageAdapter"]
 
-_CLOSED: Final = "this projection store is closed: make a new one"
+_PAGE_SIZE: Final = 1000
 
 
-class _Bound:
-    """Storage on one bind, until it is closed."""
+class _Options(Struct, frozen=True):
+    """What an adapter shares with those that it makes for sessions."""
 
-    def _open(self, bound: BoundTo, schema: EventStoreSchema) -> None:
-        self.schema: EventStoreSchema = schema
-        self._bound = bound
-        self._open_storage: ProjectionStorage | None = ProjectionStorage(bound.bind, schema)
+    schema: EventStoreSchema
+    page_size: int
+    converters: ProjectionConverters
+
+    @classmethod
+    def of(cls, schema: EventStoreSchema | None, page_size: int) -> _Options:
+        return cls(default_schema() if schema is None else schema, page_size, QueryConverters())
+
+
+class _ProjectionAdapter(BoundAdapter[_Options, ProjectionStorage]):
+    """Storage of projections on one bind."""
+
+    store_kind = "projection store"
+
+    def _make_storage(self, bind: Bind, options: _Options) -> ProjectionStorage:
+        return ProjectionStorage(bind, options.schema, converters=options.converters, page_size=options.page_size)
 
     @classmethod
     def on(cls, bind: Bind, schema: EventStoreSchema) -> Self:
         """Make an adapter on the bind of an event store, whose engine belongs to that."""
         adapter = object.__new__(cls)
-        adapter._open(BoundTo(bind), schema)
+        adapter._open(BoundTo(bind), _Options.of(schema, _PAGE_SIZE))
         return adapter
 
-    def _bound_to(self, bound: BoundTo) -> Self:
-        _ = self._storage
-        adapter = object.__new__(type(self))
-        adapter._open(bound, self.schema)
-        return adapter
+    def register_filter(self, kind: type[CustomFilter], converter: FilterConverter) -> None:
+        """Say how filters of a type of your own, and of its subclasses, are translated to SQL.
 
-    @property
-    def _storage(self) -> ProjectionStorage:
-        if self._open_storage is None:
-            raise ConfigurationError(_CLOSED)
-        return self._open_storage
+        The same holds in the stores that `within` returns, for this and the other registrations.
+
+        Args:
+            kind: A subclass of `CustomFilter`.
+            converter: Called with a filter and the `ProjectionColumns`; returns a condition. NULL counts as not met.
+
+        Raises:
+            ConfigurationError: It is no such type.
+        """
+        self._options.converters.register_filter(kind, converter)
+
+    def register_operator(self, operator: CustomOperator, converter: OperatorConverter) -> None:
+        """Say how clauses with an operator of your own are translated to SQL.
+
+        Args:
+            operator: The operator.
+            converter: Called with the `JsonPlace` and the value of a clause; returns a condition. NULL counts as not met.
+
+        Raises:
+            ConfigurationError: It is no CustomOperator.
+        """
+        self._options.converters.register_operator(operator, converter)
+
+    def register_function(self, kind: type[CustomFunction], converter: FunctionConverter) -> None:
+        """Say how functions of a type of your own, and of its subclasses, are translated to SQL.
+
+        Args:
+            kind: A subclass of `CustomFunction`.
+            converter: Called with a function and the `ProjectionColumns`; returns a number or text, NULL for null.
+
+        Raises:
+            ConfigurationError: It is no such type.
+        """
+        self._options.converters.register_function(kind, converter)
 
 
-class SyncSQLAlchemyProjectionStorageAdapter(_Bound, SyncProjectionStorageAdapter):
+class SyncSQLAlchemyProjectionStorageAdapter(
+    _ProjectionAdapter, SyncBoundAdapter[_Options, ProjectionStorage], SyncProjectionStorageAdapter
+):
     """Keeps projections in a SQL database.
 
     Args:
         bind: An Engine, sessionmaker or URL: every save is a transaction of its own. A Connection or Session: all is done
             in its transaction, which is never begun, committed or rolled back here.
         schema: The tables; those of `EventStoreSchema()` by default.
+        page_size: How many projections a scan fetches at a time.
 
     Raises:
         ConfigurationError: The bind cannot be used, or its driver is not installed.
     """
 
-    def __init__(self, bind: SyncBindable, *, schema: EventStoreSchema | None = None) -> None:
-        tables = default_schema() if schema is None else schema
-        self._open(sync_bind(bind, tables), tables)
+    def __init__(
+        self, bind: SyncBindable, *, schema: EventStoreSchema | None = None, page_size: int = _PAGE_SIZE
+    ) -> None:
+        options = _Options.of(schema, page_size)
+        self._open(sync_bind(bind, options.schema), options)
 
     def save(self, *, projection: AnyProjection, expected_version: int | None = None) -> int:
         record = record_of(projection)
@@ -97,6 +153,11 @@ class SyncSQLAlchemyProjectionStorageAdapter(_Bound, SyncProjectionStorageAdapte
     def find_many(self, *, search: Search) -> Sequence[JsonProjection]:
         return [record.projection() for record in self._storage.search(search)]
 
+    def scan(
+        self, *, filters: Collection[FilterExpression] = (), sort: SortClause | None = None
+    ) -> Iterator[JsonProjection]:
+        return (record.projection() for page in self._storage.pages(filters, sort) for record in page)
+
     def count(self, *, search: Search) -> int:
         return self._storage.count(search.filters)
 
@@ -106,45 +167,27 @@ class SyncSQLAlchemyProjectionStorageAdapter(_Bound, SyncProjectionStorageAdapte
     def save_batch(self, *, records: Sequence[ProjectionRecord]) -> int:
         return self._storage.save_batch(records)
 
-    def within(self, session: Any) -> Self:
-        checked: object = session
-        if not isinstance(checked, Session | scoped_session):
-            raise ConfigurationError(
-                f"within() of a SyncProjectionStore takes a Session or scoped_session; got a {type(checked).__name__}"
-            )
-        return self._bound_to(sync_bind(session, self.schema))
 
-    def create_schema(self) -> None:
-        self._storage.create_schema()
-
-    def drop_schema(self) -> None:
-        self._storage.drop_schema()
-
-    def close(self) -> None:
-        self._open_storage = None
-        if self._bound.owned is not None:
-            self._bound.owned.dispose()
-
-
-class SQLAlchemyProjectionStorageAdapter(_Bound, ProjectionStorageAdapter):
+class SQLAlchemyProjectionStorageAdapter(
+    _ProjectionAdapter, AsyncBoundAdapter[_Options, ProjectionStorage], ProjectionStorageAdapter
+):
     """Keeps projections in a SQL database; used with asyncio.
 
     Args:
         bind: An AsyncEngine, async_sessionmaker or URL: every save is a transaction of its own. An AsyncConnection or
             AsyncSession: all is done in its transaction, which is never begun, committed or rolled back here.
         schema: The tables; those of `EventStoreSchema()` by default.
+        page_size: How many projections a scan fetches at a time.
 
     Raises:
         ConfigurationError: The bind cannot be used, or its driver is not installed.
     """
 
-    def __init__(self, bind: AsyncBindable, *, schema: EventStoreSchema | None = None) -> None:
-        tables = default_schema() if schema is None else schema
-        self._open(async_bind(bind, tables), tables)
-
-    def _open(self, bound: BoundTo, schema: EventStoreSchema) -> None:
-        super()._open(bound, schema)
-        self._run = GreenletRunner(bound.bind).run
+    def __init__(
+        self, bind: AsyncBindable, *, schema: EventStoreSchema | None = None, page_size: int = _PAGE_SIZE
+    ) -> None:
+        options = _Options.of(schema, page_size)
+        self._open(async_bind(bind, options.schema), options)
 
     async def save(self, *, projection: AnyProjection, expected_version: int | None = None) -> int:
         record = record_of(projection)
@@ -164,6 +207,12 @@ class SQLAlchemyProjectionStorageAdapter(_Bound, ProjectionStorageAdapter):
     async def find_many(self, *, search: Search) -> Sequence[JsonProjection]:
         return [record.projection() for record in await self._run(self._storage.search, search)]
 
+    async def scan(
+        self, *, filters: Collection[FilterExpression] = (), sort: SortClause | None = None
+    ) -> AsyncIterator[JsonProjection]:
+        async for record in self._items(self._storage.pages(filters, sort)):
+            yield record.projection()
+
     async def count(self, *, search: Search) -> int:
         return await self._run(self._storage.count, search.filters)
 
@@ -172,23 +221,3 @@ class SQLAlchemyProjectionStorageAdapter(_Bound, ProjectionStorageAdapter):
 
     async def save_batch(self, *, records: Sequence[ProjectionRecord]) -> int:
         return await self._run(self._storage.save_batch, records)
-
-    def within(self, session: Any) -> Self:
-        checked: object = session
-        if not isinstance(checked, AsyncSession | async_scoped_session):
-            raise ConfigurationError(
-                "within() of a ProjectionStore takes an AsyncSession or async_scoped_session; got a "
-                f"{type(checked).__name__}"
-            )
-        return self._bound_to(async_bind(session, self.schema))
-
-    async def create_schema(self) -> None:
-        await self._run(self._storage.create_schema)
-
-    async def drop_schema(self) -> None:
-        await self._run(self._storage.drop_schema)
-
-    async def aclose(self) -> None:
-        self._open_storage = None
-        if isinstance(self._bound.owned, AsyncEngine):
-            await self._bound.owned.dispose()

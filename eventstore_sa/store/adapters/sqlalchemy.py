@@ -7,15 +7,12 @@ be is told in `binding.py`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any, Final, Self, TypeVar
-
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_session
-from sqlalchemy.orm import Session, scoped_session
+from typing import Any, Final
 
 from eventstore_sa.conditions import WriteCondition
-from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.queries import ConstraintConverters
 from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.storage import EventStorage
 from eventstore_sa.publishing import AnyNewEvent, AnyStoredEvent, keyed_results, publications
 from eventstore_sa.sources.base import checked_limit
 from eventstore_sa.sources.constraints import QueryConstraints, checked_constraints
@@ -29,8 +26,8 @@ from eventstore_sa.store.adapters.base import (
     checked_listable,
     checked_target,
 )
-from eventstore_sa.store.adapters.binding import AsyncBindable, BoundTo, SyncBindable, async_bind, sync_bind
-from eventstore_sa.store.adapters.greenlets import GreenletRunner
+from eventstore_sa.store.adapters.binding import AsyncBindable, SyncBindable, async_bind, sync_bind
+from eventstore_sa.store.adapters.bound import AsyncBoundAdapter, SyncBoundAdapter
 from eventstore_sa.store.adapters.sqlalchemy_base import SQLAlchemyAdapterBase, StorageOptions
 from eventstore_sa.store.guarantee import EventSerialisationGuarantee, Locking
 from eventstore_sa.types import CategoryIdentifier, LogIdentifier, StreamIdentifier
@@ -38,13 +35,13 @@ from eventstore_sa.types.watermark import Watermark
 
 __all__ = ["SQLAlchemyEventStorageAdapter", "SyncSQLAlchemyEventStorageAdapter"]
 
-T = TypeVar("T")
-
 _PAGE_SIZE: Final = 1000
 _STALL_WARNING_S: Final = 30.0
 
 
-class SyncSQLAlchemyEventStorageAdapter(SQLAlchemyAdapterBase, SyncEventStorageAdapter):
+class SyncSQLAlchemyEventStorageAdapter(
+    SQLAlchemyAdapterBase, SyncBoundAdapter[StorageOptions, EventStorage], SyncEventStorageAdapter
+):
     """Keeps events in a SQL database.
 
     Args:
@@ -124,30 +121,13 @@ class SyncSQLAlchemyEventStorageAdapter(SQLAlchemyAdapterBase, SyncEventStorageA
     def watermark(self) -> Watermark:
         return self._storage.watermark()
 
-    def within(self, session: Any) -> Self:
-        checked: object = session
-        if not isinstance(checked, Session | scoped_session):
-            raise ConfigurationError(
-                f"within() of a SyncEventStore takes a Session or scoped_session; got a {type(checked).__name__}"
-            )
-        return self._bound_to(sync_bind(session, self.schema))
-
     def flush(self) -> None:
         self._session_storage.flush()
 
-    def create_schema(self) -> None:
-        self._storage.create_schema()
 
-    def drop_schema(self) -> None:
-        self._storage.drop_schema()
-
-    def close(self) -> None:
-        self._open_storage = None
-        if self._bound.owned is not None:
-            self._bound.owned.dispose()
-
-
-class SQLAlchemyEventStorageAdapter(SQLAlchemyAdapterBase, EventStorageAdapter):
+class SQLAlchemyEventStorageAdapter(
+    SQLAlchemyAdapterBase, AsyncBoundAdapter[StorageOptions, EventStorage], EventStorageAdapter
+):
     """Keeps events in a SQL database; used with asyncio.
 
     Args:
@@ -188,10 +168,6 @@ class SQLAlchemyEventStorageAdapter(SQLAlchemyAdapterBase, EventStorageAdapter):
         )
         self._open(async_bind(bind, options.schema), options)
 
-    def _open(self, bound: BoundTo, options: StorageOptions) -> None:
-        super()._open(bound, options)
-        self._run = GreenletRunner(bound.bind).run
-
     async def save(
         self,
         *,
@@ -231,30 +207,5 @@ class SQLAlchemyEventStorageAdapter(SQLAlchemyAdapterBase, EventStorageAdapter):
     async def watermark(self) -> Watermark:
         return await self._run(self._storage.watermark)
 
-    def within(self, session: Any) -> Self:
-        checked: object = session
-        if not isinstance(checked, AsyncSession | async_scoped_session):
-            raise ConfigurationError(
-                f"within() of an EventStore takes an AsyncSession or async_scoped_session; got a {type(checked).__name__}"
-            )
-        return self._bound_to(async_bind(session, self.schema))
-
     async def flush(self) -> None:
         await self._run(self._session_storage.flush)
-
-    async def create_schema(self) -> None:
-        await self._run(self._storage.create_schema)
-
-    async def drop_schema(self) -> None:
-        await self._run(self._storage.drop_schema)
-
-    async def aclose(self) -> None:
-        self._open_storage = None
-        if isinstance(self._bound.owned, AsyncEngine):
-            await self._bound.owned.dispose()
-
-    async def _items(self, pages: Iterator[list[T]]) -> AsyncIterator[T]:
-        end: list[T] = []
-        while page := await self._run(lambda: next(pages, end)):
-            for item in page:
-                yield item

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from eventstore_sa.conditions import WriteCondition
-from eventstore_sa.errors import ConfigurationError, TransactionError
+from eventstore_sa.errors import TransactionError
 from eventstore_sa.persistence.binds import Bind
 from eventstore_sa.persistence.custom_conditions import ConditionEvaluator, ConditionEvaluators
 from eventstore_sa.persistence.inline import InlineProjection
@@ -24,14 +24,13 @@ from eventstore_sa.session import CommitCallback, SessionStorage, StagedPublish
 from eventstore_sa.sources.constraints import QueryConstraint
 from eventstore_sa.store.adapters.base import STAGING_NEEDS_A_SESSION, AnyStreamPublishDefinition
 from eventstore_sa.store.adapters.binding import BoundTo
+from eventstore_sa.store.adapters.bound import BoundAdapter
 from eventstore_sa.store.guarantee import EventSerialisationGuarantee, Locking, checked_locking, locking_mode
 from eventstore_sa.types import CategoryIdentifier, LogIdentifier, StreamIdentifier
 
 __all__ = ["SQLAlchemyAdapterBase", "StorageOptions"]
 
 C = TypeVar("C", bound=QueryConstraint)
-
-_CLOSED: Final = "this event store is closed: make a new one"
 
 
 class StorageOptions(Struct, frozen=True):
@@ -77,23 +76,25 @@ class StorageOptions(Struct, frozen=True):
         )
 
 
-class SQLAlchemyAdapterBase:
+class SQLAlchemyAdapterBase(BoundAdapter[StorageOptions, EventStorage]):
     """Storage of events on one bind.
 
     Attributes:
-        schema: The tables.
         locking: How writers exclude each other.
         serialisation_guarantee: At which level.
     """
 
+    store_kind = "event store"
+
     def _open(self, bound: BoundTo, options: StorageOptions) -> None:
-        self.schema: EventStoreSchema = options.schema
+        super()._open(bound, options)
         self.locking: Locking = options.locking
         self.serialisation_guarantee: EventSerialisationGuarantee = options.serialisation_guarantee
-        self._options = options
-        self._bound = bound
-        self._open_storage: EventStorage | None = EventStorage(
-            bound.bind,
+        self._in_session = SessionStorage.of(bound.bind, self._storage)
+
+    def _make_storage(self, bind: Bind, options: StorageOptions) -> EventStorage:
+        return EventStorage(
+            bind,
             options.schema,
             page_size=options.page_size,
             evaluators=options.evaluators,
@@ -102,14 +103,6 @@ class SQLAlchemyAdapterBase:
             stall_warning_s=options.stall_warning_s,
             projections=options.projections,
         )
-        self._in_session = SessionStorage.of(bound.bind, self._open_storage)
-
-    def _bound_to(self, bound: BoundTo, options: StorageOptions | None = None) -> Self:
-        """Make another adapter, with the same options or others."""
-        _ = self._storage
-        adapter = object.__new__(type(self))
-        adapter._open(bound, options or self._options)
-        return adapter
 
     def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
         """Return an adapter on the same bind whose publishes update projections, besides those of this one."""
@@ -163,26 +156,9 @@ class SQLAlchemyAdapterBase:
         return SQLRebuildStorage(self.bind, self.schema, name)
 
     @property
-    def bind(self) -> Bind:
-        """Where connections come from."""
-        _ = self._storage
-        return self._bound.bind
-
-    @property
-    def hosted(self) -> bool:
-        """Whether everything is part of a transaction of the caller's."""
-        return self._bound.bind.hosted
-
-    @property
     def _publish(self) -> Callable[[Sequence[StreamPublication]], list[list[AnyStoredEvent]]]:
         storage = self._storage
         return storage.publish if self._in_session is None else self._in_session.publish_at_once
-
-    @property
-    def _storage(self) -> EventStorage:
-        if self._open_storage is None:
-            raise ConfigurationError(_CLOSED)
-        return self._open_storage
 
     @property
     def _session_storage(self) -> SessionStorage:

@@ -23,6 +23,7 @@ for _group in (
     "listing",
     "names",
     "partitions",
+    "projection_converters",
     "projection_filters",
     "projection_order",
     "projection_saving",
@@ -37,6 +38,7 @@ for _group in (
     pytest.register_assert_rewrite(f"{__name__}.{_group}")
 
 from eventstore_sa.testing.cases.event_storage import EventStorageAdapterCases, SyncEventStorageAdapterCases  # noqa: E402
+from eventstore_sa.testing.cases.projection_converters import ProjectionConverterCases  # noqa: E402
 from eventstore_sa.testing.cases.projection_storage import (  # noqa: E402
     ProjectionStorageAdapterCases,
     SyncProjectionStorageAdapterCases,
@@ -48,6 +50,7 @@ from eventstore_sa.testing.cases.snapshot_storage import (  # noqa: E402
 
 __all__ = [
     "EventStorageAdapterCases",
+    "ProjectionConverterCases",
     "ProjectionStorageAdapterCases",
     "SnapshotStorageAdapterCases",
     "SyncEventStorageAdapterCases",

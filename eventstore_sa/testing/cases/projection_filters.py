@@ -9,7 +9,18 @@ import pytest
 
 from eventstore_sa.errors import QueryError
 from eventstore_sa.projection.adapters import ProjectionStorageAdapter
-from eventstore_sa.query import AllOf, AnyOf, FilterClause, Not, Operator, Path, Search
+from eventstore_sa.query import (
+    AllOf,
+    AnyOf,
+    FilterClause,
+    KeySetPagingClause,
+    Not,
+    Operator,
+    Path,
+    Search,
+    Similarity,
+    SortField,
+)
 from eventstore_sa.testing.cases.projection_setting import found_ids, projection, stored_states
 from eventstore_sa.types import CategoryIdentifier, StreamIdentifier
 
@@ -71,6 +82,17 @@ _OPERATORS: Sequence[tuple[Operator, Any, set[int]]] = [
     (Operator.REGEX_MATCHES, "a.b", {23}),
     (Operator.REGEX_MATCHES, r"^\w$", {9, 10, 11, 12}),
     (Operator.NOT_REGEX_MATCHES, "[ab]", {1, 9, 11, 13, 14, 15}),
+]
+_HOSTILE: Sequence[str] = [
+    "'; DROP TABLE es_projections; --",
+    '"; DROP TABLE es_projections; --',
+    "' OR '1'='1",
+    '$."a"."b"',
+    "a') -> 'b",
+    "%s %(a)s :a $1 ? {} %%",
+    "\\",
+    "{a,b}",
+    "ä\n\t'",
 ]
 _PATHS: Sequence[tuple[Path, bool]] = [
     (Path("state", "list", 0), True),
@@ -134,6 +156,28 @@ class ProjectionFilterCases:
             for operator, wanted in ((Operator.EQUAL, value), (Operator.IN, [value])):
                 found = await found_ids(adapter, FilterClause(operator, _VALUE, wanted))
                 assert (value, found) == (value, [str(number)])
+
+    async def test_nothing_of_a_query_becomes_part_of_a_statement(self, adapter: ProjectionStorageAdapter) -> None:
+        for hostile in _HOSTILE:
+            key = f"id {hostile}"
+            await adapter.save(projection=projection(key, {hostile: [hostile], "other": 1}, name=hostile))
+            path = Path("state", hostile, 0)
+            named = FilterClause(Operator.EQUAL, Path("name"), hostile)
+            escaped = "".join(f"[{each}]" if each not in "\\[]^" else f"\\{each}" for each in hostile)
+
+            for clause in (
+                FilterClause(Operator.EQUAL, path, hostile),
+                FilterClause(Operator.LESS_THAN_OR_EQUAL, path, hostile),
+                FilterClause(Operator.IN, path, [hostile]),
+                FilterClause(Operator.CONTAINS, Path("state", hostile), hostile),
+                FilterClause(Operator.REGEX_MATCHES, path, f"^{escaped}$"),
+                FilterClause(Operator.IN, Path("id"), [key]),
+            ):
+                assert (clause, await found_ids(adapter, named, clause)) == (clause, [key])
+            for subject in (path, Similarity(path, hostile, alias=hostile)):
+                sort = [SortField(subject)]
+                assert await found_ids(adapter, named, sort=sort) == [key]
+                assert await found_ids(adapter, named, sort=sort, paging=KeySetPagingClause(key)) == []
 
     async def test_names_ids_and_sources_are_filtered_like_anything_else(
         self, adapter: ProjectionStorageAdapter

@@ -126,6 +126,18 @@ class ProjectionOrderCases:
             assert backwards == everything
             assert by_number == everything
 
+    @pytest.mark.parametrize("order", SortOrder)
+    async def test_a_scan_of_many_comes_in_order_and_is_complete(
+        self, adapter: ProjectionStorageAdapter, order: SortOrder
+    ) -> None:
+        values: list[Any] = [None, "a", 10**20, 0.5, True, "ä", []]
+        states = [{"value": values[number % 7]} for number in range(2_500)]
+        await adapter.save_all(projections=[projection(str(number), state) for number, state in enumerate(states)])
+
+        scanned = await found_ids(adapter, sort=[SortField(_VALUE, order), SortField(Path("name"))])
+
+        assert len(set(scanned)) == len(states)
+
     async def test_filters_come_before_paging(self, adapter: ProjectionStorageAdapter) -> None:
         await stored_states(adapter, 1, 5, 2, 5, 5)
         five = FilterClause(Operator.EQUAL, _VALUE, 5)

@@ -5,7 +5,7 @@ No case is here. `projection_storage` puts the cases together and provides the f
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 from eventstore_sa.projection.adapters import ProjectionStorageAdapter, SyncProjectionStorageAdapter
@@ -42,11 +42,12 @@ async def found_ids(
     sort: Sequence[SortField] | None = None,
     paging: PagingClause | None = None,
 ) -> list[str]:
-    """Search; return the ids of what was found. Without paging, counting must agree."""
+    """Search; return the ids of what was found. Without paging, counting and scanning must agree."""
     search = Search(filters=filters, sort=None if sort is None else SortClause(sort), paging=paging)
     found = [each.id for each in await adapter.find_many(search=search)]
     if paging is None:
         assert await adapter.count(search=search) == len(found)
+        assert [each.id async for each in adapter.scan(filters=filters, sort=search.sort)] == found
     return found
 
 
@@ -75,6 +76,13 @@ class AwaitableProjectionStorageAdapter(ProjectionStorageAdapter):
     async def find_many(self, *, search: Search) -> Sequence[Projection[Any, Any]]:
         """Find projections."""
         return self._adapter.find_many(search=search)
+
+    async def scan(
+        self, *, filters: Collection[FilterExpression] = (), sort: SortClause | None = None
+    ) -> AsyncIterator[Projection[Any, Any]]:
+        """Iterate over projections."""
+        for each in self._adapter.scan(filters=filters, sort=sort):
+            yield each
 
     async def count(self, *, search: Search) -> int:
         """Count projections."""

@@ -20,7 +20,8 @@ from eventstore_sa.query import (
     SortClause,
     SortField,
 )
-from eventstore_sa.query.evaluation import found
+from eventstore_sa.query.converters import QueryConverters
+from eventstore_sa.query.evaluation import Evaluation
 from eventstore_sa.query.patterns import compiled
 from eventstore_sa.query.similarity import similarity
 
@@ -125,7 +126,7 @@ def test_patterns_search(pattern: str, text: str, matches: bool) -> None:
     ],
 )
 def test_similarity_is_the_share_of_common_trigrams(left: str, right: str, expected: float) -> None:
-    assert similarity(left, right) == similarity(right, left) == expected
+    assert similarity(left, right) == similarity(right, left) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -137,4 +138,4 @@ def test_similarity_is_the_share_of_common_trigrams(left: str, right: str, expec
 )
 def test_a_field_that_projections_do_not_have_is_refused_even_where_there_are_none(search: Search) -> None:
     with pytest.raises(QueryError, match=re.escape("a path begins with one of id, name, source, state, metadata")):
-        found([], search, lambda _: {})
+        Evaluation(QueryConverters()).found([], search, lambda _: {})
