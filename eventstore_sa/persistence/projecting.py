@@ -126,11 +126,10 @@ class SQLPublishPlace:
 
     def save(self, records: Sequence[ProjectionRecord]) -> None:
         saved = self._batches.save(self._connection, records)
-        if len(saved) < len(records):
-            record = next(record for record in records if record.id not in saved)
+        if saved < len(records):
             raise ConcurrencyError(
-                f"another transaction has just created projection {record.name!r} with id {record.id!r}: roll back, then "
-                "run all of the transaction again"
+                f"other transactions have just created {len(records) - saved} projections {records[0].name!r}: roll back, "
+                "then run all of the transaction again"
             )
 
     @property

@@ -106,10 +106,10 @@ class ProjectionStorage:
             lambda: self._read(lambda connection, _: self._batches(connection).load(connection, name, ids))
         )
 
-    def save_batch(self, records: Sequence[ProjectionRecord]) -> set[str]:
-        """Save projections over the versions that they were loaded with; return the ids of those that were saved.
+    def save_batch(self, records: Sequence[ProjectionRecord]) -> int:
+        """Save projections over the versions that they were loaded with; return how many were saved.
 
-        What a first try has saved when the connection broke is not among them: it has another version then.
+        What a first try has saved when the connection broke is not counted: it has another version then.
         """
         return self._places.retried(
             lambda: self._write(lambda connection, _: self._batches(connection).save(connection, records))

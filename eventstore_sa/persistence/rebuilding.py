@@ -228,7 +228,7 @@ class SQLRebuildStorage:
         after = RebuildProgressRecord(before.plan, sequence_number, before.events + events)
         batches = projection_batches(self._schema, connection.dialect.name, rebuilding=True)
         if not self._rebuilds(connection).advance(connection, self._name, before, after) or (
-            records and len(batches.save(connection, records)) < len(records)
+            records and batches.save(connection, records) < len(records)
         ):
             raise rebuild_under_way(self._name)
         self._progress = after

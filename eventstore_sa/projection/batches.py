@@ -161,11 +161,15 @@ class Batch:
         if stored is None:
             projection = Projection(id=step.id, name=projector.name, source=step.source, state=state, metadata=metadata)
             return replace(record_of(projection), sequence_number=number)
-        return replace(
-            stored,
-            state=self._text(state, "state"),
-            metadata=self._text(metadata, "metadata"),
-            sequence_number=number if stored.sequence_number is None else max(number, stored.sequence_number),
+        return ProjectionRecord(
+            stored.name,
+            stored.id,
+            stored.source,
+            self._text(state, "state"),
+            self._text(metadata, "metadata"),
+            stored.version,
+            number if stored.sequence_number is None else max(number, stored.sequence_number),
+            stored.source_hash,
         )
 
     def _text(self, value: object, what: str) -> str:
@@ -193,5 +197,5 @@ def _is_of(text: str, source: EventSourceIdentifier) -> bool:
 
 
 def _converted(wanted: Any, text: str) -> Any:
-    value = decode_json(text)
+    value = None if text == "null" else decode_json(text)
     return value if wanted is None else deserialise_from_json_value(wanted, value)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import Any, Self, cast
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 from typing_extensions import TypeVar
 
-from eventstore_sa.errors import ConcurrencyError, ConfigurationError
+from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.projection.adapters import (
     InMemoryProjectionStorageAdapter,
@@ -24,13 +24,12 @@ from eventstore_sa.projection.adapters import (
 )
 from eventstore_sa.projection.adapters.base import JsonProjection
 from eventstore_sa.projection.adapters.beside import adapter_beside, sync_adapter_beside
-from eventstore_sa.projection.batches import Batch
+from eventstore_sa.projection.applying import apply_batch, apply_batch_sync
 from eventstore_sa.projection.projector import Projector
 from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.query import FilterClause, FilterExpression, Lookup, Operator, PagingClause, Path, Search, SortClause
 from eventstore_sa.store import EventStore, SyncEventStore
 from eventstore_sa.store.adapters.binding import AsyncBindable, SyncBindable
-from eventstore_sa.store.transactions import Backoff
 from eventstore_sa.types import EventSourceIdentifier, JsonValue, JsonValueType, Projection, deserialise_projection
 
 __all__ = ["ProjectionStore", "SyncProjectionStore"]
@@ -38,8 +37,6 @@ __all__ = ["ProjectionStore", "SyncProjectionStore"]
 State = TypeVar("State", default=JsonValue)
 Metadata = TypeVar("Metadata", default=JsonValue)
 
-_TRIES: Final = 10
-_BACKOFF: Final = Backoff()
 _SCHEMA_BESIDE_ADAPTER = "an adapter has its schema already: give the schema to the adapter, or a bind to the store"
 
 
@@ -122,19 +119,7 @@ class ProjectionStore:
             MissingProjectionHandlerError: There is no handler for an event, and that is not to be ignored.
             ConcurrencyError: Others were faster, time and again.
         """
-        batch, saved = Batch(projector, events), 0
-        for failures in range(_TRIES):
-            if not batch.ids:
-                return saved
-            if failures:
-                await _BACKOFF.sleep(_BACKOFF.pause_s(failures))
-            stored = await self.adapter.load_batch(name=projector.name, ids=batch.ids)
-            records = await batch.reduced(stored, again=True)
-            done = await self.adapter.save_batch(records=records) if records else ()
-            saved += len(done)
-            if len(done) == len(records):
-                return saved
-        raise _outrun(projector)
+        return await apply_batch(self.adapter, projector, events)
 
     async def locate(
         self,
@@ -312,19 +297,7 @@ class SyncProjectionStore:
 
     def project(self, projector: Projector[Any, Any, Any], *, events: Iterable[AnyStoredEvent]) -> int:
         """Apply events to the stored projections of a projector; see `ProjectionStore.project`."""
-        batch, saved = Batch(projector, events), 0
-        for failures in range(_TRIES):
-            if not batch.ids:
-                return saved
-            if failures:
-                _BACKOFF.sleep_sync(_BACKOFF.pause_s(failures))
-            stored = self.adapter.load_batch(name=projector.name, ids=batch.ids)
-            records = batch.reduced_sync(stored, again=True)
-            done = self.adapter.save_batch(records=records) if records else ()
-            saved += len(done)
-            if len(done) == len(records):
-                return saved
-        raise _outrun(projector)
+        return apply_batch_sync(self.adapter, projector, events)
 
     def locate(
         self,
@@ -402,13 +375,6 @@ class SyncProjectionStore:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _outrun(projector: Projector[Any, Any, Any]) -> ConcurrencyError:
-    return ConcurrencyError(
-        f"others have saved the same projections of {projector.name!r} first, {_TRIES} times in a row: let one process at a "
-        "time apply the events of a stream"
-    )
 
 
 def _equal(field: str, value: object) -> FilterClause:

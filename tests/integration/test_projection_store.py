@@ -136,6 +136,9 @@ def test_a_batch_is_one_statement(engine: Engine) -> None:
 
 def test_keys_and_sources_are_found_through_indexes(engine: Engine) -> None:
     store = SyncProjectionStore(engine)
+    store.save_all(projections=[projection(str(number)) for number in range(1000)])
+    with engine.begin() as connection:
+        connection.execute(text("ANALYZE es_projections"))
     plans: list[str] = []
 
     def explain(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    Executable,
     Select,
     Table,
     Text,
@@ -29,7 +30,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.sql.dml import ReturningInsert
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.repositories.projection_locks import (
@@ -116,15 +116,15 @@ class ProjectionBatches:
         condition = wide_lock(connection, self._schema, name) if wide else self._id_locks
         connection.execute(select(condition), lock_parameters(connection, self._schema, name, ids))
 
-    def save(self, connection: Connection, records: Sequence[ProjectionRecord]) -> set[str]:
+    def save(self, connection: Connection, records: Sequence[ProjectionRecord]) -> int:
         """Save projections over the versions that they were loaded with, 0 for new ones.
 
         Each is saved on its own: nothing is done about those that somebody else has saved meanwhile.
 
         Returns:
-            The ids of those that were saved.
+            How many were saved.
         """
-        return set(connection.scalars(self._upsert, {"document": _document(records)}))
+        return connection.execute(self._upsert, {"document": _document(records)}).rowcount
 
     @cached_property
     def _id_locks(self) -> ColumnElement[bool]:
@@ -160,7 +160,7 @@ class ProjectionBatches:
         )
 
     @cached_property
-    def _upsert(self) -> ReturningInsert[Any]:
+    def _upsert(self) -> Executable:
         table = self._table
         kind = postgresql.insert if self._on_postgresql else sqlite.insert
         statement = kind(table).from_select(list(_FIELDS), self._items)
@@ -170,8 +170,8 @@ class ProjectionBatches:
             set_=replaced,
             where=table.c.version == statement.excluded.version - 1,
         )
-        returning: ReturningInsert[Any] = upsert.returning(table.c.id)
-        return returning
+        counting: Executable = upsert.execution_options(preserve_rowcount=True)
+        return counting
 
     @cached_property
     def _items(self) -> Select[Any]:

@@ -110,8 +110,8 @@ class ProjectionStorageAdapter(ABC):
         """
         raise ConfigurationError(_NO_BATCHES.format(type(self).__name__))
 
-    async def save_batch(self, *, records: Sequence[ProjectionRecord]) -> Collection[str]:
-        """Save projections over the versions that they were loaded with, or 0; return the ids of those that were saved.
+    async def save_batch(self, *, records: Sequence[ProjectionRecord]) -> int:
+        """Save projections over the versions that they were loaded with, or 0; return how many were saved.
 
         Each is saved on its own: those that somebody else has saved meanwhile are left alone.
 
@@ -175,7 +175,7 @@ class SyncProjectionStorageAdapter(ABC):
         """Return the projections of a name that are there, by id; see `ProjectionStorageAdapter.load_batch`."""
         raise ConfigurationError(_NO_BATCHES.format(type(self).__name__))
 
-    def save_batch(self, *, records: Sequence[ProjectionRecord]) -> Collection[str]:
+    def save_batch(self, *, records: Sequence[ProjectionRecord]) -> int:
         """Save projections over the versions that they were loaded with; see `ProjectionStorageAdapter.save_batch`."""
         raise ConfigurationError(_NO_BATCHES.format(type(self).__name__))
 

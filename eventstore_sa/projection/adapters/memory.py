@@ -106,7 +106,7 @@ class SyncInMemoryProjectionStorageAdapter(_Registering, SyncProjectionStorageAd
     def load_batch(self, *, name: str, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
         return self._projections.load_batch(name, ids)
 
-    def save_batch(self, *, records: Sequence[ProjectionRecord]) -> Collection[str]:
+    def save_batch(self, *, records: Sequence[ProjectionRecord]) -> int:
         return self._projections.save_batch(records)
 
     def drop_schema(self) -> None:
@@ -150,7 +150,7 @@ class InMemoryProjectionStorageAdapter(_Registering, ProjectionStorageAdapter):
     async def load_batch(self, *, name: str, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
         return self.sync_adapter.load_batch(name=name, ids=ids)
 
-    async def save_batch(self, *, records: Sequence[ProjectionRecord]) -> Collection[str]:
+    async def save_batch(self, *, records: Sequence[ProjectionRecord]) -> int:
         return self.sync_adapter.save_batch(records=records)
 
     async def drop_schema(self) -> None:

@@ -162,7 +162,7 @@ class SyncSQLAlchemyProjectionStorageAdapter(
     def load_batch(self, *, name: str, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
         return self._storage.load_batch(name, ids)
 
-    def save_batch(self, *, records: Sequence[ProjectionRecord]) -> Collection[str]:
+    def save_batch(self, *, records: Sequence[ProjectionRecord]) -> int:
         return self._storage.save_batch(records)
 
 
@@ -217,5 +217,5 @@ class SQLAlchemyProjectionStorageAdapter(
     async def load_batch(self, *, name: str, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
         return await self._run(self._storage.load_batch, name, ids)
 
-    async def save_batch(self, *, records: Sequence[ProjectionRecord]) -> Collection[str]:
+    async def save_batch(self, *, records: Sequence[ProjectionRecord]) -> int:
         return await self._run(self._storage.save_batch, records)

@@ -70,7 +70,11 @@ class BoundAdapter(Generic[Options, Storage]):
 
     @property
     def bind(self) -> Bind:
-        """Where connections come from."""
+        """Where connections come from.
+
+        Raises:
+            ConfigurationError: The adapter is closed.
+        """
         _ = self._storage
         return self._bound.bind
 

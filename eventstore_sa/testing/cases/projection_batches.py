@@ -99,7 +99,7 @@ class ProjectionBatchCases:
             for number, state in enumerate(states)
         ]
 
-        assert set(await adapter.save_batch(records=saved)) == {record.id for record in saved}
+        assert await adapter.save_batch(records=saved) == len(saved)
         loaded = await adapter.load_batch(name="summary", ids=[record.id for record in saved])
 
         assert [loaded[record.id].projection() for record in saved] == [record.projection() for record in saved]
@@ -122,7 +122,7 @@ class ProjectionBatchCases:
         new = [record_of(projection(id, "mine")) for id in ("3", "4")]  # noqa: A001
         saved = await adapter.save_batch(records=changed + new)
 
-        assert set(saved) == {"1", "4"}
+        assert saved == 2
         assert {id: state for (_, id), (state, _, _) in (await _stored(adapter)).items()} == {  # noqa: A001
             "1": "mine",
             "2": "of another",

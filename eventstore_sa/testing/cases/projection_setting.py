@@ -92,6 +92,6 @@ class AwaitableProjectionStorageAdapter(ProjectionStorageAdapter):
         """Load projections to apply events to."""
         return self._adapter.load_batch(name=name, ids=ids)
 
-    async def save_batch(self, *, records: Sequence[ProjectionRecord]) -> Collection[str]:
+    async def save_batch(self, *, records: Sequence[ProjectionRecord]) -> int:
         """Save projections that events were applied to."""
         return self._adapter.save_batch(records=records)
