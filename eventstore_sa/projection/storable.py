@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.projection.definition import ProjectorDefinition
@@ -22,12 +22,13 @@ def check_storable(given: object) -> None:
     """
     if isinstance(given, type):
         raise ConfigurationError(f"{given.__name__} is a class: give an instance of it, {given.__name__}()")
-    if not isinstance(given, ProjectorDefinition):
+    kind: Any = ProjectorDefinition
+    if not isinstance(given, kind):
         raise ConfigurationError(
             f"a {type(given).__name__} is no Projector, so the projection store has nothing of it; rows of a table "
             "projection are made from events by its `apply`"
         )
-    projector: AnyDefinition = given
+    projector = cast("AnyDefinition", given)
     if projector.state_type is None:
         _check_json(projector, "state", projector.initial_state_factory())
     if projector.metadata_type is None:
