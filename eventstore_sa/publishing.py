@@ -208,7 +208,7 @@ def own_copy(event: AnyStoredEvent) -> AnyStoredEvent:
 
 
 def _copied(value: Any) -> Any:
-    kind: type[Any] = type(value)
+    kind = type(value)  # pyright: ignore[reportUnknownVariableType]
     if kind is dict:
         return {key: _copied(item) for key, item in value.items()}
     if kind is list:
