@@ -21,7 +21,7 @@ from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
 from eventstore_sa.types import CategoryIdentifier, LogIdentifier, Projection, StreamIdentifier
 from tests.awaiting import entered, settled
 from tests.databases import PostgresDatabase
-from tests.hosts import DRIVERS, POSTGRES_DRIVERS, Host, each_driver, new_event
+from tests.hosts import DRIVERS, POSTGRES_DRIVERS, Host, each_driver, new_event, statements_of
 from tests.project import ROOT, run_python
 from tests.projectors import CustomerProjector, OrderProjector
 from tests.stores import install_schema
@@ -431,3 +431,11 @@ async def test_a_rebuild_that_fails_to_begin_keeps_no_connection(host: Host) -> 
     assert sync_engine.pool.checkedout() == 0
     assert await ground.rebuild(OrderProjector()) == 0
     await settled(engine.dispose())
+
+
+@each_driver("sqlite", "postgresql+asyncpg")
+async def test_a_stream_without_events_and_projection_is_left_alone(host: Host) -> None:
+    with statements_of(host.engine) as statements:
+        assert await Ground(host.store).rebuild(OrderProjector(), source=StreamIdentifier("orders", "none")) == 0
+
+    assert not [each for each in statements if each.startswith("DELETE")]
