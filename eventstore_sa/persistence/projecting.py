@@ -26,10 +26,11 @@ def combined(projections: Iterable[InlineProjection]) -> Projections:
     """Put inline projections in order.
 
     Raises:
-        ConfigurationError: One cannot be inline, or two have the same name.
+        ConfigurationError: One is no projection or cannot be inline, or two have the same name.
     """
     by_name: dict[str, InlineProjection] = {}
     for projection in projections:
+        _check_projection(projection)
         projection.check_inline()
         if by_name.setdefault(projection.name, projection) is not projection:
             raise ConfigurationError(
@@ -37,6 +38,15 @@ def combined(projections: Iterable[InlineProjection]) -> Projections:
                 "one of them another name"
             )
     return tuple(by_name[name] for name in sorted(by_name))
+
+
+def _check_projection(given: object) -> None:
+    if isinstance(given, type):
+        raise ConfigurationError(f"{given.__name__} is a class: give an instance of it, {given.__name__}()")
+    if not hasattr(given, "check_inline"):
+        raise ConfigurationError(
+            f"publishes update projectors and table projections; got a {type(given).__name__}, which is neither"
+        )
 
 
 def apply_projections(

@@ -10,6 +10,13 @@ from eventstore_sa.persistence.inline import InlineProjection, PublishPlace
 from eventstore_sa.persistence.projection_indexes import projection_index
 from eventstore_sa.persistence.projection_places import JsonPlace, ProjectionColumns
 from eventstore_sa.projection import adapters
+from eventstore_sa.projection.adapters import (
+    InMemoryProjectionStorageAdapter,
+    ProjectionStorageAdapter,
+    SQLAlchemyProjectionStorageAdapter,
+    SyncProjectionStorageAdapter,
+    SyncSQLAlchemyProjectionStorageAdapter,
+)
 from eventstore_sa.projection.handlers import handles
 from eventstore_sa.projection.projector import (
     MissingHandlerBehaviour,
@@ -26,6 +33,7 @@ from eventstore_sa.types import Projection
 
 __all__ = [
     "DELETE",
+    "InMemoryProjectionStorageAdapter",
     "InlineProjection",
     "JsonPlace",
     "MissingHandlerBehaviour",
@@ -33,14 +41,18 @@ __all__ = [
     "ProjectableSource",
     "Projection",
     "ProjectionColumns",
+    "ProjectionStorageAdapter",
     "ProjectionStore",
     "Projector",
     "PublishPlace",
     "RebuildProgress",
     "RowDeletion",
+    "SQLAlchemyProjectionStorageAdapter",
     "SnapshotStore",
     "SyncProjectableSource",
+    "SyncProjectionStorageAdapter",
     "SyncProjectionStore",
+    "SyncSQLAlchemyProjectionStorageAdapter",
     "SyncSnapshotStore",
     "TableProjection",
     "adapters",

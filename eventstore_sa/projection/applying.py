@@ -9,6 +9,7 @@ from eventstore_sa.errors import ConcurrencyError
 from eventstore_sa.projection.adapters import ProjectionStorageAdapter, SyncProjectionStorageAdapter
 from eventstore_sa.projection.batches import Batch
 from eventstore_sa.projection.projector import Projector
+from eventstore_sa.projection.storable import check_storable
 from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.store.transactions import Backoff
 
@@ -25,7 +26,9 @@ async def apply_batch(
 
     Raises:
         ConcurrencyError: Others were faster, time and again.
+        ConfigurationError: It is no projector, or `state_type` is missing.
     """
+    check_storable(projector)
     batch, saved = Batch(projector, events), 0
     for failures in range(_TRIES if batch.ids else 0):
         if failures:
@@ -46,7 +49,9 @@ def apply_batch_sync(
 
     Raises:
         ConcurrencyError: Others were faster, time and again.
+        ConfigurationError: It is no projector, or `state_type` is missing.
     """
+    check_storable(projector)
     batch, saved = Batch(projector, events), 0
     for failures in range(_TRIES if batch.ids else 0):
         if failures:

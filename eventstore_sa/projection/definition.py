@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from enum import StrEnum
-from inspect import iscoroutinefunction
+from inspect import getattr_static, iscoroutinefunction
 from typing import Any, ClassVar, Generic, TypeVar, cast, final
 
 from eventstore_sa.errors import ConfigurationError
@@ -14,7 +14,7 @@ from eventstore_sa.projection.naming import kebab_case
 from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.types import EventSourceIdentifier, StreamIdentifier
 
-__all__ = ["MissingHandlerBehaviour", "ProjectorDefinition"]
+__all__ = ["MissingHandlerBehaviour", "ProjectorDefinition", "check_categories"]
 
 Identifier = TypeVar("Identifier", bound=EventSourceIdentifier, contravariant=True)
 State = TypeVar("State")
@@ -135,3 +135,16 @@ class ProjectorDefinition(ABC, Generic[Identifier, State, Metadata]):
     def coroutine_handlers(self) -> Sequence[str]:
         """The names of the handlers that are coroutine functions."""
         return sorted(each for each in self._handlers.attributes if iscoroutinefunction(getattr(self, each)))
+
+
+def check_categories(projection: type[Any]) -> None:
+    """Refuse a single name where `categories` are due: its letters would be taken for them.
+
+    Raises:
+        ConfigurationError: It is text.
+    """
+    categories = getattr_static(projection, "categories")
+    if isinstance(categories, str):
+        raise ConfigurationError(
+            f"{projection.__name__}.categories is text, but holds the names of categories: write ({categories!r},)"
+        )

@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from inspect import getattr_static, iscoroutinefunction, isfunction, signature
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, TypeVar, cast, final
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.projection.batches import Batch
-from eventstore_sa.projection.definition import MissingHandlerBehaviour, ProjectorDefinition
+from eventstore_sa.projection.definition import MissingHandlerBehaviour, ProjectorDefinition, check_categories
 from eventstore_sa.projection.faults import missing_handler, note_event
 from eventstore_sa.projection.handlers import HandlerTable
 from eventstore_sa.projection.reading import ProjectableSource, SyncProjectableSource, check_source, closer
 from eventstore_sa.projection.resuming import resumed, resumed_sync
+from eventstore_sa.projection.storable import check_storable
 from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.types import (
     EventSourceIdentifier,
@@ -106,7 +107,7 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
         125
     """
 
-    needs_session: ClassVar[bool] = False
+    needs_session: bool = False
     """Its projections are kept as JSON: no session is needed for that."""
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -281,8 +282,9 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
         """Refuse to be updated by publishes, which wait for nothing; see `InlineProjection`.
 
         Raises:
-            ConfigurationError: A handler is a coroutine function.
+            ConfigurationError: A handler is a coroutine function, or `state_type` is missing.
         """
+        check_storable(self)
         coroutines = self.coroutine_handlers
         if coroutines:
             raise ConfigurationError(
@@ -356,6 +358,7 @@ def _check_overrides(projector: type[Projector[Any, Any, Any]]) -> None:
                 f"{projector.__name__}.{attribute} is a method, but must be a value or a property; to handle events "
                 f"called {attribute!r}, name it `{attribute}_`, or decorate another method with @handles({attribute!r})"
             )
+    check_categories(projector)
     for attribute in ("initial_state_factory", "initial_metadata_factory", "id_factory", "ids", "update_metadata"):
         if iscoroutinefunction(getattr(projector, attribute)):
             raise ConfigurationError(

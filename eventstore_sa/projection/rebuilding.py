@@ -20,6 +20,7 @@ from eventstore_sa.persistence.rebuilding import Load, RebuildStorage, RebuildTa
 from eventstore_sa.persistence.repositories.projection_rebuilds import RebuildProgressRecord
 from eventstore_sa.projection.batches import Batch
 from eventstore_sa.projection.projector import Projector
+from eventstore_sa.projection.storable import check_storable
 from eventstore_sa.projection.store import ProjectionStore, SyncProjectionStore
 from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.query.records import ProjectionRecord
@@ -97,9 +98,12 @@ async def rebuild(
     Raises:
         ConcurrencyError: They are being rebuilt by somebody else.
         LockTimeoutError: A publish was under way for too long at the end; call again to go on.
-        ConfigurationError: The store cannot rebuild, or the projections of the projector are not of one stream each.
+        ConfigurationError: The store cannot rebuild, the projections of the projector are not of one stream each, it
+            is no projector, or its `state_type` is missing.
         MissingProjectionHandlerError: There is no handler for an event, and that is not to be ignored.
     """
+    check_storable(projector)
+    _check_store(store, EventStore)
     if isinstance(source, StreamIdentifier):
         return await _rebuild_stream(projector, store, source)
     target = _target(projector, source)
@@ -153,6 +157,8 @@ def rebuild_sync(
         ConfigurationError: As for `rebuild`; also when a handler is a coroutine function.
         EventStoreError: As for `rebuild`.
     """
+    check_storable(projector)
+    _check_store(store, SyncEventStore)
     if isinstance(source, StreamIdentifier):
         return _rebuild_stream_sync(projector, store, source)
     target = _target(projector, source)
@@ -230,6 +236,14 @@ def _target(projector: AnyProjector, source: RebuildTarget | None) -> RebuildTar
             f"{type(given).__name__}"
         )
     return source
+
+
+def _check_store(given: object, wanted: type[EventStore | SyncEventStore]) -> None:
+    if not isinstance(given, wanted):
+        raise ConfigurationError(
+            f"a rebuild reads events from a store: give it an {wanted.__name__} on an engine or in memory; got "
+            f"{type(given).__name__}"
+        )
 
 
 def _plan(projector: AnyProjector, target: RebuildTarget) -> str:

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, scoped_session
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.inline import PublishPlace
+from eventstore_sa.projection.definition import check_categories
 from eventstore_sa.projection.faults import missing_handler, noting
 from eventstore_sa.projection.handlers import HandlerTable
 from eventstore_sa.projection.naming import kebab_case
@@ -283,6 +284,11 @@ def project(kind: type[Any], /, *, sequence_number: str | None = None) -> Callab
         raise ConfigurationError(
             f"@project needs a mapped class, or Session; got {given!r}: write @project(OrderRow) above the class"
         )
+    if issubclass(kind, TableProjection):
+        raise ConfigurationError(
+            f"@project above {kind.__name__} does not say whose rows it changes: write @project(OrderRow), naming the "
+            "mapped class, or @project(Session)"
+        )
     target = _Target(kind, sequence_number)
     if target.is_session and sequence_number is not None:
         raise ConfigurationError("@project(Session) has no rows that could keep a sequence_number: leave it out")
@@ -324,6 +330,7 @@ def _check_overrides(projection: type[TableProjection]) -> None:
     for attribute in ("name", "missing_handler_behaviour", "categories", "needs_session"):
         if isfunction(getattr_static(projection, attribute)):
             raise _override(projection, attribute, "is a method, but must be a value or a property")
+    check_categories(projection)
     for attribute in ("key", "create"):
         if iscoroutinefunction(getattr(projection, attribute)):
             raise _override(projection, attribute, "is a coroutine function, but must return at once")

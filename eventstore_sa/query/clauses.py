@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeAlias
+from types import NoneType
+from typing import Any, Final, TypeAlias, cast
 
 from msgspec import Struct
 
 from eventstore_sa.errors import QueryError
-from eventstore_sa.query.paths import Function, Path
+from eventstore_sa.query.paths import CustomFunction, Function, Path, Similarity
 from eventstore_sa.query.patterns import compiled
 from eventstore_sa.types.codec import to_json
 from eventstore_sa.types.json import is_sequence
@@ -83,7 +84,7 @@ class FilterClause(Struct, frozen=True):
         value: With what: anything that could be stored in a projection.
 
     Raises:
-        QueryError: The pattern is not a regular expression, or IN has no sequence.
+        QueryError: The pattern is not a regular expression, IN has no sequence, or the first two are no operator and path.
         SerialisationError: The value has no JSON form.
     """
 
@@ -92,6 +93,8 @@ class FilterClause(Struct, frozen=True):
     value: Any
 
     def __post_init__(self) -> None:
+        _check_kind("the operator of a filter", self.operator, (Operator, CustomOperator), "an Operator")
+        _check_kind("the field of a filter", self.field, (Path,), 'a Path, such as Path("state", "status")')
         if self.operator is Operator.IN and not is_sequence(_listed(self.value)):
             raise QueryError(
                 f"IN takes the values to choose from as a sequence or set, not a {type(self.value).__name__}"
@@ -116,6 +119,7 @@ class AllOf:
     filters: tuple[FilterExpression, ...]
 
     def __init__(self, *filters: FilterExpression) -> None:
+        _check_filters("AllOf", filters)
         object.__setattr__(self, "filters", filters)
 
 
@@ -126,6 +130,7 @@ class AnyOf:
     filters: tuple[FilterExpression, ...]
 
     def __init__(self, *filters: FilterExpression) -> None:
+        _check_filters("AnyOf", filters)
         object.__setattr__(self, "filters", filters)
 
 
@@ -134,6 +139,9 @@ class Not(Struct, frozen=True):
 
     filter: FilterExpression
 
+    def __post_init__(self) -> None:
+        _check_filters("Not", (self.filter,))
+
 
 class CustomFilter(Struct, frozen=True):
     """The base of filters of the application's own; an adapter is told what one means by `register_filter`."""
@@ -141,6 +149,8 @@ class CustomFilter(Struct, frozen=True):
 
 FilterExpression: TypeAlias = FilterClause | AllOf | AnyOf | Not | CustomFilter
 """A filter, or a combination of filters."""
+
+_FILTERS: Final = (FilterClause, AllOf, AnyOf, Not, CustomFilter)
 
 
 class SortOrder(Enum):
@@ -157,16 +167,37 @@ class SortField(Struct, frozen=True):
         field: A place, or a function of places.
         order: Ascending puts numbers first, then strings (by code point), false, true, arrays, objects, and last nulls and
             what is missing; arrays are equal in this order, and so are objects. Descending is the reverse.
+
+    Raises:
+        QueryError: They are of other types.
     """
 
     field: Path | Function
     order: SortOrder = SortOrder.ASC
 
+    def __post_init__(self) -> None:
+        _check_kind(
+            "what is sorted by", self.field, (Path, Similarity, CustomFunction), "a Path or a function of paths"
+        )
+        _check_kind("the order of a SortField", self.order, (SortOrder,), "SortOrder.ASC or SortOrder.DESC")
+
 
 class SortClause(Struct, frozen=True):
-    """Sorts by several things, the first one first; ties break on the id, then on the name, ascending."""
+    """Sorts by several things, the first one first; ties break on the id, then on the name, ascending.
+
+    Args:
+        fields: What to sort by, in a list.
+
+    Raises:
+        QueryError: It is no list of SortFields.
+    """
 
     fields: Sequence[SortField]
+
+    def __post_init__(self) -> None:
+        _check_kind("what a SortClause takes", self.fields, (Sequence,), "a list of SortFields")
+        for field in self.fields:
+            _check_kind("each field of a SortClause", field, (SortField,), "a SortField")
 
 
 class PagingDirection(Enum):
@@ -214,6 +245,7 @@ class KeySetPagingClause(Struct, frozen=True):
     item_count: int = 10
 
     def __post_init__(self) -> None:
+        _check_kind("the direction of paging", self.direction, (PagingDirection,), "a PagingDirection")
         _check_count("item_count", self.item_count)
 
 
@@ -226,6 +258,9 @@ class Lookup(Struct, frozen=True, kw_only=True):
 
     filters: Collection[FilterExpression] = ()
 
+    def __post_init__(self) -> None:
+        _check_filters("`filters`", self.filters)
+
 
 class Search(Struct, frozen=True, kw_only=True):
     """Asks for the projections that meet all filters.
@@ -234,16 +269,43 @@ class Search(Struct, frozen=True, kw_only=True):
         filters: What they have to meet.
         sort: In which order; None: as they were first saved.
         paging: Which of them; None: all.
+
+    Raises:
+        QueryError: They are of other types.
     """
 
     filters: Collection[FilterExpression] = ()
     sort: SortClause | None = None
     paging: PagingClause | None = None
 
+    def __post_init__(self) -> None:
+        _check_filters("`filters`", self.filters)
+        _check_kind(
+            "`sort`", self.sort, (SortClause, NoneType), "a SortClause, such as SortClause([SortField(Path(...))])"
+        )
+        _check_kind(
+            "`paging`",
+            self.paging,
+            (OffsetPagingClause, KeySetPagingClause, NoneType),
+            "an OffsetPagingClause or a KeySetPagingClause",
+        )
+
 
 def _listed(value: Any) -> Any:
     kinds: Any = (set, frozenset)
     return list(value) if isinstance(value, kinds) else value
+
+
+def _check_filters(what: str, filters: object) -> None:
+    if not isinstance(filters, Collection) or isinstance(filters, str):
+        raise QueryError(f"{what} takes filters in a list, not a {type(filters).__name__}")
+    for each in cast("Collection[object]", filters):
+        _check_kind(f"each filter of {what}", each, _FILTERS, "a FilterClause, AllOf, AnyOf, Not or CustomFilter")
+
+
+def _check_kind(what: str, given: object, kinds: tuple[type[Any], ...], wanted: str) -> None:
+    if not isinstance(given, kinds):
+        raise QueryError(f"{what} has to be {wanted}; got a {type(given).__name__}")
 
 
 def _check_count(what: str, count: object) -> None:

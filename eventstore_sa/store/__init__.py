@@ -30,6 +30,7 @@ from eventstore_sa.store.transactions import (
     retry_on_unmet_condition_error,
 )
 from eventstore_sa.store.updating import StreamUpdate
+from eventstore_sa.types import Watermark
 
 __all__ = [
     "Backoff",
@@ -58,6 +59,7 @@ __all__ = [
     "SyncEventStream",
     "SyncInMemoryEventSource",
     "SyncInMemoryStoredEventSource",
+    "Watermark",
     "adapters",
     "conditions",
     "constraints",

@@ -21,6 +21,7 @@ from eventstore_sa.testing.postgres import PostgresServer, temporary_postgres
 if TYPE_CHECKING:
     from eventstore_sa.testing.cases import (
         EventStorageAdapterCases,
+        ProjectionConverterCases,
         ProjectionStorageAdapterCases,
         SnapshotStorageAdapterCases,
         SyncEventStorageAdapterCases,
@@ -34,6 +35,7 @@ __all__ = [
     "MappingProjectionBuilder",
     "NewEventBuilder",
     "PostgresServer",
+    "ProjectionConverterCases",
     "ProjectionStorageAdapterCases",
     "SnapshotStorageAdapterCases",
     "StoredEventBuilder",
@@ -47,6 +49,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name in __all__ and name.endswith("StorageAdapterCases"):
+    if name in __all__ and name.endswith("Cases"):
         return getattr(import_module("eventstore_sa.testing.cases"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -88,6 +88,7 @@ from eventstore_sa.types.snapshot import Snapshot, SnapshotKey, Snapshots, SyncS
 from eventstore_sa.types.uuid7 import (
     uuid7,
 )
+from eventstore_sa.types.watermark import Watermark, WatermarkHolder
 
 __all__ = [
     "MAX_DEPTH",
@@ -136,6 +137,8 @@ __all__ = [
     "SyncSnapshots",
     "SystemClock",
     "TimezoneRequiredStaticClock",
+    "Watermark",
+    "WatermarkHolder",
     "decode_json",
     "default_deserialisation_fallback",
     "default_serialisation_fallback",

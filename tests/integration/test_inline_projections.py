@@ -297,6 +297,19 @@ async def test_projections_that_cannot_be_inline_are_refused(place: Place) -> No
         place.bare.with_projections(Waiting())
     with pytest.raises(ConfigurationError, match="two projections of this store are called 'order'"):
         place.store.with_projections(OrderProjector())
+    unfit: list[Any] = [OrderProjector, object()]
+    for given, message in zip(unfit, ("OrderProjector is a class: give an instance", "got a object"), strict=True):
+        with pytest.raises(ConfigurationError, match=message):
+            place.bare.with_projections(given)
+
+
+async def test_states_that_would_come_back_as_something_else_are_refused(place: Place) -> None:
+    class Untyped(OrderProjector):
+        def initial_state_factory(self) -> Any:
+            return Tally([])
+
+    with pytest.raises(ConfigurationError, match=r"begins with a Tally .* state_type = \.\.\. in Untyped"):
+        place.bare.with_projections(Untyped())
 
 
 async def test_projections_add_up(place: Place) -> None:

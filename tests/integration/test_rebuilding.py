@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from eventstore_sa import EventStore, ProjectionStore, SyncEventStore, SyncProjectionStore
 from eventstore_sa.errors import ConcurrencyError, ConfigurationError, LockTimeoutError
-from eventstore_sa.projection import RebuildProgress, is_rebuilding, rebuild, rebuild_sync
+from eventstore_sa.projection import RebuildProgress, TableProjection, is_rebuilding, rebuild, rebuild_sync
 from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
 from eventstore_sa.types import CategoryIdentifier, LogIdentifier, Projection, StreamIdentifier
@@ -318,6 +318,20 @@ async def test_a_rebuild_within_a_transaction_is_refused(ground: Ground) -> None
     async with entered(ground.host.session()) as session:
         with pytest.raises(ConfigurationError, match="commits as it goes on"):
             await ground.rebuild(OrderProjector(), store=ground.store.within(session))
+
+
+@pytest.mark.parametrize("ground", ["memory", "memory, sync"], indirect=True)
+async def test_what_cannot_be_stored_or_rebuilt_is_refused(ground: Ground) -> None:
+    class RowProjection(TableProjection):
+        pass
+
+    for given, message in ((OrderProjector, "is a class: give an instance"), (RowProjection(), "is no Projector, so")):
+        with pytest.raises(ConfigurationError, match=message):
+            await ground.rebuild(given)
+        with pytest.raises(ConfigurationError, match=message):
+            await settled(ground.projections.project(given, events=[]))
+    with pytest.raises(ConfigurationError, match="a rebuild reads events from a store"):
+        await ground.rebuild(OrderProjector(), store=ground.projections)
 
 
 @pytest.mark.parametrize("ground", POSTGRES_DRIVERS, indirect=True)

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.projection import DELETE, TableProjection, handles, project
+from eventstore_sa.projection import DELETE, Projector, TableProjection, handles, project
 from tests.unit.projection.sources import stored
 
 
@@ -117,6 +117,21 @@ def test_decorator_without_its_argument_says_so() -> None:
 
         @project(Row)
         def function() -> None: ...
+
+
+def test_decorator_without_parentheses_says_what_is_missing() -> None:
+    class Forgetful(TableProjection):
+        pass
+
+    with pytest.raises(ConfigurationError, match="@project above Forgetful does not say whose rows it changes"):
+        project(Forgetful)
+
+
+def test_text_is_not_taken_for_names_of_categories() -> None:
+    with pytest.raises(ConfigurationError, match=r"OfOrders\.categories is text, .*: write \('orders',\)"):
+        type("OfOrders", (TableProjection,), {"categories": "orders"})
+    with pytest.raises(ConfigurationError, match=r"OrdersProjector\.categories is text"):
+        type("OrdersProjector", (Projector,), {"categories": "orders"})
 
 
 def test_session_keeps_no_sequence_number() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,8 +12,11 @@ import pytest
 from eventstore_sa.errors import QueryError, SerialisationError
 from eventstore_sa.query import (
     AllOf,
+    AnyOf,
     FilterClause,
     KeySetPagingClause,
+    Lookup,
+    Not,
     OffsetPagingClause,
     Operator,
     Path,
@@ -139,3 +143,33 @@ def test_similarity_is_the_share_of_common_trigrams(left: str, right: str, expec
 def test_a_field_that_projections_do_not_have_is_refused_even_where_there_are_none(search: Search) -> None:
     with pytest.raises(QueryError, match=re.escape("a path begins with one of id, name, source, state, metadata")):
         Evaluation(QueryConverters()).found([], search, lambda _: {})
+
+
+NAMED: Any = FilterClause(Operator.EQUAL, Path("name"), "order")
+BY_ID: Any = SortField(Path("id"))
+NOT_ANY: Any = object()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: FilterClause(NOT_ANY, Path("id"), 1), "the operator of a filter has to be an Operator; got a object"),
+        (lambda: FilterClause(Operator.EQUAL, NOT_ANY, 1), "the field of a filter has to be a Path"),
+        (lambda: SortField(NOT_ANY), "what is sorted by has to be a Path"),
+        (lambda: SortField(Path("id"), NOT_ANY), "the order of a SortField has to be SortOrder.ASC or SortOrder.DESC"),
+        (lambda: SortClause(BY_ID), "what a SortClause takes has to be a list of SortFields; got a SortField"),
+        (lambda: SortClause([NOT_ANY]), "each field of a SortClause has to be a SortField"),
+        (lambda: Search(filters=NAMED), "`filters` takes filters in a list, not a FilterClause"),
+        (lambda: Search(filters=[NOT_ANY]), "each filter of `filters` has to be a FilterClause"),
+        (lambda: Search(sort=BY_ID), "`sort` has to be a SortClause"),
+        (lambda: Search(paging=NOT_ANY), "`paging` has to be an OffsetPagingClause or a KeySetPagingClause"),
+        (lambda: Lookup(filters=NAMED), "`filters` takes filters in a list"),
+        (lambda: KeySetPagingClause(direction=NOT_ANY), "the direction of paging has to be a PagingDirection"),
+        (lambda: AnyOf(NOT_ANY), "each filter of AnyOf has to be"),
+        (lambda: AllOf(NOT_ANY), "each filter of AllOf has to be"),
+        (lambda: Not(NOT_ANY), "each filter of Not has to be"),
+    ],
+)
+def test_what_does_not_fit_is_refused_where_it_is_written(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(QueryError, match=re.escape(message)):
+        make()
