@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Generic, NotRequired, TypeAlias, TypeVar
+from typing import Any, Final, Generic, NotRequired, TypeAlias, TypeVar
 from uuid import UUID
 
 from msgspec import Struct
+from msgspec.structs import replace
 from typing_extensions import ReadOnly, TypedDict
 
 from eventstore_sa.conditions import NoCondition, WriteCondition
@@ -38,6 +39,7 @@ __all__ = [
     "StreamPublishDefinition",
     "as_read",
     "keyed_results",
+    "own_copy",
     "prepare",
     "publications",
     "replayed",
@@ -52,6 +54,8 @@ Metadata = TypeVar("Metadata", covariant=True)
 
 AnyNewEvent: TypeAlias = NewEvent[Any, Any, Any]
 AnyStoredEvent: TypeAlias = StoredEvent[Any, Any, Any]
+
+_CONTAINERS: Final = (dict, list)
 
 
 class StreamPublishDefinition(TypedDict, Generic[Name, Payload, Metadata]):
@@ -193,6 +197,23 @@ def as_read(event: AnyStoredEvent) -> AnyStoredEvent:
         event.observed_at,
         event.occurred_at,
     )
+
+
+def own_copy(event: AnyStoredEvent) -> AnyStoredEvent:
+    """Return an event that was read with dicts and lists of its own, for one of several who may change them."""
+    payload, metadata = event.payload, event.metadata
+    if type(payload) not in _CONTAINERS and type(metadata) not in _CONTAINERS:
+        return event
+    return replace(event, payload=_copied(payload), metadata=_copied(metadata))
+
+
+def _copied(value: Any) -> Any:
+    kind = type(value)  # pyright: ignore[reportUnknownVariableType]
+    if kind is dict:
+        return {key: _copied(item) for key, item in value.items()}
+    if kind is list:
+        return [_copied(item) for item in value]
+    return value
 
 
 def replayed(parts: Sequence[StreamPublication], stored: Mapping[UUID, AnyStoredEvent]) -> list[list[AnyStoredEvent]]:

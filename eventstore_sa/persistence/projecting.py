@@ -13,7 +13,7 @@ from eventstore_sa.persistence.inline import InlineProjection, PublishPlace
 from eventstore_sa.persistence.repositories.projection_batches import ProjectionBatches, projection_batches
 from eventstore_sa.persistence.repositories.projection_locks import LockOn
 from eventstore_sa.persistence.schema import EventStoreSchema
-from eventstore_sa.publishing import AnyStoredEvent, as_read
+from eventstore_sa.publishing import AnyStoredEvent, as_read, own_copy
 from eventstore_sa.query.records import ProjectionRecord
 
 __all__ = ["LostRace", "Projections", "SQLPublishPlace", "apply_projections", "combined", "update_projections"]
@@ -65,8 +65,10 @@ def apply_projections(
     for wanted, events in zip(projections, results, strict=True):
         if wanted and events:
             read = [as_read(event) for event in events]
-            for projection in wanted:
-                by_name.setdefault(projection.name, (projection, []))[1].extend(read)
+            for number, projection in enumerate(wanted):
+                # A handler may make the payload its state, and change it with the next event.
+                events_of_its_own = map(own_copy, read) if number else read
+                by_name.setdefault(projection.name, (projection, []))[1].extend(events_of_its_own)
     for _, (projection, events) in sorted(by_name.items(), key=lambda item: item[0]):
         projection.apply_inline(place, events)
 

@@ -172,13 +172,14 @@ class SQLRebuildStorage:
 
     def _hold(self) -> None:
         """Keep others from the same rebuild for as long as a connection is open, which outlives no process."""
-        connection = self._engine.connect()
+        # Known to `end` from the first moment on, which the caller may be cancelled in.
+        self._holding = connection = self._engine.connect()
         locked = connection.scalar(select(rebuild_lock()), lock_parameters(connection, self._schema, self._name))
         connection.commit()
         if not locked:
+            self._holding = None
             connection.close()
             raise rebuild_under_way(self._name)
-        self._holding = connection
 
     @contextmanager
     def _transaction(self) -> Generator[tuple[Connection, EventRepository]]:

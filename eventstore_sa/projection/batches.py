@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.publishing import AnyStoredEvent
+from eventstore_sa.publishing import AnyStoredEvent, own_copy
 from eventstore_sa.query.records import ProjectionRecord, record_of
 from eventstore_sa.types import (
     CategoryIdentifier,
@@ -25,6 +25,7 @@ from eventstore_sa.types import (
     encode_json,
     to_json,
 )
+from eventstore_sa.types.identifiers import check_name
 
 if TYPE_CHECKING:
     from eventstore_sa.projection.projector import Projector
@@ -108,10 +109,9 @@ class Batch:
             if route is None:
                 source = StreamIdentifier(event.category, event.stream)
                 key = self._projector.id_of(source)
-                route = _Route(source, [])
-                other = self._routes.setdefault(key, route)
-                if other is not route:
-                    raise self._one_id_for_two(key, other.source, route.source)
+                route = self._route(key, source)
+                if route.source is not source:
+                    raise self._one_id_for_two(key, route.source, source)
                 routes[event.category, event.stream] = route
             route.events.append(event)
 
@@ -119,13 +119,21 @@ class Batch:
         categories = self._projector.categories
         source = CategoryIdentifier(*categories) if categories and len(categories) == 1 else LogIdentifier()
         for event in events:
-            for key in dict.fromkeys(self._projector.ids(event)):
-                self._routes.setdefault(key, _Route(source, [])).events.append(event)
+            for number, key in enumerate(dict.fromkeys(self._projector.ids(event))):
+                # A handler may make the payload its state, and change it with the next event.
+                self._route(key, source).events.append(own_copy(event) if number else event)
+
+    def _route(self, key: str, source: EventSourceIdentifier) -> _Route:
+        route = self._routes.get(key)
+        if route is None:
+            route = self._routes[check_name("projection id's", key)] = _Route(source, [])
+        return route
 
     def _steps(self, stored: Mapping[str, ProjectionRecord], again: bool) -> Iterator[_Step]:
         projector = self._projector
         for key, route in self._routes.items():
-            record, events = stored.get(key), route.events
+            record = stored.get(key)
+            events = _missing(route.events, record) if again else route.events
             if record is None:
                 yield _Step(
                     key,
@@ -138,9 +146,6 @@ class Batch:
                 continue
             if self._by_stream and not _is_of(record.source, route.source):
                 raise self._one_id_for_two(key, record.source, route.source)
-            applied = record.sequence_number
-            if again and applied is not None:
-                events = [event for event in events if event.sequence_number > applied]
             if events:
                 yield _Step(
                     key,
@@ -184,6 +189,12 @@ class Batch:
             "whose events it takes in its attribute `categories`, let `id_factory` tell the streams apart, or override "
             "`ids(self, event)` for projections that are fed by several streams"
         )
+
+
+def _missing(events: Iterable[AnyStoredEvent], record: ProjectionRecord | None) -> list[AnyStoredEvent]:
+    """Return what is not applied yet, as copies: the events are the caller's, and needed again by who loses a race."""
+    applied = None if record is None else record.sequence_number
+    return [own_copy(event) for event in events if applied is None or event.sequence_number > applied]
 
 
 def _is_of(text: str, source: EventSourceIdentifier) -> bool:

@@ -192,7 +192,8 @@ async def _rebuild_stream(projector: AnyProjector, store: EventStore, source: St
             events = await store.stream(category=source.category, stream=source.stream).read()
             records = _over(stored, await Batch(projector, events).reduced({}))
         if not records:
-            await projections.delete(name=projector.name, id=key)
+            if stored:
+                await projections.delete(name=projector.name, id=key)
             return 0
         if await projections.adapter.save_batch(records=records):
             return 1
@@ -207,7 +208,8 @@ def _rebuild_stream_sync(projector: AnyProjector, store: SyncEventStore, source:
             events = store.stream(category=source.category, stream=source.stream).read()
             records = _over(stored, Batch(projector, events).reduced_sync({}))
         if not records:
-            projections.delete(name=projector.name, id=key)
+            if stored:
+                projections.delete(name=projector.name, id=key)
             return 0
         if projections.adapter.save_batch(records=records):
             return 1

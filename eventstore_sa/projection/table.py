@@ -23,7 +23,7 @@ from eventstore_sa.projection.naming import kebab_case
 from eventstore_sa.projection.projector import MissingHandlerBehaviour
 from eventstore_sa.projection.row_batch import Handling, RowBatch
 from eventstore_sa.projection.row_keys import RowKeys, iter_given, packed
-from eventstore_sa.publishing import AnyStoredEvent
+from eventstore_sa.publishing import AnyStoredEvent, own_copy
 from eventstore_sa.types import serialise_to_string
 
 __all__ = ["TableProjection", "project"]
@@ -224,8 +224,10 @@ class TableProjection:
             rows = RowBatch(session, self._row_keys, wanted, sequence_number=sequence_number)
         for handling in handlings:
             with noting(self.name, [handling.event]):
-                for key in handling.keys:
-                    rows.apply(handling, key, create=self.create, skip_applied=place is None)
+                # A handler may make the payload part of its row, and change it with the next event.
+                copies = [handling.event, *(own_copy(handling.event) for _ in handling.keys[1:])]
+                for key, event in zip(handling.keys, copies, strict=False):
+                    rows.apply(handling._replace(event=event), key, create=self.create, skip_applied=place is None)
         with noting(self.name, events):
             rows.flush()
 

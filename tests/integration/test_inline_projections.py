@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
 from typing import Any
@@ -27,6 +29,7 @@ from eventstore_sa.errors import (
     ConfigurationError,
     DuplicateEventError,
     MissingProjectionHandlerError,
+    SerialisationError,
     UnmetWriteConditionError,
 )
 from eventstore_sa.projection import MissingHandlerBehaviour, rebuild
@@ -185,6 +188,43 @@ async def test_handlers_get_what_a_read_returns_and_cannot_change_what_is_stored
     assert stored.payload is payload
     latest = await settled(store.stream(category="orders", stream="1").latest())
     assert latest.payload == {"items": [1, 2]}
+
+
+async def test_what_one_projection_makes_of_a_payload_is_unseen_by_the_others(place: Place) -> None:
+    class First(OrderProjector):
+        name = "a"
+
+        def something_happened(self, state: Any, event: AnyStoredEvent) -> Any:
+            if "names" not in event.payload:
+                return event.payload
+            state["lines"].append("more")
+            return state
+
+    class Second(First):
+        name = "b"
+
+        def something_happened(self, state: Any, event: AnyStoredEvent) -> Any:
+            return {"lines": [*state.get("lines", []), *event.payload["lines"]]}
+
+    store = place.bare.with_projections(First(), Second())
+    events = [new_event(payload={"lines": [1]}), new_event(payload={"lines": [2], "names": []})]
+    await settled(store.stream(category="orders", stream="1").publish(events=events))
+
+    assert await place.state("a") == {"lines": [1, "more"]}
+    assert await place.state("b") == {"lines": [1, 2]}
+
+
+@pytest.mark.parametrize("id", ["\0", "\ud800", 1], ids=ascii)
+async def test_ids_that_cannot_be_stored_are_refused(place: Place, id: Any) -> None:
+    class Odd(OrderProjector):
+        def ids(self, event: AnyStoredEvent) -> Any:
+            return [id]
+
+    store = place.bare.with_projections(Odd())
+    with pytest.raises(SerialisationError, match="projection id's name"):
+        await settled(store.stream(category="orders", stream="1").publish(events=[new_event(payload=1)]))
+
+    assert await place.sums() == {}
 
 
 async def test_without_categories_events_without_a_handler_are_passed_over(place: Place) -> None:
@@ -584,3 +624,17 @@ async def test_storage_without_projections_says_so() -> None:
         await rebuild(OrderProjector(), store=store)
     with pytest.raises(ConfigurationError, match="no projections are kept beside the events of a ForeignAdapter"):
         ProjectionStore(store)
+
+
+def test_tables_that_nobody_uses_any_more_are_forgotten() -> None:
+    schema = EventStoreSchema(prefix="short_lived_")
+    with SyncEventStore("sqlite://", schema=schema) as store:
+        store.create_schema()
+        inline = store.with_projections(OrderProjector())
+        inline.stream(category="orders", stream="1").publish(events=[new_event(payload=1)])
+    forgotten = weakref.ref(schema)
+
+    del schema, store, inline
+    gc.collect()
+
+    assert forgotten() is None

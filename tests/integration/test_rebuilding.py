@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.orm import Session
 
 from eventstore_sa import EventStore, ProjectionStore, SyncEventStore, SyncProjectionStore
@@ -21,7 +21,7 @@ from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
 from eventstore_sa.types import CategoryIdentifier, LogIdentifier, Projection, StreamIdentifier
 from tests.awaiting import entered, settled
 from tests.databases import PostgresDatabase
-from tests.hosts import DRIVERS, POSTGRES_DRIVERS, Host, new_event
+from tests.hosts import DRIVERS, POSTGRES_DRIVERS, Host, each_driver, new_event, statements_of
 from tests.project import ROOT, run_python
 from tests.projectors import CustomerProjector, OrderProjector
 from tests.stores import install_schema
@@ -425,3 +425,31 @@ async def test_a_killed_rebuild_is_gone_on_with(ground: Ground) -> None:
 
     assert [each.events for each in told] == [6, 8, 10]
     assert await ground.sums() == {"0": 20, "1": 25}
+
+
+@each_driver("postgresql+psycopg", "postgresql+asyncpg")
+async def test_a_rebuild_that_fails_to_begin_keeps_no_connection(host: Host) -> None:
+    engine = host.make_engine(poolclass=None)
+    sync_engine = getattr(engine, "sync_engine", engine)
+    ground = Ground(host.store_on(engine))
+
+    def fail(*arguments: Any) -> None:
+        if "pg_try_advisory_lock" in arguments[2]:
+            raise Stopped
+
+    event.listen(sync_engine, "after_cursor_execute", fail)
+    with pytest.raises(Stopped):
+        await ground.rebuild(OrderProjector())
+    event.remove(sync_engine, "after_cursor_execute", fail)
+
+    assert sync_engine.pool.checkedout() == 0
+    assert await ground.rebuild(OrderProjector()) == 0
+    await settled(engine.dispose())
+
+
+@each_driver("sqlite", "postgresql+asyncpg")
+async def test_a_stream_without_events_and_projection_is_left_alone(host: Host) -> None:
+    with statements_of(host.engine) as statements:
+        assert await Ground(host.store).rebuild(OrderProjector(), source=StreamIdentifier("orders", "none")) == 0
+
+    assert not [each for each in statements if each.startswith("DELETE")]

@@ -393,3 +393,22 @@ def test_what_is_no_bind_is_refused() -> None:
     ):
         with pytest.raises(ConfigurationError):
             refused()
+
+
+@each_driver("postgresql+psycopg", "postgresql+asyncpg")
+async def test_tenants_do_not_keep_each_other_from_snapshots(host: Host) -> None:
+    tenants = [host.engine.execution_options(schema_translate_map={None: tenant}) for tenant in ("one", "other")]
+    for tenant in tenants:
+        store = host.store_on(tenant)
+        await settled(store.create_schema())
+        await settled(stream_of(store).publish(events=[new_event("counted") for _ in range(3)]))
+
+    async with entered(host.session(tenants[0])) as one, entered(host.session(tenants[1])) as other:
+        for session in (one, other):
+            assert await count(host, stream_of(host.store_on(session)), snapshot_store(host, session)) == (3, 3)
+        for session in (one, other):
+            assert await count(host, stream_of(host.store_on(session)), snapshot_store(host, session)) == (3, 0)
+
+    with host.ground.outside.begin() as connection:
+        connection.execute(text("DROP SCHEMA one CASCADE"))
+        connection.execute(text("DROP SCHEMA other CASCADE"))

@@ -421,6 +421,25 @@ async def test_store_in_memory_refuses_them_and_says_why(host: Host, kind: Calla
         kind(InMemoryEventStorageAdapter()).with_projections(OrderProjection())
 
 
+@sqlite_and_postgresql
+async def test_rows_of_one_event_share_nothing_of_it(host: Host) -> None:
+    seen: list[Any] = []
+
+    @project(CustomerRow)
+    class Greedy(TableProjection):
+        def key(self, event: AnyEvent) -> Any:
+            return event.payload["customers"]
+
+        def order_placed(self, row: CustomerRow, event: AnyEvent) -> None:
+            seen.append(list(event.payload["lines"]))
+            event.payload["lines"].append(row.id)
+
+    store = host.store.with_projections(Greedy())
+    await publish(store, new_event("order-placed", payload={"customers": ["ada", "bob"], "lines": [1]}))
+
+    assert seen == [[1], [1]]
+
+
 # Many at once
 
 

@@ -6,8 +6,8 @@ What a save replaces has to be what was loaded, as its version tells. Transactio
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from functools import cached_property, lru_cache
-from typing import Any
+from functools import cached_property
+from typing import Any, Final
 
 from msgspec import Raw, Struct
 from msgspec.json import encode
@@ -45,6 +45,7 @@ from eventstore_sa.types.codec import encode_json
 
 __all__ = ["ProjectionBatches", "projection_batches"]
 
+_MADE: Final = "eventstore_sa.projection_batches"
 _FIELDS = ("name", "id", "source", "source_hash", "state", "metadata", "version", "sequence_number")
 _JSON = ("source", "state", "metadata")
 _NUMBERS = ("source_hash", "version", "sequence_number")
@@ -63,10 +64,14 @@ class _Row(Struct, frozen=True):
     sequence_number: int | None
 
 
-@lru_cache(maxsize=64)
 def projection_batches(schema: EventStoreSchema, database: str, *, rebuilding: bool = False) -> ProjectionBatches:
-    """Return the statements for a schema on a kind of database, which are made once."""
-    return ProjectionBatches(schema, database, schema.rebuilds if rebuilding else schema.projections)
+    """Return the statements for a schema on a kind of database, which are made once, and kept as long as the schema."""
+    table = schema.rebuilds if rebuilding else schema.projections
+    made: dict[str, ProjectionBatches] = table.info.setdefault(_MADE, {})
+    batches = made.get(database)
+    if batches is None:
+        batches = made[database] = ProjectionBatches(schema, database, table)
+    return batches
 
 
 class ProjectionBatches:

@@ -62,11 +62,13 @@ class ProjectionSearches:
         if shape is None:
             return make()
         key = (kind, shape)
-        if key not in self._statements:
+        found = self._statements.get(key)
+        if found is None:
+            # Others may do the same at the same time, and all of it at any moment.
             if len(self._statements) >= _REMEMBERED_STATEMENTS:
                 self._statements.clear()
-            self._statements[key] = make()
-        return self._statements[key]
+            found = self._statements[key] = make()
+        return found
 
     def search(self, connection: Connection, search: Search) -> list[ProjectionRecord]:
         """Return what a search finds.

@@ -11,6 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.schema.ddl import effective_schema, quoted
 from eventstore_sa.types import Snapshot, SnapshotKey
 
 __all__ = ["SnapshotRepository"]
@@ -71,7 +72,7 @@ class SnapshotRepository:
         statement: Any
         if self._postgresql:
             statement = postgresql.insert(table).from_select(
-                *self._selected(snapshot, self._may_try(snapshot.key) if guarded else self._waits_briefly())
+                *self._selected(snapshot, self._may_try(connection, snapshot.key) if guarded else self._waits_briefly())
             )
         else:
             statement = sqlite.insert(table).values(_values(snapshot))
@@ -109,9 +110,10 @@ class SnapshotRepository:
         selected = select(*(literal(value, self._table.c[name].type) for name, value in values.items())).where(guard)
         return list(values), selected
 
-    def _may_try(self, key: SnapshotKey) -> ColumnElement[bool]:
+    def _may_try(self, connection: Connection, key: SnapshotKey) -> ColumnElement[bool]:
         """Take one of a few locks to the end of the transaction, unless another transaction has it."""
-        scope = f"{self._table.fullname} {key.source_hash.int % _LOCKS}"
+        table = quoted(self._table.name, effective_schema(connection, self._table.schema))
+        scope = f"{table} {key.source_hash.int % _LOCKS}"
         return func.pg_try_advisory_xact_lock(func.hashtextextended(literal(scope, Text()), literal(0, BigInteger())))
 
     @staticmethod

@@ -45,12 +45,14 @@ class InMemoryRebuildStorage:
         return rebuild.progress
 
     def finish(self, target: RebuildTarget, apply: ApplyLast | None, *, page_size: int, timeout_s: float) -> int:
+        if apply is None:
+            self._swap()
+            return len(self._begun.records)
         while True:
             length = self._storage.length
-            if apply is not None:
-                self._catch_up(target, apply, page_size)
+            self._catch_up(target, apply, page_size)
             # Unless somebody has published meanwhile, and nobody will before it is done.
-            if self._storage.if_unchanged(length, self._swap) or apply is None:
+            if self._storage.if_unchanged(length, self._swap):
                 return len(self._begun.records)
 
     def end(self) -> None:

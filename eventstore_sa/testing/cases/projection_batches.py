@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from eventstore_sa.errors import ConcurrencyError
+from eventstore_sa.errors import ConcurrencyError, SerialisationError
 from eventstore_sa.projection.adapters import ProjectionStorageAdapter
 from eventstore_sa.projection.projector import MissingHandlerBehaviour, Projector
 from eventstore_sa.projection.store import ProjectionStore
@@ -59,6 +59,41 @@ class _CustomerProjector(_TotalProjector):
 
     def paid(self, state: dict[str, int], event: AnyStoredEvent) -> dict[str, int]:
         return {"total": state["total"] - event.payload["amount"]}
+
+
+class _BasketProjector(_TotalProjector):
+    """Baskets whose states are made of payloads, and changed by later events."""
+
+    name = "basket"
+
+    def ids(self, event: AnyStoredEvent) -> Iterable[str]:
+        return event.payload["baskets"]  # type: ignore[no-any-return]
+
+    def filled(self, state: Any, event: AnyStoredEvent) -> Any:
+        return event.payload
+
+    def item_added(self, state: Any, event: AnyStoredEvent) -> Any:
+        state["items"].append(event.payload["item"])
+        return state
+
+
+class _OvertakenBasketProjector(_BasketProjector):
+    """Loses its first race, when all but the last event of the batch are handled."""
+
+    def __init__(self, store: ProjectionStore, events: Sequence[AnyStoredEvent]) -> None:
+        self._store = store
+        self._events = events
+
+    async def taken(self, state: Any, event: AnyStoredEvent) -> Any:
+        await self._store.project(_OverfilledProjector(), events=self._events)
+        return state
+
+
+class _OverfilledProjector(_BasketProjector):
+    """Saves something, so that whoever is at it has lost a race."""
+
+    def filled(self, state: Any, event: AnyStoredEvent) -> Any:
+        return {"items": ["of another"]}
 
 
 class _OvertakenProjector(_TotalProjector):
@@ -234,3 +269,45 @@ class ProjectionBatchCases:
 
         expected = {"type": "log"} if source is None else source.serialise()
         assert [each.source.serialise() for each in await adapter.find_many(search=Search())] == [expected] * 2
+
+    async def test_projections_that_an_event_feeds_share_nothing(self, adapter: ProjectionStorageAdapter) -> None:
+        events = [
+            _event(1, payload={"baskets": ["1", "2"], "items": [["a"]]}, name="filled"),
+            _event(2, payload={"baskets": ["1"], "item": "b"}),
+        ]
+
+        await ProjectionStore(adapter).project(_BasketProjector(), events=events)
+
+        stored = {id: state["items"] for (_, id), (state, _, _) in (await _stored(adapter)).items()}  # noqa: A001
+        assert stored == {"1": [["a"], "b"], "2": [["a"]]}
+
+    async def test_handlers_do_not_change_the_events_of_the_caller(self, adapter: ProjectionStorageAdapter) -> None:
+        events = [
+            _event(1, payload={"baskets": ["1"], "items": []}, name="filled"),
+            _event(2, payload={"baskets": ["1"], "item": "b"}),
+        ]
+
+        await ProjectionStore(adapter).project(_BasketProjector(), events=events)
+
+        assert events[0].payload == {"baskets": ["1"], "items": []}
+
+    async def test_what_a_lost_try_has_made_of_events_is_forgotten(self, adapter: ProjectionStorageAdapter) -> None:
+        store = ProjectionStore(adapter)
+        events = [
+            _event(2, payload={"baskets": ["1", "2"], "items": []}, name="filled"),
+            _event(3, payload={"baskets": ["1", "2"], "item": "b"}),
+            _event(4, payload={"baskets": ["2"]}, name="taken"),
+        ]
+        of_another = [_event(1, payload={"baskets": ["1", "2"]}, name="filled")]
+
+        await store.project(_OvertakenBasketProjector(store, of_another), events=events)
+
+        stored = {id: state["items"] for (_, id), (state, _, _) in (await _stored(adapter)).items()}  # noqa: A001
+        assert stored == {"1": ["b"], "2": ["b"]}
+
+    @pytest.mark.parametrize("id", ["", "\0", "\ud800", "x" * 1001, 1], ids=ascii)
+    async def test_ids_that_cannot_be_stored_are_refused(self, adapter: ProjectionStorageAdapter, id: Any) -> None:
+        with pytest.raises(SerialisationError, match="projection id's name"):
+            await ProjectionStore(adapter).project(_BasketProjector(), events=[_event(1, payload={"baskets": [id]})])
+
+        assert await _stored(adapter) == {}
