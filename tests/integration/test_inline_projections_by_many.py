@@ -176,3 +176,24 @@ def test_a_publish_to_many_projections_takes_one_lock_for_all(store: SyncEventSt
 
     sums = {each.id: each.state["sum"] for each in SyncProjectionStore(store).search()}
     assert sums == {str(customer): WRITERS * 3 for customer in range(120)}
+
+
+def test_a_transaction_of_many_publishes_leaves_room_in_the_lock_table(
+    make_postgres_database: Callable[..., PostgresDatabase],
+) -> None:
+    database = make_postgres_database(prepared_by=install_schema)
+    engine = create_engine(database.url("psycopg"))
+    held = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()")
+    locks: list[int] = []
+    for store in (SyncEventStore(engine), SyncEventStore(engine).with_projections(CustomerProjector())):
+        with Session(engine) as session:
+            payments = store.within(session).category(category="payments")
+            for turn in range(30):
+                streams: Any = {f"{turn * 90 + number}-1": {"events": [new_event(payload=1)]} for number in range(90)}
+                payments.publish(streams=streams)
+            locks.append(session.scalar(held) or 0)
+            session.rollback()
+    engine.dispose()
+
+    without, with_projections = locks
+    assert 900 < with_projections - without <= 1025

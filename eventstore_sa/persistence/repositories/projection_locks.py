@@ -1,9 +1,9 @@
 """The advisory locks of inline projections on PostgreSQL, as conditions of the statement that loads them.
 
 They come after the locks of events, in one order: shared on the name of the projections, which a rebuild takes exclusively,
-then exclusive on the ids of those that several streams feed. Those of one stream each need none of the latter, because
-their stream is locked. A row that is not there yet cannot be locked, and rows that are created while others are waited for
-would be locked out of order; hence these locks in front of the locks on rows.
+then exclusive on the ids of those that several streams feed, of which some share a lock. Those of one stream each need none
+of the latter, because their stream is locked. A row that is not there yet cannot be locked, and rows that are created while
+others are waited for would be locked out of order; hence these locks in front of the locks on rows.
 """
 
 from __future__ import annotations
@@ -49,6 +49,9 @@ __all__ = [
 _MOST: Final = 100
 """From more ids on, a publish locks the name exclusively: the server's lock table is of a fixed size."""
 
+_PLACES: Final = 1024
+"""How many locks the ids of one name share: a transaction of many publishes holds no more, and two ids seldom meet."""
+
 # So that stores do not meet.
 _SEED: Final = cast(cast(cast(bindparam("lock_table", type_=Text()), REGCLASS()), OID()), BigInteger())
 _NAME: Final = bindparam("lock_name", type_=Text())
@@ -80,8 +83,7 @@ def lock_parameters(
     return {
         "lock_table": quoted(schema.projections.name, effective_schema(connection, schema.schema)),
         "lock_name": f"n{name}",
-        # The length in front keeps ("ab", "c") and ("a", "bc") apart.
-        "lock_start": f"i{len(name)}:{name}",
+        "lock_start": f"i{name}",
         "ids": encode_json(list(ids)).decode(),
     }
 
@@ -92,8 +94,11 @@ def lock_condition(lock: LockOn) -> ColumnElement[bool]:
     if lock is LockOn.NAME:
         return shared
     given = func.jsonb_array_elements_text(cast(bindparam("ids", type_=Text()), JSONB())).column_valued("given")
-    start = bindparam("lock_start", type_=Text())
-    key = func.hashtextextended(start.op("||")(given), _SEED).label("key")
+    first = func.hashtextextended(bindparam("lock_start", type_=Text()), _SEED, type_=BigInteger())
+    place = func.hashtextextended(given, literal(0, BigInteger()), type_=BigInteger()).op("&")(
+        literal(_PLACES - 1, BigInteger())
+    )
+    key = first.op("#")(place).label("key")
     keys = select(key).distinct().order_by(key).subquery("keys")
     return select(func.count(func.pg_advisory_xact_lock(keys.c.key))).where(shared).scalar_subquery() >= 0
 
