@@ -180,5 +180,8 @@ def trouble(error: Exception) -> str | None:
         case SQLAlchemyError() | ConnectionError():
             lost = ("invalid transaction", "connection is closed", "another operation", "Can't operate on closed")
             return "lost connection" if any(words in str(error) for words in lost) else None
+        case _ if type(error).__name__ == "InternalClientError":
+            # In a statement of the host's own: asyncpg is confused by what it hears while its connection is being killed.
+            return "lost connection"
         case _:
             return None
