@@ -171,7 +171,7 @@ class EventStorage:
         place = self._bind.deciding(in_session=in_session)
         with self._places.enter(place, publishing=True) as (workplace, repository):
             document = document_of(workplace.connection, repository)
-            if workplace.connection.dialect.name == "sqlite":
+            if any(projections) and workplace.connection.dialect.name == "sqlite":
                 # An engine in autocommit mode has no transaction here, and one that is not configured none yet.
                 repository.dialect.lock(workplace.connection, document)
             appended = _appended(repository.append(workplace.connection, document, guarded=workplace.guarded))
