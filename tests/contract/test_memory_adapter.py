@@ -25,6 +25,7 @@ from eventstore_sa.store.adapters import memory_storage
 from eventstore_sa.store.adapters.memory import InMemoryEventStorageAdapter, SyncInMemoryEventStorageAdapter
 from eventstore_sa.store.adapters.memory_storage import InMemoryEventStorage
 from eventstore_sa.testing.cases import EventStorageAdapterCases, SyncEventStorageAdapterCases
+from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import (
     CategoryIdentifier,
     LogIdentifier,
@@ -216,7 +217,7 @@ async def test_no_session_can_hold_events_in_memory() -> None:
             face.within(object())
 
 
-@pytest.mark.parametrize("target", [None, "orders", ("orders", "42")])
+@in_turn("target", [None, "orders", ("orders", "42")])
 def test_reading_from_something_else_is_refused(adapter: SyncInMemoryEventStorageAdapter, target: Any) -> None:
     with pytest.raises(ValueError, match="target"):
         adapter.latest(target=target)

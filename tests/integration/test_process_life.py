@@ -25,6 +25,7 @@ from eventstore_sa.store.adapters import (
     SQLAlchemyEventStorageAdapter,
     SyncSQLAlchemyEventStorageAdapter,
 )
+from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.testing.postgres import PostgresDriver, PostgresServer, temporary_postgres
 from tests.awaiting import collected, entered, settled
 from tests.databases import PostgresDatabase, fresh_database
@@ -261,9 +262,10 @@ CALLS: dict[str, Callable[[Any], Any]] = {
 REPEATED = event("repeated")
 
 
-@pytest.mark.parametrize("call", CALLS)
+@in_turn("call", list(CALLS))
 @each_driver()
 async def test_no_call_needs_a_second_connection(host: Host, call: str) -> None:
+    host.ground.empty()
     engine = small_pool(host)
     store = host.store_on(engine)
     await settled(store.stream(category="orders", stream="1").publish(events=[REPEATED]))
