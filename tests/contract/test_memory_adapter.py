@@ -35,6 +35,7 @@ from eventstore_sa.types import (
     StreamIdentifier,
     decode_json,
 )
+from tests.patience import PATIENCE_S
 
 LOG = LogIdentifier()
 ORDERS = CategoryIdentifier("orders")
@@ -281,7 +282,7 @@ def test_code_of_the_caller_may_use_the_store_while_it_is_serialised() -> None:
 
     thread = Thread(target=publish_and_repeat, daemon=True)
     thread.start()
-    thread.join(timeout=10)
+    thread.join(timeout=PATIENCE_S)
 
     assert not thread.is_alive(), "the adapter waits for its own lock"
     (stored,) = adapter.scan()

@@ -39,10 +39,10 @@ from eventstore_sa.testing.postgres import (
     temporary_postgres,
 )
 from tests.databases import PostgresDatabase, PostgresTemplates
+from tests.patience import PATIENCE_S
 
 _INSTALLATIONS = find_postgres_binaries()
 _IS_ROOT = os.geteuid() == 0
-_PATIENCE_S = 20.0
 
 _OWNER = """
 import json, os, pathlib, signal, sys
@@ -87,7 +87,7 @@ class Owner:
 
     def close(self) -> tuple[str, str]:
         """Let it end in its own way; return the rest of its output and errors."""
-        return self.process.communicate(timeout=_PATIENCE_S)
+        return self.process.communicate(timeout=PATIENCE_S)
 
     def has_left_nothing(self) -> bool:
         return not (self.directory.exists() or _is_alive(self.postmaster) or _is_alive(self.keeper))
@@ -117,7 +117,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         if time.monotonic() > deadline:
             return False
