@@ -107,11 +107,11 @@ def rate(count: int, work: Callable[[Any], Awaitable[object]], prepare: Callable
 
 
 async def run(contender: Benchmark, setting: Setting) -> Outcome:
-    """Run a benchmark: once to warm up, then in rounds, in which the sides take turns at going first."""
+    """Run a benchmark in rounds, in which the sides take turns at going first, after one to warm up unless it is quick."""
     async with contender.prepare(setting) as contest:
         measures = [contest.ours] if contest.reference is None else [contest.ours, contest.reference]
         figures: list[list[float]] = [[] for _ in measures]
-        for measure in measures:
+        for measure in () if setting.quick else measures:
             await measure()
         for turn in range(min(setting.rounds, contender.most_rounds)):
             sides = list(zip(measures, figures, strict=True))

@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from eventstore_sa.errors import EventStoreError
 from tests.hosts import Ground
+from tests.patience import wait_until
 
 __all__ = ["outcome_while_waiting", "terminate_others", "terminate_waiting", "wait_for_waiting"]
 
@@ -31,11 +32,7 @@ _TERMINATE_OTHERS: Final = (
 def wait_for_waiting(ground: Ground, waiters: int = 1) -> None:
     """Wait until so many connections to the database wait for locks."""
     with ground.outside.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        for _ in range(5000):
-            if connection.scalar(text(_WAITING)) >= waiters:
-                return
-            connection.execute(text("SELECT pg_sleep(0.002)"))
-    raise AssertionError("nobody waits")
+        wait_until(lambda: connection.scalar(text(_WAITING)) >= waiters, f"{waiters} connections wait for locks")
 
 
 def terminate_waiting(ground: Ground) -> None:

@@ -1,12 +1,14 @@
 """Fixtures shared by all tests; what they are made of is in modules beside this one.
 
-No fixture skips when a database is missing: a suite that silently tests less is worse than one that fails.
+No fixture skips when PostgreSQL is missing: a suite that silently tests less is worse than one that fails. What needs
+MariaDB is left out where there is none, and the summary says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Any, Final
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,10 +16,44 @@ from sqlalchemy import URL
 
 from eventstore_sa.testing.postgres import PostgresDriver, PostgresServer, temporary_postgres
 from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
+from tests.mariadb import MARIADB_URL, MARIADB_VARIABLE
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
+
+
+_LEFT_OUT: Final = pytest.StashKey[int]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs MariaDB where there is no server."""
+    if MARIADB_URL:
+        return
+    left_out = [item for item in items if item.get_closest_marker("mariadb")]
+    items[:] = [item for item in items if not item.get_closest_marker("mariadb")]
+    config.hook.pytest_deselected(items=left_out)
+    config.stash[_LEFT_OUT] = len(left_out)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """As a process that shares the suite: tell the one that prints the summary."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["left_out"] = session.config.stash.get(_LEFT_OUT, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """As the process that prints the summary: learn what one of those that share the suite has left out."""
+    node.config.stash[_LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", 0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say in a line what was not run."""
+    if left_out := config.stash.get(_LEFT_OUT, 0):
+        terminalreporter.write_line(
+            f"MariaDB was not tested: {left_out} tests need a server, and {MARIADB_VARIABLE} names none.", yellow=True
+        )
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ Nothing here sleeps for luck: `wait_until_blocked` asks the server whether a wri
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -17,13 +16,13 @@ from sqlalchemy.orm import Session
 from eventstore_sa import EventStoreSchema, NewEvent, StoredEvent, StreamIdentifier, SyncEventStore
 from eventstore_sa.conditions import NoCondition, WriteCondition
 from tests.databases import PostgresDatabase
+from tests.patience import PATIENCE_S, wait_until
 
 __all__ = ["Stage", "Writer", "event", "install_schema", "names", "open_stage", "set_next_number"]
 
 T = TypeVar("T")
 AnyStoredEvent = StoredEvent[Any, Any, Any]
 
-_WAIT_S = 20.0
 _WAITING = """
 SELECT count(*) FROM pg_locks
 WHERE NOT granted AND locktype = 'advisory'
@@ -97,7 +96,7 @@ class Stage:
     def engine_of(self, application_name: str) -> Engine:
         """Make an engine whose connections call themselves so."""
         # A test that goes wrong fails after a while instead of waiting for ever.
-        arguments = {"application_name": application_name, "options": "-c lock_timeout=10s"}
+        arguments = {"application_name": application_name, "options": f"-c lock_timeout={PATIENCE_S:.0f}s"}
         engine = create_engine(self._database.url("psycopg"), connect_args=arguments)
         self._stack.callback(engine.dispose)
         return engine
@@ -132,10 +131,9 @@ class Stage:
         """Wait until so many connections wait for advisory locks."""
         query = text(_WAITING)
         with self.autocommit() as connection:
-            deadline = time.monotonic() + _WAIT_S
-            while connection.execute(query).scalar_one() < writers:
-                assert time.monotonic() < deadline, f"not {writers} writers are waiting for locks"
-                time.sleep(0.002)
+            wait_until(
+                lambda: connection.execute(query).scalar_one() >= writers, f"{writers} writers wait for advisory locks"
+            )
 
     @contextmanager
     def autocommit(self) -> Iterator[Connection]:

@@ -25,7 +25,7 @@ def modules() -> list[Path]:
 
 
 def run_python(
-    *arguments: str, cwd: Path = ROOT, timeout_s: float = 120.0, environment: Mapping[str, str] | None = None
+    *arguments: str, cwd: Path = ROOT, timeout_s: float = 600.0, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a fresh interpreter of this environment in which every warning is an error."""
     return subprocess.run(

@@ -85,7 +85,7 @@ _ERRORS: Final[Mapping[ProblemKind, Callable[[str], EventStoreError]]] = {
     ),
     ProblemKind.MISSING_TABLES: lambda said: SchemaError(
         f"tables are missing ({said}): create the event store's with store.create_schema(), or with yours by "
-        "metadata.create_all(); or check the prefix, and that this is the right file"
+        "metadata.create_all(); or check the prefix, and that this is the right database"
     ),
     ProblemKind.LOCK_TIMEOUT: lambda said: LockTimeoutError(
         f"a lock was not to be had in time ({said}): run the transaction again, or raise the time limit"

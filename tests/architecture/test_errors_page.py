@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
 from eventstore_sa import errors
+from eventstore_sa.testing.cases.tables import in_turn
 from tests.project import PACKAGE, ROOT
 
 PAGE = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
@@ -32,13 +31,13 @@ def test_sections_are_the_classes_of_the_module() -> None:
     assert set(CLASSES) == set(SECTIONS) - {"Logging"}
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@in_turn("name", list(CLASSES))
 def test_every_section_says_what_to_do(name: str) -> None:
     assert "*What to do:*" in SECTIONS[name]
     assert CLASSES[name].__doc__
 
 
-@pytest.mark.parametrize("tree", [PAGE.split("```")[1], errors.__doc__], ids=["page", "module"])
+@in_turn("tree", {"page": PAGE.split("```")[1], "module": errors.__doc__})
 def test_trees_are_drawn_as_the_classes_derive(tree: str) -> None:
     assert drawn(tree) == {name: depth(kind) for name, kind in CLASSES.items()}
 
@@ -60,7 +59,7 @@ def test_readme_has_every_error_at_a_glance() -> None:
     assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set(CLASSES) - {"EventStoreError"}
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+@in_turn("page", ["README.md", "docs/index.md"])
 def test_every_page_is_listed(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     listed = text.partition("\n## More\n")[2] or text

@@ -9,16 +9,15 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
+from eventstore_sa.testing.cases.tables import in_turn
 from tests.architecture.test_public_names import PUBLIC
-from tests.project import SQL, module_name, modules
+from tests.project import SQL, modules
 
 LONGEST_MODULE = 400
 MODULES = modules()
 
 
-@pytest.mark.parametrize("path", MODULES, ids=[module_name(path) for path in MODULES])
+@in_turn("path", MODULES)
 def test_module_says_what_it_is_for(path: Path) -> None:
     assert _docstring(path), "say in a few lines what lives here, what does not, and who may import it"
 
@@ -29,14 +28,14 @@ def test_no_two_modules_say_the_same() -> None:
     assert [docstring for docstring, number in docstrings.items() if number > 1] == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=[module_name(path) for path in MODULES])
+@in_turn("path", MODULES)
 def test_module_holds_one_concept(path: Path) -> None:
     length = len(path.read_text(encoding="utf-8").splitlines())
 
     assert length < LONGEST_MODULE, f"{length} lines: which is the second concept in it?"
 
 
-@pytest.mark.parametrize("name", PUBLIC)
+@in_turn("name", list(PUBLIC))
 def test_what_users_import_is_documented(name: str) -> None:
     module = importlib.import_module(name)
 

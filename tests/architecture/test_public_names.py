@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-import pytest
+from eventstore_sa.testing.cases.tables import in_turn
 
 PUBLIC: dict[str, list[str]] = {
     "eventstore_sa": [
@@ -293,7 +293,7 @@ PUBLIC: dict[str, list[str]] = {
 PROMISES = [(module, name) for module, names in PUBLIC.items() for name in names]
 
 
-@pytest.mark.parametrize(("module", "name"), PROMISES, ids=[f"{module}.{name}" for module, name in PROMISES])
+@in_turn("module, name", PROMISES)
 def test_name_is_public(module: str, name: str) -> None:
     home = importlib.import_module(module)
 
@@ -301,7 +301,7 @@ def test_name_is_public(module: str, name: str) -> None:
     assert name in home.__all__
 
 
-@pytest.mark.parametrize("module", PUBLIC)
+@in_turn("module", list(PUBLIC))
 def test_public_module_exports_each_name_once_and_only_what_exists(module: str) -> None:
     home = importlib.import_module(module)
 

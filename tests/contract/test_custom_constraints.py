@@ -25,6 +25,7 @@ from eventstore_sa.store.adapters import (
     SyncInMemoryEventStorageAdapter,
     SyncSQLAlchemyEventStorageAdapter,
 )
+from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import StoredEvent
 from tests.databases import PostgresDatabase
 
@@ -132,7 +133,7 @@ def test_the_last_converter_registered_counts() -> None:
     adapter.close()
 
 
-@pytest.mark.parametrize("kind", [SequenceNumberAfterConstraint, int, "InStreamsLike", None])
+@in_turn("kind", [SequenceNumberAfterConstraint, int, "InStreamsLike", None])
 def test_only_constraints_of_ones_own_can_be_registered(kind: Any) -> None:
     adapter = SyncSQLAlchemyEventStorageAdapter("sqlite://")
 

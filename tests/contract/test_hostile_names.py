@@ -23,6 +23,7 @@ from eventstore_sa.store.adapters import (
     SyncSQLAlchemyEventStorageAdapter,
 )
 from eventstore_sa.testing import clear
+from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.testing.postgres import PostgresServer
 from eventstore_sa.types import (
     CategoryIdentifier,
@@ -230,10 +231,8 @@ def test_names_of_any_text_mean_the_same_on_every_adapter(
         assert list(adapter.categories()) == list(memory.categories())
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in AWKWARD if 0 < len(name) <= 40 and "\0" not in name and name != "\ud800"]
-)
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@in_turn("name", [name for name in AWKWARD if 0 < len(name) <= 40 and "\0" not in name and name != "\ud800"])
+@in_turn("database", ["sqlite", "postgresql"])
 def test_no_name_is_a_part_of_a_statement(
     postgres_engine: Engine, sqlite_adapter: SyncSQLAlchemyEventStorageAdapter, database: str, name: str
 ) -> None:

@@ -25,6 +25,7 @@ from eventstore_sa.store.adapters import memory_storage
 from eventstore_sa.store.adapters.memory import InMemoryEventStorageAdapter, SyncInMemoryEventStorageAdapter
 from eventstore_sa.store.adapters.memory_storage import InMemoryEventStorage
 from eventstore_sa.testing.cases import EventStorageAdapterCases, SyncEventStorageAdapterCases
+from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import (
     CategoryIdentifier,
     LogIdentifier,
@@ -34,6 +35,7 @@ from eventstore_sa.types import (
     StreamIdentifier,
     decode_json,
 )
+from tests.patience import PATIENCE_S
 
 LOG = LogIdentifier()
 ORDERS = CategoryIdentifier("orders")
@@ -216,7 +218,7 @@ async def test_no_session_can_hold_events_in_memory() -> None:
             face.within(object())
 
 
-@pytest.mark.parametrize("target", [None, "orders", ("orders", "42")])
+@in_turn("target", [None, "orders", ("orders", "42")])
 def test_reading_from_something_else_is_refused(adapter: SyncInMemoryEventStorageAdapter, target: Any) -> None:
     with pytest.raises(ValueError, match="target"):
         adapter.latest(target=target)
@@ -280,7 +282,7 @@ def test_code_of_the_caller_may_use_the_store_while_it_is_serialised() -> None:
 
     thread = Thread(target=publish_and_repeat, daemon=True)
     thread.start()
-    thread.join(timeout=10)
+    thread.join(timeout=PATIENCE_S)
 
     assert not thread.is_alive(), "the adapter waits for its own lock"
     (stored,) = adapter.scan()

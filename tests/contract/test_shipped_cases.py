@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import get_ident
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from eventstore_sa.testing.cases import EventStorageAdapterCases, SyncEventStorageAdapterCases
+from tests.patience import PATIENCE_S
 
 SUITE = """
 from eventstore_sa.store.adapters.memory import InMemoryEventStorageAdapter, SyncInMemoryEventStorageAdapter
@@ -48,7 +50,7 @@ def run_suite(directory: Path, *, method: str = "pass") -> str:
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     return completed.stdout + completed.stderr
@@ -57,14 +59,15 @@ def run_suite(directory: Path, *, method: str = "pass") -> str:
 def test_the_cases_run_in_the_strict_mode_of_pytest_asyncio(tmp_path: Path) -> None:
     output = run_suite(tmp_path)
 
-    assert "10 passed" in output, output
+    assert "6 passed" in output, output
 
 
 def test_a_defect_of_an_adapter_is_shown_with_its_values(tmp_path: Path) -> None:
     output = run_suite(tmp_path, method="async def latest(self, *, target): return None")
 
-    assert "3 failed, 7 passed" in output, output
+    assert "1 failed, 5 passed" in output, output
     assert "assert None == StoredEvent(" in output
+    assert "in the case LogIdentifier()" in output
 
 
 @pytest.mark.parametrize("cases", CASE_CLASSES)
@@ -78,11 +81,15 @@ def test_a_class_that_makes_no_adapter_is_told_what_to_override(cases: Callable[
 async def test_operations_run_side_by_side_unless_the_adapter_cannot(cases: Callable[[], Any], at_once: bool) -> None:
     under_way: list[int] = []
     most: list[int] = []
+    deadline = time.monotonic() + PATIENCE_S
 
     async def operation(number: int) -> tuple[int, int]:
         under_way.append(number)
-        await asyncio.sleep(0.02)
+        # No event of asyncio will do: they may be in threads.
+        while at_once and len(under_way) + len(most) < 4 and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
         most.append(len(under_way))
+        await asyncio.sleep(0)
         under_way.remove(number)
         if number == 2:
             raise LookupError(number)

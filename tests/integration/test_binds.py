@@ -48,6 +48,7 @@ from eventstore_sa.store.adapters import (
     SyncInMemoryEventStorageAdapter,
     SyncSQLAlchemyEventStorageAdapter,
 )
+from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import LogIdentifier, LogPartitionIdentifier
 from tests.awaiting import collected, entered, settled
 from tests.hosts import SQLITE_DRIVERS, Host, each_driver, new_event
@@ -115,8 +116,8 @@ class TestKinds:
         async with entered(host.engine.connect()) as connection:
             assert await host.execute(connection, "SELECT count(*) FROM es_events") == 1
 
-    @pytest.mark.parametrize("bind", [None, 42, object(), b"sqlite://", ["sqlite://"], EventStoreSchema])
-    @pytest.mark.parametrize("store_class", [EventStore, SyncEventStore])
+    @in_turn("bind", [None, 42, object(), b"sqlite://", ["sqlite://"], EventStoreSchema])
+    @in_turn("store_class", [EventStore, SyncEventStore])
     def test_what_is_no_bind_is_refused(self, store_class: Any, bind: Any) -> None:
         with pytest.raises(ConfigurationError, match=r"a store is bound to an .*Engine.*Session.*URL; got a"):
             store_class(bind)
@@ -145,8 +146,8 @@ class TestKinds:
                 SyncEventStore(engine.sync_engine)
         await engine.dispose()
 
-    @pytest.mark.parametrize("url", ["nonsense", "", "postgresql:", "mysql+nodriver://user@host/database"])
-    @pytest.mark.parametrize("store_class", [EventStore, SyncEventStore])
+    @in_turn("url", ["nonsense", "", "postgresql:", "mysql+nodriver://user@host/database"])
+    @in_turn("store_class", [EventStore, SyncEventStore])
     def test_a_url_that_is_none_is_refused(self, store_class: Any, url: str) -> None:
         with pytest.raises(ConfigurationError, match="write it as postgresql"):
             store_class(url)
@@ -174,9 +175,7 @@ class TestKinds:
         engine.dispose()
         await async_engine.dispose()
 
-    @pytest.mark.parametrize(
-        "options", [{"schema": EventStoreSchema()}, {"locking": "fence"}, {"serialisation_guarantee": 1}]
-    )
+    @in_turn("options", [{"schema": EventStoreSchema()}, {"locking": "fence"}, {"serialisation_guarantee": 1}])
     def test_options_beside_a_ready_adapter_are_refused(self, options: dict[str, Any]) -> None:
         with pytest.raises(ConfigurationError, match="belong to the adapter"):
             EventStore(InMemoryEventStorageAdapter(), **options)
@@ -211,7 +210,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
 
 
 class TestClosed:
-    @pytest.mark.parametrize("call", CALLS)
+    @in_turn("call", list(CALLS))
     async def test_a_closed_store_says_so_in_every_method(self, call: str, tmp_path: Path) -> None:
         engine = create_engine(f"sqlite:///{tmp_path}/a.db", poolclass=NullPool)
         stores: list[Any] = [
@@ -269,7 +268,7 @@ class TestSharedConnections:
 
         assert sorted(map(int, await log_of(store))) == list(range(30))
 
-    @pytest.mark.parametrize("factory", [False, True], ids=["engine", "factory"])
+    @in_turn("factory", {"engine": False, "factory": True})
     def test_threads_take_turns_on_the_only_connection(self, factory: bool) -> None:
         engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
         store = SyncEventStore(sessionmaker(engine) if factory else engine)
@@ -388,7 +387,7 @@ class TestRouting:
 
 
 class TestUnfit:
-    @pytest.mark.parametrize("kind", ["within session", "on scoped", "on connection"])
+    @in_turn("kind", ["within session", "on scoped", "on connection"])
     @each_driver()
     async def test_autocommit_is_refused_for_publishes_within_it(self, host: Host, kind: str) -> None:
         async with host.caller(kind, isolation_level="AUTOCOMMIT") as (caller, store):
@@ -398,7 +397,7 @@ class TestUnfit:
 
         assert host.ground.names() == []
 
-    @pytest.mark.parametrize("kind", ["within session", "on scoped", "on connection"])
+    @in_turn("kind", ["within session", "on scoped", "on connection"])
     @each_driver(*SQLITE_DRIVERS)
     async def test_a_sqlite_engine_without_real_transactions_is_refused(self, host: Host, kind: str) -> None:
         bare = Host(host.ground, host.driver, configured=False)
@@ -445,7 +444,7 @@ class TestUnfit:
                     await settled(source.read(wait_for=stored, timeout_s=0))
             assert await settled(stream(store).read(wait_for=stored, timeout_s=0)) == [stored]
 
-    @pytest.mark.parametrize("wrong", [new_event(), 3, "event"], ids=["new event", "number", "name"])
+    @in_turn("wrong", {"new event": new_event(), "number": 3, "name": "event"})
     @each_driver("sqlite", "sqlite+aiosqlite", "postgresql+psycopg", "postgresql+asyncpg")
     async def test_waiting_for_what_is_no_stored_event_is_refused(self, host: Host, wrong: Any) -> None:
         with pytest.raises(ConfigurationError, match="wait_for takes a StoredEvent"):
@@ -479,8 +478,8 @@ class TestSecrets:
 
         assert SECRET not in "".join(shown) + logged()
 
-    @pytest.mark.parametrize("url", [f"postgresql+nodriver://user:{SECRET}@host/db", f"user:{SECRET}@host/db"])
-    @pytest.mark.parametrize("store_class", [EventStore, SyncEventStore])
+    @in_turn("url", [f"postgresql+nodriver://user:{SECRET}@host/db", f"user:{SECRET}@host/db"])
+    @in_turn("store_class", [EventStore, SyncEventStore])
     def test_no_password_of_a_url_that_is_refused_is_told(self, store_class: Any, url: str) -> None:
         with pytest.raises(ConfigurationError) as caught:
             store_class(url)
@@ -557,7 +556,7 @@ OTHER_NAMES = {"aclose": "close", "__aiter__": "__iter__", "__aenter__": "__ente
 ONLY_ASYNC = {"sync_adapter"}
 
 
-@pytest.mark.parametrize(("asynchronous", "synchronous"), TWINS, ids=lambda twin: twin.__name__)
+@in_turn("asynchronous, synchronous", TWINS)
 def test_twins_have_the_same_methods_with_the_same_parameters(asynchronous: Any, synchronous: Any) -> None:
     def shape(kind: Any) -> dict[str, Any]:
         members = {}

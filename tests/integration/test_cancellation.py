@@ -15,6 +15,7 @@ from sqlalchemy import StaticPool, text
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 
 from eventstore_sa import EventStore, NewEvent, configure_sqlite
+from eventstore_sa.testing.cases.tables import in_turn
 from tests.awaiting import collected
 from tests.blocking import wait_for_waiting
 from tests.hosts import ASYNC_DRIVERS, Host, each_driver
@@ -107,9 +108,10 @@ async def test_publish_that_runs_out_of_time_while_it_waits_stores_nothing_and_w
     assert len(host.ground.names()) == 2
 
 
-@pytest.mark.parametrize("call", CALLS)
+@in_turn("call", list(CALLS))
 @each_async_driver
 async def test_call_can_be_cancelled_at_any_step_and_the_next_one_works(host: Host, call: str) -> None:
+    host.ground.empty()
     engine = small_pool(host)
     store = host.store_on(engine)
     await publish(store, 3)
@@ -151,8 +153,8 @@ async def memory_of_a_factory() -> AsyncGenerator[EventStore]:
     await engine.dispose()
 
 
-@pytest.mark.parametrize("make", [memory_by_url, memory_of_an_engine, memory_of_a_factory])
-@pytest.mark.parametrize("call", CALLS)
+@in_turn("make", [memory_by_url, memory_of_an_engine, memory_of_a_factory])
+@in_turn("call", list(CALLS))
 async def test_database_in_memory_outlives_calls_that_are_cancelled(make: Any, call: str) -> None:
     async with make() as store:
         await store.create_schema()

@@ -27,6 +27,7 @@ from eventstore_sa.persistence.custom_conditions import ConditionContext
 from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
 from eventstore_sa.types import CategoryIdentifier, LogIdentifier
 from tests.databases import PostgresDatabase
+from tests.patience import PATIENCE_S
 from tests.stores import install_schema
 
 
@@ -282,6 +283,17 @@ async def test_an_evaluator_that_fails_leaves_the_host_transaction_usable(engine
     assert len(await store.log().read()) == 1
 
 
+async def until_somebody_waits(engine: AsyncEngine) -> None:
+    """Return when a connection waits for an advisory lock, be it for a moment."""
+    waiting = text(
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory' "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    async with asyncio.timeout(PATIENCE_S), engine.connect() as connection:
+        while not await connection.scalar(waiting):
+            pass
+
+
 class TestOnPostgreSQL:
     @pytest.fixture
     async def engine(self, make_postgres_database: Callable[..., PostgresDatabase]) -> AsyncIterator[AsyncEngine]:
@@ -297,18 +309,20 @@ class TestOnPostgreSQL:
         async with AsyncSession(engine) as session, session.begin():
             await store.within(session).stream(category="orders", stream="held").publish(events=[new_event()])
             async with AsyncSession(engine) as other, other.begin():
-                await other.execute(text("SET LOCAL lock_timeout = '400ms'"))
-                waiting = asyncio.create_task(
-                    store.within(other)
-                    .stream(category="orders", stream="1")
-                    .publish(events=[new_event()], condition=FewerInCategory(9))
-                )
-                for number in range(20):
-                    async with asyncio.timeout(5):
-                        await store.stream(category="orders", stream=f"free-{number}").publish(events=[new_event()])
+                stream = store.within(other).stream(category="orders", stream="1")
+                await other.execute(text("SET LOCAL lock_timeout = '50ms'"))
                 with pytest.raises(LockTimeoutError, match=r"category 'orders'.*held by process"):
-                    await waiting
+                    await stream.publish(events=[new_event()], condition=FewerInCategory(99))
                 assert (await other.execute(text("SELECT 1"))).scalar() == 1
+
+                await other.execute(text(f"SET LOCAL lock_timeout = '{PATIENCE_S:.0f}s'"))
+                waiting = asyncio.create_task(stream.publish(events=[new_event()], condition=FewerInCategory(99)))
+                await until_somebody_waits(engine)
+                for number in range(20):
+                    await store.stream(category="orders", stream=f"free-{number}").publish(events=[new_event()])
+                assert not waiting.done()
+                await session.rollback()
+                assert len(await waiting) == 1
 
     async def test_it_is_refused_where_an_older_snapshot_would_mislead_it(self, engine: AsyncEngine) -> None:
         store = registered(EventStore(engine))

@@ -269,7 +269,7 @@ async def test_deadlock_costs_the_publish_alone(host: Host) -> None:
     other = Host(host.ground, "postgresql+psycopg")
     with ThreadPoolExecutor(1) as threads:
         async with other.caller() as (holder, store_of_holder), host.caller() as (caller, store):
-            holder.execute(text("SET LOCAL deadlock_timeout = '10s'"))
+            holder.execute(text("SET LOCAL deadlock_timeout = '10min'"))
             await host.execute(caller, "SET LOCAL deadlock_timeout = '50ms'")
             await other.publish(store_of_holder, "first of holder", stream="1")
             await host.publish(store, "first", stream="2")

@@ -18,6 +18,7 @@ from eventstore_sa.sources.constraints import (
     sequence_number_after,
     sequence_number_before,
 )
+from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.testing.postgres import PostgresServer
 from eventstore_sa.types import CategoryPartitionIdentifier, LogPartitionIdentifier, StreamNamePrefixPartitionIdentifier
 from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
@@ -123,7 +124,7 @@ def rows_touched(connection: Connection, statement: str, parameters: Any) -> int
     return round(touched(plan["Plan"]))
 
 
-@pytest.mark.parametrize("read", READS.values(), ids=READS)
+@in_turn("read", READS)
 def test_postgresql_touches_little_more_than_it_returns(postgres: Engine, read: Read) -> None:
     statements = statements_of(postgres, read)
 
@@ -133,7 +134,7 @@ def test_postgresql_touches_little_more_than_it_returns(postgres: Engine, read: 
             assert rows_touched(connection, statement, parameters) <= 10 * returned + 1000
 
 
-@pytest.mark.parametrize("read", READS.values(), ids=READS)
+@in_turn("read", READS)
 def test_sqlite_searches_indexes_and_sorts_no_events(sqlite: Engine, read: Read) -> None:
     statements = statements_of(sqlite, read)
 

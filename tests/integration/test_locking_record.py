@@ -13,6 +13,7 @@ from sqlalchemy.pool import StaticPool
 from eventstore_sa import EventStoreSchema, NewEvent, SyncEventStore, configure_sqlite
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.store.guarantee import EventSerialisationGuarantee, Locking
+from eventstore_sa.testing.cases.tables import in_turn
 from tests.databases import PostgresDatabase
 from tests.stores import install_schema
 
@@ -171,8 +172,8 @@ def test_readers_are_told_on_sqlite_too_what_they_could_not_read_elsewhere() -> 
         assert len(store.stream(category="orders", stream="1").read()) == 1
 
 
-@pytest.mark.parametrize(
-    ("url", "said"),
+@in_turn(
+    "url, said",
     [
         ("mysql://root@localhost/test", r"mariadb\+pymysql://"),
         ("oracle://scott@localhost/test", "events cannot be kept in oracle"),

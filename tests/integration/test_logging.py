@@ -11,6 +11,7 @@ import pytest
 from eventstore_sa import EventStore, StreamIdentifier, SyncEventStore
 from eventstore_sa.conditions import ConditionScope, WriteCondition, stream_is_empty
 from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
+from eventstore_sa.testing.cases.tables import in_turn
 from tests.awaiting import settled
 from tests.hosts import Host, each_driver, new_event
 
@@ -67,11 +68,12 @@ def records(request: pytest.FixtureRequest) -> Iterator[list[logging.LogRecord]]
     logger.removeHandler(handler)
 
 
-@pytest.mark.parametrize("publish", PUBLISHES.values(), ids=PUBLISHES)
+@in_turn("publish", PUBLISHES)
 @each_driver()
 async def test_a_publish_serialises_each_payload_and_metadata_once(
     host: Host, publish: Callable[[Any, Any], Any], records: list[logging.LogRecord]
 ) -> None:
+    host.ground.empty()
     payload, metadata, within_session = Counting(), Counting(), Counting()
 
     await settled(publish(host.store, new_event(payload=payload, metadata=metadata)))

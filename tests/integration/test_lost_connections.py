@@ -17,6 +17,7 @@ from eventstore_sa.persistence.dialects.postgresql import PostgreSQLDialect
 from eventstore_sa.persistence.problems import ProblemKind
 from eventstore_sa.store.adapters import SQLAlchemyEventStorageAdapter, SyncSQLAlchemyEventStorageAdapter
 from eventstore_sa.store.sync_streams import SyncEventStream
+from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.testing.postgres import PostgresDriver
 from tests.awaiting import collected, entered, settled
 from tests.blocking import outcome_while_waiting, terminate_others, terminate_waiting
@@ -288,8 +289,8 @@ async def test_schema_that_cannot_be_made_or_dropped_raises_an_error_of_the_libr
     assert host.ground.names() == ["mine"]
 
 
-@pytest.mark.parametrize(
-    ("kind", "sqlstate", "said", "expected"),
+@in_turn(
+    "kind, sqlstate, said, expected",
     [
         (OperationalError, None, "sending query failed: another command is already in progress", True),
         (OperationalError, None, "server closed the connection unexpectedly", True),

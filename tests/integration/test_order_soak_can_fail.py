@@ -40,7 +40,7 @@ def _first_red(run: Callable[[Size], Report]) -> Report:
     """Soak until something is found; return the last report, be it red or not."""
     report = Report(findings=[], commits=0, summary="")
     for commits in COMMITS:
-        size = Size(seconds=60, commits=commits, writers=2, workers=6, readers=1, kills=False)
+        size = Size(seconds=3600, commits=commits, writers=2, workers=6, readers=1, kills=False)
         report = run(size)
         if report.findings:
             break

@@ -15,6 +15,7 @@ from eventstore_sa.types import (
 )
 from tests.databases import PostgresDatabase
 from tests.interleaving import Stage, install_schema, names, open_stage
+from tests.patience import PATIENCE_S
 
 PARTS: list[EventPartitionIdentifier] = [
     LogPartitionIdentifier(0, 1),
@@ -45,7 +46,11 @@ def test_a_partition_ends_where_an_open_transaction_has_drawn_a_number(
 
     late.session.commit()
 
-    assert [event.name for event in partition.read(wait_for=third, timeout_s=5)] == ["first", "second", "third"]
+    assert [event.name for event in partition.read(wait_for=third, timeout_s=PATIENCE_S)] == [
+        "first",
+        "second",
+        "third",
+    ]
     assert names(partition.iterate(backwards=True)) == ["third", "second", "first"]
 
 

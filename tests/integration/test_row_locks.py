@@ -5,7 +5,6 @@ On PostgreSQL, and on MariaDB where a server is at hand.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from eventstore_sa.sources.constraints import sequence_number_after
 from eventstore_sa.store.guarantee import EventSerialisationGuarantee
 from tests.databases import PostgresDatabase
 from tests.mariadb import NEEDS_MARIADB, fresh_mariadb_database
+from tests.patience import PATIENCE_S, wait_until
 from tests.stores import install_schema
 
 LOG, CATEGORY, STREAM = EventSerialisationGuarantee
@@ -77,13 +77,14 @@ def publish(store: SyncEventStore, category: str = "orders", stream: str = "1", 
 
 def wait_until_blocked(engine: Engine, *, writers: int = 1) -> None:
     """Wait until so many connections wait for a lock."""
-    deadline = time.monotonic() + 20
     with engine.connect() as connection:
-        while connection.scalar(text(WAITING[engine.dialect.name])) < writers:
+
+        def blocked() -> bool:
             connection.rollback()
-            assert time.monotonic() < deadline, "nobody waits for a lock"
-            # MariaDB shows the same picture to whoever looks again within a tenth of a second.
-            time.sleep(0.12)
+            return connection.scalar(text(WAITING[engine.dialect.name])) >= writers
+
+        # MariaDB shows the same picture to whoever looks again within a tenth of a second.
+        wait_until(blocked, f"{writers} connections wait for a lock", interval_s=0.12)
 
 
 @contextmanager
@@ -109,11 +110,11 @@ def test_a_publish_waits_for_an_open_one_within_the_level_of_the_guarantee(
     with at_once() as submit, Session(engine) as session:
         (held,) = publish(store.within(session))
         for category, stream in [place for place in BESIDE if place not in waits]:
-            submit(publish, store, category, stream).result(timeout=20)
+            submit(publish, store, category, stream).result(timeout=PATIENCE_S)
         blocked = [submit(publish, store, category, stream) for category, stream in waits]
         wait_until_blocked(engine, writers=len(waits))
         session.commit()
-        numbers = [stored.sequence_number for future in blocked for stored in future.result(timeout=20)]
+        numbers = [stored.sequence_number for future in blocked for stored in future.result(timeout=PATIENCE_S)]
 
     assert min(numbers) > held.sequence_number
 
@@ -128,9 +129,9 @@ def test_the_first_publishes_of_a_stream_follow_one_another(engine: Engine, leve
         demanding = submit(publish, store, condition=stream_is_empty())
         wait_until_blocked(engine, writers=5)
         session.commit()
-        positions = sorted(stored.position for other in others for stored in other.result(timeout=20))
+        positions = sorted(stored.position for other in others for stored in other.result(timeout=PATIENCE_S))
         with pytest.raises(UnmetWriteConditionError):
-            demanding.result(timeout=20)
+            demanding.result(timeout=PATIENCE_S)
 
     assert positions == [1, 2, 3, 4]
 
@@ -153,7 +154,7 @@ def test_publishes_to_the_same_new_streams_in_opposite_orders_do_not_deadlock(
         for round_ in range(5):
             futures = [submit(publish_all, round_, backwards=bool(number % 2)) for number in range(8)]
             for future in futures:
-                future.result(timeout=60)
+                future.result(timeout=PATIENCE_S)
 
     # Publishes of our own are tried again after a deadlock, so the outcome would not show it.
     assert failed == []
@@ -223,7 +224,7 @@ def test_what_goes_wrong_leaves_the_host_its_transaction_and_no_lock(engine: Eng
             publish(within, stream="2", events=[NewEvent(name="again", payload=1, id=known.id)])
         # It would wait for ever for a lock that is held here.
         with at_once() as submit:
-            submit(publish, store).result(timeout=20)
+            submit(publish, store).result(timeout=PATIENCE_S)
         (stored,) = publish(within)
 
     assert stored.position == 2
@@ -261,7 +262,7 @@ def deadlock(engine: Engine, store: SyncEventStore, session: Session) -> Concurr
         wait_until_blocked(engine)
         other.execute(text("INSERT INTO notes VALUES (2) " + IGNORING[engine.dialect.name]))
         other.commit()
-        error = publishing.exception(timeout=20)
+        error = publishing.exception(timeout=PATIENCE_S)
     assert isinstance(error, ConcurrencyError)
     return error
 
@@ -366,7 +367,7 @@ def test_a_condition_on_the_log_is_decided_under_its_lock(engine: Engine) -> Non
 
     with at_once() as submit:
         futures = [submit(publish, store, stream=str(number), condition=FewerInLog(3)) for number in range(8)]
-        errors = [error for future in futures if (error := future.exception(timeout=60)) is not None]
+        errors = [error for future in futures if (error := future.exception(timeout=PATIENCE_S)) is not None]
 
     assert {type(error) for error in errors} == {UnmetWriteConditionError}
     assert len(errors) == 5

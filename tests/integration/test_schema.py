@@ -36,6 +36,7 @@ from eventstore_sa.conditions import position_is, stream_is_empty
 from eventstore_sa.errors import ConfigurationError, DuplicateEventError, SchemaError, UnmetWriteConditionError
 from eventstore_sa.sources.constraints import name_in
 from eventstore_sa.testing import clear
+from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import CategoryPartitionIdentifier, StreamNamePrefixPartitionIdentifier
 from tests.awaiting import collected, settled
 from tests.databases import PostgresDatabase
@@ -280,7 +281,7 @@ class TestBesideTablesOfTheHost:
 
 
 class TestNames:
-    @pytest.mark.parametrize("prefix", HOSTILE_NAMES.values(), ids=HOSTILE_NAMES)
+    @in_turn("prefix", HOSTILE_NAMES)
     def test_any_prefix_works(self, engine: Engine, prefix: str) -> None:
         self.assert_all_works(engine, EventStoreSchema(prefix=prefix))
 
@@ -288,7 +289,7 @@ class TestNames:
         self.assert_all_works(engine, EventStoreSchema(prefix="x" * 32))
 
     @pytest.mark.parametrize("driver", ["asyncpg", "psycopg", "psycopg2"])
-    @pytest.mark.parametrize("name", [name for name in HOSTILE_NAMES.values() if name], ids=repr)
+    @in_turn("name", [name for name in HOSTILE_NAMES.values() if name])
     async def test_any_database_schema_and_prefix_work_on_every_driver_of_postgresql(
         self, shared_postgres_ground: Ground, driver: str, name: str
     ) -> None:
@@ -347,12 +348,12 @@ class TestNames:
         assert inspect(engine).get_table_names() == []
         engine.dispose()
 
-    @pytest.mark.parametrize("prefix", ["x" * 33, "é" * 17, "a\0", "\ud800", None, 3, b"es_"])
+    @in_turn("prefix", ["x" * 33, "é" * 17, "a\0", "\ud800", None, 3, b"es_"])
     def test_prefixes_that_cannot_be_used_are_refused(self, prefix: Any) -> None:
         with pytest.raises(ConfigurationError, match="prefix"):
             EventStoreSchema(prefix=prefix)
 
-    @pytest.mark.parametrize("schema", ["", "x" * 64, "é" * 32, "a\0", "\ud800", 3, b"events"])
+    @in_turn("schema", ["", "x" * 64, "é" * 32, "a\0", "\ud800", 3, b"events"])
     def test_database_schemas_that_cannot_be_used_are_refused(self, schema: Any) -> None:
         with pytest.raises(ConfigurationError, match="schema"):
             EventStoreSchema(schema=schema)
@@ -496,14 +497,13 @@ CALLS: dict[str, Callable[[Any], Any]] = {
 
 
 class TestMissing:
-    @pytest.mark.parametrize("call", CALLS)
+    @in_turn("call", list(CALLS))
     async def test_every_call_without_tables_says_how_to_create_them(self, empty: Host, call: str) -> None:
         with pytest.raises(SchemaError) as caught:
             await settled(CALLS[call](empty.store))
         async with empty.caller() as (_, store):
             with pytest.raises(SchemaError) as within:
                 await settled(CALLS[call](store))
-        await empty.aclose()
 
         for said in (str(caught.value), str(within.value)):
             assert "create_schema()" in said
@@ -522,7 +522,7 @@ class TestMissing:
         assert empty.ground.notes() == ["mine"]
         await empty.aclose()
 
-    @pytest.mark.parametrize("given", [lambda engine: engine, Session, lambda engine: engine.url, lambda engine: None])
+    @in_turn("given", [lambda engine: engine, Session, lambda engine: engine.url, lambda engine: None])
     def test_verify_schema_says_what_to_give_it(self, engine: Engine, given: Callable[[Engine], Any]) -> None:
         with pytest.raises(ConfigurationError, match=r"takes a Connection; got a .*engine\.connect\(\).*run_sync"):
             verify_schema(given(engine))
@@ -551,13 +551,14 @@ ROW_TRIGGERS_HAVE_NO_ROW = {"update of none"}
 
 
 class TestImmutability:
-    @pytest.mark.parametrize("change", CHANGES)
+    @in_turn("change", list(CHANGES))
     @each_driver()
     async def test_events_cannot_be_changed_and_the_message_says_what_to_do(self, host: Host, change: str) -> None:
         if (change in POSTGRES_ONLY and not host.postgres) or (change in SQLITE_ONLY and host.postgres):
             return
         if change in ROW_TRIGGERS_HAVE_NO_ROW and not host.postgres:
             return
+        host.ground.empty()
         stored = host.ground.publish()
         async with host.caller() as (caller, _):
             with pytest.raises(DBAPIError) as caught:

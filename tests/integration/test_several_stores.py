@@ -15,6 +15,7 @@ from eventstore_sa.errors import UnmetWriteConditionError
 from eventstore_sa.testing import clear
 from tests.awaiting import collected, entered, settled
 from tests.hosts import POSTGRES_DRIVERS, Host, each_driver
+from tests.patience import PATIENCE_S
 
 each_postgres_driver = each_driver(*POSTGRES_DRIVERS)
 
@@ -93,7 +94,7 @@ async def test_tenants_do_not_wait_for_each_other(host: Host, tenants: dict[str,
     async with entered(host.session(tenants["tenant_a"])) as session:
         await published(host.store.within(session), "open")
         async with entered(host.session(tenants["tenant b"])) as other:
-            await host.execute(other, "SET LOCAL lock_timeout = '1s'")
+            await host.execute(other, f"SET LOCAL lock_timeout = '{PATIENCE_S:.0f}s'")
             await published(host.store.within(other), "at the same time", condition=stream_is_empty())
             await settled(other.commit())
         assert await names_in(b) == ["at the same time"]

@@ -14,6 +14,7 @@ from eventstore_sa.errors import WaitTimeoutError
 from eventstore_sa.store.adapters import SyncSQLAlchemyEventStorageAdapter
 from tests.databases import PostgresDatabase
 from tests.interleaving import Stage, install_schema, open_stage
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -122,11 +123,13 @@ def test_sql_client_does_not_pass_an_open_writer_and_misses_nothing_afterwards(s
 def test_database_ends_a_forgotten_transaction_where_it_is_told_to(stage: Stage) -> None:
     """What the manual recommends: the log moves on without anybody's help."""
     forgotten = stage.writer("forgotten")
-    forgotten.execute("SET idle_in_transaction_session_timeout = '20ms'")
     forgotten.publish("lost", stream="1")
     after = stage.publish("after", stream="2")
+    assert stage.log() == []
 
-    seen = stage.store.log().read(wait_for=after, timeout_s=20)
+    # Last: from then on the transaction lives no longer than this between two statements.
+    forgotten.execute("SET idle_in_transaction_session_timeout = '20ms'")
+    seen = stage.store.log().read(wait_for=after, timeout_s=PATIENCE_S)
 
     assert [event.name for event in seen] == ["after"]
     forgotten.session.invalidate()

@@ -19,6 +19,7 @@ from eventstore_sa import EventStoreSchema, StreamIdentifier
 from eventstore_sa.conditions import ConditionScope, WriteCondition, position_is, stream_exists, stream_is_empty
 from eventstore_sa.errors import UnmetWriteConditionError
 from eventstore_sa.persistence.custom_conditions import ConditionContext
+from eventstore_sa.testing.cases.tables import in_turn
 from tests.awaiting import collected, settled
 from tests.hosts import POSTGRES_DRIVERS, Ground, Host, each_driver, new_event
 
@@ -83,9 +84,10 @@ PUBLISHES: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("publish", PUBLISHES.values(), ids=PUBLISHES)
+@in_turn("publish", PUBLISHES)
 @each_driver()
 async def test_a_publish_is_one_statement(host: Host, publish: Callable[[Any], Any]) -> None:
+    host.ground.empty()
     await settled(stream(host.store).latest())  # the first use of a store compares its mode of locking
     host.ground.publish()
     with statements(host.engine) as seen:
@@ -94,9 +96,10 @@ async def test_a_publish_is_one_statement(host: Host, publish: Callable[[Any], A
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize("publish", PUBLISHES.values(), ids=PUBLISHES)
+@in_turn("publish", PUBLISHES)
 @each_driver()
 async def test_a_publish_within_a_session_is_one_statement(host: Host, publish: Callable[[Any], Any]) -> None:
+    host.ground.empty()
     await settled(stream(host.store).latest())  # the first use of a store compares its mode of locking
     host.ground.publish()
     async with host.caller() as (session, store):

@@ -14,6 +14,7 @@ from eventstore_sa.errors import ConcurrencyError
 from eventstore_sa.projection import TableProjection, project
 from tests.blocking import wait_for_waiting
 from tests.hosts import Host, each_driver
+from tests.patience import PATIENCE_S
 from tests.tables import AnyEvent, rows, stored
 
 postgresql = each_driver("postgresql+psycopg")
@@ -165,7 +166,7 @@ def test_rows_that_refer_to_a_locked_one_can_be_stored_meanwhile(host: Host) -> 
     with host.session() as first:
         CountedProjection().apply(first, [stored("counted", "1")])
         with Session(host.ground.outside) as second:
-            second.execute(text("SET LOCAL lock_timeout = '2s'"))
+            second.execute(text(f"SET LOCAL lock_timeout = '{PATIENCE_S:.0f}s'"))
             second.add(Mark(counter=1))
             second.commit()
         first.commit()

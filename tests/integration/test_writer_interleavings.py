@@ -147,7 +147,7 @@ def test_deadlock_costs_one_publish_and_not_its_transaction(stage: Stage) -> Non
     first.publish("first", stream="1")
     second.publish("second", stream="2")
     # Whoever looks for a deadlock first is the one to give way.
-    first.execute("SET LOCAL deadlock_timeout = '10s'")
+    first.execute("SET LOCAL deadlock_timeout = '10min'")
     second.execute("SET LOCAL deadlock_timeout = '10ms'")
     waiting = stage.in_background(lambda: first.publish("first", stream="2"))
     stage.wait_until_blocked()

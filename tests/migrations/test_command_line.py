@@ -14,6 +14,7 @@ from sqlalchemy import Engine, NullPool, create_engine, text
 
 from eventstore_sa import EventStoreSchema
 from eventstore_sa.cli import main
+from eventstore_sa.testing.cases.tables import in_turn
 from tests.databases import PostgresDatabase
 from tests.migrations import next_version
 from tests.migrations.structure import structure_of
@@ -124,7 +125,7 @@ def test_check_takes_any_driver(driver: str, postgres_url: Callable[..., object]
     )
 
 
-@pytest.mark.parametrize(
+@in_turn(
     "arguments",
     [
         ["sql", "--to", "99", "--dialect", "sqlite"],
@@ -142,7 +143,7 @@ def test_wrong_calls_exit_with_two(arguments: list[str]) -> None:
     assert "secret" not in outcome.output
 
 
-@pytest.mark.parametrize("driver", ["asyncpg", "psycopg", "psycopg2"])
+@in_turn("driver", ["asyncpg", "psycopg", "psycopg2"])
 def test_a_database_out_of_reach_exits_with_three(driver: str) -> None:
     outcome = command("check", f"postgresql+{driver}://someone:secret@127.0.0.1:1/nowhere")
 

@@ -78,7 +78,7 @@ def decide_prepared(engine: Engine, journal: Journal, random: Random) -> None:
             journal.write(Decided(gid, committed))
 
 
-def wait_until_nobody_writes(engine: Engine, timeout_s: float = 30.0) -> None:
+def wait_until_nobody_writes(engine: Engine, timeout_s: float = 600.0) -> None:
     """Wait until the server has noticed that the writers are gone."""
     deadline = time.monotonic() + timeout_s
     with engine.connect() as connection:

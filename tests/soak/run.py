@@ -24,7 +24,8 @@ from tests.soak.verdict import Knowledge, findings
 __all__ = ["Report", "Size", "soak"]
 
 _TICK_S = 0.05
-_START_S = 120.0
+_START_S = 600.0
+_END_S = 600.0
 _WRITER_DRIVERS = ("asyncpg", "psycopg", "asyncpg", "psycopg2", "psycopg-async")
 _READER_DRIVERS = ("asyncpg", "psycopg")
 
@@ -141,10 +142,10 @@ def _watch(
         if knowledge.wrong:
             break
         time.sleep(_TICK_S)
-    writers.end(timeout_s=60)
+    writers.end(timeout_s=_END_S)
     wait_until_nobody_writes(engine)
     decide_prepared(engine, journal, random)
-    readers.end(timeout_s=120)
+    readers.end(timeout_s=_END_S)
     knowledge.learn(tail.new_entries())
     knowledge.settle()
 

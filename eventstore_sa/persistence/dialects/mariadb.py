@@ -42,8 +42,8 @@ _DOES_NOT_EXIST: Final = 1305
 # By number: most messages of the server quote values.
 _KINDS: Final = {
     1020: ProblemKind.TRANSACTION_LOST,
-    1049: ProblemKind.MISSING_SCHEMA,
-    1146: ProblemKind.MISSING_SCHEMA,
+    1049: ProblemKind.MISSING_TABLES,
+    1146: ProblemKind.MISSING_TABLES,
     1153: ProblemKind.TOO_LARGE,
     1205: ProblemKind.LOCK_TIMEOUT,
     1213: ProblemKind.TRANSACTION_LOST,

@@ -10,8 +10,6 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-import pytest
-
 from eventstore_sa.conditions import position_is, stream_exists, stream_is_empty
 from eventstore_sa.errors import DuplicateEventError, UnmetWriteConditionError
 from eventstore_sa.store.adapters.base import EventStorageAdapter, Scannable
@@ -28,6 +26,7 @@ from eventstore_sa.testing.cases.setting import (
     stored_in,
     stream,
 )
+from eventstore_sa.testing.cases.tables import in_turn
 
 __all__ = ["ConcurrencyCases"]
 
@@ -171,18 +170,18 @@ class ConcurrencyCases(EventStorageSetting):
         assert {type(error) for error in failures(outcomes)} == {UnmetWriteConditionError}
         assert await read(adapter) == [event for events in winner.values() for event in events]
 
-    @pytest.mark.parametrize("condition", [None, stream_is_empty()], ids=["no condition", "empty"])
+    @in_turn("name, condition", {"no condition": ("1", None), "empty": ("2", stream_is_empty())})
     async def test_the_same_publish_at_the_same_time_is_stored_once(
-        self, adapter: EventStorageAdapter, condition: Any
+        self, adapter: EventStorageAdapter, name: str, condition: Any
     ) -> None:
         events = new_events(3)
 
         outcomes = await self.run_concurrently(
-            [partial(adapter.save, target=stream(), events=events, condition=condition) for _ in range(WRITERS)]
+            [partial(adapter.save, target=stream(name), events=events, condition=condition) for _ in range(WRITERS)]
         )
 
         assert failures(outcomes) == []
-        found = await read(adapter)
+        found = await read(adapter, stream(name))
         assert len(found) == 3
         assert [list(stored) for stored in outcomes] == [found] * WRITERS
 

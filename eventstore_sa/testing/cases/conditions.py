@@ -5,6 +5,8 @@ Every condition is tried on streams of 0, 1 and 3 events, with events to store a
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
 from eventstore_sa.conditions import (
@@ -17,6 +19,7 @@ from eventstore_sa.conditions import (
 from eventstore_sa.errors import UnmetWriteConditionError
 from eventstore_sa.store.adapters.base import AnyStreamPublishDefinition, EventStorageAdapter
 from eventstore_sa.testing.cases.setting import ORDERS, EventStorageSetting, new_events, read, stored_in, stream
+from eventstore_sa.testing.cases.tables import case
 
 __all__ = ["ConditionCases"]
 
@@ -49,13 +52,11 @@ CONDITIONS: dict[str, tuple[WriteCondition, set[int]]] = {
     "deep": (((position_is(2) | stream_is_empty()) & NoCondition() & stream_exists()) | position_is(7), {3}),
 }
 
-EACH_CONDITION = pytest.mark.parametrize(("condition", "met_at"), CONDITIONS.values(), ids=CONDITIONS)
 
-
-async def streams_of_all_lengths(adapter: EventStorageAdapter) -> None:
+async def streams_of_all_lengths(adapter: EventStorageAdapter, *, category: str = ORDERS.category) -> None:
     """Store one stream of each length, named by it."""
     for length in LENGTHS:
-        await adapter.save(target=stream(str(length)), events=new_events(length))
+        await adapter.save(target=stream(str(length), category), events=new_events(length))
 
 
 def stream_of(events: int, condition: WriteCondition) -> AnyStreamPublishDefinition:
@@ -66,43 +67,39 @@ def stream_of(events: int, condition: WriteCondition) -> AnyStreamPublishDefinit
 class ConditionCases(EventStorageSetting):
     """What conditions let through."""
 
-    @EACH_CONDITION
-    async def test_events_are_stored_only_where_the_condition_is_met(
-        self, adapter: EventStorageAdapter, condition: WriteCondition, met_at: set[int]
-    ) -> None:
+    async def test_events_are_stored_only_where_the_condition_is_met(self, adapter: EventStorageAdapter) -> None:
+        for key, (condition, met_at) in CONDITIONS.items():
+            await streams_of_all_lengths(adapter, category=key)
+            for length in LENGTHS:
+                target = stream(str(length), key)
+                before = await read(adapter, target)
+                with case((key, length)):
+                    if length in met_at:
+                        stored = await adapter.save(target=target, events=new_events(2), condition=condition)
+                        assert await read(adapter, target) == [*before, *stored]
+                    else:
+                        with pytest.raises(UnmetWriteConditionError):
+                            await adapter.save(target=target, events=new_events(2), condition=condition)
+                        assert await read(adapter, target) == before
+
+    async def test_an_empty_publish_checks_its_condition(self, adapter: EventStorageAdapter) -> None:
         await streams_of_all_lengths(adapter)
 
-        for length in LENGTHS:
-            target = stream(str(length))
-            before = await read(adapter, target)
-            if length in met_at:
-                stored = await adapter.save(target=target, events=new_events(2), condition=condition)
-                assert await read(adapter, target) == [*before, *stored]
-            else:
-                with pytest.raises(UnmetWriteConditionError):
-                    await adapter.save(target=target, events=new_events(2), condition=condition)
-                assert await read(adapter, target) == before
-
-    @EACH_CONDITION
-    async def test_an_empty_publish_checks_its_condition(
-        self, adapter: EventStorageAdapter, condition: WriteCondition, met_at: set[int]
-    ) -> None:
-        await streams_of_all_lengths(adapter)
-
-        for length in LENGTHS:
-            target = stream(str(length))
-            if length in met_at:
-                assert list(await adapter.save(target=target, events=[], condition=condition)) == []
-            else:
-                with pytest.raises(UnmetWriteConditionError):
-                    await adapter.save(target=target, events=[], condition=condition)
-            assert len(await read(adapter, target)) == length
+        for (key, (condition, met_at)), length in product(CONDITIONS.items(), LENGTHS):
+            with case((key, length)):
+                target = stream(str(length))
+                if length in met_at:
+                    assert list(await adapter.save(target=target, events=[], condition=condition)) == []
+                else:
+                    with pytest.raises(UnmetWriteConditionError):
+                        await adapter.save(target=target, events=[], condition=condition)
+                assert len(await read(adapter, target)) == length
 
     async def test_a_publish_to_many_checks_the_condition_of_each_stream(self, adapter: EventStorageAdapter) -> None:
         await streams_of_all_lengths(adapter)
 
-        for condition, met_at in CONDITIONS.values():
-            for length in LENGTHS:
+        for (key, (condition, met_at)), length in product(CONDITIONS.items(), LENGTHS):
+            with case((key, length)):
                 guard = str(length)
                 streams = {
                     "free": stream_of(1, NoCondition()),
@@ -125,19 +122,18 @@ class ConditionCases(EventStorageSetting):
         with pytest.raises(UnmetWriteConditionError):
             await adapter.save(target=stream("1"), events=new_events(1), condition=position_is(0))
 
-    @pytest.mark.parametrize("length", LENGTHS)
-    async def test_the_error_tells_stream_condition_and_position(
-        self, adapter: EventStorageAdapter, length: int
-    ) -> None:
+    async def test_the_error_tells_stream_condition_and_position(self, adapter: EventStorageAdapter) -> None:
         await streams_of_all_lengths(adapter)
         condition = position_is(6)
 
-        with pytest.raises(UnmetWriteConditionError) as caught:
-            await adapter.save(target=stream(str(length)), events=new_events(1), condition=condition)
+        for length in LENGTHS:
+            with case(length):
+                with pytest.raises(UnmetWriteConditionError) as caught:
+                    await adapter.save(target=stream(str(length)), events=new_events(1), condition=condition)
 
-        assert caught.value.stream == stream(str(length))
-        assert caught.value.condition == condition
-        assert caught.value.actual_position == (length - 1 if length else None)
+                assert caught.value.stream == stream(str(length))
+                assert caught.value.condition == condition
+                assert caught.value.actual_position == (length - 1 if length else None)
 
     async def test_the_message_says_where_the_stream_is_and_where_it_should_be(
         self, adapter: EventStorageAdapter

@@ -8,6 +8,7 @@ import pytest
 
 from eventstore_sa.store.adapters.base import EventStorageAdapter
 from eventstore_sa.testing.cases.setting import LOG, EventStorageSetting, new_events, stored_in, stream
+from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import CategoryIdentifier, LogPartitionIdentifier, StreamIdentifier
 
 __all__ = ["ListingCases"]
@@ -57,7 +58,7 @@ class ListingCases(EventStorageSetting):
 
         assert [found async for found in adapter.streams()] == [stream("a"), stream("b")]
 
-    @pytest.mark.parametrize("target", [None, "orders", stream(), LogPartitionIdentifier(0, 2)])
+    @in_turn("target", [None, "orders", stream(), LogPartitionIdentifier(0, 2)])
     async def test_a_listing_of_what_is_neither_log_nor_category_is_refused(
         self, adapter: EventStorageAdapter, target: Any
     ) -> None:

@@ -21,6 +21,7 @@ from eventstore_sa.testing.cases.setting import (
     stored_in,
     stream,
 )
+from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import CategoryIdentifier, StreamIdentifier
 
 __all__ = ["NameCases"]
@@ -52,7 +53,7 @@ NAMES = {
     "longest in utf-8": "é" * 500,
 }
 
-EACH_NAME = pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+EACH_NAME = in_turn("name", NAMES)
 
 
 class Name(StrEnum):
@@ -88,6 +89,7 @@ class NameCases(EventStorageSetting):
 
     @EACH_NAME
     async def test_any_text_names_a_stream_and_a_category(self, adapter: EventStorageAdapter, name: str) -> None:
+        before = await read(adapter)
         target = StreamIdentifier(name, name)
         others = await stored_in(adapter, stream(), StreamIdentifier(name, "other"), StreamIdentifier("other", name))
 
@@ -99,7 +101,7 @@ class NameCases(EventStorageSetting):
         assert await read(adapter, CategoryIdentifier(name)) == [others[1], *stored]
         assert await adapter.latest(target=target) == stored[1]
         assert await adapter.latest(target=CategoryIdentifier(name)) == stored[1]
-        assert await read(adapter) == [*others, *stored]
+        assert await read(adapter) == [*before, *others, *stored]
 
     @EACH_NAME
     async def test_any_text_names_the_streams_of_a_publish_to_many(

@@ -5,6 +5,7 @@ Which stream is in which partition is said by the identifiers' `covers`; every a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from eventstore_sa.testing.cases.setting import (
     stored_in,
     stream,
 )
+from eventstore_sa.testing.cases.tables import case, in_turn
 from eventstore_sa.types import (
     CategoryPartitionIdentifier,
     EventPartitionIdentifier,
@@ -38,6 +40,12 @@ STREAMS = [
     for category in ("orders", "naïve 🎉", "100% 'it' \\ :a")
     for name in ("1", "2", "eu-1", "eu-2", "EU-1", "eu", "e%", "e_", "éclair", "🎉🎉", "x" * 1000)
 ]
+
+PARTS: Sequence[EventPartitionIdentifier] = (
+    LogPartitionIdentifier(1, 3),
+    CategoryPartitionIdentifier("orders", 1, 3),
+    StreamNamePrefixPartitionIdentifier("orders", "e"),
+)
 
 PREFIXES = [
     "e",
@@ -80,30 +88,27 @@ class PartitionCases(EventStorageSetting):
             together = [event for part in parts[:count] for event in await read(adapter, part)]
             assert sorted(together, key=lambda event: event.sequence_number) == stored
 
-    @pytest.mark.parametrize(
-        "part",
-        [
-            pytest.param(LogPartitionIdentifier(1, 3), id="log"),
-            pytest.param(CategoryPartitionIdentifier("orders", 1, 3), id="category"),
-            pytest.param(StreamNamePrefixPartitionIdentifier("orders", "e"), id="prefix"),
-        ],
-    )
-    async def test_partitions_are_read_in_all_the_ways_of_the_whole(
-        self, adapter: EventStorageAdapter, part: Any
-    ) -> None:
+    @in_turn("part", PARTS)
+    async def test_partitions_of_an_empty_store_are_empty(self, adapter: EventStorageAdapter, part: Any) -> None:
         assert await read(adapter, part) == []
         assert await adapter.latest(target=part) is None
-        stored = await stored_in(adapter, *STREAMS, *STREAMS, *STREAMS)
-        own = [event for event in stored if belongs(event, part)]
-        middle = own[len(own) // 2].sequence_number
 
-        assert await read(adapter, part, backwards=True) == own[::-1]
-        assert await read(adapter, part, limit=2) == own[:2]
-        assert await read(adapter, part, limit=2, backwards=True) == own[: -2 - 1 : -1]
-        assert await read(adapter, part, limit=0) == []
-        later = [event for event in own if event.sequence_number > middle]
-        assert await scanned(adapter, part, {sequence_number_after(middle)}) == later
-        assert await scanned(adapter, part, {sequence_number_after(middle)}, backwards=True, limit=1) == own[-1:]
+    async def test_partitions_are_read_in_all_the_ways_of_the_whole(self, adapter: EventStorageAdapter) -> None:
+        stored = await stored_in(adapter, *STREAMS, *STREAMS, *STREAMS)
+
+        for part in PARTS:
+            with case(part):
+                own = [event for event in stored if belongs(event, part)]
+                middle = own[len(own) // 2].sequence_number
+
+                assert await read(adapter, part, backwards=True) == own[::-1]
+                assert await read(adapter, part, limit=2) == own[:2]
+                assert await read(adapter, part, limit=2, backwards=True) == own[: -2 - 1 : -1]
+                assert await read(adapter, part, limit=0) == []
+                later = [event for event in own if event.sequence_number > middle]
+                after = {sequence_number_after(middle)}
+                assert await scanned(adapter, part, after) == later
+                assert await scanned(adapter, part, after, backwards=True, limit=1) == own[-1:]
 
     async def test_partitions_there_is_no_stream_for_are_empty(self, adapter: EventStorageAdapter) -> None:
         stored = await stored_in(adapter, stream())
@@ -147,7 +152,7 @@ class PartitionCases(EventStorageSetting):
             assert await read(adapter, part) == own
             assert await read(adapter, part, backwards=True, limit=1001) == own[:-1002:-1]
 
-    @pytest.mark.parametrize("target", [None, "orders", ("orders", "42"), object()])
+    @in_turn("target", [None, "orders", ("orders", "42"), object()])
     async def test_what_is_no_target_is_refused(self, adapter: EventStorageAdapter, target: Any) -> None:
         await stored_in(adapter, stream())
 

@@ -17,6 +17,7 @@ from eventstore_sa.query import Search
 from eventstore_sa.query.records import record_of
 from eventstore_sa.testing.builders import StoredEventBuilder
 from eventstore_sa.testing.cases.projection_setting import projection
+from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import CategoryIdentifier, EventSourceIdentifier, StreamIdentifier
 
 __all__ = ["ProjectionBatchCases"]
@@ -255,8 +256,8 @@ class ProjectionBatchCases:
             ("customer", "all"): ({"total": 5}, {"events": 4}, 1),
         }
 
-    @pytest.mark.parametrize(
-        ("categories", "source"),
+    @in_turn(
+        "categories, source",
         [(("orders",), CategoryIdentifier("orders")), (("orders", "payments"), None), (None, None)],
     )
     async def test_such_a_projection_is_one_of_the_category_or_the_log(
@@ -264,6 +265,8 @@ class ProjectionBatchCases:
     ) -> None:
         projector = _CustomerProjector()
         projector.categories = categories
+        for each in await adapter.find_many(search=Search()):
+            await adapter.delete(name=each.name, id=each.id)
 
         await ProjectionStore(adapter).project(projector, events=[_event(1, payload={"customer": "ann", "price": 1})])
 
@@ -305,7 +308,7 @@ class ProjectionBatchCases:
         stored = {id: state["items"] for (_, id), (state, _, _) in (await _stored(adapter)).items()}  # noqa: A001
         assert stored == {"1": ["b"], "2": ["b"]}
 
-    @pytest.mark.parametrize("id", ["", "\0", "\ud800", "x" * 1001, 1], ids=ascii)
+    @in_turn("id", ["", "\0", "\ud800", "x" * 1001, 1])
     async def test_ids_that_cannot_be_stored_are_refused(self, adapter: ProjectionStorageAdapter, id: Any) -> None:
         with pytest.raises(SerialisationError, match="projection id's name"):
             await ProjectionStore(adapter).project(_BasketProjector(), events=[_event(1, payload={"baskets": [id]})])

@@ -28,6 +28,7 @@ from eventstore_sa.query import (
     SortOrder,
 )
 from eventstore_sa.testing.cases.projection_setting import found_ids, stored_states
+from eventstore_sa.testing.cases.tables import in_turn
 
 __all__ = ["STARTS_WITH", "LengthOf", "ProjectionConverterCases", "ShorterThan"]
 
@@ -116,7 +117,7 @@ class ProjectionConverterCases:
         with pytest.raises(ConfigurationError, match=r"adapter\.register_function\(_UnregisteredFunction"):
             await adapter.find_many(search=Search(sort=SortClause([SortField(_UnregisteredFunction())])))
 
-    @pytest.mark.parametrize("wrong", [CustomFilter, CustomFunction, Operator.EQUAL, str, None])
+    @in_turn("wrong", [CustomFilter, CustomFunction, Operator.EQUAL, str, None])
     async def test_what_is_no_type_of_ones_own_cannot_be_registered(self, storage_adapter: Any, wrong: Any) -> None:
         for register in (
             storage_adapter.register_filter,

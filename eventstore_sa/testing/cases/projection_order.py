@@ -24,6 +24,7 @@ from eventstore_sa.query import (
     SortOrder,
 )
 from eventstore_sa.testing.cases.projection_setting import found_ids, projection, stored_states
+from eventstore_sa.testing.cases.tables import in_turn
 
 __all__ = ["ProjectionOrderCases"]
 
@@ -75,8 +76,8 @@ class ProjectionOrderCases:
         assert found == [(key, name) for key in "ABa" for name in "az"]
         assert first_z == ["A", "B", "a", "A", "B", "a"]
 
-    @pytest.mark.parametrize(
-        ("subject", "expected"),
+    @in_turn(
+        "subject, expected",
         [
             (Similarity(_VALUE, "xyz", "likeness"), ["3", "1", "2", "0", "5", "4"]),
             (Similarity("XYZ", _VALUE), ["3", "1", "2", "0", "5", "4"]),
@@ -93,7 +94,7 @@ class ProjectionOrderCases:
         # Nulls come first when descending.
         assert found == [expected[-1], *expected[:-1]]
 
-    @pytest.mark.parametrize("sort", _SORTS.values(), ids=_SORTS)
+    @in_turn("sort", _SORTS)
     async def test_pages_put_together_are_all_results(
         self, adapter: ProjectionStorageAdapter, sort: Sequence[SortField]
     ) -> None:
@@ -126,7 +127,7 @@ class ProjectionOrderCases:
             assert backwards == everything
             assert by_number == everything
 
-    @pytest.mark.parametrize("order", SortOrder)
+    @in_turn("order", SortOrder)
     async def test_a_scan_of_many_comes_in_order_and_is_complete(
         self, adapter: ProjectionStorageAdapter, order: SortOrder
     ) -> None:
@@ -145,8 +146,8 @@ class ProjectionOrderCases:
         assert await found_ids(adapter, five, paging=OffsetPagingClause(page_number=2, item_count=2)) == ["4"]
         assert await found_ids(adapter, five, paging=KeySetPagingClause("1", item_count=1)) == ["3"]
 
-    @pytest.mark.parametrize("direction", PagingDirection)
-    @pytest.mark.parametrize("last_id", ["missing", "0"])
+    @in_turn("direction", PagingDirection)
+    @in_turn("last_id", ["missing", "0"])
     async def test_an_id_that_is_not_among_the_results_is_an_error(
         self, adapter: ProjectionStorageAdapter, direction: PagingDirection, last_id: str
     ) -> None:

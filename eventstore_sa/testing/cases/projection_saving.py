@@ -11,6 +11,7 @@ from eventstore_sa.errors import ConfigurationError, ProjectionVersionError, Que
 from eventstore_sa.projection.adapters import ProjectionStorageAdapter
 from eventstore_sa.query import FilterClause, Lookup, Operator, Path, Search
 from eventstore_sa.testing.cases.projection_setting import found_ids, projection
+from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import (
     CategoryIdentifier,
     EventSourceIdentifier,
@@ -114,10 +115,11 @@ class ProjectionSavingCases:
         loaded = await adapter.find_one(lookup=_lookup(id="1"))
         assert loaded == projection("1", {"a": 2}, metadata=[3])
 
-    @pytest.mark.parametrize(("saves", "expected"), [(0, 1), (1, 0), (2, 1), (1, 2)])
+    @in_turn("saves, expected", [(0, 1), (1, 0), (2, 1), (1, 2)])
     async def test_a_save_over_another_version_changes_nothing(
         self, adapter: ProjectionStorageAdapter, saves: int, expected: int
     ) -> None:
+        await adapter.delete(name="summary", id="1")
         for _ in range(saves):
             await adapter.save(projection=projection("1", "kept"))
 
@@ -127,7 +129,7 @@ class ProjectionSavingCases:
         assert (caught.value.expected_version, caught.value.actual_version) == (expected, saves)
         assert [each.state for each in await adapter.find_many(search=Search())] == ["kept"] * min(saves, 1)
 
-    @pytest.mark.parametrize("version", [-1, True, "1"])
+    @in_turn("version", [-1, True, "1"])
     async def test_what_is_no_version_is_refused(self, adapter: ProjectionStorageAdapter, version: Any) -> None:
         with pytest.raises(ConfigurationError, match="expected_version"):
             await adapter.save(projection=projection("1"), expected_version=version)

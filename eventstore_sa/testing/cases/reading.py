@@ -5,6 +5,9 @@ Streams are read by position, categories and the log by sequence number, which i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import product
+
 import pytest
 
 from eventstore_sa.errors import ConfigurationError
@@ -22,13 +25,13 @@ from eventstore_sa.testing.cases.setting import (
     stored_in,
     stream,
 )
+from eventstore_sa.testing.cases.tables import case, in_turn
 from eventstore_sa.types import CategoryIdentifier
 
 __all__ = ["ReadingCases"]
 
-TARGETS = pytest.mark.parametrize(
-    "target", [pytest.param(LOG, id="log"), pytest.param(ORDERS, id="category"), pytest.param(stream(), id="stream")]
-)
+TARGETS: Sequence[Scannable] = (LOG, ORDERS, stream())
+EACH_TARGET = in_turn("target", TARGETS)
 
 
 async def interleaved(adapter: EventStorageAdapter, *, rounds: int, batch: int = 1) -> list[AnyStoredEvent]:
@@ -50,7 +53,7 @@ class ReadingCases(EventStorageSetting):
             await adapter.watermark()
         return True
 
-    @TARGETS
+    @EACH_TARGET
     async def test_an_empty_store_has_no_events(self, adapter: EventStorageAdapter, target: Scannable) -> None:
         assert await read(adapter, target) == []
         assert await read(adapter, target, backwards=True, limit=3, after=0) == []
@@ -64,92 +67,91 @@ class ReadingCases(EventStorageSetting):
         assert await adapter.latest(target=stream("43")) is None
         assert await adapter.latest(target=CategoryIdentifier("invoices")) is None
 
-    @TARGETS
-    async def test_a_scan_returns_the_events_of_its_target_in_order(
-        self, adapter: EventStorageAdapter, target: Scannable
-    ) -> None:
+    async def test_a_scan_returns_the_events_of_its_target_in_order(self, adapter: EventStorageAdapter) -> None:
         stored = await interleaved(adapter, rounds=3)
 
-        assert await read(adapter, target) == [event for event in stored if belongs(event, target)]
+        for target in TARGETS:
+            with case(target):
+                assert await read(adapter, target) == [event for event in stored if belongs(event, target)]
 
     async def test_a_scan_without_a_target_reads_the_log(self, adapter: EventStorageAdapter) -> None:
         stored = await interleaved(adapter, rounds=1)
 
         assert [event async for event in adapter.scan()] == stored
 
-    @TARGETS
-    async def test_a_backwards_scan_returns_the_same_events_last_to_first(
-        self, adapter: EventStorageAdapter, target: Scannable
-    ) -> None:
+    async def test_a_backwards_scan_returns_the_same_events_last_to_first(self, adapter: EventStorageAdapter) -> None:
         stored = await interleaved(adapter, rounds=3)
 
-        backwards = await read(adapter, target, backwards=True)
+        for target in TARGETS:
+            with case(target):
+                backwards = await read(adapter, target, backwards=True)
 
-        assert backwards == [event for event in reversed(stored) if belongs(event, target)]
+                assert backwards == [event for event in reversed(stored) if belongs(event, target)]
 
-    @TARGETS
-    @pytest.mark.parametrize("backwards", [False, True])
-    async def test_a_limit_cuts_a_scan_short(
-        self, adapter: EventStorageAdapter, target: Scannable, backwards: bool
-    ) -> None:
-        stored = [event for event in await interleaved(adapter, rounds=3) if belongs(event, target)]
+    async def test_a_limit_cuts_a_scan_short(self, adapter: EventStorageAdapter) -> None:
+        stored = await interleaved(adapter, rounds=3)
 
-        for limit in (0, 1, 2, 3, 100, 2**63):
-            events = await read(adapter, target, limit=limit, backwards=backwards)
+        for target, backwards in product(TARGETS, (False, True)):
+            own = [event for event in stored if belongs(event, target)]
+            for limit in (0, 1, 2, 3, 100, 2**63):
+                with case((target, backwards, limit)):
+                    events = await read(adapter, target, limit=limit, backwards=backwards)
 
-            assert events == (stored[::-1] if backwards else stored)[:limit]
+                    assert events == (own[::-1] if backwards else own)[:limit]
 
-    @TARGETS
+    @EACH_TARGET
     async def test_a_negative_limit_is_refused(self, adapter: EventStorageAdapter, target: Scannable) -> None:
         await interleaved(adapter, rounds=1)
 
         with pytest.raises(ConfigurationError, match="limit"):
             await read(adapter, target, limit=-1)
 
-    @TARGETS
-    @pytest.mark.parametrize("backwards", [False, True])
     async def test_sequence_number_after_leaves_out_that_event_and_all_before(
-        self, adapter: EventStorageAdapter, target: Scannable, backwards: bool
+        self, adapter: EventStorageAdapter
     ) -> None:
         stored = await interleaved(adapter, rounds=3)
-        own = [event for event in stored if belongs(event, target)]
+        numbers = [0, *(event.sequence_number for event in stored), stored[-1].sequence_number + 100]
 
-        for known in [0, *(event.sequence_number for event in stored), stored[-1].sequence_number + 100]:
-            events = await read(adapter, target, after=known, backwards=backwards)
+        for target, backwards, known in product(TARGETS, (False, True), numbers):
+            with case((target, backwards, known)):
+                events = await read(adapter, target, after=known, backwards=backwards)
 
-            expected = [event for event in own if event.sequence_number > known]
-            assert events == (expected[::-1] if backwards else expected)
+                expected = [event for event in stored if belongs(event, target) and event.sequence_number > known]
+                assert events == (expected[::-1] if backwards else expected)
 
-    @TARGETS
-    @pytest.mark.parametrize("backwards", [False, True])
-    async def test_limit_counts_the_events_that_meet_the_constraints(
-        self, adapter: EventStorageAdapter, target: Scannable, backwards: bool
-    ) -> None:
-        own = [event for event in await interleaved(adapter, rounds=4) if belongs(event, target)]
+    async def test_limit_counts_the_events_that_meet_the_constraints(self, adapter: EventStorageAdapter) -> None:
+        stored = await interleaved(adapter, rounds=4)
 
-        events = await read(adapter, target, after=own[0].sequence_number, limit=2, backwards=backwards)
+        for target, backwards in product(TARGETS, (False, True)):
+            with case((target, backwards)):
+                own = [event for event in stored if belongs(event, target)]
 
-        assert events == (own[:-3:-1] if backwards else own[1:3])
+                events = await read(adapter, target, after=own[0].sequence_number, limit=2, backwards=backwards)
 
-    @TARGETS
-    async def test_all_constraints_of_a_scan_must_be_met(self, adapter: EventStorageAdapter, target: Scannable) -> None:
-        own = [event for event in await interleaved(adapter, rounds=4) if belongs(event, target)]
-        constraints = {sequence_number_after(own[number].sequence_number) for number in (0, 2, 1)}
+                assert events == (own[:-3:-1] if backwards else own[1:3])
 
-        events = [event async for event in adapter.scan(target=target, constraints=constraints)]
+    async def test_all_constraints_of_a_scan_must_be_met(self, adapter: EventStorageAdapter) -> None:
+        stored = await interleaved(adapter, rounds=4)
 
-        assert events == own[3:]
+        for target in TARGETS:
+            with case(target):
+                own = [event for event in stored if belongs(event, target)]
+                constraints = {sequence_number_after(own[number].sequence_number) for number in (0, 2, 1)}
 
-    @TARGETS
-    async def test_sequence_number_after_takes_numbers_that_no_event_has(
-        self, adapter: EventStorageAdapter, target: Scannable
-    ) -> None:
-        own = [event for event in await interleaved(adapter, rounds=1) if belongs(event, target)]
+                events = [event async for event in adapter.scan(target=target, constraints=constraints)]
 
-        for number in (-1, -(2**63), 2**63 - 1, -(2**64), 2**64):
-            assert await read(adapter, target, after=number) == (own if number < 0 else [])
+                assert events == own[3:]
 
-    @TARGETS
+    async def test_sequence_number_after_takes_numbers_that_no_event_has(self, adapter: EventStorageAdapter) -> None:
+        stored = await interleaved(adapter, rounds=1)
+
+        for target, number in product(TARGETS, (-1, -(2**63), 2**63 - 1, -(2**64), 2**64)):
+            with case((target, number)):
+                own = [event for event in stored if belongs(event, target)]
+
+                assert await read(adapter, target, after=number) == (own if number < 0 else [])
+
+    @EACH_TARGET
     async def test_latest_is_the_last_event_of_its_target(
         self, adapter: EventStorageAdapter, target: Scannable
     ) -> None:
@@ -159,59 +161,63 @@ class ReadingCases(EventStorageSetting):
             last = [event for event in stored if belongs(event, target)][-1]
             assert await adapter.latest(target=target) == last
 
-    @TARGETS
-    async def test_scans_go_through_thousands_of_events(self, adapter: EventStorageAdapter, target: Scannable) -> None:
+    async def test_scans_go_through_thousands_of_events(self, adapter: EventStorageAdapter) -> None:
         stored = await interleaved(adapter, rounds=3, batch=1100)
-        own = [event for event in stored if belongs(event, target)]
 
-        assert await read(adapter, target) == own
-        assert await read(adapter, target, backwards=True) == own[::-1]
+        for target in TARGETS:
+            with case(target):
+                own = [event for event in stored if belongs(event, target)]
 
-    @TARGETS
-    @pytest.mark.parametrize("backwards", [False, True])
+                assert await read(adapter, target) == own
+                assert await read(adapter, target, backwards=True) == own[::-1]
+
     async def test_limits_and_starting_points_hold_across_thousands_of_events(
-        self, adapter: EventStorageAdapter, target: Scannable, backwards: bool
+        self, adapter: EventStorageAdapter
     ) -> None:
         stored = await interleaved(adapter, rounds=2, batch=1250)
-        own = [event for event in stored if belongs(event, target)]
-        later = own[700:]
-        ordered = later[::-1] if backwards else later
 
-        for limit in (999, 1000, 1001, 1700, None):
-            events = await read(adapter, target, after=own[699].sequence_number, limit=limit, backwards=backwards)
+        for target, backwards in product(TARGETS, (False, True)):
+            own = [event for event in stored if belongs(event, target)]
+            start, later = own[699].sequence_number, own[700:]
+            ordered = later[::-1] if backwards else later
+            for limit in (999, 1000, 1001, 1700, None):
+                with case((target, backwards, limit)):
+                    events = await read(adapter, target, after=start, limit=limit, backwards=backwards)
 
-            assert events == ordered[:limit]
+                    assert events == ordered[:limit]
 
-    @TARGETS
-    async def test_what_is_published_during_a_scan_does_not_disturb_it(
-        self, adapter: EventStorageAdapter, target: Scannable
-    ) -> None:
-        before = [event for event in await interleaved(adapter, rounds=2, batch=600) if belongs(event, target)]
+    async def test_what_is_published_during_a_scan_does_not_disturb_it(self, adapter: EventStorageAdapter) -> None:
+        stored = await interleaved(adapter, rounds=2, batch=600)
 
-        seen: list[AnyStoredEvent] = []
-        after: list[AnyStoredEvent] = []
-        async for event in adapter.scan(target=target):
-            seen.append(event)
-            if len(seen) in (1, 2, len(before) - 1, len(before)):
-                after += [event for event in await interleaved(adapter, rounds=1) if belongs(event, target)]
+        for target in TARGETS:
+            with case(target):
+                before = [event for event in stored if belongs(event, target)]
 
-        expected = before if self.scans_are_snapshots else [*before, *after]
-        assert seen == expected[: len(seen)]
-        assert len(seen) >= len(before)
+                seen: list[AnyStoredEvent] = []
+                async for event in adapter.scan(target=target):
+                    seen.append(event)
+                    if len(seen) in (1, 2, len(before) - 1, len(before)):
+                        stored += await interleaved(adapter, rounds=1)
 
-    @TARGETS
-    async def test_a_backwards_scan_leaves_out_what_is_published_during_it(
-        self, adapter: EventStorageAdapter, target: Scannable
-    ) -> None:
-        before = [event for event in await interleaved(adapter, rounds=2, batch=600) if belongs(event, target)]
+                after = [event for event in stored if belongs(event, target)]
+                expected = before if self.scans_are_snapshots else after
+                assert seen == expected[: len(seen)]
+                assert len(seen) >= len(before)
 
-        seen: list[AnyStoredEvent] = []
-        async for event in adapter.scan(target=target, backwards=True):
-            seen.append(event)
-            if len(seen) in (1, 1000):
-                await interleaved(adapter, rounds=1)
+    async def test_a_backwards_scan_leaves_out_what_is_published_during_it(self, adapter: EventStorageAdapter) -> None:
+        stored = await interleaved(adapter, rounds=2, batch=600)
 
-        assert seen == before[::-1]
+        for target in TARGETS:
+            with case(target):
+                before = [event for event in stored if belongs(event, target)]
+
+                seen: list[AnyStoredEvent] = []
+                async for event in adapter.scan(target=target, backwards=True):
+                    seen.append(event)
+                    if len(seen) in (1, 1000):
+                        stored += await interleaved(adapter, rounds=1)
+
+                assert seen == before[::-1]
 
     async def test_scans_that_run_side_by_side_do_not_disturb_each_other(self, adapter: EventStorageAdapter) -> None:
         stored = await stored_in(adapter, stream(), events=3)

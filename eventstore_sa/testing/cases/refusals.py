@@ -25,6 +25,7 @@ from eventstore_sa.testing.cases.setting import (
     stored_in,
     stream,
 )
+from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import CategoryIdentifier, LogPartitionIdentifier, StreamIdentifier
 
 __all__ = ["RefusalCases"]
@@ -88,7 +89,7 @@ UNNAMEABLE: dict[str, Any] = {
     "too long in utf-8": "é" * 501,
 }
 
-EACH_UNNAMEABLE = pytest.mark.parametrize("name", UNNAMEABLE.values(), ids=UNNAMEABLE)
+EACH_UNNAMEABLE = in_turn("name", UNNAMEABLE)
 
 MISFITS: dict[str, Callable[[list[AnyNewEvent]], dict[str, Any]]] = {
     "a stream without events": lambda _: {"target": stream()},
@@ -139,9 +140,9 @@ MISTYPED: dict[str, Callable[[list[AnyNewEvent]], dict[str, Any]]] = {
 class RefusalCases(EventStorageSetting):
     """What is refused, and that nothing of it is stored."""
 
-    @pytest.mark.parametrize("value", UNSTORABLE.values(), ids=UNSTORABLE)
+    @in_turn("value", UNSTORABLE)
     async def test_values_that_cannot_be_stored_are_refused(self, adapter: EventStorageAdapter, value: Any) -> None:
-        known = await stored_in(adapter, stream())
+        known = [*await read(adapter), *await stored_in(adapter, stream())]
 
         for content in (value, {"deep": [1, {"down": value}]}):
             for bad in (new_event(payload=content), new_event(metadata=content)):
@@ -161,7 +162,7 @@ class RefusalCases(EventStorageSetting):
 
         assert await read(adapter) == known
 
-    @pytest.mark.parametrize("make", UNMAKEABLE.values(), ids=UNMAKEABLE)
+    @in_turn("make", UNMAKEABLE)
     async def test_events_that_make_no_sense_are_refused(
         self, adapter: EventStorageAdapter, make: Callable[[], Any]
     ) -> None:
@@ -192,7 +193,7 @@ class RefusalCases(EventStorageSetting):
 
         assert await read(adapter) == []
 
-    @pytest.mark.parametrize("arguments", MISFITS.values(), ids=MISFITS)
+    @in_turn("arguments", MISFITS)
     async def test_arguments_that_do_not_fit_the_target_are_refused(
         self, adapter: EventStorageAdapter, arguments: Callable[[list[AnyNewEvent]], dict[str, Any]]
     ) -> None:
@@ -201,7 +202,7 @@ class RefusalCases(EventStorageSetting):
 
         assert await read(adapter) == []
 
-    @pytest.mark.parametrize("arguments", MISTYPED.values(), ids=MISTYPED)
+    @in_turn("arguments", MISTYPED)
     async def test_arguments_of_the_wrong_type_are_refused(
         self, adapter: EventStorageAdapter, arguments: Callable[[list[AnyNewEvent]], dict[str, Any]]
     ) -> None:

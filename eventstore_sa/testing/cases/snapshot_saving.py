@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-import pytest
 from msgspec.structs import replace
 
 from eventstore_sa.projection.adapters import SnapshotStorageAdapter
+from eventstore_sa.testing.cases.tables import case, in_turn
 from eventstore_sa.types import (
     CategoryIdentifier,
     CategoryPartitionIdentifier,
@@ -74,9 +74,10 @@ class SnapshotSavingCases:
     async def test_what_is_not_there_is_none(self, adapter: SnapshotStorageAdapter) -> None:
         assert await adapter.find(key=_key()) is None
 
-    @pytest.mark.parametrize("text", _TEXTS, ids=range(len(_TEXTS)))
+    @in_turn("text", _TEXTS)
     async def test_a_snapshot_comes_back_letter_for_letter(self, adapter: SnapshotStorageAdapter, text: str) -> None:
-        snapshot = _snapshot(state=text, metadata=text, taken_at=_LONG_AGO).signed()
+        key = _key(f"summary of {_TEXTS.index(text)}")
+        snapshot = _snapshot(key, state=text, metadata=text, taken_at=_LONG_AGO).signed()
 
         assert await adapter.save(snapshot=snapshot) is True
 
@@ -122,14 +123,15 @@ class SnapshotSavingCases:
 
         assert await adapter.find(key=_key()) == later
 
-    @pytest.mark.parametrize("place", [8, 9])
-    async def test_an_earlier_snapshot_changes_nothing(self, adapter: SnapshotStorageAdapter, place: int) -> None:
+    async def test_an_earlier_snapshot_changes_nothing(self, adapter: SnapshotStorageAdapter) -> None:
         kept = _snapshot(place=9)
         await adapter.save(snapshot=kept)
 
-        assert await adapter.save(snapshot=_snapshot(place=place, state="1")) is False
+        for place in (8, 9):
+            with case(place):
+                assert await adapter.save(snapshot=_snapshot(place=place, state="1")) is False
 
-        assert await adapter.find(key=_key()) == kept
+                assert await adapter.find(key=_key()) == kept
 
     async def test_an_unfit_snapshot_is_replaced_by_an_earlier_one(self, adapter: SnapshotStorageAdapter) -> None:
         unfit, fit = _snapshot(place=9), _snapshot(place=3)

@@ -10,11 +10,12 @@ from types import ModuleType
 import pytest
 
 from eventstore_sa.projection import handlers, naming, projector, table
+from eventstore_sa.testing.cases.tables import in_turn
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
-@pytest.mark.parametrize("module", [handlers, naming, projector, table], ids=lambda module: module.__name__)
+@in_turn("module", [handlers, naming, projector, table])
 def test_documented_examples_run(module: ModuleType) -> None:
     failed, attempted = doctest.testmod(module)
 

@@ -12,6 +12,7 @@ import pytest
 
 from eventstore_sa.errors import ConfigurationError, MissingProjectionHandlerError
 from eventstore_sa.projection import Projector, handles
+from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import StreamIdentifier
 from tests.unit.projection.sources import AnyEvent, stored
 
@@ -43,7 +44,7 @@ def is_unhandled(projector: Projector[Any, Any, Any], event_name: Any) -> bool:
 
 
 class TestNaming:
-    @pytest.mark.parametrize(
+    @in_turn(
         "event_name", ["order-placed", "orderPlaced", "OrderPlaced", "order placed", "order.placed", "ORDER_PLACED"]
     )
     def test_a_method_handles_the_events_of_its_name_in_any_convention(self, event_name: str) -> None:
@@ -53,7 +54,7 @@ class TestNaming:
 
         assert called(P(), event_name) == ["order_placed"]
 
-    @pytest.mark.parametrize("event_name", ["überfällig", "Überfällig", "ÜBERFÄLLIG", "u\u0308berfa\u0308llig"])
+    @in_turn("event_name", ["überfällig", "Überfällig", "ÜBERFÄLLIG", "u\u0308berfa\u0308llig"])
     def test_a_method_with_a_name_that_is_not_ascii_handles_its_events(self, event_name: str) -> None:
         class P(CallsProjector):
             def überfällig(self, state: list[str], event: AnyEvent) -> list[str]:  # noqa: PLC2401
@@ -68,7 +69,7 @@ class TestNaming:
 
         assert called(P(), "order-placed") == ["orderPlaced"]
 
-    @pytest.mark.parametrize("event_name", ["apply", "project", "import", "name"])
+    @in_turn("event_name", ["apply", "project", "import", "name"])
     def test_an_underscore_behind_the_name_frees_a_method_name_that_is_taken(self, event_name: str) -> None:
         class P(CallsProjector):
             def apply_(self, state: list[str], event: AnyEvent) -> list[str]:
@@ -85,7 +86,7 @@ class TestNaming:
 
         assert called(P(), event_name) == [event_name]
 
-    @pytest.mark.parametrize("event_name", ["register", "mro"])
+    @in_turn("event_name", ["register", "mro"])
     def test_a_method_may_be_called_like_something_of_the_metaclass(self, event_name: str) -> None:
         class P(CallsProjector):
             def register(self, state: list[str], event: AnyEvent) -> list[str]:
@@ -138,14 +139,14 @@ class TestNaming:
 class TestWhatIsNoHandler:
     FRAMEWORK_NAMES = tuple(sorted({*dir(Projector), "_handlers", "_handle", "_note", "__init__", "__class__"}))
 
-    @pytest.mark.parametrize("event_name", FRAMEWORK_NAMES)
+    @in_turn("event_name", FRAMEWORK_NAMES)
     def test_no_event_reaches_a_method_of_the_framework(self, event_name: str) -> None:
         class P(CallsProjector):
             pass
 
         assert is_unhandled(P(), event_name)
 
-    @pytest.mark.parametrize(
+    @in_turn(
         "event_name",
         [
             "initial-state-factory",
@@ -163,7 +164,7 @@ class TestWhatIsNoHandler:
 
         assert is_unhandled(P(), event_name)
 
-    @pytest.mark.parametrize(
+    @in_turn(
         "event_name",
         [
             "constant",
@@ -317,7 +318,7 @@ class TestDecorator:
         for name in ("A", "b-c", "b", "order-placed", "order_placed"):
             assert is_unhandled(P(), name)
 
-    @pytest.mark.parametrize("event_name", ["apply", "project", "name", "id_factory", "__init__", "\N{PARTY POPPER}"])
+    @in_turn("event_name", ["apply", "project", "name", "id_factory", "__init__", "\N{PARTY POPPER}"])
     def test_any_event_name_can_be_handled_explicitly(self, event_name: str) -> None:
         class P(CallsProjector):
             @handles(event_name)
@@ -490,19 +491,19 @@ class TestMistakes:
                 def update_metadata(self, state: Any, metadata: Any, event: Any = None) -> Any:
                     return None
 
-    @pytest.mark.parametrize(
+    @in_turn(
         "method",
-        [
-            pytest.param(lambda self, state: state, id="too few arguments"),
-            pytest.param(lambda self, state, event, more: state, id="too many arguments"),
-            pytest.param(lambda self, state, event: (yield state), id="generator"),
-        ],
+        {
+            "too few arguments": lambda self, state: state,
+            "too many arguments": lambda self, state, event, more: state,
+            "generator": lambda self, state, event: (yield state),
+        },
     )
     def test_a_decorated_method_that_cannot_be_a_handler_is_refused(self, method: Callable[..., Any]) -> None:
         with pytest.raises(ConfigurationError, match=r"P\.on_x is decorated .* on_x\(self, state, event\)"):
             type("P", (CallsProjector,), {"on_x": handles("x")(method)})
 
-    @pytest.mark.parametrize("wrapper", [staticmethod, classmethod, property, cached_property])
+    @in_turn("wrapper", [staticmethod, classmethod, property, cached_property])
     def test_a_decorated_function_that_is_made_something_else_is_refused(self, wrapper: Callable[..., Any]) -> None:
         def on_x(self: Any, state: Any = None, event: Any = None) -> Any:
             return state
@@ -510,15 +511,15 @@ class TestMistakes:
         with pytest.raises(ConfigurationError, match=r"P\.on_x is decorated"):
             type("P", (CallsProjector,), {"on_x": wrapper(handles("x")(on_x))})
 
-    @pytest.mark.parametrize("wrapper", [staticmethod, classmethod, property, type])
+    @in_turn("wrapper", [staticmethod, classmethod, property, type])
     def test_handles_refuses_what_is_no_function(self, wrapper: Callable[..., Any]) -> None:
         thing: Any = int if wrapper is type else wrapper(lambda self, state, event: state)
 
         with pytest.raises(ConfigurationError, match=rf"@handles decorates a {wrapper.__name__}: put it on a method"):
             handles("x")(thing)
 
-    @pytest.mark.parametrize(
-        ("names", "problem"),
+    @in_turn(
+        "names, problem",
         [((), "needs the names"), (("",), "an empty string"), ((3,), "a int"), ((lambda: None,), "a function")],
     )
     def test_handles_refuses_names_that_are_none(self, names: tuple[Any, ...], problem: str) -> None:
@@ -527,7 +528,7 @@ class TestMistakes:
 
         assert '@handles("order-placed")' in str(caught.value)
 
-    @pytest.mark.parametrize("method", ["apply", "project", "project_sync", "reduce", "takes", "apply_inline", "id_of"])
+    @in_turn("method", ["apply", "project", "project_sync", "reduce", "takes", "apply_inline", "id_of"])
     def test_a_handler_in_the_place_of_a_framework_method_is_refused(self, method: str) -> None:
         with pytest.raises(ConfigurationError, match=rf"P\.{method} overrides .* name it `{method}_`"):
             type("P", (CallsProjector,), {method: lambda self, state, event: state})
@@ -536,14 +537,12 @@ class TestMistakes:
         with pytest.raises(ConfigurationError, match=r"P\.ids takes an event alone, .* name it `ids_`"):
             type("P", (CallsProjector,), {"ids": lambda self, state, event: state})
 
-    @pytest.mark.parametrize("attribute", ["name", "missing_handler_behaviour", "categories", "needs_session"])
+    @in_turn("attribute", ["name", "missing_handler_behaviour", "categories", "needs_session"])
     def test_a_handler_in_the_place_of_a_framework_value_is_refused(self, attribute: str) -> None:
         with pytest.raises(ConfigurationError, match=rf"P\.{attribute} is a method, .* name it `{attribute}_`"):
             type("P", (CallsProjector,), {attribute: lambda self, state, event: state})
 
-    @pytest.mark.parametrize(
-        "method", ["initial_state_factory", "initial_metadata_factory", "id_factory", "ids", "update_metadata"]
-    )
+    @in_turn("method", ["initial_state_factory", "initial_metadata_factory", "id_factory", "ids", "update_metadata"])
     def test_a_coroutine_function_that_is_no_handler_is_refused(self, method: str) -> None:
         async def coroutine_function(self: Any, *args: Any) -> None: ...
 

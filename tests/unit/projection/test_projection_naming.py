@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from eventstore_sa.projection.naming import kebab_case, snake_case
+from eventstore_sa.testing.cases.tables import in_turn
 
 
-@pytest.mark.parametrize(
+@in_turn(
     "name",
     [
         "order-placed",
@@ -37,8 +37,8 @@ def test_one_event_name_in_any_convention_comes_to_one_handler_name(name: str) -
     assert snake_case(name) == "order_placed"
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
+@in_turn(
+    "name, expected",
     [
         ("HTTPRequestFailed", "http_request_failed"),
         ("XMLHttpRequest", "xml_http_request"),
@@ -52,8 +52,8 @@ def test_an_acronym_is_one_word(name: str, expected: str) -> None:
     assert snake_case(name) == expected
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
+@in_turn(
+    "name, expected",
     [
         ("OrderV2Placed", "order_v2_placed"),
         ("order-v2-placed", "order_v2_placed"),
@@ -70,8 +70,8 @@ def test_digits_belong_to_the_word_before_them(name: str, expected: str) -> None
     assert snake_case(name) == expected
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
+@in_turn(
+    "name, expected",
     [
         ("ÜberweisungAusgeführt", "überweisung_ausgeführt"),
         ("U\N{COMBINING DIAERESIS}ber-fällig", "über_fällig"),
@@ -86,7 +86,7 @@ def test_letters_of_all_scripts_are_kept(name: str, expected: str) -> None:
     assert snake_case(name) == expected
 
 
-@pytest.mark.parametrize("name", ["", " ", "---", "\N{PARTY POPPER}", "_"])
+@in_turn("name", ["", " ", "---", "\N{PARTY POPPER}", "_"])
 def test_a_name_without_letters_comes_to_nothing(name: str) -> None:
     assert snake_case(name) == ""
 

@@ -11,6 +11,7 @@ import pytest
 
 from eventstore_sa.errors import ConfigurationError, MissingProjectionHandlerError
 from eventstore_sa.projection import MissingHandlerBehaviour, Projection, Projector, handles
+from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import EventSourceIdentifier, LogIdentifier, StreamIdentifier
 from tests.unit.projection.sources import ORDER, AnyEvent, GivenEvents, SyncGivenEvents, stored
 
@@ -208,7 +209,7 @@ class TestSources:
         with pytest.raises(ConfigurationError, match=r"GivenEvents is read with asyncio: call `await .*\.project\("):
             OrderProjector().project_sync(source=source)
 
-    @pytest.mark.parametrize("source", [None, 3, [], ORDER, GivenEvents, iter([])])
+    @in_turn("source", [None, 3, [], ORDER, GivenEvents, iter([])])
     async def test_what_is_no_source_is_refused(self, source: Any) -> None:
         with pytest.raises(ConfigurationError, match="is no event source: pass a stream"):
             await OrderProjector().project(source=source)
@@ -238,7 +239,7 @@ class TestMissingHandlers:
         assert "define `paid(self, state, event)`" in caught.value.message
         assert "MissingHandlerBehaviour.IGNORE" in caught.value.message
 
-    @pytest.mark.parametrize("event_name", ["apply", "import", "2fa-enabled", "\N{PARTY POPPER}", "total"])
+    @in_turn("event_name", ["apply", "import", "2fa-enabled", "\N{PARTY POPPER}", "total"])
     def test_the_error_proposes_no_method_that_would_not_be_called(self, event_name: str) -> None:
         class P(OrderProjector):
             def total(self, state: Lines) -> int:
@@ -384,8 +385,8 @@ class TestAsyncHandlers:
 
 
 class TestNames:
-    @pytest.mark.parametrize(
-        ("class_name", "expected"),
+    @in_turn(
+        "class_name, expected",
         [
             ("OrderProjector", "order"),
             ("OrderSummaryProjector", "order-summary"),

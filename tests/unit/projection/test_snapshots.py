@@ -26,6 +26,7 @@ from eventstore_sa.sources import (
 )
 from eventstore_sa.sources.constraints import name_in
 from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
+from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import (
     EventSourceIdentifier,
     LogIdentifier,
@@ -413,8 +414,8 @@ async def test_a_snapshot_of_another_type_is_an_error(world: World) -> None:
         await world.project(Typed())
 
 
-@pytest.mark.parametrize(
-    ("attributes", "said"),
+@in_turn(
+    "attributes, said",
     [
         ({"snapshot_every": None}, "snapshot_every, such as 100"),
         ({"snapshot_every": 0}, "from 1"),
@@ -503,7 +504,7 @@ async def test_an_update_after_an_unfit_snapshot_expects_the_right_position(worl
     assert [event.position for event in update.events] == [6]
 
 
-@pytest.mark.parametrize("attribute", ["version", "snapshot_every", "state_type", "metadata_type"])
+@in_turn("attribute", ["version", "snapshot_every", "state_type", "metadata_type"])
 def test_settings_are_not_taken_for_handlers(attribute: str) -> None:
     with pytest.raises(ConfigurationError, match=f"name it `{attribute}_`"):
         type("Wrong", (CountProjector,), {attribute: lambda self, state, event: state})

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.projection import DELETE, Projector, TableProjection, handles, project
+from eventstore_sa.testing.cases.tables import in_turn
 from tests.unit.projection.sources import stored
 
 
@@ -106,7 +107,7 @@ def test_categories_decide_what_is_taken() -> None:
     assert not OfPayments().takes(stored("anything"))
 
 
-@pytest.mark.parametrize("given", [None, "OrderRow", Row()])
+@in_turn("given", [None, "OrderRow", Row()])
 def test_what_is_no_class_cannot_be_projected_to(given: Any) -> None:
     with pytest.raises(ConfigurationError, match="@project needs a mapped class, or Session; got"):
         project(given)
@@ -147,19 +148,19 @@ def test_coroutine_functions_are_no_handlers() -> None:
             async def order_placed(self, row: Any, event: Any) -> None: ...
 
 
-@pytest.mark.parametrize("attribute", ["apply", "apply_inline", "check_inline", "takes"])
+@in_turn("attribute", ["apply", "apply_inline", "check_inline", "takes"])
 def test_methods_that_are_needed_cannot_be_handlers(attribute: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"Mistaken.{attribute} overrides .* name the method `{attribute}_`"):
         project(Row)(type("Mistaken", (), {attribute: lambda self, row, event: None}))
 
 
-@pytest.mark.parametrize("attribute", ["name", "missing_handler_behaviour", "categories", "needs_session"])
+@in_turn("attribute", ["name", "missing_handler_behaviour", "categories", "needs_session"])
 def test_attributes_cannot_be_handlers(attribute: str) -> None:
     with pytest.raises(ConfigurationError, match=f"Mistaken.{attribute} is a method, but must be a value"):
         project(Row)(type("Mistaken", (), {attribute: lambda self, row, event: None}))
 
 
-@pytest.mark.parametrize("attribute", ["key", "create"])
+@in_turn("attribute", ["key", "create"])
 def test_coroutine_functions_give_no_keys_and_rows(attribute: str) -> None:
     async def late(self: Any, *_: Any) -> None: ...
 

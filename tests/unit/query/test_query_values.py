@@ -28,6 +28,7 @@ from eventstore_sa.query.converters import QueryConverters
 from eventstore_sa.query.evaluation import Evaluation
 from eventstore_sa.query.patterns import compiled
 from eventstore_sa.query.similarity import similarity
+from eventstore_sa.testing.cases.tables import in_turn
 
 STATUS = Path("state", "status")
 
@@ -45,13 +46,13 @@ def test_clauses_can_be_hashed_and_pickled() -> None:
     assert pickle.loads(pickle.dumps(AllOf(clause))) == AllOf(clause)
 
 
-@pytest.mark.parametrize("step", [True, 1.0, None, 2**31, "a\0", "\ud800"])
+@in_turn("step", [True, 1.0, None, 2**31, "a\0", "\ud800"])
 def test_a_step_is_text_or_a_small_integer(step: Any) -> None:
     with pytest.raises(QueryError, match="path step"):
         Path("state", step)
 
 
-@pytest.mark.parametrize("number", [0, -1, True, 1.0, None])
+@in_turn("number", [0, -1, True, 1.0, None])
 def test_pages_and_their_items_are_counted_from_1(number: Any) -> None:
     for make in (
         lambda: OffsetPagingClause(page_number=number),
@@ -73,13 +74,13 @@ def test_a_value_that_is_no_json_is_refused() -> None:
         FilterClause(Operator.EQUAL, STATUS, float("nan"))
 
 
-@pytest.mark.parametrize("pattern", ["(", "a**", "[", "*", 5, None, "\0", "a{2}{3}", "[z-a]"])
+@in_turn("pattern", ["(", "a**", "[", "*", 5, None, "\0", "a{2}{3}", "[z-a]"])
 def test_what_is_no_regular_expression_is_refused(pattern: Any) -> None:
     with pytest.raises(QueryError):
         FilterClause(Operator.REGEX_MATCHES, STATUS, pattern)
 
 
-@pytest.mark.parametrize(
+@in_turn(
     "pattern",
     [
         *[r"\bword", r"a++", r"a?+", r"a{2}+", r"(?i)a", r"(?<=a)b", r"(?P<n>a)", r"a{", r"a{100}", r"[[:alpha:]]"],
@@ -91,8 +92,8 @@ def test_what_databases_read_differently_is_refused(pattern: str) -> None:
         compiled(pattern)
 
 
-@pytest.mark.parametrize(
-    ("pattern", "text", "matches"),
+@in_turn(
+    "pattern, text, matches",
     [
         ("b", "abc", True),
         ("^b", "abc", False),
@@ -116,8 +117,8 @@ def test_patterns_search(pattern: str, text: str, matches: bool) -> None:
     assert (compiled(pattern).search(text) is not None) is matches
 
 
-@pytest.mark.parametrize(
-    ("left", "right", "expected"),
+@in_turn(
+    "left, right, expected",
     [
         ("xyz", "xyz", 1),
         ("xyz", "xyzabxyz", 0.5),
@@ -133,7 +134,7 @@ def test_similarity_is_the_share_of_common_trigrams(left: str, right: str, expec
     assert similarity(left, right) == similarity(right, left) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(
+@in_turn(
     "search",
     [
         Search(filters=[FilterClause(Operator.EQUAL, Path("status"), 1)]),
@@ -150,8 +151,8 @@ BY_ID: Any = SortField(Path("id"))
 NOT_ANY: Any = object()
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
+@in_turn(
+    "make, message",
     [
         (lambda: FilterClause(NOT_ANY, Path("id"), 1), "the operator of a filter has to be an Operator; got a object"),
         (lambda: FilterClause(Operator.EQUAL, NOT_ANY, 1), "the field of a filter has to be a Path"),

@@ -24,6 +24,7 @@ from eventstore_sa.sources.constraints import (
     sequence_number_after,
     sequence_number_before,
 )
+from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import StoredEvent
 
 MOMENT = datetime(2024, 2, 29, 12, tzinfo=UTC)
@@ -50,8 +51,8 @@ def event(**fields: Any) -> StoredEvent[Any, Any, Any]:
     return StoredEvent(**(values | fields))
 
 
-@pytest.mark.parametrize(
-    ("constraint", "met"),
+@in_turn(
+    "constraint, met",
     [
         (sequence_number_after(9), True),
         (sequence_number_after(10), False),
@@ -107,16 +108,16 @@ def test_constraints_are_immutable_values() -> None:
     assert name_in(iter(["a", "b", "a"])) == NameInConstraint(frozenset({"b", "a"}))
 
 
-@pytest.mark.parametrize("factory", [sequence_number_after, sequence_number_before, position_after, position_before])
-@pytest.mark.parametrize("number", [None, True, 1.0, "1"])
+@in_turn("factory", [sequence_number_after, sequence_number_before, position_after, position_before])
+@in_turn("number", [None, True, 1.0, "1"])
 def test_numbers_that_are_none_are_refused(factory: Any, number: Any) -> None:
     with pytest.raises(ConfigurationError, match=f"{factory.__name__} takes an integer"):
         factory(number)
 
 
-@pytest.mark.parametrize("factory", [occurred_between, observed_between])
-@pytest.mark.parametrize(
-    ("moment", "reason"),
+@in_turn("factory", [occurred_between, observed_between])
+@in_turn(
+    "moment, reason",
     [
         (datetime(2024, 1, 1), "naive"),
         ("2024-01-01", "got a str"),

@@ -20,6 +20,7 @@ from eventstore_sa.sources import (
     SyncInMemoryStoredEventSource,
 )
 from eventstore_sa.sources.constraints import name_in, position_after, sequence_number_after, sequence_number_before
+from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import LogIdentifier, StoredEvent, StreamIdentifier
 
 MOMENT = datetime(2024, 2, 29, 12, tzinfo=UTC)
@@ -88,7 +89,7 @@ def test_a_limit_that_is_none_is_refused(source_type: Any, constrained_type: Any
 
 
 @FACES
-@pytest.mark.parametrize("constraints", [[name_in(["paid"])], name_in(["paid"]), {"paid"}, None])
+@in_turn("constraints", [[name_in(["paid"])], name_in(["paid"]), {"paid"}, None])
 def test_what_is_no_set_of_constraints_is_refused(source_type: Any, constrained_type: Any, constraints: Any) -> None:
     source = source_type(EVENTS, STREAM)
 
@@ -98,7 +99,7 @@ def test_what_is_no_set_of_constraints_is_refused(source_type: Any, constrained_
 
 
 @FACES
-@pytest.mark.parametrize("constraints", [name_in(["paid"]), ["paid"], None])
+@in_turn("constraints", [name_in(["paid"]), ["paid"], None])
 def test_a_source_is_constrained_by_constraints_only(source_type: Any, constrained_type: Any, constraints: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"as a set|are QueryConstraints"):
         constrained_type(source_type(EVENTS, STREAM), constraints)

@@ -17,6 +17,7 @@ from eventstore_sa.testing.builders import (
     NewEventBuilder,
     StoredEventBuilder,
 )
+from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import LogIdentifier, NewEvent, Projection, StoredEvent, StreamIdentifier
 
 WHEN = datetime(2024, 1, 2, tzinfo=UTC)
@@ -109,7 +110,7 @@ def test_projection_builders_are_made_for_own_states() -> None:
         BaseProjectionBuilder()  # type: ignore[abstract]
 
 
-@pytest.mark.parametrize("name", data.__all__)
+@in_turn("name", data.__all__)
 def test_every_random_function_gives_something_of_its_promised_type(name: str) -> None:
     function = getattr(data, name)
     arguments = ("ab",) if name == "random_string" else ()

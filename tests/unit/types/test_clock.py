@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
+from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import Clock, StaticClock, SystemClock, TimezoneRequiredStaticClock
 
 NOW = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -20,7 +21,7 @@ def test_the_system_clock_tells_the_time_in_utc_unless_asked_otherwise() -> None
     assert clock.now(None).tzinfo is None
 
 
-@pytest.mark.parametrize("kind", [StaticClock, TimezoneRequiredStaticClock])
+@in_turn("kind", [StaticClock, TimezoneRequiredStaticClock])
 def test_static_clocks_stand_still_until_they_are_set(kind: type[StaticClock]) -> None:
     clock = kind(NOW)
     assert clock.now(UTC) == clock.now(UTC) == NOW

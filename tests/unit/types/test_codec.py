@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore_sa.errors import SerialisationError
+from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types.codec import MAX_DEPTH, decode_json, encode_json, to_json
 
 
@@ -116,7 +117,7 @@ def test_serialise_comes_before_what_else_an_object_is() -> None:
     assert to_json([Point(1), Unit.KILO]) == ["point 1", "kilogram"]
 
 
-@pytest.mark.parametrize("style", ["keyword", "required", "positional_only", "optional_other"])
+@in_turn("style", ["keyword", "required", "positional_only", "optional_other"])
 def test_serialise_gets_the_fallback_when_it_takes_one(style: str) -> None:
     class Keyword:
         def serialise(self, *, fallback: Any) -> Any:
@@ -177,8 +178,8 @@ class Point(NamedTuple):
     y: int
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
+@in_turn(
+    "value, expected",
     [
         ((1, (2,)), [1, [2]]),
         (deque([1]), [1]),
@@ -214,8 +215,8 @@ def test_known_types_become_plain_json(value: Any, expected: Any) -> None:
 SECRET = "hunter2"
 
 
-@pytest.mark.parametrize(
-    ("value", "place", "reason"),
+@in_turn(
+    "value, place, reason",
     [
         (float("nan"), "payload", "NaN"),
         ({"items": [1, 2, 3, {"price": float("nan")}]}, "payload.items[3].price", "store None"),
@@ -239,7 +240,6 @@ SECRET = "hunter2"
         ([Row(1, {"x": SECRET + "\0"})], "payload[0][1].x", "NUL"),
         (Text("\0"), "payload", "NUL"),
     ],
-    ids=lambda _: "",
 )
 def test_what_would_not_come_back_is_refused_with_its_place_and_not_its_content(
     value: Any, place: str, reason: str
@@ -264,7 +264,7 @@ def nested(levels: int, wrap: Any) -> Any:
 WRAPPERS = [lambda inner: [inner], lambda inner: {"k": inner}, lambda inner: (inner,), lambda inner: Row(1, inner)]
 
 
-@pytest.mark.parametrize("wrap", WRAPPERS)
+@in_turn("wrap", WRAPPERS)
 def test_nesting_is_limited_exactly(wrap: Any) -> None:
     assert encode_json(to_json(nested(MAX_DEPTH, wrap)))
     with pytest.raises(SerialisationError, match="nested deeper than 200 levels") as caught:
@@ -306,7 +306,7 @@ def test_a_full_call_stack_is_a_serialisation_error() -> None:
         sys.setrecursionlimit(limit)
 
 
-@pytest.mark.parametrize("value", [1e16, -1e16, 1e22, 1.7976931348623157e308, -1e300, 12345678901234567890.0])
+@in_turn("value", [1e16, -1e16, 1e22, 1.7976931348623157e308, -1e300, 12345678901234567890.0])
 def test_floats_that_would_be_written_with_an_exponent_are_spelt_out_with_a_fraction(value: float) -> None:
     text = encode_json(to_json({"x": value}))
 
@@ -345,9 +345,7 @@ def test_a_float_may_stay_a_float_for_callers() -> None:
         to_json([float("inf")], exact_floats=False)
 
 
-@pytest.mark.parametrize(
-    "value", [2**63, -(2**63) - 1, 2**64, 10**4300 - 1, -(10**4299) + 1, 2**31, -(2**31)], ids=lambda _: ""
-)
+@in_turn("value", [2**63, -(2**63) - 1, 2**64, 10**4300 - 1, -(10**4299) + 1, 2**31, -(2**31)])
 def test_integers_of_any_size_come_back_exactly(value: int) -> None:
     assert through({"x": value, "l": [value]}) == {"x": value, "l": [value]}
     assert type(through(value)) is int
@@ -371,13 +369,13 @@ def test_an_error_raised_by_serialise_passes_through() -> None:
         to_json([Broken()])
 
 
-@pytest.mark.parametrize("value", ["\ud800", {"a": object()}, 10**5000, {1: {2: object()}}], ids=lambda _: "")
+@in_turn("value", ["\ud800", {"a": object()}, 10**5000, {1: {2: object()}}])
 def test_encoding_refuses_what_did_not_pass_the_gate(value: Any) -> None:
     with pytest.raises(SerialisationError, match=r"payload cannot be written.*to_json"):
         encode_json(value, label="payload")
 
 
-@pytest.mark.parametrize("text", ["", "{", b"\xff", "1e400", "1" * 5000, '"\\ud800"'])
+@in_turn("text", ["", "{", b"\xff", "1e400", "1" * 5000, '"\\ud800"'])
 def test_decoding_refuses_what_is_no_json(text: str | bytes) -> None:
     with pytest.raises(SerialisationError, match="cannot be read as JSON"):
         decode_json(text)

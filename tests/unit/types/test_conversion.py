@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from eventstore_sa.errors import SerialisationError
+from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import (
     JsonArray,
     JsonObject,
@@ -107,8 +108,8 @@ NOW = datetime(2024, 1, 2, 3, 4, 5, 6, UTC)
 ID = UUID(int=7)
 
 
-@pytest.mark.parametrize(
-    ("klass", "value"),
+@in_turn(
+    "klass, value",
     [
         (Money, Money(1)),
         (list[Money], [Money(1), Money(2)]),
@@ -152,7 +153,6 @@ ID = UUID(int=7)
         (dict[str, JsonValue], {"a": [1]}),
         (Any, {"a": 1}),
     ],
-    ids=str,
 )
 def test_values_come_back_as_what_they_were(klass: Any, value: Any) -> None:
     result = deserialise_from_json_value(klass, serialise_to_json_value(value))
@@ -171,8 +171,8 @@ def test_large_floats_stay_floats_for_callers() -> None:
     assert serialise_to_json_value({"a": (1e300,)}) == {"a": [1e300]}
 
 
-@pytest.mark.parametrize(
-    ("klass", "value"),
+@in_turn(
+    "klass, value",
     [
         (int, "1"),
         (str, 1),
@@ -196,7 +196,6 @@ def test_large_floats_stay_floats_for_callers() -> None:
         (Line, [1]),
         (object, object()),
     ],
-    ids=lambda value: type(value).__name__ if type(value) is object else str(value),
 )
 def test_what_does_not_fit_is_refused_or_left_to_the_fallback(klass: Any, value: Any) -> None:
     with pytest.raises(SerialisationError, match="cannot be deserialised"):

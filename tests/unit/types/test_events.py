@@ -14,6 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from eventstore_sa.errors import SerialisationError
+from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import (
     NewEvent,
     StaticClock,
@@ -99,7 +100,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "reason"), WRONG)
+@in_turn("fields, reason", WRONG)
 def test_wrong_fields_are_refused_however_the_event_is_made(fields: dict[str, Any], reason: str) -> None:
     with pytest.raises(SerialisationError, match=reason):
         new_event(**fields)
@@ -134,7 +135,7 @@ def test_all_but_name_and_payload_are_optional_and_all_are_keywords() -> None:
         NewEvent(name="n", payload=1, other=2)  # type: ignore[call-overload]
 
 
-@pytest.mark.parametrize("make", [new_event, stored_event])
+@in_turn("make", [new_event, stored_event])
 def test_events_are_values(make: Any) -> None:
     event = make()
     assert event == make()
@@ -206,14 +207,14 @@ def test_serialised_events_are_json_of_all_fields() -> None:
     assert json.loads(json.dumps(new.serialise())) == new.serialise()
 
 
-@pytest.mark.parametrize("make", [new_event, stored_event])
+@in_turn("make", [new_event, stored_event])
 def test_summaries_leave_out_payload_and_metadata(make: Any) -> None:
     event = make(payload=object(), metadata=object())
     full = make().serialise()
     assert event.summarise() == {key: full[key] for key in full if key not in ("payload", "metadata")}
 
 
-@pytest.mark.parametrize("make", [new_event, stored_event])
+@in_turn("make", [new_event, stored_event])
 def test_serialising_the_unserialisable_raises_unless_a_fallback_is_given(make: Any) -> None:
     event = make(payload={"x": {1}})
     with pytest.raises(SerialisationError, match="set"):

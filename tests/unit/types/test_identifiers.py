@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from eventstore_sa.errors import SerialisationError
+from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import (
     MAX_NAME_BYTES,
     CategoryIdentifier,
@@ -46,14 +47,14 @@ SERIALISED: list[tuple[Any, dict[str, Any]]] = [
 ALL = [identifier for identifier, _ in SERIALISED]
 
 
-@pytest.mark.parametrize(("identifier", "serialised"), SERIALISED)
+@in_turn("identifier, serialised", SERIALISED)
 def test_identifiers_serialise_and_read_back(identifier: Identifier, serialised: dict[str, Any]) -> None:
     assert identifier.serialise() == serialised
     assert event_sequence_identifier(serialised) == identifier
     assert json.loads(identifier.json()) == serialised
 
 
-@pytest.mark.parametrize("identifier", ALL)
+@in_turn("identifier", ALL)
 def test_identifiers_are_immutable_values(identifier: Any) -> None:
     for twin in (pickle.loads(pickle.dumps(identifier)), copy.copy(identifier), copy.deepcopy(identifier)):
         assert twin == identifier
@@ -95,7 +96,7 @@ class ShoutedName(str):
     __hash__ = str.__hash__
 
 
-@pytest.mark.parametrize("name", [Name.ORDERS, MixedName.ORDERS, ShoutedName("orders"), ShoutedName("bücher")])
+@in_turn("name", [Name.ORDERS, MixedName.ORDERS, ShoutedName("orders"), ShoutedName("bücher")])
 def test_of_a_subclass_of_str_only_the_text_is_kept(name: str) -> None:
     text = "".join(name)
 
@@ -133,8 +134,8 @@ BAD_NAMES: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "reason"), BAD_NAMES)
-@pytest.mark.parametrize(
+@in_turn("name, reason", BAD_NAMES)
+@in_turn(
     "construct",
     [
         CategoryIdentifier,
@@ -151,14 +152,14 @@ def test_names_that_cannot_be_stored_are_refused(construct: Any, name: Any, reas
     assert len(str(caught.value)) < 400
 
 
-@pytest.mark.parametrize(
+@in_turn(
     "name", ["x" * MAX_NAME_BYTES, "ä" * (MAX_NAME_BYTES // 2), "a/b c:d%", " ", "日本", "\n", "'; --", "😀", "-", "\\"]
 )
 def test_any_other_name_is_allowed(name: str) -> None:
     assert StreamIdentifier(name, name).stream == name
 
 
-@pytest.mark.parametrize(
+@in_turn(
     "serialised",
     [
         {},
@@ -191,7 +192,7 @@ def test_target_picks_the_narrowest_identifier() -> None:
         target(category="")
 
 
-@pytest.mark.parametrize(("partition", "partitions"), [(-1, 2), (2, 2), (0, 0), (0, -1), (True, 2), (0.0, 2), ("0", 2)])
+@in_turn("partition, partitions", [(-1, 2), (2, 2), (0, 0), (0, -1), (True, 2), (0.0, 2), ("0", 2)])
 def test_partitions_that_do_not_exist_are_refused(partition: Any, partitions: Any) -> None:
     with pytest.raises(ValueError, match="no partition"):
         LogPartitionIdentifier(partition, partitions)

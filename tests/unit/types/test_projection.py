@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from eventstore_sa.errors import SerialisationError
+from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import (
     JsonValue,
     Projection,
@@ -91,8 +92,8 @@ def test_conversion_uses_the_fallback() -> None:
     assert deserialise_projection(projection(state="x"), int, int, lambda *_: 7).state == 7
 
 
-@pytest.mark.parametrize("field", ["id", "name"])
-@pytest.mark.parametrize("value", ["", "a\0", "\ud800", "x" * 1001, 5, None])
+@in_turn("field", ["id", "name"])
+@in_turn("value", ["", "a\0", "\ud800", "x" * 1001, 5, None])
 def test_keys_that_cannot_be_stored_are_refused(field: str, value: Any) -> None:
     with pytest.raises(SerialisationError, match=f"projection {field}|{field}"):
         projection(**{field: value})
