@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.util import greenlet_spawn
 
 from eventstore_sa.persistence.binds import Bind
-from eventstore_sa.persistence.locking import LockingRecord
 from eventstore_sa.persistence.queries import ConstraintConverters
 from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
 from eventstore_sa.persistence.schema.listeners import changes_allowed
@@ -58,9 +57,7 @@ def clear(bind: object, *, schema: EventStoreSchema | None = None) -> Awaitable[
 
 
 def _clear(bind: Bind, tables: EventStoreSchema) -> None:
-    places = Workplaces(
-        bind, tables, constraint_converters=ConstraintConverters(), locking=LockingRecord.latest_of(tables)
-    )
+    places = Workplaces(bind, tables, constraint_converters=ConstraintConverters())
     with places.enter(bind.transaction(), checked=False) as (place, _):
         connection = place.connection
         with changes_allowed(connection, tables.prefix, tables.schema):

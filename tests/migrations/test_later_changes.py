@@ -52,13 +52,13 @@ def test_a_newer_release_is_named_by_check_and_installed_by_the_next_revision(
     project.environment[NEWER] = "yes"
 
     refused = project.alembic("check", fails=True)
-    assert "op.eventstore_migrate(from_version=1, to_version=3)" in refused
+    assert "eventstore_migrate(from_version=1, to_version=3)" in refused
     project.in_turn("revision --autogenerate -m second", "upgrade head", "check")
     assert project.newest().splitlines() == [
         "def upgrade() -> None:",
-        "    op.eventstore_migrate(from_version=1, to_version=3)",
+        "    eventstore_migrate(from_version=1, to_version=3)",
         "def downgrade() -> None:",
-        "    op.eventstore_migrate(from_version=3, to_version=1)",
+        "    eventstore_migrate(from_version=3, to_version=1)",
     ]
     assert inspect(engine).has_table("es_notes")
     assert stream.read() == stored
@@ -89,14 +89,14 @@ def test_edited_functions_and_dropped_triggers_are_found_and_repaired(make_proje
     )
 
     refused = project.alembic("check", fails=True)
-    assert "op.eventstore_repair(version=1)" in refused
+    assert "eventstore_repair(version=1)" in refused
     assert "function es_fence_v1 was changed" in refused
     project.in_turn("revision --autogenerate -m second", "upgrade head", "check", "downgrade -1")
     assert project.newest().splitlines() == [
         "def upgrade() -> None:",
-        "    op.eventstore_repair(version=1)",
+        "    eventstore_repair(version=1)",
         "def downgrade() -> None:",
-        "    op.eventstore_repair(version=1)",
+        "    eventstore_repair(version=1)",
     ]
     assert structure_of(project.engine()) == whole
 
@@ -109,7 +109,7 @@ def test_a_dropped_trigger_is_repaired_on_sqlite(make_project: MakeProject) -> N
     project.in_turn("revision --autogenerate -m second", "upgrade head", "check")
 
     newest = project.newest(comments=True)
-    assert "    op.eventstore_repair(version=1)" in newest
+    assert "    eventstore_repair(version=1)" in newest
     assert "    # trigger es_events_forbid_delete is missing" in newest
     assert structure_of(project.engine()) == whole
 
@@ -137,7 +137,7 @@ def test_without_the_import_in_env_the_event_store_goes_on_being_compared(
 
     trigger = "es_events_forbid_change ON es_events" if driver != "sqlite" else "es_events_forbid_delete"
     execute(project, f"DROP TRIGGER {trigger}")
-    assert "op.eventstore_repair(version=1)" in project.alembic("check", fails=True)
+    assert "eventstore_repair(version=1)" in project.alembic("check", fails=True)
 
 
 def test_an_event_store_that_is_attached_to_nothing_is_not_dropped(make_project: MakeProject) -> None:
