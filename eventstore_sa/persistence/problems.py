@@ -85,7 +85,7 @@ _ERRORS: Final[Mapping[ProblemKind, Callable[[str], EventStoreError]]] = {
     ),
     ProblemKind.MISSING_TABLES: lambda said: SchemaError(
         f"tables are missing ({said}): with Alembic, run `alembic upgrade head`; in development and tests, "
-        "store.create_schema() or metadata.create_all(). If they are there, check the prefix, and that this is the right file"
+        "store.create_schema() or metadata.create_all(). If they are there, check the prefix and the file"
     ),
     ProblemKind.LOCK_TIMEOUT: lambda said: LockTimeoutError(
         f"a lock was not to be had in time ({said}): run the transaction again, or raise the time limit"

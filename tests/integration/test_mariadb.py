@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import Engine, create_engine, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from eventstore_sa import EventStoreSchema, NewEvent, SyncEventStore, verify_schema
+from eventstore_sa.cli import main
 from eventstore_sa.errors import ConfigurationError, SchemaError, TransactionError
 from eventstore_sa.testing import clear
 from tests.mariadb import NEEDS_MARIADB, fresh_mariadb_database
@@ -78,6 +82,32 @@ def test_the_schema_is_verified(engine: Engine, store: SyncEventStore) -> None:
         connection.execute(text("DROP TRIGGER es_events_forbid_delete"))
         with pytest.raises(SchemaError, match="trigger es_events_forbid_delete is missing"):
             verify_schema(connection, schema=SCHEMA)
+
+
+def printed_by(command: str, problem: str) -> list[str]:
+    """Run the command that a message recommends; return the statements that it prints."""
+    found = re.search(rf"`eventstore-sa (schema {command} [^`]*)`", problem)
+    assert found, problem
+    outcome = CliRunner().invoke(main, shlex.split(found[1]))
+    assert outcome.exit_code == 0, outcome.output
+    return outcome.output.removesuffix(";\n").split(";\n\n")
+
+
+def test_the_commands_that_verifying_recommends_put_it_right(engine: Engine) -> None:
+    with engine.connect() as connection:
+        with pytest.raises(SchemaError) as missing:
+            verify_schema(connection, schema=SCHEMA)
+        for statement in printed_by("sql", str(missing.value)):
+            connection.exec_driver_sql(statement)
+        verify_schema(connection, schema=SCHEMA)
+
+        connection.execute(text("DROP TRIGGER es_events_forbid_delete"))
+        with pytest.raises(SchemaError) as broken:
+            verify_schema(connection, schema=SCHEMA)
+        for statement in printed_by("repair", str(broken.value)):
+            connection.exec_driver_sql(statement)
+        verify_schema(connection, schema=SCHEMA)
+    publish(SyncEventStore(engine, schema=SCHEMA))
 
 
 def test_missing_tables_are_named_with_the_remedy(engine: Engine) -> None:
