@@ -11,11 +11,11 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import Engine, create_engine, select, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from eventstore_sa import EventStoreSchema, NewEvent, SyncEventStore, verify_schema
+from eventstore_sa import EventStoreSchema, NewEvent, RecordsEvents, SyncEventStore, verify_schema
 from eventstore_sa.cli import main
-from eventstore_sa.errors import ConfigurationError, SchemaError, TransactionError
+from eventstore_sa.errors import ConfigurationError, LockTimeoutError, SchemaError, TransactionError
 from eventstore_sa.testing import clear
 from tests.mariadb import NEEDS_MARIADB, fresh_mariadb_database
 
@@ -76,6 +76,40 @@ def test_clearing_empties_the_tables_and_begins_at_1_again(engine: Engine, store
         connection.execute(text("DELETE FROM es_events"))
 
 
+def test_clearing_waits_so_long_for_an_open_transaction(engine: Engine, store: SyncEventStore) -> None:
+    publish(store)
+    with engine.connect() as forgotten:
+        forgotten.execute(text("SELECT 1 FROM es_events"))
+
+        with engine.connect() as connection:
+            with pytest.raises(LockTimeoutError):
+                clear(connection, timeout_s=1)
+            connection.rollback()
+            assert connection.scalar(text("SELECT @@lock_wait_timeout > 10 AND @@innodb_lock_wait_timeout > 10"))
+
+    clear(engine)
+    assert store.log().read() == []
+
+
+def test_a_process_that_only_records_needs_no_store(engine: Engine) -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    schema = EventStoreSchema(Base.metadata, locking="row")
+
+    class Order(RecordsEvents, Base):
+        __tablename__ = "orders"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    Base.metadata.create_all(engine)
+    with Session(engine) as session, session.begin():
+        order = Order()
+        session.add(order)
+        order.record(NewEvent(name="recorded", payload=None))
+
+    assert [event.stream for event in SyncEventStore(engine, schema=schema).log()] == ["1"]
+
+
 def test_the_schema_is_verified(engine: Engine, store: SyncEventStore) -> None:
     with engine.connect() as connection:
         verify_schema(connection, schema=SCHEMA)
@@ -130,7 +164,7 @@ def test_the_mapped_class_reads_what_is_stored(engine: Engine) -> None:
 
 def test_other_modes_are_refused(engine: Engine) -> None:
     for use in (SyncEventStore.create_schema, publish):
-        with pytest.raises(ConfigurationError, match="use locking='row'"):
+        with pytest.raises(ConfigurationError, match="EventStoreSchema locking='row'"):
             use(SyncEventStore(engine))
 
 

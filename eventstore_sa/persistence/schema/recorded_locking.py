@@ -78,4 +78,6 @@ class LockingRecord:
         if not getattr(connection.dialect, "is_mariadb", False):
             raise ConfigurationError("events cannot be kept in MySQL, which has no INSERT ... RETURNING: use MariaDB")
         if self._mode.locking != "row":
-            raise ConfigurationError(f"there is no locking {self._mode.locking!r} on MariaDB: use locking='row'")
+            raise ConfigurationError(
+                f"there is no locking {self._mode.locking!r} on MariaDB: give the EventStoreSchema locking='row'"
+            )
