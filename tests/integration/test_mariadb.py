@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import Engine, create_engine, select, text
+from sqlalchemy import Engine, NullPool, create_engine, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -127,8 +127,10 @@ def printed_by(command: str, problem: str) -> list[str]:
     return outcome.output.removesuffix(";\n").split(";\n\n")
 
 
-def test_the_commands_that_verifying_recommends_put_it_right(engine: Engine) -> None:
-    with engine.connect() as connection:
+@pytest.mark.parametrize("name", ["mariadb", "mysql"])
+def test_the_commands_that_verifying_recommends_put_it_right(engine: Engine, name: str) -> None:
+    named = create_engine(engine.url.set(drivername=f"{name}+pymysql"), poolclass=NullPool)
+    with named.connect() as connection:
         with pytest.raises(SchemaError) as missing:
             verify_schema(connection, schema=SCHEMA)
         for statement in printed_by("sql", str(missing.value)):
