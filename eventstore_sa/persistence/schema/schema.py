@@ -98,7 +98,7 @@ class EventStoreSchema:
         self.prefix = prefix
         self.schema = schema
         self.locking: Locking = locking
-        self.serialisation_guarantee = serialisation_guarantee
+        self.serialisation_guarantee: EventSerialisationGuarantee = serialisation_guarantee
         self.locking_mode: LockingMode = locking_mode(locking, serialisation_guarantee)
         attached: dict[tuple[str | None, str], EventStoreSchema] = self.metadata.info.setdefault(_INFO_KEY, {})
         if (schema, prefix) in attached:
@@ -112,7 +112,7 @@ class EventStoreSchema:
         self.projections: Table = projections_table(self.metadata, prefix=prefix, schema=schema)
         self.snapshots: Table = snapshots_table(self.metadata, prefix=prefix, schema=schema)
         self.rebuilds: Table = rebuilds_table(self.metadata, prefix=prefix, schema=schema)
-        self.locking_record = LockingRecord(self.locking_mode, self.version, prefix)
+        self.locking_record: LockingRecord = LockingRecord(self.locking_mode, self.version, prefix)
         self.EventRecord: type[EventRecord] = map_event_record(registry(metadata=self.metadata), self.events)
         attached[schema, prefix] = self
         self._attach_ddl()
