@@ -211,8 +211,8 @@ def _change_locking(operations: Operations, operation: ChangeLockingOp) -> None:
         found = operations.get_bind().scalar(select(store.version.c.locking))
         if found != operation.from_locking:
             raise MigrationError(
-                f"{operation.line()} found that writers lock by {found!r}: the database has not come here by the revisions "
-                "before this one. If it was changed by hand, bring Alembic up to date with `alembic stamp`"
+                f"{operation.line()} found locking {found!r}: the database has not come here by the revisions before this "
+                "one. If it was changed by hand, bring Alembic up to date with `alembic stamp`"
             )
     for sql in locking_change(operation.to_locking, operation.site(operations)):
         operations.execute(ddl.statement(sql))

@@ -76,17 +76,17 @@ def _on_postgresql(
         if dialect.problem_of(error).kind is not ProblemKind.LOCK_TIMEOUT:
             raise
         rows = connection.execute(_HOLDERS, {"events": events, "tables": tables}).all()
-        holders = "; ".join(_described(*row) for row in rows) or "transactions that have ended meanwhile"
+        holders = "; ".join(_described(*row) for row in rows) or "a transaction that has ended meanwhile"
         raise LockTimeoutError(
-            f"the event store's tables could not be locked within {timeout_s:g} s, because of {holders}: end what they "
-            "belong to (a session that a test has left open?), and try again"
+            f"could not lock the event store's tables within {timeout_s:g} s. They were in use by {holders}. End that "
+            "transaction (did a test leave a session open?), then try again"
         ) from error.orig
 
 
 def _described(pid: int | None, application: str | None, state: str | None, since: object, gid: str | None) -> str:
     if pid is None:
-        return f"the prepared transaction {gid!r}, since {since}"
-    return f"process {pid} (application_name {application or ''!r}, {state or 'state unknown'}), since {since}"
+        return f"the prepared transaction {gid!r} since {since}"
+    return f"process {pid} (application_name {application or ''!r}, {state or 'state unknown'}) since {since}"
 
 
 @contextmanager

@@ -130,7 +130,7 @@ def _stream_of(entity: RecordsEvents) -> StreamIdentifier:
         return stream
     if iscoroutine(stream):
         stream.close()
-    wanted = f"a {type(stream).__name__}: return a StreamIdentifier"
+    wanted = f"a value of type {type(stream).__name__}: return a StreamIdentifier"
     if isinstance(stream, str):
         wanted = f"the str {stream!r}: return StreamIdentifier({_category_of(type(entity))!r}, {stream!r})"
     raise ConfigurationError(

@@ -323,10 +323,13 @@ async def coroutine() -> StreamIdentifier:
     ("goes_to", "said"),
     [
         (lambda: "a1", r"returned the str 'a1': return StreamIdentifier\('elsewhere', 'a1'\)"),
-        (lambda: ("orders", "a1"), "returned a tuple: return a StreamIdentifier"),
-        (lambda: None, "returned a NoneType: return a StreamIdentifier"),
-        (lambda: CategoryIdentifier("orders"), "returned a CategoryIdentifier: return a StreamIdentifier"),
-        (coroutine, "returned a coroutine: return a StreamIdentifier"),
+        (lambda: ("orders", "a1"), "returned a value of type tuple: return a StreamIdentifier"),
+        (lambda: None, "returned a value of type NoneType: return a StreamIdentifier"),
+        (
+            lambda: CategoryIdentifier("orders"),
+            "returned a value of type CategoryIdentifier: return a StreamIdentifier",
+        ),
+        (coroutine, "returned a value of type coroutine: return a StreamIdentifier"),
     ],
     ids=["str", "tuple", "None", "category", "coroutine"],
 )

@@ -643,8 +643,8 @@ class TestImmutability:
         with engine.connect() as forgotten:
             forgotten.execute(text(statement))
             pid = forgotten.scalar(text("SELECT pg_backend_pid()"))
-            who = rf"process {pid} \(application_name 'forgotten', idle in transaction\), since 2"
-            named = rf"within 0\.2 s, because of {who}"
+            who = rf"process {pid} \(application_name 'forgotten', idle in transaction\) since 2"
+            named = rf"within 0\.2 s\. They were in use by {who}"
 
             with pytest.raises(LockTimeoutError, match=named):
                 await settled(clear(host.engine, timeout_s=0.2))

@@ -56,7 +56,7 @@ def test_another_version_is_refused(engine: Engine) -> None:
 def test_another_locking_than_that_of_the_schema_is_named_with_both_remedies(engine: Engine) -> None:
     problem = problem_after(engine, "UPDATE es_schema SET locking = 'row/category'")
 
-    assert "its writers lock by 'row/category', and those with this EventStoreSchema would by 'fence'" in problem
+    assert "it records locking 'row/category', and this EventStoreSchema has 'fence'" in problem
     _, _, statements = problem.partition("or execute ")
     with engine.begin() as connection:
         for statement in statements.split(";"):

@@ -87,7 +87,7 @@ def test_how_writers_lock_is_printed_and_checked(engine: Engine) -> None:
     execute_script(engine, command("sql", "--dialect", engine.dialect.name, *locking).output)
 
     assert check(engine, *locking).exit_code == 0
-    assert "writers lock by 'row/category'" in check(engine).stderr
+    assert "it records locking 'row/category'" in check(engine).stderr
 
 
 def test_check_names_what_is_missing_and_exits_with_one(engine: Engine) -> None:

@@ -230,7 +230,7 @@ def test_how_writers_lock_is_migrated_too(driver: str, make_project: MakeProject
         verify_schema(connection)
         assert connection.scalar(text("SELECT count(*) FROM es_locks")) == 0
     execute(project, "UPDATE es_schema SET locking = 'advisory/log'")
-    assert "writers lock by 'advisory/log'" in project.alembic("downgrade", "-1", fails=True)
+    assert "found locking 'advisory/log'" in project.alembic("downgrade", "-1", fails=True)
 
 
 def test_a_revision_refuses_a_locking_that_there_is_not(make_project: MakeProject) -> None:

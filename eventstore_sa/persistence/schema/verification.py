@@ -124,8 +124,8 @@ def _other_locking(connection: Connection, expected: EventStoreSchema, site: Sit
     recorded, wanted = connection.scalar(select(expected.version.c.locking)), expected.locking_mode.recorded
     if recorded != wanted:
         yield (
-            f"its writers lock by {recorded!r}, and those with this EventStoreSchema would by {wanted!r}: give it that "
-            "locking and serialisation_guarantee; or, to change it for all, end every writer, then run `alembic revision "
+            f"it records locking {recorded!r}, and this EventStoreSchema has {wanted!r}: give it that locking and "
+            "serialisation_guarantee; or, to change it for all, end every writer, then run `alembic revision "
             f"--autogenerate` and `alembic upgrade head`, or execute {'; '.join(locking_change(wanted, site))}"
         )
 
