@@ -13,7 +13,7 @@ from typing import Final
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from eventstore_sa.errors import LockTimeoutError
+from eventstore_sa.errors import LockTimeoutError, TransactionError
 from eventstore_sa.persistence.dialects import EventDialect
 from eventstore_sa.persistence.problems import ProblemKind
 from eventstore_sa.persistence.schema import EventStoreSchema
@@ -47,6 +47,7 @@ def locked_alone(
 
     Raises:
         LockTimeoutError: A lock was held by others for longer; on PostgreSQL all of this was undone, and they are named.
+        TransactionError: On PostgreSQL, the connection is in autocommit mode.
     """
     if connection.dialect.name == "postgresql":
         with _on_postgresql(connection, dialect, schema, timeout_s):
@@ -62,6 +63,13 @@ def locked_alone(
 def _on_postgresql(
     connection: Connection, dialect: EventDialect, schema: EventStoreSchema, timeout_s: float
 ) -> Generator[None]:
+    try:
+        dialect.check_hosted(connection)
+    except TransactionError:
+        raise TransactionError(
+            "the event store's tables can be locked only in a transaction, and this session or connection is in autocommit "
+            "mode: give the engine in its place, or leave out isolation_level='AUTOCOMMIT'"
+        ) from None
     place = effective_schema(connection, schema.schema)
     events, tables = quoted(schema.events.name, place), [quoted(table.name, place) for table in schema.tables]
     try:

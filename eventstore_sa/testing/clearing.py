@@ -57,6 +57,7 @@ def clear(bind: object, *, schema: EventStoreSchema | None = None, timeout_s: fl
         SchemaError: There are no tables.
         LockTimeoutError: Another transaction has had them open for all that time; on PostgreSQL the message names its
             process, application_name, and since when it is open, and the caller's transaction goes on as it was before.
+        TransactionError: On PostgreSQL, it is a session or connection in autocommit mode.
     """
     tables = default_schema() if schema is None else schema
     if isinstance(bind, URL | str):

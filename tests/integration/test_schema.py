@@ -38,12 +38,13 @@ from eventstore_sa.errors import (
     DuplicateEventError,
     LockTimeoutError,
     SchemaError,
+    TransactionError,
     UnmetWriteConditionError,
 )
 from eventstore_sa.sources.constraints import name_in
 from eventstore_sa.testing import clear
 from eventstore_sa.types import CategoryPartitionIdentifier, StreamNamePrefixPartitionIdentifier
-from tests.awaiting import collected, settled
+from tests.awaiting import collected, entered, settled
 from tests.databases import PostgresDatabase
 from tests.hosts import DRIVERS, POSTGRES_DRIVERS, Ground, Host, each_driver, new_event
 
@@ -670,7 +671,12 @@ class TestImmutability:
     async def test_clear_works_on_an_engine_in_autocommit_mode(self, host: Host) -> None:
         host.ground.publish()
 
-        await settled(clear(host.engine.execution_options(isolation_level="AUTOCOMMIT")))
+        autocommit = host.engine.execution_options(isolation_level="AUTOCOMMIT")
+
+        async with entered(autocommit.connect()) as connection:
+            with pytest.raises(TransactionError, match="give the engine in its place"):
+                await settled(clear(connection))
+        await settled(clear(autocommit))
 
         assert await collected(host.store.log().iterate()) == []
 
