@@ -3,7 +3,7 @@
     alembic -x url=postgresql+psycopg://user@host/database upgrade head
 
 or with the URL in EVENTSTORE_SA_URL. Drivers with asyncio and without it will do. `-x prefix=` and `-x schema=` name another
-event store than the default one.
+event store than the default one, and `-x locking=row/category` says how its writers exclude each other.
 """
 
 import asyncio
@@ -14,14 +14,20 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 import eventstore_sa.migrations  # noqa: F401
 from alembic import context
-from eventstore_sa import EventStoreSchema
+from eventstore_sa import EventSerialisationGuarantee, EventStoreSchema
 
 given = context.get_x_argument(as_dictionary=True)
 address = given.get("url") or os.environ.get("EVENTSTORE_SA_URL")
 if not address:
     raise SystemExit("Name the database: alembic -x url=URL ..., or the variable EVENTSTORE_SA_URL")
 url = make_url(address)
-schema = EventStoreSchema(prefix=given.get("prefix", "es_"), schema=given.get("schema"))
+locking, _, level = given.get("locking", "fence").partition("/")
+schema = EventStoreSchema(
+    prefix=given.get("prefix", "es_"),
+    schema=given.get("schema"),
+    locking=locking,
+    serialisation_guarantee=EventSerialisationGuarantee(level or "log"),
+)
 
 
 def migrate(connection: Connection) -> None:

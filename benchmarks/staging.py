@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from benchmarks.databases import Setting, database
 from benchmarks.harness import Contest, benchmark, rate
 from benchmarks.samples import new_events, new_stream
-from eventstore_sa import EventSerialisationGuarantee, EventStore, EventStoreSchema
+from eventstore_sa import EventStore, EventStoreSchema
 
 __all__: list[str] = []
 
@@ -33,12 +33,7 @@ async def stage_and_work(setting: Setting) -> AsyncIterator[Contest]:
         engine = await db.engine(pool_size=WRITERS)
         staging = EventStore(engine, schema=EventStoreSchema())
         # On tables of its own, because all stores on the same tables lock alike.
-        locking = EventStore(
-            engine,
-            schema=EventStoreSchema(prefix="locked_"),
-            locking="advisory",
-            serialisation_guarantee=EventSerialisationGuarantee.LOG,
-        )
+        locking = EventStore(engine, schema=EventStoreSchema(prefix="locked_", locking="advisory"))
         await staging.create_schema()
         await locking.create_schema()
 

@@ -13,15 +13,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast, get_args
 
 from sqlalchemy import Connection, NullPool, create_engine, make_url
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.mysql import mariadb
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.schema import ExecutableDDLElement
 
 from eventstore_sa.errors import ConfigurationError, SchemaError
+from eventstore_sa.persistence.locking import FENCE, EventSerialisationGuarantee, Locking, RecordedLocking
 from eventstore_sa.persistence.schema import SCHEMA_VERSION, EventStoreSchema, verify_schema, versions
 from eventstore_sa.persistence.schema.versions import Site, is_outside_transactions, migration, repair
 
@@ -35,12 +37,23 @@ __all__ = ["main"]
 _WRONG: Final = 1
 _REFUSED: Final = 3
 
-_DIALECTS: Final[dict[str, Any]] = {"postgresql": postgresql.dialect, "sqlite": sqlite.dialect}
+_DIALECTS: Final[dict[str, Any]] = {
+    "mariadb": mariadb.MariaDBDialect,
+    "postgresql": postgresql.dialect,
+    "sqlite": sqlite.dialect,
+}
 
 _prefix: Final = click.option(
     "--prefix", default="es_", show_default=True, help="What the names of its tables begin with."
 )
 _schema: Final = click.option("--schema", help="The database schema that it is in. [default: by the search path]")
+_locking: Final = click.option(
+    "--locking",
+    type=click.Choice(get_args(RecordedLocking)),
+    default=FENCE.recorded,
+    show_default=True,
+    help="How its writers exclude each other, and at which level.",
+)
 _dialect: Final = click.option("--dialect", type=click.Choice(sorted(_DIALECTS)), required=True, help="The database.")
 
 
@@ -61,11 +74,16 @@ def schema() -> None:
 @_dialect
 @_prefix
 @_schema
-def sql(from_version: int, to_version: int, dialect: str, prefix: str, schema: str | None) -> None:
+@_locking
+def sql(
+    *, from_version: int, to_version: int, dialect: str, prefix: str, schema: str | None, locking: RecordedLocking
+) -> None:
     """Print the SQL that takes an event store from one version to another; on the way down to 0 all events are lost."""
     site = Site(dialect, prefix, schema)
+    if dialect == "mariadb" and from_version == 0 and not locking.startswith("row"):
+        raise click.UsageError(f"there is no locking {locking!r} on MariaDB: use --locking row/log")
     try:
-        statements = [*migration(from_version, to_version, site)]
+        statements = [*migration(from_version, to_version, site, locking)]
     except SchemaError as error:
         raise click.UsageError(error.message) from error
     for version in versions.VERSIONS[from_version:to_version]:
@@ -86,9 +104,12 @@ def repair_command(dialect: str, prefix: str, schema: str | None) -> None:
 @click.argument("url")
 @_prefix
 @_schema
+@_locking
 @click.option("--json", "as_json", is_flag=True, help='Print {"ok": ..., "version": ..., "problem": ...}.')
 @click.pass_context
-def check(context: click.Context, url: str, prefix: str, schema: str | None, as_json: bool) -> None:
+def check(
+    context: click.Context, *, url: str, prefix: str, schema: str | None, locking: RecordedLocking, as_json: bool
+) -> None:
     """Check the event store in the database at URL, as the function `verify_schema` does; it only reads."""
 
     def end(code: int, problem: str | None) -> NoReturn:
@@ -100,7 +121,11 @@ def check(context: click.Context, url: str, prefix: str, schema: str | None, as_
         context.exit(code)
 
     try:
-        store = EventStoreSchema(prefix=prefix, schema=schema)
+        mode, _, level = locking.partition("/")
+        guarantee = EventSerialisationGuarantee(level or FENCE.level)
+        store = EventStoreSchema(
+            prefix=prefix, schema=schema, locking=cast("Locking", mode), serialisation_guarantee=guarantee
+        )
         _verify(url, store)
     except (ArgumentError, NoSuchModuleError, ConfigurationError) as error:
         # An address that cannot be read is not shown: it may hold a password.

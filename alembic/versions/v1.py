@@ -4,8 +4,8 @@ Revision ID: v1
 Revises:
 """
 
-import eventstore_sa.migrations  # noqa: F401
-from alembic import context, op
+from alembic import context
+from eventstore_sa.migrations import eventstore_migrate
 
 revision = "v1"
 down_revision = None
@@ -14,14 +14,14 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.eventstore_migrate(from_version=0, to_version=1, **named())
+    eventstore_migrate(from_version=0, to_version=1, **named())
 
 
 def downgrade() -> None:
-    op.eventstore_migrate(from_version=1, to_version=0, **named())
+    eventstore_migrate(from_version=1, to_version=0, **named())
 
 
 def named() -> dict[str, str]:
-    """Return what env.py was told about the names of the event store."""
+    """Return what env.py was told about the event store."""
     given = context.get_x_argument(as_dictionary=True)
-    return {name: given[name] for name in ("prefix", "schema") if name in given}
+    return {name: given[name] for name in ("prefix", "schema", "locking") if name in given}

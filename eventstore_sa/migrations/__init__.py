@@ -1,17 +1,37 @@
 """Alembic for the event store: `import eventstore_sa.migrations` in the host's `env.py` is all that it needs.
 
-The import registers `op.eventstore_migrate` and `op.eventstore_repair`, how they are written into revisions, and the
-comparison that makes `alembic revision --autogenerate` and `alembic check` find them. Nobody in this package imports it.
+The import registers the operations, how they are written into revisions, and the comparison that makes `alembic revision
+--autogenerate` and `alembic check` find them. Nobody in this package imports it.
 """
 
 from __future__ import annotations
 
+import re
+from importlib.metadata import version
 from importlib.util import find_spec
 
 if find_spec("alembic") is None:
     raise ImportError("eventstore_sa.migrations needs Alembic: install it with the extra 'eventstore-sa[alembic]'")
+if tuple(map(int, re.findall(r"\d+", version("alembic"))[:3])) < (1, 18, 3):
+    raise ImportError(
+        f"eventstore_sa.migrations needs Alembic 1.18.3 or newer, and {version('alembic')} is installed: upgrade it with "
+        "the extra 'eventstore-sa[alembic]'"
+    )
 
 from eventstore_sa.migrations import comparison as comparison  # registers itself
-from eventstore_sa.migrations.operations import MigrateOp, MigrationError, RepairOp
+from eventstore_sa.migrations.directives import (
+    eventstore_change_locking,
+    eventstore_migrate,
+    eventstore_repair,
+)
+from eventstore_sa.migrations.operations import ChangeLockingOp, MigrateOp, MigrationError, RepairOp
 
-__all__ = ["MigrateOp", "MigrationError", "RepairOp"]
+__all__ = [
+    "ChangeLockingOp",
+    "MigrateOp",
+    "MigrationError",
+    "RepairOp",
+    "eventstore_change_locking",
+    "eventstore_migrate",
+    "eventstore_repair",
+]

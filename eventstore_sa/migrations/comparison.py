@@ -21,10 +21,10 @@ from alembic.operations.ops import (
     UpgradeOps,
 )
 from alembic.util import DispatchPriority
-from sqlalchemy import Connection, Identity, MetaData, inspect
+from sqlalchemy import Connection, Identity, MetaData, inspect, select
 
 from eventstore_sa.errors import SchemaError
-from eventstore_sa.migrations.operations import MigrateOp, MigrationError, RepairOp
+from eventstore_sa.migrations.operations import ChangeLockingOp, EventStoreOp, MigrateOp, MigrationError, RepairOp
 from eventstore_sa.persistence.projection_indexes import projection_indexes_of
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.schema.drift import differences
@@ -61,10 +61,10 @@ def compare_event_stores(context: AutogenContext, upgrade: UpgradeOps, schemas: 
         store.projections.indexes.update(store.projections.info.pop(_ASIDE, ()))
         if not context.run_object_filters(store.version, store.version.name, "table", False, None):
             continue
-        operation = _difference(connection, store)
-        if operation is not None:
-            found.append(operation)
-        if isinstance(operation, MigrateOp) or not _is_compared(connection, store, schemas):
+        operations = [*_differences(connection, store)]
+        found += operations
+        migrates = any(isinstance(operation, MigrateOp) for operation in operations)
+        if migrates or not _is_compared(connection, store, schemas):
             _take_out(upgrade, [table.name for table in store.tables], _place(connection, store.schema))
         _compare_projection_indexes(connection, store, upgrade)
     if not connection.dialect.supports_identity_columns:
@@ -79,7 +79,7 @@ def _attached(metadata: MetaData | Collection[MetaData] | None) -> Iterator[Even
         yield from EventStoreSchema.all_on(one)
 
 
-def _difference(connection: Connection, store: EventStoreSchema) -> MigrateOp | RepairOp | None:
+def _differences(connection: Connection, store: EventStoreSchema) -> Iterator[EventStoreOp]:
     needed = latest().number
     try:
         version = installed_version(connection, store)
@@ -91,11 +91,23 @@ def _difference(connection: Connection, store: EventStoreSchema) -> MigrateOp | 
             f"{needed}: install the version of eventstore-sa that made it"
         )
     if version < needed:
-        return MigrateOp(from_version=version, to_version=needed, prefix=store.prefix, schema=store.schema)
-    wrong = [*differences(connection, site_on(connection, store.prefix, store.schema), version)]
-    if wrong:
-        return RepairOp(version=version, prefix=store.prefix, schema=store.schema, differences=wrong)
-    return None
+        locking = store.locking_mode.recorded
+        yield MigrateOp(
+            from_version=version, to_version=needed, prefix=store.prefix, schema=store.schema, locking=locking
+        )
+    else:
+        wrong = [*differences(connection, site_on(connection, store.prefix, store.schema), version)]
+        if wrong:
+            yield RepairOp(version=version, prefix=store.prefix, schema=store.schema, differences=wrong)
+    if version > 0:
+        yield from _other_locking(connection, store)
+
+
+def _other_locking(connection: Connection, store: EventStoreSchema) -> Iterator[ChangeLockingOp]:
+    recorded = connection.scalar(select(store.version.c.locking))
+    wanted = store.locking_mode.recorded
+    if recorded is not None and recorded != wanted:
+        yield ChangeLockingOp(from_locking=recorded, to_locking=wanted, prefix=store.prefix, schema=store.schema)
 
 
 def _is_compared(connection: Connection, store: EventStoreSchema, schemas: set[str | None]) -> bool:
@@ -163,7 +175,7 @@ def _spare_unattached(connection: Connection, upgrade: UpgradeOps) -> None:
         _log.warning(
             "the event store with the tables %s is in the database, but on no MetaData in target_metadata: import the "
             "module that makes its EventStoreSchema in env.py. The tables are left alone; if they are to go, write "
-            "op.eventstore_migrate(from_version=%d, to_version=0) into a revision",
+            "eventstore_migrate(from_version=%d, to_version=0) into a revision",
             ", ".join(table.name for table in store.tables),
             installed_version(connection, store),
         )

@@ -1,29 +1,35 @@
-"""The operations that revisions of a host hold: from one version of the event store's schema to another, and repair.
+"""The operations on an event store: from one version of its schema to another, another way of locking, and repair.
 
-Each is registered with Alembic here: how it is called (`op.eventstore_migrate(...)`), executed, reversed, and written
-into a revision. What the versions are is in `persistence/schema/versions/`.
+Each is registered with Alembic here: how it is executed, reversed, and written into a revision as a call of a function of
+`directives.py`. What the versions are is in `persistence/schema/versions/`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from alembic.autogenerate.api import AutogenContext
 from alembic.autogenerate.render import renderers
 from alembic.operations import MigrateOperation, Operations
 from alembic.util import CommandError
+from sqlalchemy import select
 from sqlalchemy.schema import ExecutableDDLElement
 
 from eventstore_sa.errors import SchemaError
-from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.locking import FENCE, RecordedLocking, checked_recorded_locking
+from eventstore_sa.persistence.schema import EventStoreSchema, ddl
 from eventstore_sa.persistence.schema.listeners import site_on
 from eventstore_sa.persistence.schema.verification import installed_version
-from eventstore_sa.persistence.schema.versions import Site, is_outside_transactions, migration, repair
+from eventstore_sa.persistence.schema.versions import (
+    Site,
+    is_outside_transactions,
+    locking_change,
+    migration,
+    repair,
+)
 
-__all__ = ["MigrateOp", "MigrationError", "RepairOp"]
-
-_IMPORT: Final = "import eventstore_sa.migrations  # noqa: F401"
+__all__ = ["ChangeLockingOp", "MigrateOp", "MigrationError", "RepairOp"]
 
 
 class MigrationError(SchemaError, CommandError):
@@ -44,9 +50,13 @@ class EventStoreOp(MigrateOperation):
         given = {"prefix": None if self.prefix == "es_" else self.prefix, "schema": self.schema}
         return {name: value for name, value in given.items() if value is not None}
 
-    def line(self, op: str = "op.") -> str:
+    def line(self) -> str:
         """Return the line of Python that stands for it in a revision."""
-        return f"{op}{self.name}({', '.join(f'{name}={value!r}' for name, value in self.arguments().items())})"
+        return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in self.arguments().items())})"
+
+    def comments(self) -> Sequence[str]:
+        """Return what those who read the revision should know, line by line."""
+        return ()
 
     def execute(self, operations: Operations, version: int, statements: Iterable[ExecutableDDLElement]) -> None:
         """Execute statements in an event store that is at `version`; in offline mode, write them out."""
@@ -74,51 +84,38 @@ class EventStoreOp(MigrateOperation):
         return site_on(operations.get_bind(), self.prefix, self.schema)
 
 
-@Operations.register_operation("eventstore_migrate")
 class MigrateOp(EventStoreOp):
     """Take the schema of an event store from one version to another."""
 
     name = "eventstore_migrate"
 
-    def __init__(self, *, from_version: int, to_version: int, prefix: str = "es_", schema: str | None = None) -> None:
-        super().__init__(prefix=prefix, schema=schema)
-        self.from_version = from_version
-        self.to_version = to_version
-
-    @classmethod
-    def eventstore_migrate(
-        cls,
-        operations: Operations,
+    def __init__(
+        self,
         *,
         from_version: int,
         to_version: int,
         prefix: str = "es_",
         schema: str | None = None,
+        locking: RecordedLocking = FENCE.recorded,
     ) -> None:
-        """Take the schema of an event store from one version to another, in the transaction of the migration.
-
-        On the way down to version 0 all events are lost.
-
-        Args:
-            operations: What `op` stands for.
-            from_version: The version that is there; 0 is a database without the event store.
-            to_version: The version that is to be there.
-            prefix: What the names of its tables, functions and triggers begin with.
-            schema: The database schema that it is in; on PostgreSQL it is created if there is none.
-
-        Raises:
-            MigrationError: The database is at another version than `from_version` (not seen in offline mode).
-            SchemaError: This version of the library does not know one of the versions.
-        """
-        operations.invoke(cls(from_version=from_version, to_version=to_version, prefix=prefix, schema=schema))
+        super().__init__(prefix=prefix, schema=schema)
+        self.from_version = from_version
+        self.to_version = to_version
+        self.locking: RecordedLocking = checked_recorded_locking(locking)
 
     def arguments(self) -> dict[str, Any]:
-        return {"from_version": self.from_version, "to_version": self.to_version, **super().arguments()}
+        # Written down with the tables, and changed by an operation of its own.
+        locking = {"locking": self.locking} if self.from_version == 0 and self.locking != FENCE.recorded else {}
+        return {"from_version": self.from_version, "to_version": self.to_version, **super().arguments(), **locking}
 
     def reverse(self) -> MigrateOp:
         """Return the way back."""
         return MigrateOp(
-            from_version=self.to_version, to_version=self.from_version, prefix=self.prefix, schema=self.schema
+            from_version=self.to_version,
+            to_version=self.from_version,
+            prefix=self.prefix,
+            schema=self.schema,
+            locking=self.locking,
         )
 
     def to_diff_tuple(self) -> tuple[str, ...]:
@@ -126,7 +123,6 @@ class MigrateOp(EventStoreOp):
         return (self.name, self.line())
 
 
-@Operations.register_operation("eventstore_repair")
 class RepairOp(EventStoreOp):
     """Put the functions and triggers of an event store back as they should be.
 
@@ -143,25 +139,6 @@ class RepairOp(EventStoreOp):
         self.version = version
         self.differences: tuple[str, ...] = tuple(differences)
 
-    @classmethod
-    def eventstore_repair(
-        cls, operations: Operations, *, version: int, prefix: str = "es_", schema: str | None = None
-    ) -> None:
-        """Put the functions and triggers of an event store back as a version of its schema has them.
-
-        Owners and grants of functions stay as they are. Additional functions and triggers are left alone.
-
-        Args:
-            operations: What `op` stands for.
-            version: The version that is there.
-            prefix: What the names of its tables, functions and triggers begin with.
-            schema: The database schema that it is in.
-
-        Raises:
-            MigrationError: The database is at another version (not seen in offline mode).
-        """
-        operations.invoke(cls(version=version, prefix=prefix, schema=schema))
-
     def arguments(self) -> dict[str, Any]:
         return {"version": self.version, **super().arguments()}
 
@@ -174,11 +151,51 @@ class RepairOp(EventStoreOp):
         """Return what `alembic check` shows: the name, the line that a revision would have, and what was found."""
         return (self.name, self.line(), *self.differences)
 
+    def comments(self) -> Sequence[str]:
+        return self.differences
+
+
+class ChangeLockingOp(EventStoreOp):
+    """Record that the writers of an event store exclude each other in another way from now on."""
+
+    name = "eventstore_change_locking"
+
+    def __init__(
+        self,
+        *,
+        from_locking: RecordedLocking,
+        to_locking: RecordedLocking,
+        prefix: str = "es_",
+        schema: str | None = None,
+    ) -> None:
+        super().__init__(prefix=prefix, schema=schema)
+        self.from_locking: RecordedLocking = checked_recorded_locking(from_locking)
+        self.to_locking: RecordedLocking = checked_recorded_locking(to_locking)
+
+    def arguments(self) -> dict[str, Any]:
+        return {"from_locking": self.from_locking, "to_locking": self.to_locking, **super().arguments()}
+
+    def reverse(self) -> ChangeLockingOp:
+        """Return the way back."""
+        return ChangeLockingOp(
+            from_locking=self.to_locking, to_locking=self.from_locking, prefix=self.prefix, schema=self.schema
+        )
+
+    def to_diff_tuple(self) -> tuple[str, ...]:
+        """Return what `alembic check` shows: the name, and the line that a revision would have."""
+        return (self.name, self.line())
+
+    def comments(self) -> Sequence[str]:
+        return (
+            "End every process that publishes before this, and start none with the old locking after it: writers that",
+            "lock in different ways do not exclude each other.",
+        )
+
 
 @Operations.implementation_for(MigrateOp)
 def _migrate(operations: Operations, operation: MigrateOp) -> None:
     site = operation.site(operations)
-    statements = migration(operation.from_version, operation.to_version, site)
+    statements = migration(operation.from_version, operation.to_version, site, operation.locking)
     operation.execute(operations, operation.from_version, statements)
 
 
@@ -187,11 +204,25 @@ def _repair(operations: Operations, operation: RepairOp) -> None:
     operation.execute(operations, operation.version, repair(operation.version, operation.site(operations)))
 
 
+@Operations.implementation_for(ChangeLockingOp)
+def _change_locking(operations: Operations, operation: ChangeLockingOp) -> None:
+    if not operations.get_context().as_sql:
+        store = EventStoreSchema(prefix=operation.prefix, schema=operation.schema)
+        found = operations.get_bind().scalar(select(store.version.c.locking))
+        if found != operation.from_locking:
+            raise MigrationError(
+                f"{operation.line()} found locking {found!r}: the database has not come here by the revisions before this "
+                "one. If it was changed by hand, bring Alembic up to date with `alembic stamp`"
+            )
+    for sql in locking_change(operation.to_locking, operation.site(operations)):
+        operations.execute(ddl.statement(sql))
+
+
 @renderers.dispatch_for(MigrateOp)
 @renderers.dispatch_for(RepairOp)
-def _render(context: AutogenContext, operation: MigrateOp | RepairOp) -> list[str]:
+@renderers.dispatch_for(ChangeLockingOp)
+def _render(context: AutogenContext, operation: EventStoreOp) -> list[str]:
     # The revision imports what it needs, so it goes on working if the import in env.py is lost; and as Alembic loads
     # all revisions before it compares anything, the comparison goes on working too.
-    context.imports.add(_IMPORT)
-    comments = [f"# {difference}" for difference in getattr(operation, "differences", ())]
-    return [*comments, operation.line(context.opts["alembic_module_prefix"])]
+    context.imports.add(f"from eventstore_sa.migrations import {operation.name}")
+    return [*(f"# {comment}" for comment in operation.comments()), operation.line()]

@@ -1,22 +1,18 @@
-"""How the writers of an event store exclude each other, what readers may expect of that, and where it is written down.
+"""How the writers of an event store exclude each other, and which order of events that guarantees to readers.
 
-All stores on the same tables must agree: a writer who takes other locks is excluded by none. So the mode stands in the
-table `es_schema`, and every store compares its own with it before it does anything else.
+It belongs to an `EventStoreSchema`, and stands in the table `es_schema`: see `schema/recorded_locking.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, Literal, TypeAlias
-from weakref import WeakKeyDictionary
+from enum import Enum
+from typing import Final, Literal, TypeAlias, cast, get_args
 
 from msgspec import Struct
-from sqlalchemy import Connection, Pool, exists, select, update
 
 from eventstore_sa.conditions import ConditionScope, WriteCondition
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.schema import EventStoreSchema
-from eventstore_sa.persistence.schema.ddl import effective_schema
 from eventstore_sa.types import (
     CategoryIdentifier,
     CategoryPartitionIdentifier,
@@ -27,11 +23,48 @@ from eventstore_sa.types import (
     StreamNamePrefixPartitionIdentifier,
 )
 
-__all__ = ["FENCE", "Level", "LockingMode", "LockingRecord"]
+__all__ = [
+    "FENCE",
+    "EventSerialisationGuarantee",
+    "Level",
+    "Locking",
+    "LockingMode",
+    "RecordedLocking",
+    "checked_recorded_locking",
+    "locking_mode",
+]
+
+Locking: TypeAlias = Literal["fence", "advisory", "row"]
+"""How the writers of an event store exclude each other: the same for all stores on the same tables, and kept there.
+
+"fence", the default: those of one stream only. Readers of the log and of categories stop at a watermark, so that open
+transactions hide nothing from them. PostgreSQL.
+
+"advisory": the same, and until they commit publishes exclude each other within the log or a category, as the
+`EventSerialisationGuarantee` says; readers that know nothing of watermarks miss nothing there either. PostgreSQL.
+
+"row": publishes exclude each other within the log, a category or a stream, as the guarantee says, by locks on rows of a
+table. What is wider than that cannot be read in order, and is refused. PostgreSQL and MariaDB.
+
+SQLite has a single writer, so all of them are the same to writers there.
+"""
 
 Level: TypeAlias = Literal["log", "category", "stream"]
 
-_LATEST: Final = "eventstore_sa.locking"
+RecordedLocking: TypeAlias = Literal[
+    "fence", "advisory/log", "advisory/category", "advisory/stream", "row/log", "row/category", "row/stream"
+]
+"""A `Locking` and its level as the database has them, and revisions of Alembic's."""
+
+
+class EventSerialisationGuarantee(Enum):
+    """Within what events become visible in the order of their sequence numbers."""
+
+    LOG = "log"
+    CATEGORY = "category"
+    STREAM = "stream"
+
+
 _WIDTHS: Final[dict[Level, int]] = {"stream": 0, "category": 1, "log": 2}
 _SCOPES: Final[dict[ConditionScope, Level]] = {
     ConditionScope.STREAM: "stream",
@@ -48,13 +81,14 @@ class LockingMode(Struct, frozen=True):
         level: Within what they do, until they commit; of no meaning with the fence.
     """
 
-    locking: Literal["fence", "advisory", "row"]
+    locking: Locking
     level: Level
 
     @property
-    def recorded(self) -> str:
+    def recorded(self) -> RecordedLocking:
         """What stands for it in the database."""
-        return self.locking if self.locking == "fence" else f"{self.locking}/{self.level}"
+        text = self.locking if self.locking == "fence" else f"{self.locking}/{self.level}"
+        return cast("RecordedLocking", text)
 
     @property
     def serialise(self) -> Level | None:
@@ -111,91 +145,37 @@ class LockingMode(Struct, frozen=True):
 
 
 FENCE: Final = LockingMode("fence", "log")
-"""The default, and what tables are for in which no mode is recorded."""
+"""The default."""
 
 _NAMES: Final[dict[Level, str]] = {"stream": "a stream", "category": "a category", "log": "the log"}
 
 
-class LockingRecord:
-    """The mode of a store, compared with the one in the database once for each engine and schema.
+def locking_mode(locking: str, guarantee: object) -> LockingMode:
+    """Put the options of a schema together.
 
-    Args:
-        schema: The tables.
-        mode: What the store was given.
+    Raises:
+        ConfigurationError: There is no such mode of locking, or it is no guarantee.
     """
+    if locking not in get_args(Locking):
+        raise ConfigurationError(f"there is no locking mode {locking!r}: use 'fence', 'advisory' or 'row'")
+    if not isinstance(guarantee, EventSerialisationGuarantee):
+        raise ConfigurationError(
+            f"serialisation_guarantee is an EventSerialisationGuarantee, such as EventSerialisationGuarantee.LOG; got "
+            f"{guarantee!r}"
+        )
+    return LockingMode(cast("Locking", locking), guarantee.value)
 
-    def __init__(self, schema: EventStoreSchema, mode: LockingMode) -> None:
-        self.mode: Final = mode
-        self._schema = schema
-        self._checked: WeakKeyDictionary[Pool, set[str | None]] = WeakKeyDictionary()
-        schema.version.info[_LATEST] = self
 
-    @classmethod
-    def latest_of(cls, schema: EventStoreSchema) -> LockingRecord:
-        """Return the record of the last store that was made for these tables; one with the default if there was none."""
-        latest: LockingRecord | None = schema.version.info.get(_LATEST)
-        return cls(schema, FENCE) if latest is None else latest
+def checked_recorded_locking(recorded: str) -> RecordedLocking:
+    """Refuse what stands for no mode of locking in the database.
 
-    def check(self, connection: Connection) -> None:
-        """Compare, with one statement at the first use; none on SQLite, where a single writer makes all modes one.
-
-        Raises:
-            ConfigurationError: The tables belong to stores of another mode.
-        """
-        if connection.dialect.name == "sqlite":
-            return
-        schema = effective_schema(connection, self._schema.schema)
-        checked = self._checked.setdefault(connection.engine.pool, set())
-        if schema in checked:
-            return
-        self.check_database(connection)
-        recorded = connection.scalar(select(self._schema.version.c.locking)) or FENCE.recorded
-        if recorded != self.mode.recorded:
-            raise ConfigurationError(
-                f"the tables of this event store are used with locking {recorded!r}, and this store has "
-                f"{self.mode.recorded!r}; all stores must have the same, or their writers do not exclude each other. "
-                "Give this one that locking and serialisation_guarantee; or, to change it for all, end every writer, "
-                f"then execute: {'; '.join(self._change())}"
-            )
-        checked.add(schema)
-
-    def check_database(self, connection: Connection) -> None:
-        """Refuse a database that has not what the mode needs.
-
-        Raises:
-            ConfigurationError: It is MySQL, or MariaDB and the mode another one than row locks.
-        """
-        if connection.dialect.name not in ("mariadb", "mysql"):
-            return
-        if not getattr(connection.dialect, "is_mariadb", False):
-            raise ConfigurationError("events cannot be kept in MySQL, which has no INSERT ... RETURNING: use MariaDB")
-        if self.mode.locking != "row":
-            raise ConfigurationError(f"there is no locking {self.mode.locking!r} on MariaDB: use locking='row'")
-
-    def _change(self) -> tuple[str, str]:
-        """Say how the mode in the database is changed; positions in lock rows are of no worth after another mode."""
-        version, locks = self._schema.version.fullname, self._schema.locks.fullname
-        return (f"UPDATE {version} SET locking = '{self.mode.recorded}'", f"DELETE FROM {locks}")  # noqa: S608 - for people
-
-    def record(self, connection: Connection, *, created: bool) -> None:
-        """Write the mode down where none is, and nothing is stored yet.
-
-        Args:
-            connection: In a transaction.
-            created: Whether the tables have just been created. If not, the default is left unsaid: whoever may not
-                write to the table can still call `create_schema`.
-
-        Raises:
-            ConfigurationError: The tables belong to stores of another mode.
-        """
-        if created or self.mode != FENCE:
-            version, events = self._schema.version, self._schema.events
-            connection.execute(
-                update(version)
-                .where(version.c.locking.is_(None), ~exists(select(events.c.sequence_number)))
-                .values(locking=self.mode.recorded)
-            )
-        self.check(connection)
+    Raises:
+        ConfigurationError: It stands for none.
+    """
+    known = get_args(RecordedLocking)
+    if recorded not in known:
+        raise ConfigurationError(f"there is no locking {recorded!r}: use one of {', '.join(map(repr, known))}")
+    return cast("RecordedLocking", recorded)
 
 
 def _level_of(target: EventSequenceIdentifier | EventPartitionIdentifier) -> Level:

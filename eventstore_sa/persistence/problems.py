@@ -80,12 +80,13 @@ _ERRORS: Final[Mapping[ProblemKind, Callable[[str], EventStoreError]]] = {
         "highest sequence_number stored (ALTER TABLE ... ALTER COLUMN sequence_number RESTART WITH ...)"
     ),
     ProblemKind.MISSING_SCHEMA: lambda said: SchemaError(
-        f"tables or functions are missing ({said}): create the event store's with store.create_schema(), or with yours by "
-        "metadata.create_all(); or check the prefix, the schema and the search path"
+        f"tables or functions are missing ({said}): with Alembic, run `alembic upgrade head`; in development and tests, "
+        "store.create_schema() or metadata.create_all(). If they are there, check the prefix, the schema and the search path"
     ),
     ProblemKind.MISSING_TABLES: lambda said: SchemaError(
-        f"tables are missing ({said}): create the event store's with store.create_schema(), or with yours by "
-        "metadata.create_all(); or check the prefix, and that this is the right database"
+        f"tables are missing ({said}): with Alembic, run `alembic upgrade head`; in development and tests, "
+        "store.create_schema() or metadata.create_all(). If they are there, check the prefix, and that this is the right "
+        "database"
     ),
     ProblemKind.LOCK_TIMEOUT: lambda said: LockTimeoutError(
         f"a lock was not to be had in time ({said}): run the transaction again, or raise the time limit"

@@ -13,7 +13,6 @@ from sqlalchemy import Connection
 
 from eventstore_sa.persistence.binds import Bind
 from eventstore_sa.persistence.custom_conditions import ConditionEvaluators
-from eventstore_sa.persistence.locking import LockingRecord
 from eventstore_sa.persistence.projection_queries import ProjectionConverters
 from eventstore_sa.persistence.queries import ConstraintConverters
 from eventstore_sa.persistence.repositories.projection_batches import ProjectionBatches, projection_batches
@@ -47,9 +46,7 @@ class ProjectionStorage:
         self._converters = converters
         self._page_size = page_size
         self._repositories: dict[str, ProjectionRepository] = {}
-        self._places = Workplaces(
-            bind, schema, constraint_converters=ConstraintConverters(), locking=LockingRecord.latest_of(schema)
-        )
+        self._places = Workplaces(bind, schema, constraint_converters=ConstraintConverters())
 
     def save(self, records: Sequence[ProjectionRecord]) -> list[int]:
         """Insert or replace projections, all or none; return their new versions."""
@@ -130,7 +127,6 @@ class ProjectionStorage:
             page_size=1,
             evaluators=ConditionEvaluators(),
             constraint_converters=ConstraintConverters(),
-            locking=LockingRecord.latest_of(self._schema),
         )
 
     def _read(self, work: Callable[[Connection, ProjectionRepository], T]) -> T:

@@ -17,7 +17,6 @@ from sqlalchemy.exc import DBAPIError
 from eventstore_sa.errors import ConcurrencyError, ConfigurationError, LockTimeoutError
 from eventstore_sa.persistence.binds import Bind
 from eventstore_sa.persistence.document import publish_document
-from eventstore_sa.persistence.locking import LockingRecord
 from eventstore_sa.persistence.problems import ProblemKind
 from eventstore_sa.persistence.queries import ConstraintConverters
 from eventstore_sa.persistence.repositories.events import EventRepository
@@ -115,9 +114,7 @@ class SQLRebuildStorage:
         self._bind = bind
         self._schema = schema
         self._name = name
-        self._places = Workplaces(
-            bind, schema, constraint_converters=ConstraintConverters(), locking=LockingRecord.latest_of(schema)
-        )
+        self._places = Workplaces(bind, schema, constraint_converters=ConstraintConverters())
         self._holding: Connection | None = None
         self._progress = RebuildProgressRecord("")
 

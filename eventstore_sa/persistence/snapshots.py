@@ -12,7 +12,6 @@ from sqlalchemy import Connection
 
 from eventstore_sa.persistence.binds import Bind
 from eventstore_sa.persistence.custom_conditions import ConditionEvaluators
-from eventstore_sa.persistence.locking import LockingRecord
 from eventstore_sa.persistence.queries import ConstraintConverters
 from eventstore_sa.persistence.repositories.snapshots import SnapshotRepository
 from eventstore_sa.persistence.schema import EventStoreSchema
@@ -35,9 +34,7 @@ class SnapshotStorage:
         self._bind = bind
         self._schema = schema
         self._repositories: dict[str, SnapshotRepository] = {}
-        self._places = Workplaces(
-            bind, schema, constraint_converters=ConstraintConverters(), locking=LockingRecord.latest_of(schema)
-        )
+        self._places = Workplaces(bind, schema, constraint_converters=ConstraintConverters())
 
     def find(self, key: SnapshotKey) -> Snapshot | None:
         """Return the snapshot with that key."""
@@ -81,7 +78,6 @@ class SnapshotStorage:
             page_size=1,
             evaluators=ConditionEvaluators(),
             constraint_converters=ConstraintConverters(),
-            locking=LockingRecord.latest_of(self._schema),
         )
 
     def _repository(self, connection: Connection) -> SnapshotRepository:

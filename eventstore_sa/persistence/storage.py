@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, text
 from sqlalchemy.schema import CreateSchema
 
 from eventstore_sa.conditions import NoCondition, custom_conditions
@@ -19,7 +19,7 @@ from eventstore_sa.persistence.binds import Bind
 from eventstore_sa.persistence.custom_conditions import ConditionEvaluators
 from eventstore_sa.persistence.dialects import Appended, AppendOutcome, NotReadCommitted
 from eventstore_sa.persistence.document import PublishDocument, publish_document
-from eventstore_sa.persistence.locking import LockingRecord
+from eventstore_sa.persistence.locking import LockingMode
 from eventstore_sa.persistence.projecting import LostRace, Projections, update_projections
 from eventstore_sa.persistence.queries import ConstraintConverters
 from eventstore_sa.persistence.repositories.events import EventRepository
@@ -58,7 +58,6 @@ class EventStorage:
         schema: The tables.
         page_size: How many events a scan fetches at a time.
         evaluators: How conditions of the application's own are evaluated.
-        locking: How writers exclude each other; shared by all stores that are made from one.
         stall_warning_s: After how many seconds of standing still the log is complained of in a warning.
         constraint_converters: How the constraints of reads are translated to SQL.
         projections: What publishes update in their transactions.
@@ -72,19 +71,17 @@ class EventStorage:
         page_size: int,
         evaluators: ConditionEvaluators,
         constraint_converters: ConstraintConverters,
-        locking: LockingRecord,
         stall_warning_s: float = 30.0,
         projections: Projections = (),
     ) -> None:
         self.schema: Final = schema
         self.projections: Final = projections
-        self.mode: Final = locking.mode
+        self.mode: Final[LockingMode] = schema.locking_mode
         self.evaluators: Final = evaluators
         self._stall = StallWatch(stall_warning_s)
-        self._locking = locking
         self._bind = bind
         self._page_size = page_size
-        self._places = Workplaces(bind, schema, constraint_converters=constraint_converters, locking=locking)
+        self._places = Workplaces(bind, schema, constraint_converters=constraint_converters)
 
     def publish(
         self, parts: Sequence[StreamPublication], projections: Sequence[Projections] | None = None
@@ -316,7 +313,7 @@ class EventStorage:
     def create_schema(self) -> None:
         """Create the tables, functions and triggers that are missing, and the database schema if one is named.
 
-        The mode of locking is recorded with them.
+        The mode of locking is recorded with them; if the tables are there, it must be the one that is.
         """
         with self._places.enter(self._bind.transaction(), checked=False) as (workplace, _):
             connection = workplace.connection
@@ -326,10 +323,9 @@ class EventStorage:
                 connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('eventstore_sa.create_schema'))"))
                 if schema is not None:
                     connection.execute(CreateSchema(schema, if_not_exists=True))
-            self._locking.check_database(connection)
-            existed = inspect(connection).has_table(self.schema.version.name, schema=schema)
+            self.schema.locking_record.check_database(connection)
             self.schema.metadata.create_all(connection, tables=self.schema.tables)
-            self._locking.record(connection, created=not existed)
+            self.schema.locking_record.check(connection)
 
     def drop_schema(self) -> None:
         """Drop the tables, functions and triggers, with all events in them."""

@@ -13,7 +13,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from eventstore_sa.errors import ConcurrencyError, ConnectionLostError, EventStoreError, StorageError, TransactionError
 from eventstore_sa.persistence.binds import Bind, Workplace
-from eventstore_sa.persistence.locking import LockingRecord
 from eventstore_sa.persistence.problems import Problem, ProblemKind, error_of
 from eventstore_sa.persistence.queries import ConstraintConverters
 from eventstore_sa.persistence.repositories.events import EventRepository
@@ -34,21 +33,12 @@ class Workplaces:
         bind: Where they come from.
         schema: The tables.
         constraint_converters: How the constraints of reads are translated to SQL.
-        locking: How writers exclude each other.
     """
 
-    def __init__(
-        self,
-        bind: Bind,
-        schema: EventStoreSchema,
-        *,
-        constraint_converters: ConstraintConverters,
-        locking: LockingRecord,
-    ) -> None:
+    def __init__(self, bind: Bind, schema: EventStoreSchema, *, constraint_converters: ConstraintConverters) -> None:
         self._bind = bind
         self._schema = schema
         self._constraint_converters = constraint_converters
-        self._locking = locking
         self._repositories: dict[str, EventRepository] = {}
 
     def retried(self, work: Callable[[], T]) -> T:
@@ -89,7 +79,7 @@ class Workplaces:
                 connection = workplace.connection
                 repository = self._repository(connection)
                 if checked:
-                    self._locking.check(connection)
+                    self._schema.locking_record.check(connection)
                 with _unwrapped_errors_read(connection, repository, publishing=publishing):
                     yield workplace, repository
         except DBAPIError as error:
@@ -119,7 +109,7 @@ class Workplaces:
         database = connection.dialect.name
         repository = self._repositories.get(database)
         if repository is None:
-            repository = EventRepository(self._schema, database, self._constraint_converters, self._locking.mode)
+            repository = EventRepository(self._schema, database, self._constraint_converters)
             repository.dialect.check_version(connection)
             self._repositories[database] = repository
         return repository

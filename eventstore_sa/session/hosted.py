@@ -13,7 +13,6 @@ from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.binds import Bind, SessionBind
 from eventstore_sa.persistence.custom_conditions import ConditionEvaluators
 from eventstore_sa.persistence.dialects import event_dialect
-from eventstore_sa.persistence.locking import LockingRecord
 from eventstore_sa.persistence.projecting import Projections
 from eventstore_sa.persistence.queries import ConstraintConverters
 from eventstore_sa.persistence.schema import EventStoreSchema
@@ -51,7 +50,6 @@ class SessionStorage:
             page_size=1,
             evaluators=ConditionEvaluators(),
             constraint_converters=ConstraintConverters(),
-            locking=LockingRecord.latest_of(schema),
             projections=projections,
         )
         return cls(bind, storage)
@@ -62,7 +60,7 @@ class SessionStorage:
 
     @property
     def kind(self) -> Hashable:
-        return self._storage.schema, self._storage.mode
+        return self._storage.schema
 
     @property
     def knows_conditions(self) -> bool:

@@ -7,6 +7,7 @@ the entity its key. Recording does no I/O.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import iscoroutine
 from typing import Any, ClassVar, Final
 
 from sqlalchemy import Table, event, inspect
@@ -82,7 +83,8 @@ class RecordsEvents:
     def event_stream(self) -> StreamIdentifier:
         """Return the stream of this object; called after the flush. Override it for other names.
 
-        By default the category is `__event_category__`, and the stream is the primary key: its values, joined by ":".
+        By default the category is `__event_category__`, and the stream is the primary key: its values, joined by ":". An
+        override returns a `StreamIdentifier` too; anything else, such as a str, makes the commit fail.
 
         Raises:
             ConfigurationError: The object has no primary key.
@@ -94,8 +96,7 @@ class RecordsEvents:
                 f"a {type(self).__name__} that has recorded events has no primary key at the commit: add it to the "
                 "session, or override event_stream()"
             )
-        category = self.__event_category__ or str(mapper.local_table.description)
-        return StreamIdentifier(category, ":".join(map(str, identity)))
+        return StreamIdentifier(_category_of(type(self)), ":".join(map(str, identity)))
 
 
 def _stage(session: Session, entity: RecordsEvents, new: AnyNewEvent, *, came_along: bool = False) -> None:
@@ -110,7 +111,7 @@ def _stage(session: Session, entity: RecordsEvents, new: AnyNewEvent, *, came_al
     published = with_ambient_metadata(new)
 
     def parts() -> tuple[StreamPublication, ...]:
-        return (StreamPublication(entity.event_stream(), (published,), condition),)
+        return (StreamPublication(_stream_of(entity), (published,), condition),)
 
     def give_back() -> None:
         # Added again after the rollback, the object is inserted again; so its events have to be there again.
@@ -121,6 +122,24 @@ def _stage(session: Session, entity: RecordsEvents, new: AnyNewEvent, *, came_al
 
     projections = combined(entity.__event_projections__)
     SessionStorage.of_schema(session, schema, projections).record(parts, on_drop=give_back if came_along else None)
+
+
+def _stream_of(entity: RecordsEvents) -> StreamIdentifier:
+    stream: object = entity.event_stream()
+    if isinstance(stream, StreamIdentifier):
+        return stream
+    if iscoroutine(stream):
+        stream.close()
+    wanted = f"a value of type {type(stream).__name__}: return a StreamIdentifier"
+    if isinstance(stream, str):
+        wanted = f"the str {stream!r}: return StreamIdentifier({_category_of(type(entity))!r}, {stream!r})"
+    raise ConfigurationError(
+        f"{type(entity).__name__}.event_stream() returned {wanted}. Nothing was stored: roll the session back"
+    )
+
+
+def _category_of(entity: type[RecordsEvents]) -> str:
+    return entity.__event_category__ or str(_mapper(entity).local_table.description)
 
 
 def _only_schema(entity: type[RecordsEvents]) -> EventStoreSchema:

@@ -1,5 +1,6 @@
 """The event store: streams, categories and the log, and the adapters that keep their events."""
 
+from eventstore_sa.persistence.locking import EventSerialisationGuarantee
 from eventstore_sa.publishing import StreamPublishDefinition, stream_publish_definition
 from eventstore_sa.sources import (
     ConstrainedEventSource,
@@ -16,7 +17,6 @@ from eventstore_sa.sources import (
 )
 from eventstore_sa.store import adapters, conditions, exceptions
 from eventstore_sa.store.factory import EventStoreEventSourceFactory, SyncEventStoreEventSourceFactory
-from eventstore_sa.store.guarantee import EventSerialisationGuarantee
 from eventstore_sa.store.retrying import retry_transaction, retry_transaction_sync
 from eventstore_sa.store.store import EventStore, SyncEventStore
 from eventstore_sa.store.streams import EventCategory, EventLog, EventPartition, EventStream

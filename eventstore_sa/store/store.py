@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, scoped_session
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.inline import InlineProjection
+from eventstore_sa.persistence.locking import EventSerialisationGuarantee, Locking
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.publishing import StreamPublishDefinition
 from eventstore_sa.session import CommitCallback, StagedPublish
@@ -22,7 +23,6 @@ from eventstore_sa.store.adapters.base import EventStorageAdapter, Listable, Syn
 from eventstore_sa.store.adapters.binding import AsyncBindable, SyncBindable
 from eventstore_sa.store.adapters.memory import InMemoryEventStorageAdapter
 from eventstore_sa.store.adapters.sqlalchemy import SQLAlchemyEventStorageAdapter, SyncSQLAlchemyEventStorageAdapter
-from eventstore_sa.store.guarantee import EventSerialisationGuarantee, Locking
 from eventstore_sa.store.streams import EventCategory, EventLog, EventPartition, EventStream
 from eventstore_sa.store.sync_streams import SyncEventCategory, SyncEventLog, SyncEventPartition, SyncEventStream
 from eventstore_sa.types import (
@@ -53,13 +53,13 @@ class EventStore:
         bind_or_adapter: An AsyncEngine, async_sessionmaker or URL: every publish is a transaction of its own, and the
             engine of a URL belongs to the store. An AsyncConnection or AsyncSession: everything happens in its
             transaction, as with `within`. Or a storage adapter.
-        schema: The tables; those of `EventStoreSchema()` by default.
-        locking: How writers exclude each other: "fence" (only those of one stream), or "advisory" or "row" (at the level
-            of the guarantee, until they commit); see `Locking`.
-        serialisation_guarantee: The level for "advisory" and "row"; the fence gives the strongest guarantee by itself.
+        schema: The tables; those of an `EventStoreSchema` with the next two options by default.
+        locking: How writers exclude each other; of a schema that is given, the same as there. See `EventStoreSchema`.
+        serialisation_guarantee: At which level; the same holds.
 
     Raises:
-        ConfigurationError: The bind cannot be used, its driver is not installed, or options go with a ready adapter.
+        ConfigurationError: The bind cannot be used, its driver is not installed, locking is not that of the schema, or
+            options go with a ready adapter.
 
     Example:
         >>> import asyncio
@@ -92,8 +92,8 @@ class EventStore:
             self.adapter = SQLAlchemyEventStorageAdapter(
                 bind_or_adapter,
                 schema=schema,
-                locking=locking or "fence",
-                serialisation_guarantee=serialisation_guarantee or EventSerialisationGuarantee.LOG,
+                locking=locking,
+                serialisation_guarantee=serialisation_guarantee,
             )
 
     def stream(self, *, category: str, stream: str) -> EventStream:
@@ -251,13 +251,13 @@ class SyncEventStore:
         bind_or_adapter: An Engine, sessionmaker or URL: every publish is a transaction of its own, and the engine of a
             URL belongs to the store. A Connection or Session: everything happens in its transaction, as with `within`.
             Or a storage adapter; the in-memory one serves both stores.
-        schema: The tables; those of `EventStoreSchema()` by default.
-        locking: How writers exclude each other: "fence" (only those of one stream), or "advisory" or "row" (at the level
-            of the guarantee, until they commit); see `Locking`.
-        serialisation_guarantee: The level for "advisory" and "row"; the fence gives the strongest guarantee by itself.
+        schema: The tables; those of an `EventStoreSchema` with the next two options by default.
+        locking: How writers exclude each other; of a schema that is given, the same as there. See `EventStoreSchema`.
+        serialisation_guarantee: At which level; the same holds.
 
     Raises:
-        ConfigurationError: The bind cannot be used, its driver is not installed, or options go with a ready adapter.
+        ConfigurationError: The bind cannot be used, its driver is not installed, locking is not that of the schema, or
+            options go with a ready adapter.
     """
 
     def __init__(
@@ -280,8 +280,8 @@ class SyncEventStore:
             self.adapter = SyncSQLAlchemyEventStorageAdapter(
                 bind_or_adapter,
                 schema=schema,
-                locking=locking or "fence",
-                serialisation_guarantee=serialisation_guarantee or EventSerialisationGuarantee.LOG,
+                locking=locking,
+                serialisation_guarantee=serialisation_guarantee,
             )
 
     def stream(self, *, category: str, stream: str) -> SyncEventStream:

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any, cast, overload
 
-from sqlalchemy import Connection, Engine, delete
+from sqlalchemy import URL, Connection, Engine, delete
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session, async_sessionmaker
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.util import greenlet_spawn
 
+from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.binds import Bind
-from eventstore_sa.persistence.locking import LockingRecord
+from eventstore_sa.persistence.exclusion import locked_alone
 from eventstore_sa.persistence.queries import ConstraintConverters
 from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
 from eventstore_sa.persistence.schema.listeners import changes_allowed
@@ -29,40 +30,55 @@ def clear(
     bind: Engine | sessionmaker[Any] | Connection | Session | scoped_session[Any],
     *,
     schema: EventStoreSchema | None = None,
+    timeout_s: float = 10.0,
 ) -> None: ...
 @overload
 def clear(
     bind: AsyncEngine | async_sessionmaker[Any] | AsyncConnection | AsyncSession | async_scoped_session[Any],
     *,
     schema: EventStoreSchema | None = None,
+    timeout_s: float = 10.0,
 ) -> Awaitable[None]: ...
-def clear(bind: object, *, schema: EventStoreSchema | None = None) -> Awaitable[None] | None:
+def clear(bind: object, *, schema: EventStoreSchema | None = None, timeout_s: float = 10.0) -> Awaitable[None] | None:
     """Empty all tables of the library, and let numbers begin at 1 again, as after `create_schema()`; for tests only.
 
     Within a session or connection of the caller's it is part of that transaction; otherwise it is committed. Rows of the
-    host that refer to events must be deleted first.
+    host that refer to events must be deleted first. No other transaction may have the events open meanwhile, not even to
+    read them.
 
     Args:
         bind: What a store could be bound to, but no URL; the asyncio ones return an awaitable.
         schema: The tables; those of `EventStoreSchema()` by default.
+        timeout_s: How long to wait for a transaction that has them open. On SQLite the busy timeout of the connection
+            counts, which `configure_sqlite` sets to ten seconds.
 
     Raises:
         ConfigurationError: It is no bind.
         SchemaError: There are no tables.
+        LockTimeoutError: Another transaction has had them open for all that time; on PostgreSQL the message names its
+            process, application_name, and since when it is open, and the caller's transaction goes on as it was before.
+        TransactionError: On PostgreSQL, it is a session or connection in autocommit mode.
     """
     tables = default_schema() if schema is None else schema
+    if isinstance(bind, URL | str):
+        raise ConfigurationError(
+            "clear() takes no URL, because nobody would close the engine made of it: give it an engine"
+        )
     if isinstance(bind, AsyncEngine | async_sessionmaker | AsyncConnection | AsyncSession | async_scoped_session):
-        return greenlet_spawn(_clear, async_bind(cast("AsyncBindable", bind), tables).bind, tables)
-    _clear(sync_bind(bind, tables).bind, tables)
+        return greenlet_spawn(_clear, async_bind(cast("AsyncBindable", bind), tables).bind, tables, timeout_s)
+    _clear(sync_bind(bind, tables).bind, tables, timeout_s)
     return None
 
 
-def _clear(bind: Bind, tables: EventStoreSchema) -> None:
-    places = Workplaces(
-        bind, tables, constraint_converters=ConstraintConverters(), locking=LockingRecord.latest_of(tables)
-    )
-    with places.enter(bind.transaction(), checked=False) as (place, _):
+def _clear(bind: Bind, tables: EventStoreSchema, timeout_s: float) -> None:
+    places = Workplaces(bind, tables, constraint_converters=ConstraintConverters())
+    # Not `transaction()` of an engine of ours: it may be one in autocommit mode.
+    transaction = bind.transaction() if bind.hosted else bind.deciding()
+    with places.enter(transaction, checked=False) as (place, repository):
         connection = place.connection
-        with changes_allowed(connection, tables.prefix, tables.schema):
+        with (
+            locked_alone(connection, repository.dialect, tables, timeout_s=timeout_s),
+            changes_allowed(connection, tables.prefix, tables.schema),
+        ):
             for table in (tables.events, tables.locks, tables.projections, tables.snapshots, tables.rebuilds):
                 connection.execute(delete(table))

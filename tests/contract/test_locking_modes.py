@@ -11,16 +11,16 @@ from typing import ClassVar
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import create_engine
+from sqlalchemy import NullPool, create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from eventstore_sa.persistence.locking import EventSerialisationGuarantee, Locking, LockingMode
 from eventstore_sa.store.adapters import (
     EventStorageAdapter,
     SQLAlchemyEventStorageAdapter,
     SyncEventStorageAdapter,
     SyncSQLAlchemyEventStorageAdapter,
 )
-from eventstore_sa.store.guarantee import EventSerialisationGuarantee, Locking
 from eventstore_sa.testing import clear
 from eventstore_sa.testing.cases.awaitable import AwaitableEventStorageAdapter
 from eventstore_sa.testing.cases.concurrency import ConcurrencyCases
@@ -34,7 +34,7 @@ from eventstore_sa.testing.cases.repetition import RepetitionCases
 from eventstore_sa.testing.postgres import PostgresServer
 from tests.contract.wide_reads import WideReads
 from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
-from tests.stores import install_schema
+from tests.stores import install_schema, record_locking
 
 LOG, CATEGORY, STREAM = EventSerialisationGuarantee
 
@@ -44,9 +44,13 @@ class WritingCases(PublishingCases, ConditionCases, RepetitionCases, Concurrency
 
 
 @pytest.fixture(scope="class")
-def mode_database(postgres_server: PostgresServer, postgres_templates: PostgresTemplates) -> Iterator[PostgresDatabase]:
+def mode_database(
+    request: pytest.FixtureRequest, postgres_server: PostgresServer, postgres_templates: PostgresTemplates
+) -> Iterator[PostgresDatabase]:
     """One database for all cases of a class, emptied before each."""
     with fresh_database(postgres_server, postgres_templates.prepared_by(install_schema)) as database:
+        engine = create_engine(database.url("psycopg"), poolclass=NullPool)
+        record_locking(engine, LockingMode(request.cls.locking, request.cls.guarantee.value))
         yield database
 
 
@@ -59,7 +63,6 @@ class _Async(AsyncSetting):
         engine = create_async_engine(mode_database.url("asyncpg"), pool_size=5, max_overflow=30)
         await clear(engine)
         adapter = SQLAlchemyEventStorageAdapter(engine, locking=self.locking, serialisation_guarantee=self.guarantee)
-        await adapter.create_schema()
         autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         async with autocommit.connect() as connection:
             wide = SQLAlchemyEventStorageAdapter(
@@ -80,7 +83,6 @@ class _Sync(SyncSetting):
         adapter: SyncEventStorageAdapter = SyncSQLAlchemyEventStorageAdapter(
             engine, locking=self.locking, serialisation_guarantee=self.guarantee
         )
-        adapter.create_schema()
         autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         with autocommit.connect() as connection:
             wide = SyncSQLAlchemyEventStorageAdapter(

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import Engine, create_engine, select, text
+from click.testing import CliRunner
+from sqlalchemy import Engine, NullPool, create_engine, select, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from eventstore_sa import EventStoreSchema, NewEvent, SyncEventStore, verify_schema
-from eventstore_sa.errors import ConfigurationError, SchemaError, TransactionError
+from eventstore_sa import EventStoreSchema, NewEvent, RecordsEvents, SyncEventStore, verify_schema
+from eventstore_sa.cli import main
+from eventstore_sa.errors import ConfigurationError, LockTimeoutError, SchemaError, TransactionError
 from eventstore_sa.testing import clear
 from tests.mariadb import NEEDS_MARIADB, fresh_mariadb_database
 
 pytestmark = NEEDS_MARIADB
+
+SCHEMA = EventStoreSchema(locking="row")
 
 
 @pytest.fixture
@@ -70,22 +76,84 @@ def test_clearing_empties_the_tables_and_begins_at_1_again(engine: Engine, store
         connection.execute(text("DELETE FROM es_events"))
 
 
+def test_clearing_waits_so_long_for_an_open_transaction(engine: Engine, store: SyncEventStore) -> None:
+    publish(store)
+    with engine.connect() as forgotten:
+        forgotten.execute(text("SELECT 1 FROM es_events"))
+
+        with engine.connect() as connection:
+            with pytest.raises(LockTimeoutError):
+                clear(connection, timeout_s=1)
+            connection.rollback()
+            assert connection.scalar(text("SELECT @@lock_wait_timeout > 10 AND @@innodb_lock_wait_timeout > 10"))
+
+    clear(engine)
+    assert store.log().read() == []
+
+
+def test_a_process_that_only_records_needs_no_store(engine: Engine) -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    schema = EventStoreSchema(Base.metadata, locking="row")
+
+    class Order(RecordsEvents, Base):
+        __tablename__ = "orders"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    Base.metadata.create_all(engine)
+    with Session(engine) as session, session.begin():
+        order = Order()
+        session.add(order)
+        order.record(NewEvent(name="recorded", payload=None))
+
+    assert [event.stream for event in SyncEventStore(engine, schema=schema).log()] == ["1"]
+
+
 def test_the_schema_is_verified(engine: Engine, store: SyncEventStore) -> None:
     with engine.connect() as connection:
-        verify_schema(connection)
+        verify_schema(connection, schema=SCHEMA)
         connection.execute(text("DROP TRIGGER es_events_forbid_delete"))
         with pytest.raises(SchemaError, match="trigger es_events_forbid_delete is missing"):
-            verify_schema(connection)
+            verify_schema(connection, schema=SCHEMA)
+
+
+def printed_by(command: str, problem: str) -> list[str]:
+    """Run the command that a message recommends; return the statements that it prints."""
+    found = re.search(rf"`eventstore-sa (schema {command} [^`]*)`", problem)
+    assert found, problem
+    outcome = CliRunner().invoke(main, shlex.split(found[1]))
+    assert outcome.exit_code == 0, outcome.output
+    return outcome.output.removesuffix(";\n").split(";\n\n")
+
+
+@pytest.mark.parametrize("name", ["mariadb", "mysql"])
+def test_the_commands_that_verifying_recommends_put_it_right(engine: Engine, name: str) -> None:
+    named = create_engine(engine.url.set(drivername=f"{name}+pymysql"), poolclass=NullPool)
+    with named.connect() as connection:
+        with pytest.raises(SchemaError) as missing:
+            verify_schema(connection, schema=SCHEMA)
+        for statement in printed_by("sql", str(missing.value)):
+            connection.exec_driver_sql(statement)
+        verify_schema(connection, schema=SCHEMA)
+
+        connection.execute(text("DROP TRIGGER es_events_forbid_delete"))
+        with pytest.raises(SchemaError) as broken:
+            verify_schema(connection, schema=SCHEMA)
+        for statement in printed_by("repair", str(broken.value)):
+            connection.exec_driver_sql(statement)
+        verify_schema(connection, schema=SCHEMA)
+    publish(SyncEventStore(engine, schema=SCHEMA))
 
 
 def test_missing_tables_are_named_with_the_remedy(engine: Engine) -> None:
-    with pytest.raises(SchemaError, match=r"^tables are missing .*store\.create_schema\(\).*right database$"):
+    with pytest.raises(SchemaError, match=r"^tables are missing .*`alembic upgrade head`.*right database$"):
         publish(SyncEventStore(engine, locking="row"))
 
 
 def test_the_mapped_class_reads_what_is_stored(engine: Engine) -> None:
-    schema = EventStoreSchema()
-    store = SyncEventStore(engine, locking="row", schema=schema)
+    schema = EventStoreSchema(locking="row")
+    store = SyncEventStore(engine, schema=schema)
     store.create_schema()
     publish(store, stream="naïve ", payload={"big": 10**30})
 
@@ -98,7 +166,7 @@ def test_the_mapped_class_reads_what_is_stored(engine: Engine) -> None:
 
 def test_other_modes_are_refused(engine: Engine) -> None:
     for use in (SyncEventStore.create_schema, publish):
-        with pytest.raises(ConfigurationError, match="use locking='row'"):
+        with pytest.raises(ConfigurationError, match="EventStoreSchema locking='row'"):
             use(SyncEventStore(engine))
 
 

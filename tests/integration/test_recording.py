@@ -5,13 +5,20 @@ from __future__ import annotations
 import gc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, String, Table, create_engine, event, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column, registry
 
-from eventstore_sa import EventStoreSchema, NewEvent, RecordsEvents, configure_sqlite
+from eventstore_sa import (
+    CategoryIdentifier,
+    EventStoreSchema,
+    NewEvent,
+    RecordsEvents,
+    StreamIdentifier,
+    configure_sqlite,
+)
 from eventstore_sa.errors import ConfigurationError, UnmetWriteConditionError
 from tests.awaiting import entered, settled
 from tests.hosts import Host, each_driver, new_event, statements_of
@@ -43,6 +50,18 @@ class Versioned(RecordsEvents, Base):
     version: Mapped[int] = mapped_column(default=0)
 
 
+class Elsewhere(RecordsEvents, Base):
+    """Goes to a stream that is told by a test."""
+
+    __tablename__ = "elsewhere"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    goes_to: ClassVar[Any] = None
+
+    def event_stream(self) -> StreamIdentifier:
+        found: StreamIdentifier = self.goes_to()
+        return found
+
+
 class Line(RecordsEvents, Base):
     __tablename__ = "order_lines"
     order: Mapped[int] = mapped_column(primary_key=True)
@@ -55,7 +74,7 @@ EventStoreSchema(Base.metadata)
 @asynccontextmanager
 async def recording(host: Host) -> AsyncIterator[Any]:
     """Open a session in which orders can be stored."""
-    tables = [Order.__table__, Versioned.__table__, Line.__table__]
+    tables = [mapped.__table__ for mapped in (Order, Versioned, Elsewhere, Line)]
     sync_engine = host.ground.outside
     Base.metadata.create_all(sync_engine, tables=tables)
     async with entered(host.session(expire_on_commit=False)) as session:
@@ -293,3 +312,41 @@ def test_entity_without_an_event_store_says_what_to_do() -> None:
             thing.record(NewEvent(name="made", payload=None))
         with pytest.raises(ConfigurationError, match="NewEvents"):
             thing.record("made")  # type: ignore[arg-type]
+
+
+async def coroutine() -> StreamIdentifier:
+    return StreamIdentifier("orders", "1")
+
+
+@some_drivers
+@pytest.mark.parametrize(
+    ("goes_to", "said"),
+    [
+        (lambda: "a1", r"returned the str 'a1': return StreamIdentifier\('elsewhere', 'a1'\)"),
+        (lambda: ("orders", "a1"), "returned a value of type tuple: return a StreamIdentifier"),
+        (lambda: None, "returned a value of type NoneType: return a StreamIdentifier"),
+        (
+            lambda: CategoryIdentifier("orders"),
+            "returned a value of type CategoryIdentifier: return a StreamIdentifier",
+        ),
+        (coroutine, "returned a value of type coroutine: return a StreamIdentifier"),
+    ],
+    ids=["str", "tuple", "None", "category", "coroutine"],
+)
+async def test_an_overridden_stream_that_is_none_fails_the_commit(host: Host, goes_to: Any, said: str) -> None:
+    async with recording(host) as session:
+        entity = Elsewhere(id=1)
+        entity.__dict__["goes_to"] = goes_to
+        session.add(entity)
+        entity.record(new_event("recorded"))
+        with pytest.raises(ConfigurationError, match=rf"Elsewhere\.event_stream\(\) {said}.*roll the session back"):
+            await settled(session.commit())
+        await settled(session.rollback())
+
+        order = Order(id=1)
+        session.add(order)
+        order.change("placed")
+        await settled(session.commit())
+
+        assert await settled(session.get(Elsewhere, 1)) is None
+    assert stored(host) == [("recorded_orders", "1", "order-placed")]

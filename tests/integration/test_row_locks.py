@@ -25,12 +25,12 @@ from eventstore_sa.errors import (
     UnmetWriteConditionError,
 )
 from eventstore_sa.persistence.custom_conditions import ConditionContext
+from eventstore_sa.persistence.locking import EventSerialisationGuarantee, LockingMode
 from eventstore_sa.sources.constraints import sequence_number_after
-from eventstore_sa.store.guarantee import EventSerialisationGuarantee
 from tests.databases import PostgresDatabase
 from tests.mariadb import NEEDS_MARIADB, fresh_mariadb_database
 from tests.patience import PATIENCE_S, wait_until
-from tests.stores import install_schema
+from tests.stores import install_schema, record_locking
 
 LOG, CATEGORY, STREAM = EventSerialisationGuarantee
 LEVELS = pytest.mark.parametrize("level", EventSerialisationGuarantee)
@@ -66,6 +66,8 @@ def opened(database: str, make_postgres_database: Callable[..., PostgresDatabase
 
 def row_store(engine: Engine, level: EventSerialisationGuarantee = LOG) -> SyncEventStore:
     store = SyncEventStore(engine, locking="row", serialisation_guarantee=level)
+    if engine.dialect.name == "postgresql":
+        record_locking(engine, LockingMode("row", level.value))
     store.create_schema()
     return store
 

@@ -33,12 +33,19 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, 
 
 from eventstore_sa import EventStoreSchema, StreamIdentifier, SyncEventStore, configure_sqlite, verify_schema
 from eventstore_sa.conditions import position_is, stream_is_empty
-from eventstore_sa.errors import ConfigurationError, DuplicateEventError, SchemaError, UnmetWriteConditionError
+from eventstore_sa.errors import (
+    ConfigurationError,
+    DuplicateEventError,
+    LockTimeoutError,
+    SchemaError,
+    TransactionError,
+    UnmetWriteConditionError,
+)
 from eventstore_sa.sources.constraints import name_in
 from eventstore_sa.testing import clear
 from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import CategoryPartitionIdentifier, StreamNamePrefixPartitionIdentifier
-from tests.awaiting import collected, settled
+from tests.awaiting import collected, entered, settled
 from tests.databases import PostgresDatabase
 from tests.hosts import DRIVERS, POSTGRES_DRIVERS, Ground, Host, each_driver, new_event
 
@@ -618,3 +625,62 @@ class TestImmutability:
         async with host.caller() as (caller, _):
             with pytest.raises(DBAPIError, match="is forbidden"):
                 await host.execute(caller, "DELETE FROM es_events")
+
+    @each_driver(*POSTGRES_DRIVERS)
+    @pytest.mark.parametrize(
+        "statement",
+        ["SELECT 1 FROM es_events", "SELECT 1 FROM es_projections FOR UPDATE"],
+        ids=["a reader of events", "a writer of projections"],
+    )
+    async def test_clear_waits_so_long_for_an_open_transaction_and_names_it(self, host: Host, statement: str) -> None:
+        stored = host.ground.publish()
+        insert = (
+            "INSERT INTO es_projections (name, id, source, source_hash, state, metadata, version) "
+            "VALUES ('n', 'i', '{}', 1, '{}', '{}', 1)"
+        )
+        url = host.ground.url("postgresql+psycopg").update_query_dict({"application_name": "forgotten"})
+        engine = create_engine(url, poolclass=NullPool)
+        with engine.begin() as connection:
+            connection.execute(text(insert))
+        with engine.connect() as forgotten:
+            forgotten.execute(text(statement))
+            pid = forgotten.scalar(text("SELECT pg_backend_pid()"))
+            who = rf"process {pid} \(application_name 'forgotten', idle in transaction\) since 2"
+            named = rf"within 0\.2 s\. They were in use by {who}"
+
+            with pytest.raises(LockTimeoutError, match=named):
+                await settled(clear(host.engine, timeout_s=0.2))
+            async with host.caller() as (session, store):
+                await host.execute(session, "SET LOCAL lock_timeout = '7s'")
+                with pytest.raises(LockTimeoutError, match=named):
+                    await settled(clear(session, timeout_s=0.2))
+                assert await host.execute(session, "SHOW lock_timeout") == "7s"
+                await host.publish(store)
+                await settled(session.commit())
+
+        assert len(await collected(host.store.log().iterate())) == 2
+        async with host.caller() as (session, _):
+            await host.execute(session, "SET LOCAL lock_timeout = '7s'")
+            await settled(clear(session))
+            assert await host.execute(session, "SHOW lock_timeout") == "7s"
+            await settled(session.rollback())
+        await settled(clear(host.engine))
+        assert await collected(host.store.log().iterate()) == []
+        assert stored.sequence_number == 1
+
+    @each_driver(*POSTGRES_DRIVERS)
+    async def test_clear_works_on_an_engine_in_autocommit_mode(self, host: Host) -> None:
+        host.ground.publish()
+
+        autocommit = host.engine.execution_options(isolation_level="AUTOCOMMIT")
+
+        async with entered(autocommit.connect()) as connection:
+            with pytest.raises(TransactionError, match="give the engine in its place"):
+                await settled(clear(connection))
+        await settled(clear(autocommit))
+
+        assert await collected(host.store.log().iterate()) == []
+
+    def test_clear_takes_no_url(self) -> None:
+        with pytest.raises(ConfigurationError, match="give it an engine"):
+            clear("sqlite://")  # type: ignore[call-overload]

@@ -27,11 +27,10 @@ def test_staged_and_recorded_events_are_stored_whatever_the_locking(
         __tablename__ = "orders"
         id: Mapped[int] = mapped_column(primary_key=True)
 
-    schema = EventStoreSchema(Base.metadata)
+    schema = EventStoreSchema(Base.metadata, locking=locking, serialisation_guarantee=guarantee)
     engine = create_engine(postgres_url("psycopg"))
-    store = SyncEventStore(engine, schema=schema, locking=locking, serialisation_guarantee=guarantee)
-    store.create_schema()
     Base.metadata.create_all(engine)
+    store = SyncEventStore(engine, schema=schema)
 
     with Session(engine) as session:
         order = Order(id=1)
@@ -54,3 +53,31 @@ def test_staged_and_recorded_events_are_stored_whatever_the_locking(
         names = session.scalars(select(schema.EventRecord.name).order_by(schema.EventRecord.position)).all()
     engine.dispose()
     assert names == ["recorded", "staged", "recorded alone"]
+
+
+@pytest.mark.parametrize("locking", ["advisory", "row"])
+def test_a_process_that_only_records_needs_no_store(
+    postgres_url: Callable[[str], URL], locking: Literal["advisory", "row"]
+) -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    schema = EventStoreSchema(Base.metadata, locking=locking)
+
+    class Order(RecordsEvents, Base):
+        __tablename__ = "orders"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    engine = create_engine(postgres_url("psycopg"))
+    Base.metadata.create_all(engine)
+
+    for _ in range(2):
+        with Session(engine) as session, session.begin():
+            order = Order()
+            session.add(order)
+            order.record(new_event("recorded"))
+
+    with Session(engine) as session:
+        streams = session.scalars(select(schema.EventRecord.stream).order_by(schema.EventRecord.sequence_number)).all()
+    engine.dispose()
+    assert streams == ["1", "2"]

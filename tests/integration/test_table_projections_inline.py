@@ -374,8 +374,7 @@ async def test_the_same_class_catches_up_from_the_log(host: Host) -> None:
 @sqlite_and_postgresql
 @pytest.mark.parametrize("locking", ["advisory", "row"])
 async def test_rows_are_changed_in_every_mode_of_locking(host: Host, locking: Any) -> None:
-    schema = EventStoreSchema(prefix=f"{locking}_")
-    store = SyncEventStore(host.engine, schema=schema, locking=locking)
+    store = SyncEventStore(host.engine, schema=EventStoreSchema(prefix=f"{locking}_", locking=locking))
     store.create_schema()
 
     await publish(store.with_projections(OrderProjection()), placed(5))

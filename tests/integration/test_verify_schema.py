@@ -53,6 +53,17 @@ def test_another_version_is_refused(engine: Engine) -> None:
     assert "version 7" in problem_after(engine, "UPDATE es_schema SET version = 7")
 
 
+def test_another_locking_than_that_of_the_schema_is_named_with_both_remedies(engine: Engine) -> None:
+    problem = problem_after(engine, "UPDATE es_schema SET locking = 'row/category'")
+
+    assert "it records locking 'row/category', and this EventStoreSchema has 'fence'" in problem
+    _, _, statements = problem.partition("or execute ")
+    with engine.begin() as connection:
+        for statement in statements.split(";"):
+            connection.execute(text(statement))
+        verify_schema(connection)
+
+
 def test_a_version_table_without_a_row_is_refused(engine: Engine) -> None:
     assert "no row in es_schema tells their version" in problem_after(engine, "DELETE FROM es_schema")
 

@@ -82,6 +82,15 @@ def test_printed_sql_leads_up_and_down(engine: Engine, monkeypatch: pytest.Monke
     assert "-- To version 3. Locks: Nothing: the index is built beside writers." in up
 
 
+def test_how_writers_lock_is_printed_and_checked(engine: Engine) -> None:
+    locking = ["--locking", "row/category"]
+
+    execute_script(engine, command("sql", "--dialect", engine.dialect.name, *locking).output)
+
+    assert check(engine, *locking).exit_code == 0
+    assert "it records locking 'row/category'" in check(engine).stderr
+
+
 def test_check_names_what_is_missing_and_exits_with_one(engine: Engine) -> None:
     outcome = check(engine)
 
@@ -130,6 +139,8 @@ def test_check_takes_any_driver(driver: str, postgres_url: Callable[..., object]
     [
         ["sql", "--to", "99", "--dialect", "sqlite"],
         ["sql", "--dialect", "oracle"],
+        ["sql", "--dialect", "mariadb"],
+        ["sql", "--dialect", "postgresql", "--locking", "row"],
         ["check", "secret@nonsense"],
         ["check", "sqlite://", "--prefix", "p" * 40],
         ["check", "nonsense+driver://secret@host"],

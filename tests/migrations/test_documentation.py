@@ -60,7 +60,7 @@ def test_upgrading(make_project: MakeProject) -> None:
     project = make_project(models=newer + MODELS, imports=IMPORTS)
     project.in_turn("revision --autogenerate -m first", "upgrade head")
     project.environment["NEWER"] = "yes"
-    assert "op.eventstore_migrate(from_version=1, to_version=3)" in project.alembic("check", fails=True)
+    assert "eventstore_migrate(from_version=1, to_version=3)" in project.alembic("check", fails=True)
 
     project.in_turn(*commands(section(ALEMBIC, "Upgrading"), "alembic"), "check")
 

@@ -63,14 +63,12 @@ def test_a_host_installs_checks_removes_and_installs_again(combination: Combinat
     lines = revision.read_text().splitlines()
     naming = "".join(f", {name}={value!r}" for name, value in _named(prefix, schema).items())
     assert [line.strip() for line in lines if "eventstore_" in line] == [
-        "import eventstore_sa.migrations  # noqa: F401",
-        f"op.eventstore_migrate(from_version=0, to_version=1{naming})",
-        f"op.eventstore_migrate(from_version=1, to_version=0{naming})",
+        "from eventstore_sa.migrations import eventstore_migrate",
+        f"eventstore_migrate(from_version=0, to_version=1{naming})",
+        f"eventstore_migrate(from_version=1, to_version=0{naming})",
     ]
-    assert lines.index(f"    op.eventstore_migrate(from_version=0, to_version=1{naming})") < _line(
-        lines, "create_table"
-    )
-    assert lines.index(f"    op.eventstore_migrate(from_version=1, to_version=0{naming})") > _line(lines, "drop_table")
+    assert lines.index(f"    eventstore_migrate(from_version=0, to_version=1{naming})") < _line(lines, "create_table")
+    assert lines.index(f"    eventstore_migrate(from_version=1, to_version=0{naming})") > _line(lines, "drop_table")
     assert f"'{prefix}events'" not in revision.read_text()
     assert set(PACKAGE.rglob("*.py")) == library
     engine = project.engine()
@@ -181,9 +179,9 @@ EventStoreSchema(Base.metadata, prefix="audit_")
 
     (revision,) = project.revisions()
     upgrade = revision.read_text().split("def downgrade")[0]
-    assert [line.strip() for line in upgrade.splitlines() if "op." in line] == [
-        "op.eventstore_migrate(from_version=0, to_version=1)",
-        "op.eventstore_migrate(from_version=0, to_version=1, prefix='audit_')",
+    assert [line.strip() for line in upgrade.splitlines() if "(" in line and "def" not in line] == [
+        "eventstore_migrate(from_version=0, to_version=1)",
+        "eventstore_migrate(from_version=0, to_version=1, prefix='audit_')",
     ]
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import inspect, text
 
-from eventstore_sa import NewEvent, SyncEventStore
+from eventstore_sa import EventSerialisationGuarantee, EventStoreSchema, NewEvent, SyncEventStore, verify_schema
 from tests.migrations.conftest import MakeProject
 from tests.migrations.projects import IMPORTS, MODELS, Project
 from tests.migrations.structure import structure_of
+from tests.project import run_python
 
 NEWER = "NEWER_RELEASE"
 # The models of a host after `pip install --upgrade`, when the variable says so.
@@ -52,13 +53,13 @@ def test_a_newer_release_is_named_by_check_and_installed_by_the_next_revision(
     project.environment[NEWER] = "yes"
 
     refused = project.alembic("check", fails=True)
-    assert "op.eventstore_migrate(from_version=1, to_version=3)" in refused
+    assert "eventstore_migrate(from_version=1, to_version=3)" in refused
     project.in_turn("revision --autogenerate -m second", "upgrade head", "check")
     assert project.newest().splitlines() == [
         "def upgrade() -> None:",
-        "    op.eventstore_migrate(from_version=1, to_version=3)",
+        "    eventstore_migrate(from_version=1, to_version=3)",
         "def downgrade() -> None:",
-        "    op.eventstore_migrate(from_version=3, to_version=1)",
+        "    eventstore_migrate(from_version=3, to_version=1)",
     ]
     assert inspect(engine).has_table("es_notes")
     assert stream.read() == stored
@@ -89,14 +90,14 @@ def test_edited_functions_and_dropped_triggers_are_found_and_repaired(make_proje
     )
 
     refused = project.alembic("check", fails=True)
-    assert "op.eventstore_repair(version=1)" in refused
+    assert "eventstore_repair(version=1)" in refused
     assert "function es_fence_v1 was changed" in refused
     project.in_turn("revision --autogenerate -m second", "upgrade head", "check", "downgrade -1")
     assert project.newest().splitlines() == [
         "def upgrade() -> None:",
-        "    op.eventstore_repair(version=1)",
+        "    eventstore_repair(version=1)",
         "def downgrade() -> None:",
-        "    op.eventstore_repair(version=1)",
+        "    eventstore_repair(version=1)",
     ]
     assert structure_of(project.engine()) == whole
 
@@ -109,7 +110,7 @@ def test_a_dropped_trigger_is_repaired_on_sqlite(make_project: MakeProject) -> N
     project.in_turn("revision --autogenerate -m second", "upgrade head", "check")
 
     newest = project.newest(comments=True)
-    assert "    op.eventstore_repair(version=1)" in newest
+    assert "    eventstore_repair(version=1)" in newest
     assert "    # trigger es_events_forbid_delete is missing" in newest
     assert structure_of(project.engine()) == whole
 
@@ -137,7 +138,7 @@ def test_without_the_import_in_env_the_event_store_goes_on_being_compared(
 
     trigger = "es_events_forbid_change ON es_events" if driver != "sqlite" else "es_events_forbid_delete"
     execute(project, f"DROP TRIGGER {trigger}")
-    assert "op.eventstore_repair(version=1)" in project.alembic("check", fails=True)
+    assert "eventstore_repair(version=1)" in project.alembic("check", fails=True)
 
 
 def test_an_event_store_that_is_attached_to_nothing_is_not_dropped(make_project: MakeProject) -> None:
@@ -173,6 +174,17 @@ def test_tables_that_plain_alembic_made_are_recognised(make_project: MakeProject
     assert "Traceback" not in said
 
 
+def test_a_first_revision_without_the_import_makes_no_tables(make_project: MakeProject) -> None:
+    """Nobody asks the library then; but what Alembic writes names the library, and does not run."""
+    project = make_project(imports=IMPORTS.replace("import eventstore_sa.migrations\n", ""))
+    assert "op.create_table('es_events'" in project.autogenerate()
+
+    said = project.alembic("upgrade", "head", fails=True)
+
+    assert "name 'eventstore_sa' is not defined" in said
+    assert not inspect(project.engine()).has_table("es_events")
+
+
 def test_a_revision_refuses_a_database_that_did_not_come_by_it(make_project: MakeProject) -> None:
     project = make_project()
     project.alembic("revision", "--autogenerate", "-m", "first")
@@ -183,3 +195,58 @@ def test_a_revision_refuses_a_database_that_did_not_come_by_it(make_project: Mak
 
     assert "found the event store's schema at version 1" in said
     assert "`alembic stamp`" in said
+
+
+@on_postgresql
+def test_how_writers_lock_is_migrated_too(driver: str, make_project: MakeProject) -> None:
+    by_row = ', locking="row", serialisation_guarantee=EventSerialisationGuarantee.CATEGORY)'
+    models = MODELS.format(prefix="es_", schema=None).replace(
+        "import Event", "import EventSerialisationGuarantee, Event"
+    )
+    by_row_models = models.replace("schema=None)", f"schema=None{by_row}")
+    project = installed(make_project, driver, models=by_row_models)
+    engine = project.engine()
+    schema = EventStoreSchema(locking="row", serialisation_guarantee=EventSerialisationGuarantee.CATEGORY)
+    SyncEventStore(engine, schema=schema).stream(category="orders", stream="1").publish(
+        events=[NewEvent(name="placed", payload={})]
+    )
+    assert "eventstore_migrate(from_version=0, to_version=1, locking='row/category')" in project.newest()
+    assert "eventstore_migrate(from_version=1, to_version=0)" in project.newest()
+    project.alembic("check")
+    (project.folder / "models.py").write_text(models)
+
+    refused = project.alembic("check", fails=True)
+    project.in_turn("revision --autogenerate -m second", "upgrade head", "check")
+
+    assert "eventstore_change_locking(from_locking='row/category', to_locking='fence')" in refused
+    assert project.newest().splitlines() == [
+        "def upgrade() -> None:",
+        "    eventstore_change_locking(from_locking='row/category', to_locking='fence')",
+        "def downgrade() -> None:",
+        "    eventstore_change_locking(from_locking='fence', to_locking='row/category')",
+    ]
+    assert "End every process that publishes" in project.newest(comments=True)
+    with engine.connect() as connection:
+        verify_schema(connection)
+        assert connection.scalar(text("SELECT count(*) FROM es_locks")) == 0
+    execute(project, "UPDATE es_schema SET locking = 'advisory/log'")
+    assert "found locking 'advisory/log'" in project.alembic("downgrade", "-1", fails=True)
+
+
+def test_a_revision_refuses_a_locking_that_there_is_not(make_project: MakeProject) -> None:
+    project = make_project()
+    project.alembic("revision", "--autogenerate", "-m", "first")
+    (revision,) = project.revisions()
+    revision.write_text(revision.read_text().replace("to_version=1)", "to_version=1, locking='row')"))
+
+    said = project.alembic("upgrade", "head", fails=True)
+
+    assert "there is no locking 'row': use one of 'fence', 'advisory/log'" in said
+
+
+def test_an_alembic_that_is_too_old_is_named_by_the_import() -> None:
+    older = "import importlib.metadata as m; m.version = lambda name: '1.18.2'; import eventstore_sa.migrations"
+
+    said = run_python("-c", older).stderr
+
+    assert "needs Alembic 1.18.3 or newer, and 1.18.2 is installed" in said

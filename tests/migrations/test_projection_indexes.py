@@ -34,7 +34,7 @@ def test_an_index_comes_with_the_first_revision_and_goes_with_its_declaration(ma
     project.in_turn("revision --autogenerate -m first", "upgrade head", "check")
     (first,) = indexes(project).items()
     lines = project.newest().splitlines()
-    assert lines[1] == "    op.eventstore_migrate(from_version=0, to_version=1)"
+    assert lines[1] == "    eventstore_migrate(from_version=0, to_version=1)"
     assert any(f"op.create_index(op.f('{first[0]}'), 'es_projections'" in line for line in lines)
     assert "CASE" in first[1]
 

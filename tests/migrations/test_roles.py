@@ -90,9 +90,8 @@ def test_the_writer_locks_by_rows_after_the_grant_for_that(as_role: As) -> None:
         connection.execute(text(f"{grant} TO events_writer"))
         connection.execute(text("UPDATE events.es_schema SET locking = 'row/log'"))
     engine = as_role("events_writer")
-    stream = SyncEventStore(engine, schema=EventStoreSchema(schema="events"), locking="row").stream(
-        category="orders", stream="1"
-    )
+    schema = EventStoreSchema(schema="events", locking="row")
+    stream = SyncEventStore(engine, schema=schema).stream(category="orders", stream="1")
 
     stream.publish(events=[NewEvent(name="placed", payload={})])
     stream.publish(events=[NewEvent(name="paid", payload={})])

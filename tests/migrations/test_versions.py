@@ -167,6 +167,21 @@ def test_the_new_trigger_is_in_force_after_the_way_up(
     assert "es_fence_v2" in fence
 
 
+def test_migrations_record_how_writers_lock(make_engine: Callable[[], Engine]) -> None:
+    created, migrated = make_engine(), make_engine()
+    schema = EventStoreSchema(locking="row")
+
+    schema.metadata.create_all(created)
+    with migrated.begin() as connection:
+        for element in migration(0, SCHEMA_VERSION, Site(migrated.dialect.name), "row/log"):
+            connection.execute(element)
+
+    for engine in (created, migrated):
+        with engine.connect() as connection:
+            verify_schema(connection, schema=schema)
+            assert connection.scalar(text("SELECT locking FROM es_schema")) == "row/log"
+
+
 def test_unknown_versions_are_refused() -> None:
     with pytest.raises(SchemaError, match=r"version 9 .* unknown to this version of the library, whose newest is 1"):
         list(migration(1, 9, Site("sqlite")))

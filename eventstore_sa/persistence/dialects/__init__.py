@@ -15,7 +15,6 @@ from eventstore_sa.persistence.dialects.mariadb import MariaDBDialect
 from eventstore_sa.persistence.dialects.postgresql import PostgreSQLDialect
 from eventstore_sa.persistence.dialects.row_locks import RowLockingPostgreSQLDialect
 from eventstore_sa.persistence.dialects.sqlite import SQLiteDialect, configure_sqlite
-from eventstore_sa.persistence.locking import FENCE, LockingMode
 from eventstore_sa.persistence.schema import EventStoreSchema
 
 __all__ = [
@@ -31,12 +30,13 @@ __all__ = [
 ]
 
 
-def event_dialect(database: str, schema: EventStoreSchema, mode: LockingMode = FENCE) -> EventDialect:
-    """Pick the dialect for a database, by SQLAlchemy's name of it, and a way of locking.
+def event_dialect(database: str, schema: EventStoreSchema) -> EventDialect:
+    """Pick the dialect for a database, by SQLAlchemy's name of it, and for the schema's way of locking.
 
     Raises:
         ConfigurationError: The library does not know this database.
     """
+    mode = schema.locking_mode
     match database:
         case "postgresql" if mode.locking == "row":
             return RowLockingPostgreSQLDialect(schema, mode.level)

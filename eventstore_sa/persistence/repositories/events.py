@@ -17,7 +17,6 @@ from sqlalchemy.exc import DBAPIError
 from eventstore_sa.conditions import EMPTY_STREAM_POSITION, unmet_condition_error
 from eventstore_sa.persistence.dialects import Appended, AppendOutcome, EventDialect, Unmet, event_dialect
 from eventstore_sa.persistence.document import PublishDocument
-from eventstore_sa.persistence.locking import FENCE, LockingMode
 from eventstore_sa.persistence.problems import Problem, ProblemKind, error_of
 from eventstore_sa.persistence.queries import ConstraintConverters
 from eventstore_sa.persistence.repositories.names import NameReads
@@ -37,10 +36,8 @@ _decode = Decoder().decode
 class EventRepository:
     """Appends and reads the events of one event store on one kind of database."""
 
-    def __init__(
-        self, schema: EventStoreSchema, database: str, converters: ConstraintConverters, mode: LockingMode = FENCE
-    ) -> None:
-        self.dialect: Final[EventDialect] = event_dialect(database, schema, mode)
+    def __init__(self, schema: EventStoreSchema, database: str, converters: ConstraintConverters) -> None:
+        self.dialect: Final[EventDialect] = event_dialect(database, schema)
         self.names: Final = NameReads(schema)
         self._events = schema.events
         self._reads = EventReads(schema, self.dialect, converters)

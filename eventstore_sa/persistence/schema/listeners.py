@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table
 
+from eventstore_sa.persistence.locking import LockingMode
 from eventstore_sa.persistence.schema.ddl import MARIADB, effective_schema, statement
 from eventstore_sa.persistence.schema.versions import Site, latest, version_row
 
@@ -54,11 +55,11 @@ def room_maker(prefix: str, schema: str | None, name: str) -> Callable[..., None
     return make_room
 
 
-def version_writer(prefix: str, schema: str | None) -> Callable[..., None]:
-    """Make the listener that writes the version row after its table was created."""
+def version_writer(prefix: str, schema: str | None, mode: LockingMode) -> Callable[..., None]:
+    """Make the listener that writes the version row, with the mode of locking, after its table was created."""
 
     def write(_table: Table, connection: Connection, **_: Any) -> None:
-        connection.execute(version_row(latest().number, site_on(connection, prefix, schema)))
+        connection.execute(version_row(latest().number, site_on(connection, prefix, schema), mode.recorded))
 
     return write
 

@@ -7,14 +7,15 @@ MetaData, beside the host's tables. It holds no connection and does no I/O.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Final
 
 from sqlalchemy import MetaData, Table, event
 from sqlalchemy.orm import registry
 
 from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.persistence.locking import FENCE, EventSerialisationGuarantee, Locking, LockingMode, locking_mode
 from eventstore_sa.persistence.schema import listeners
+from eventstore_sa.persistence.schema.recorded_locking import LockingRecord
 from eventstore_sa.persistence.schema.tables import (
     EventRecord,
     events_table,
@@ -48,11 +49,18 @@ class EventStoreSchema:
         metadata: The host's MetaData; a new one by default.
         prefix: What the names of all tables, functions and triggers begin with; at most 32 bytes.
         schema: The database schema to put them in; None: wherever the connection's search path leads.
+        locking: How writers exclude each other: "fence" (only those of one stream), or "advisory" or "row" (at the level
+            of the guarantee, until they commit); see `Locking`. Recorded in the database when the tables are made.
+        serialisation_guarantee: The level for "advisory" and "row"; the fence gives the strongest guarantee by itself.
 
     Attributes:
         metadata: The MetaData that the tables are attached to.
         prefix: As given.
         schema: As given.
+        locking: As given.
+        serialisation_guarantee: As given.
+        locking_mode: Both of them.
+        locking_record: The mode as the database has it.
         events: The table of events.
         version: The table whose one row tells the version of the schema, and how writers lock.
         locks: The table of lock rows; see `locking="row"`.
@@ -62,8 +70,8 @@ class EventStoreSchema:
         EventRecord: The mapped class over `events`, for queries and joins of the host.
 
     Raises:
-        ConfigurationError: The prefix or schema cannot be used as a name, or this MetaData has an event store of that
-            name already.
+        ConfigurationError: The prefix or schema cannot be used as a name, there is no such locking, or this MetaData has
+            an event store of that name already.
 
     Example:
         >>> from sqlalchemy import MetaData
@@ -72,7 +80,15 @@ class EventStoreSchema:
         'audit_events'
     """
 
-    def __init__(self, metadata: MetaData | None = None, *, prefix: str = "es_", schema: str | None = None) -> None:
+    def __init__(
+        self,
+        metadata: MetaData | None = None,
+        *,
+        prefix: str = "es_",
+        schema: str | None = None,
+        locking: Locking = "fence",
+        serialisation_guarantee: EventSerialisationGuarantee = EventSerialisationGuarantee.LOG,
+    ) -> None:
         _check_name("prefix", prefix, _MAX_PREFIX_BYTES)
         if schema is not None:
             _check_name("database schema", schema, _MAX_NAME_BYTES)
@@ -81,6 +97,9 @@ class EventStoreSchema:
         self.metadata: MetaData = MetaData() if metadata is None else metadata
         self.prefix = prefix
         self.schema = schema
+        self.locking: Locking = locking
+        self.serialisation_guarantee: EventSerialisationGuarantee = serialisation_guarantee
+        self.locking_mode: LockingMode = locking_mode(locking, serialisation_guarantee)
         attached: dict[tuple[str | None, str], EventStoreSchema] = self.metadata.info.setdefault(_INFO_KEY, {})
         if (schema, prefix) in attached:
             raise ConfigurationError(
@@ -93,6 +112,7 @@ class EventStoreSchema:
         self.projections: Table = projections_table(self.metadata, prefix=prefix, schema=schema)
         self.snapshots: Table = snapshots_table(self.metadata, prefix=prefix, schema=schema)
         self.rebuilds: Table = rebuilds_table(self.metadata, prefix=prefix, schema=schema)
+        self.locking_record: LockingRecord = LockingRecord(self.locking_mode, self.version, prefix)
         self.EventRecord: type[EventRecord] = map_event_record(registry(metadata=self.metadata), self.events)
         attached[schema, prefix] = self
         self._attach_ddl()
@@ -105,7 +125,7 @@ class EventStoreSchema:
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        """All tables of the library."""
+        """All tables of the library, for those who treat the tables of a MetaData one by one: see docs/testing.md."""
         return (self.version, self.events, self.locks, self.projections, self.snapshots, self.rebuilds)
 
     def __repr__(self) -> str:
@@ -114,7 +134,9 @@ class EventStoreSchema:
     def _attach_ddl(self) -> None:
         event.listen(self.events, "after_create", listeners.creator(self.prefix, self.schema))
         event.listen(self.events, "after_drop", listeners.dropper(self.prefix, self.schema))
-        event.listen(self.version, "after_create", listeners.version_writer(self.prefix, self.schema))
+        event.listen(
+            self.version, "after_create", listeners.version_writer(self.prefix, self.schema, self.locking_mode)
+        )
         for name, table in (("projections", self.projections), ("rebuilds", self.rebuilds)):
             event.listen(table, "after_create", listeners.room_maker(self.prefix, self.schema, name))
 
@@ -132,11 +154,23 @@ def _check_name(what: str, name: object, most_bytes: int) -> None:
         )
 
 
-@cache
-def default_schema() -> EventStoreSchema:
-    """Return the `EventStoreSchema()` that all stores share which are given none.
+def default_schema(
+    locking: Locking | None = None, serialisation_guarantee: EventSerialisationGuarantee | None = None
+) -> EventStoreSchema:
+    """Return the `EventStoreSchema()` that all stores share which are given none, one for each mode of locking.
 
     Making one maps a class, which takes milliseconds. Nobody attaches anything else to its MetaData; a host that wants
     the tables among its own makes an `EventStoreSchema` of its own.
+
+    Raises:
+        ConfigurationError: There is no such locking.
     """
-    return EventStoreSchema()
+    mode = locking_mode(locking or FENCE.locking, serialisation_guarantee or EventSerialisationGuarantee(FENCE.level))
+    if mode not in _defaults:
+        _defaults[mode] = EventStoreSchema(
+            locking=mode.locking, serialisation_guarantee=EventSerialisationGuarantee(mode.level)
+        )
+    return _defaults[mode]
+
+
+_defaults: Final[dict[LockingMode, EventStoreSchema]] = {}

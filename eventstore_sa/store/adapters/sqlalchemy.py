@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from eventstore_sa.conditions import WriteCondition
+from eventstore_sa.persistence.locking import EventSerialisationGuarantee, Locking
 from eventstore_sa.persistence.queries import ConstraintConverters
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.storage import EventStorage
@@ -29,7 +30,6 @@ from eventstore_sa.store.adapters.base import (
 from eventstore_sa.store.adapters.binding import AsyncBindable, SyncBindable, async_bind, sync_bind
 from eventstore_sa.store.adapters.bound import AsyncBoundAdapter, SyncBoundAdapter
 from eventstore_sa.store.adapters.sqlalchemy_base import SQLAlchemyAdapterBase, StorageOptions
-from eventstore_sa.store.guarantee import EventSerialisationGuarantee, Locking
 from eventstore_sa.types import CategoryIdentifier, LogIdentifier, StreamIdentifier
 from eventstore_sa.types.watermark import Watermark
 
@@ -47,10 +47,9 @@ class SyncSQLAlchemyEventStorageAdapter(
     Args:
         bind: An Engine, sessionmaker or URL: every publish is a transaction of its own. A Connection or Session: all is
             done in its transaction, which is never begun, committed or rolled back here.
-        schema: The tables; those of `EventStoreSchema()` by default.
-        locking: How writers exclude each other: "fence" (only those of one stream), or "advisory" or "row" (at the level
-            of the guarantee, until they commit); see `Locking`.
-        serialisation_guarantee: The level for "advisory" and "row"; the fence gives the strongest guarantee by itself.
+        schema: The tables; those of an `EventStoreSchema` with the next two options by default.
+        locking: How writers exclude each other; of a schema that is given, the same as there. See `EventStoreSchema`.
+        serialisation_guarantee: At which level; the same holds.
         page_size: How many events a scan fetches at a time.
         stall_warning_s: A warning is logged when an open transaction has held readers of the log back for so many
             seconds.
@@ -58,7 +57,7 @@ class SyncSQLAlchemyEventStorageAdapter(
             `register_constraint`.
 
     Raises:
-        ConfigurationError: The bind cannot be used, or its driver is not installed.
+        ConfigurationError: The bind cannot be used, its driver is not installed, or locking is not that of the schema.
     """
 
     def __init__(
@@ -66,8 +65,8 @@ class SyncSQLAlchemyEventStorageAdapter(
         bind: SyncBindable,
         *,
         schema: EventStoreSchema | None = None,
-        locking: Locking = "fence",
-        serialisation_guarantee: EventSerialisationGuarantee = EventSerialisationGuarantee.LOG,
+        locking: Locking | None = None,
+        serialisation_guarantee: EventSerialisationGuarantee | None = None,
         page_size: int = _PAGE_SIZE,
         stall_warning_s: float = _STALL_WARNING_S,
         constraint_converters: ConstraintConverters | None = None,
@@ -133,10 +132,9 @@ class SQLAlchemyEventStorageAdapter(
     Args:
         bind: An AsyncEngine, async_sessionmaker or URL: every publish is a transaction of its own. An AsyncConnection or
             AsyncSession: all is done in its transaction, which is never begun, committed or rolled back here.
-        schema: The tables; those of `EventStoreSchema()` by default.
-        locking: How writers exclude each other: "fence" (only those of one stream), or "advisory" or "row" (at the level
-            of the guarantee, until they commit); see `Locking`.
-        serialisation_guarantee: The level for "advisory" and "row"; the fence gives the strongest guarantee by itself.
+        schema: The tables; those of an `EventStoreSchema` with the next two options by default.
+        locking: How writers exclude each other; of a schema that is given, the same as there. See `EventStoreSchema`.
+        serialisation_guarantee: At which level; the same holds.
         page_size: How many events a scan fetches at a time.
         stall_warning_s: A warning is logged when an open transaction has held readers of the log back for so many
             seconds.
@@ -144,7 +142,7 @@ class SQLAlchemyEventStorageAdapter(
             `register_constraint`.
 
     Raises:
-        ConfigurationError: The bind cannot be used, or its driver is not installed.
+        ConfigurationError: The bind cannot be used, its driver is not installed, or locking is not that of the schema.
     """
 
     def __init__(
@@ -152,8 +150,8 @@ class SQLAlchemyEventStorageAdapter(
         bind: AsyncBindable,
         *,
         schema: EventStoreSchema | None = None,
-        locking: Locking = "fence",
-        serialisation_guarantee: EventSerialisationGuarantee = EventSerialisationGuarantee.LOG,
+        locking: Locking | None = None,
+        serialisation_guarantee: EventSerialisationGuarantee | None = None,
         page_size: int = _PAGE_SIZE,
         stall_warning_s: float = _STALL_WARNING_S,
         constraint_converters: ConstraintConverters | None = None,

@@ -9,11 +9,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from eventstore_sa.conditions import WriteCondition
-from eventstore_sa.errors import TransactionError
+from eventstore_sa.errors import ConfigurationError, TransactionError
 from eventstore_sa.persistence.binds import Bind
 from eventstore_sa.persistence.custom_conditions import ConditionEvaluator, ConditionEvaluators
 from eventstore_sa.persistence.inline import InlineProjection
-from eventstore_sa.persistence.locking import LockingRecord
+from eventstore_sa.persistence.locking import EventSerialisationGuarantee, Locking
 from eventstore_sa.persistence.projecting import Projections, combined
 from eventstore_sa.persistence.queries import ConstraintConverter, ConstraintConverters
 from eventstore_sa.persistence.rebuilding import SQLRebuildStorage
@@ -25,7 +25,6 @@ from eventstore_sa.sources.constraints import QueryConstraint
 from eventstore_sa.store.adapters.base import STAGING_NEEDS_A_SESSION, AnyStreamPublishDefinition
 from eventstore_sa.store.adapters.binding import BoundTo
 from eventstore_sa.store.adapters.bound import BoundAdapter
-from eventstore_sa.store.guarantee import EventSerialisationGuarantee, Locking, checked_locking, locking_mode
 from eventstore_sa.types import CategoryIdentifier, LogIdentifier, StreamIdentifier
 
 __all__ = ["SQLAlchemyAdapterBase", "StorageOptions"]
@@ -37,13 +36,10 @@ class StorageOptions(Struct, frozen=True):
     """What an adapter shares with those that it makes for sessions."""
 
     schema: EventStoreSchema
-    locking: Locking
-    serialisation_guarantee: EventSerialisationGuarantee
     page_size: int
     stall_warning_s: float
     evaluators: ConditionEvaluators
     constraint_converters: ConstraintConverters
-    record: LockingRecord
     projections: Projections = ()
 
     @classmethod
@@ -51,8 +47,8 @@ class StorageOptions(Struct, frozen=True):
         cls,
         *,
         schema: EventStoreSchema | None,
-        locking: Locking,
-        serialisation_guarantee: EventSerialisationGuarantee,
+        locking: Locking | None,
+        serialisation_guarantee: EventSerialisationGuarantee | None,
         page_size: int,
         stall_warning_s: float,
         constraint_converters: ConstraintConverters | None,
@@ -60,19 +56,26 @@ class StorageOptions(Struct, frozen=True):
         """Take the arguments of an adapter.
 
         Raises:
-            ConfigurationError: There is no such mode of locking.
+            ConfigurationError: There is no such mode of locking, or the schema has another.
         """
-        tables = default_schema() if schema is None else schema
-        mode = locking_mode(checked_locking(locking), serialisation_guarantee)
+        if schema is not None:
+            _check_agreement(schema, "locking", locking)
+            _check_agreement(schema, "serialisation_guarantee", serialisation_guarantee)
         return cls(
-            tables,
-            locking,
-            serialisation_guarantee,
+            default_schema(locking, serialisation_guarantee) if schema is None else schema,
             page_size,
             stall_warning_s,
             ConditionEvaluators(),
             ConstraintConverters() if constraint_converters is None else constraint_converters,
-            LockingRecord(tables, mode),
+        )
+
+
+def _check_agreement(schema: EventStoreSchema, option: str, given: object) -> None:
+    there: object = getattr(schema, option)
+    if given is not None and given != there:
+        raise ConfigurationError(
+            f"the store was given {option}={given!s}, and its {schema!r} has {there!s}: how writers exclude each other "
+            "belongs to the schema, so give it there, and leave it out here"
         )
 
 
@@ -88,8 +91,8 @@ class SQLAlchemyAdapterBase(BoundAdapter[StorageOptions, EventStorage]):
 
     def _open(self, bound: BoundTo, options: StorageOptions) -> None:
         super()._open(bound, options)
-        self.locking: Locking = options.locking
-        self.serialisation_guarantee: EventSerialisationGuarantee = options.serialisation_guarantee
+        self.locking: Locking = options.schema.locking
+        self.serialisation_guarantee: EventSerialisationGuarantee = options.schema.serialisation_guarantee
         self._in_session = SessionStorage.of(bound.bind, self._storage)
 
     def _make_storage(self, bind: Bind, options: StorageOptions) -> EventStorage:
@@ -99,7 +102,6 @@ class SQLAlchemyAdapterBase(BoundAdapter[StorageOptions, EventStorage]):
             page_size=options.page_size,
             evaluators=options.evaluators,
             constraint_converters=options.constraint_converters,
-            locking=options.record,
             stall_warning_s=options.stall_warning_s,
             projections=options.projections,
         )

@@ -11,10 +11,10 @@ from itertools import product
 import pytest
 
 from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.persistence.locking import EventSerialisationGuarantee
 from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.sources.constraints import sequence_number_after
 from eventstore_sa.store.adapters.base import EventStorageAdapter, Scannable
-from eventstore_sa.store.guarantee import EventSerialisationGuarantee
 from eventstore_sa.testing.cases.setting import (
     LOG,
     ORDERS,

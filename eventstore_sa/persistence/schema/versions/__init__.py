@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from sqlalchemy.schema import CreateIndex, ExecutableDDLElement
 
 from eventstore_sa.errors import SchemaError
+from eventstore_sa.persistence.locking import FENCE, RecordedLocking
 from eventstore_sa.persistence.schema.ddl import statement
 from eventstore_sa.persistence.schema.versions import v1
 from eventstore_sa.persistence.schema.versions.version import Function, Routines, Site, TableChange, Trigger, Version
@@ -25,6 +26,7 @@ __all__ = [
     "Version",
     "is_outside_transactions",
     "latest",
+    "locking_change",
     "migration",
     "repair",
     "routines_of",
@@ -40,10 +42,12 @@ def latest() -> Version:
     return VERSIONS[-1]
 
 
-def migration(from_version: int, to_version: int, site: Site) -> Iterator[ExecutableDDLElement]:
+def migration(
+    from_version: int, to_version: int, site: Site, locking: RecordedLocking = FENCE.recorded
+) -> Iterator[ExecutableDDLElement]:
     """Yield the statements that take an event store from one version to another, up or down, each by itself.
 
-    On the way down to 0 all events are lost.
+    On the way down to 0 all events are lost. On the way up from 0 the mode of locking is recorded.
 
     Raises:
         SchemaError: This version of the library does not know one of the versions.
@@ -56,6 +60,8 @@ def migration(from_version: int, to_version: int, site: Site) -> Iterator[Execut
             )
     for number in range(from_version, to_version):
         yield from _step(VERSIONS[number].upgrade_tables, number, number + 1, site)
+        if number == 0:
+            yield version_row(1, site, locking)
     for number in range(from_version, to_version, -1):
         yield from _step(VERSIONS[number - 1].downgrade_tables, number, number - 1, site)
 
@@ -70,9 +76,21 @@ def routines_of(version: int) -> Routines:
     return VERSIONS[version - 1].routines if version else Routines()
 
 
-def version_row(version: int, site: Site) -> ExecutableDDLElement:
-    """Return the statement that writes the version of a new event store down."""
-    return statement(f"INSERT INTO {site.name('schema')} (version) VALUES ({version})")  # noqa: S608 - a name and a number of ours
+def version_row(version: int, site: Site, locking: RecordedLocking) -> ExecutableDDLElement:
+    """Return the statement that writes down the version of a new event store, and how its writers lock."""
+    table = site.name("schema")
+    return statement(f"INSERT INTO {table} (version, locking) VALUES ({version}, '{locking}')")  # noqa: S608 - all of it ours
+
+
+def locking_change(locking: RecordedLocking, site: Site) -> tuple[str, str]:
+    """Return the statements that record another mode of locking, while nothing is written.
+
+    The positions in lock rows are of no worth after another mode.
+    """
+    return (
+        f"UPDATE {site.name('schema')} SET locking = '{locking}'",  # noqa: S608 - all of it ours
+        f"DELETE FROM {site.name('locks')}",  # noqa: S608 - a name of ours
+    )
 
 
 def is_outside_transactions(element: ExecutableDDLElement) -> bool:
@@ -87,7 +105,5 @@ def _step(tables: TableChange, before: int, after: int, site: Site) -> Iterator[
     yield from tables(site)
     yield from new.create(site, before=old)
     yield from old.drop_functions(site, after=new)
-    if before == 0:
-        yield version_row(after, site)
-    elif after:
+    if before and after:
         yield statement(f"UPDATE {site.name('schema')} SET version = {after}")  # noqa: S608 - a name and a number of ours

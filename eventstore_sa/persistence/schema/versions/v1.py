@@ -53,7 +53,7 @@ def _tables(site: Site) -> tuple[Table, ...]:
             f"{prefix}schema",
             metadata,
             Column("version", Integer(), autoincrement=False),
-            Column("locking", String(20), nullable=True),
+            Column("locking", String(20), nullable=False),
             PrimaryKeyConstraint("version", name=f"{prefix}schema_pkey"),
             **innodb,
         ),
