@@ -16,7 +16,7 @@ from eventstore_sa.persistence.schema.ddl import MARIADB, function_parts, in_tex
 from eventstore_sa.persistence.schema.versions import Function, Site, Trigger, routines_of
 from eventstore_sa.persistence.schema.versions.version import row_trigger_text
 
-__all__ = ["differences"]
+__all__ = ["differences", "schema_of_events"]
 
 _SETTING: Final = re.compile(r"\bSET (\w+) = '([^']*)'")
 # How pg_trigger.tgtype is put together; 1 would be FOR EACH ROW.
@@ -31,12 +31,12 @@ def differences(connection: Connection, site: Site, version: int) -> Iterator[st
     elif site.database in MARIADB:
         yield from _of_mariadb_triggers(connection, site, routines.row_triggers)
     elif site.database == "postgresql":
-        place = _place(connection, site)
+        place = schema_of_events(connection, site)
         yield from _of_functions(connection, site, routines.functions, place)
         yield from _of_triggers(connection, site, routines.triggers, place)
 
 
-def _place(connection: Connection, site: Site) -> str:
+def schema_of_events(connection: Connection, site: Site) -> str:
     """Return the schema that the table of events is in: the functions name it in their bodies."""
     query = text(
         "SELECT coalesce((SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n "

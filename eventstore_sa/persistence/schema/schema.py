@@ -47,12 +47,13 @@ class EventStoreSchema:
     Args:
         metadata: The host's MetaData; a new one by default.
         prefix: What the names of all tables, functions and triggers begin with; at most 32 bytes.
-        schema: The database schema to put them in; None: wherever the connection's search path leads.
+        schema: The database schema to put them in; by default that of the MetaData, or else wherever the connection's
+            search path leads.
 
     Attributes:
         metadata: The MetaData that the tables are attached to.
         prefix: As given.
-        schema: As given.
+        schema: As given, or that of the MetaData.
         events: The table of events.
         version: The table whose one row tells the version of the schema, and how writers lock.
         locks: The table of lock rows; see `locking="row"`.
@@ -74,11 +75,14 @@ class EventStoreSchema:
 
     def __init__(self, metadata: MetaData | None = None, *, prefix: str = "es_", schema: str | None = None) -> None:
         _check_name("prefix", prefix, _MAX_PREFIX_BYTES)
+        self.metadata: MetaData = MetaData() if metadata is None else metadata
+        if schema is None and self.metadata.schema is not None:
+            # Tables would be put there in any case; functions and triggers have to follow.
+            schema = str(self.metadata.schema)
         if schema is not None:
             _check_name("database schema", schema, _MAX_NAME_BYTES)
             if not schema:
                 raise ConfigurationError("the database schema '' cannot be used: leave it out, or give None, for none")
-        self.metadata: MetaData = MetaData() if metadata is None else metadata
         self.prefix = prefix
         self.schema = schema
         attached: dict[tuple[str | None, str], EventStoreSchema] = self.metadata.info.setdefault(_INFO_KEY, {})
