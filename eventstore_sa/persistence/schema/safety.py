@@ -126,17 +126,19 @@ def _sequence(connection: Connection, expected: EventStoreSchema, site: Site) ->
 
 def _missing_events(connection: Connection, expected: EventStoreSchema, last_number: int) -> Iterator[str]:
     """Tell whether events were stored once that are not here: a backup was restored without them."""
-    referring = (
-        select(expected.projections.c.number).where(expected.projections.c.sequence_number.is_not(None)),
-        select(expected.rebuilds.c.number).where(expected.rebuilds.c.sequence_number.is_not(None)),
-        select(expected.snapshots.c.place),
-        select(expected.locks.c.last_position).where(expected.locks.c.last_position >= 0),
+    projections, rebuilds, snapshots, locks = (
+        expected.projections,
+        expected.rebuilds,
+        expected.snapshots,
+        expected.locks,
     )
-    names = [
-        statement.get_final_froms()[0].name  # type: ignore[attr-defined]
-        for statement in referring
-        if connection.execute(statement.limit(1)).first() is not None
-    ]
+    referring = {
+        projections.name: select(projections.c.number).where(projections.c.sequence_number.is_not(None)),
+        rebuilds.name: select(rebuilds.c.number).where(rebuilds.c.sequence_number.is_not(None)),
+        snapshots.name: select(snapshots.c.place),
+        locks.name: select(locks.c.last_position).where(locks.c.last_position >= 0),
+    }
+    names = [name for name, rows in referring.items() if connection.execute(rows.limit(1)).first() is not None]
     if names:
         yield (
             f"table {expected.events.name} is empty, but {last_number} numbers were given to events, and "
