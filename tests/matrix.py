@@ -31,6 +31,7 @@ PYTHONS = ("3.11", "3.12", "3.13")
 SQLALCHEMYS = {"2.0": "SQLAlchemy>=2.0.40,<2.1", "2.1": "SQLAlchemy>=2.1,<2.2"}
 LOWEST = "lowest"
 SOAK_SECONDS = 60
+SOAK_FENCES = 100_000
 
 
 class Run(NamedTuple):
@@ -121,7 +122,8 @@ def carry_out(run: Run, arguments: Sequence[str]) -> Result:
             environment[URL_VARIABLE] = server.url.render_as_string(hide_password=False)
         log = stack.enter_context(run.log.open("w", encoding="utf-8"))
         pytest = ["pytest", "-n", "2", "--dist", "loadscope", "-p", "no:cacheprovider", "--color=no", *arguments]
-        soak = ["tests.soak", "--seconds", str(SOAK_SECONDS), "--source", run.postgres, "--not-durable", "--strain"]
+        extent = ["--seconds", str(SOAK_SECONDS), "--fences", str(SOAK_FENCES)]
+        soak = ["tests.soak", *extent, "--source", run.postgres, "--not-durable"]
         command = [_python_of(run), "-m", *(pytest if run.part == "suite" else soak)]
         ended = subprocess.run(
             command,

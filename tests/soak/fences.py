@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +23,7 @@ from tests.soak.journal import Journal, Wrong
 from tests.soak.plan import PREFIX_OF_WRITERS, Plan
 from tests.soak.writer import end_with_stdin
 
-__all__ = ["check_every_fence"]
+__all__ = ["check_every_fence", "fences_checked"]
 
 # How many events, and how often in one statement.
 _BATCHES: Final = {1000: 4, 1: 200}
@@ -70,6 +71,15 @@ def check_every_fence(connection: Connection) -> None:
     connection.exec_driver_sql(_CHECK.replace("%", "%%"))
 
 
+def fences_checked(counts: Counter[str]) -> int:
+    """Return how many fences of single events have been raised, of those that journals count."""
+    return _BATCHES[1] * counts[_taken_back(1)]
+
+
+def _taken_back(events: int) -> str:
+    return f"{_BATCHES[events]} publishes of {events} taken back"
+
+
 def _take_back(engine: Engine, journal: Journal, events: int, leisure: float, ended: threading.Event) -> None:
     """Publish and take back until the end; rest `leisure` times as long as that took."""
     parameters = {"stream": f"{events} at a time", "events": events, "times": _BATCHES[events]}
@@ -78,7 +88,7 @@ def _take_back(engine: Engine, journal: Journal, events: int, leisure: float, en
         try:
             with engine.begin() as connection:
                 connection.execute(_TAKE_BACK, parameters)
-            journal.count(f"{_BATCHES[events]} publishes of {events} taken back")
+            journal.count(_taken_back(events))
         except DBAPIError as error:
             expected = trouble(error)
             if expected:

@@ -14,7 +14,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, select, text
 from eventstore_sa import EventStoreSchema, SyncEventStore
 from eventstore_sa.testing.postgres import PostgresDriver
 from tests.soak.chaos import Chaos, decide_prepared, wait_until_nobody_writes
-from tests.soak.fences import check_every_fence
+from tests.soak.fences import check_every_fence, fences_checked
 from tests.soak.journal import Journal, Noted, Tail
 from tests.soak.plan import Plan
 from tests.soak.processes import Processes, Program
@@ -41,6 +41,7 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
         readers: How many processes read.
         kills: Whether connections and processes are killed.
         leisure_of_fences: As in `Plan`; less of it makes for more fences to check.
+        fences: How many fences of single events have to be checked besides, however long that takes.
     """
 
     seconds: float
@@ -50,6 +51,7 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
     readers: int = 2
     kills: bool = True
     leisure_of_fences: float = 3.0
+    fences: int = 0
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -140,7 +142,9 @@ def _watch(
     _wait_for_first_commits(size.writers, writers, knowledge, tail)
     chaos = Chaos(engine, writers, journal, random)
     deadline = time.monotonic() + size.seconds
-    while time.monotonic() < deadline and (size.commits is None or knowledge.commits < size.commits):
+    while (time.monotonic() < deadline and (size.commits is None or knowledge.commits < size.commits)) or (
+        fences_checked(knowledge.counts) < size.fences
+    ):
         readers.require_alive()
         writers.require_alive()
         if size.kills:
