@@ -1,5 +1,8 @@
 """Runs the suite over the Pythons, SQLAlchemys and PostgreSQLs that are supported: `make matrix`.
 
+The order soak, which checks the invariant of the fence, runs apart from it for a while with every SQLAlchemy on every
+PostgreSQL: what it looks for is rare, and depends on the server.
+
 Each pair of Python and SQLAlchemy gets an environment of its own below `.venv-matrix/`, which is removed when its runs have
 passed; a log of each run stays. What this machine does not have is left out, and said to be. The row "lowest" installs
 every dependency in the lowest version that pyproject.toml allows.
@@ -27,14 +30,17 @@ WORKSHOP = ROOT / ".venv-matrix"
 PYTHONS = ("3.11", "3.12", "3.13")
 SQLALCHEMYS = {"2.0": "SQLAlchemy>=2.0.40,<2.1", "2.1": "SQLAlchemy>=2.1,<2.2"}
 LOWEST = "lowest"
+SOAK_SECONDS = 60
+SOAK_FENCES = 100_000
 
 
 class Run(NamedTuple):
-    """One run of the suite."""
+    """One run: of the suite, or of the order soak."""
 
     python: str
     sqlalchemy: str
     postgres: str
+    part: str = "suite"
 
     @property
     def environment(self) -> Path:
@@ -42,7 +48,7 @@ class Run(NamedTuple):
 
     @property
     def log(self) -> Path:
-        return WORKSHOP / f"{self.python}-{self.sqlalchemy}-{self.postgres}.log"
+        return WORKSHOP / f"{self.python}-{self.sqlalchemy}-{self.postgres}-{self.part}.log"
 
 
 class Result(NamedTuple):
@@ -51,6 +57,7 @@ class Result(NamedTuple):
     python: str
     sqlalchemy: str
     postgres: str
+    part: str
     outcome: str
     duration_s: int
     passed: bool
@@ -81,7 +88,9 @@ def planned(pythons: Sequence[str], postgreses: Sequence[str], *, full: bool) ->
             Run(newest, earlier, postgreses[0]),
             *(Run(oldest, latest, postgres) for postgres in postgreses[1:]),
         ]
-    return list(dict.fromkeys(lowest + pairs))
+    ends = zip((oldest, newest), SQLALCHEMYS, strict=True)
+    soaks = [Run(python, sqlalchemy, postgres, "soak") for python, sqlalchemy in ends for postgres in postgreses]
+    return list(dict.fromkeys(lowest + pairs + soaks))
 
 
 def lower_bounds() -> Iterator[str]:
@@ -103,29 +112,21 @@ def prepare(run: Run, interpreter: str) -> None:
     subprocess.run([*pip, "--editable", ".[suite]", "--constraint", str(constraints)], check=True, cwd=ROOT)
 
 
-def run_suite(run: Run, arguments: Sequence[str]) -> Result:
-    """Run the suite in its environment, on its PostgreSQL."""
+def carry_out(run: Run, arguments: Sequence[str]) -> Result:
+    """Run the suite or the soak in its environment, on its PostgreSQL."""
     started = time.monotonic()
     with ExitStack() as stack:
         environment = {key: value for key, value in os.environ.items() if key not in {URL_VARIABLE, "VIRTUAL_ENV"}}
-        if run.postgres == "system":
+        if run.postgres == "system" and run.part == "suite":
             server = stack.enter_context(temporary_postgres(source="system"))
             environment[URL_VARIABLE] = server.url.render_as_string(hide_password=False)
         log = stack.enter_context(run.log.open("w", encoding="utf-8"))
-        pytest = [
-            _python_of(run),
-            "-m",
-            "pytest",
-            "-n",
-            "2",
-            "--dist",
-            "loadscope",
-            "-p",
-            "no:cacheprovider",
-            "--color=no",
-        ]
-        suite = subprocess.run(
-            [*pytest, *arguments],
+        pytest = ["pytest", "-n", "2", "--dist", "loadscope", "-p", "no:cacheprovider", "--color=no", *arguments]
+        extent = ["--seconds", str(SOAK_SECONDS), "--fences", str(SOAK_FENCES)]
+        soak = ["tests.soak", *extent, "--source", run.postgres, "--not-durable"]
+        command = [_python_of(run), "-m", *(pytest if run.part == "suite" else soak)]
+        ended = subprocess.run(
+            command,
             cwd=ROOT,
             env=environment,
             stdout=log,
@@ -138,9 +139,10 @@ def run_suite(run: Run, arguments: Sequence[str]) -> Result:
         python=_output(_python_of(run), "-c", "import platform; print(platform.python_version())"),
         sqlalchemy=_output(_python_of(run), "-c", "import sqlalchemy; print(sqlalchemy.__version__)"),
         postgres=_postgres_version(run),
-        outcome=lines[-1].strip("= ") if lines else f"nothing was printed, exit status {suite.returncode}",
+        part=run.part,
+        outcome=lines[-1].strip("= ") if lines else f"nothing was printed, exit status {ended.returncode}",
         duration_s=round(time.monotonic() - started),
-        passed=suite.returncode == 0,
+        passed=ended.returncode == 0,
     )
 
 
@@ -148,7 +150,7 @@ def main() -> int:
     """Run what was asked for, print a table, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.matrix", description="Run the suite over what is supported.")
     parser.add_argument("extent", choices=["sample", "full"], nargs="?", default="sample")
-    parser.add_argument("--only", default="", help="only runs with this in their name, such as 3.12 or 3.11-2.0")
+    parser.add_argument("--only", default="", help="only runs with this in their name, such as 3.12, 3.11-2.0 or soak")
     parser.add_argument("--list", action="store_true", help="only show what would be run")
     options, pytest_arguments = parser.parse_known_args()
 
@@ -181,7 +183,7 @@ def _results(runs: Sequence[Run], interpreters: dict[str, str], arguments: Seque
             try:
                 if number == 0:
                     prepare(run, interpreters[run.python])
-                result = run_suite(run, arguments)
+                result = carry_out(run, arguments)
             except subprocess.CalledProcessError as error:
                 result = Result(*run, outcome=f"no environment: {error}", duration_s=0, passed=False)
             passed = passed and result.passed
@@ -192,9 +194,12 @@ def _results(runs: Sequence[Run], interpreters: dict[str, str], arguments: Seque
 
 
 def _print_table(results: Sequence[Result]) -> None:
-    head = ("Python", "SQLAlchemy", "PostgreSQL", "Suite", "Result")
+    head = ("Python", "SQLAlchemy", "PostgreSQL", "What", "How", "Result")
     rows = [
-        (r.python, r.sqlalchemy, r.postgres, "passed" if r.passed else "FAILED", f"{r.outcome} ({r.duration_s} s)")
+        (
+            *(r.python, r.sqlalchemy, r.postgres, r.part),
+            *("passed" if r.passed else "FAILED", f"{r.outcome} ({r.duration_s} s)"),
+        )
         for r in results
     ]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]

@@ -7,7 +7,7 @@ our tables; if not, Alembic's findings stand, and functions and triggers are com
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from alembic.autogenerate import comparators
@@ -65,7 +65,7 @@ def compare_event_stores(context: AutogenContext, upgrade: UpgradeOps, schemas: 
         found += operations
         migrates = any(isinstance(operation, MigrateOp) for operation in operations)
         if migrates or not _is_compared(connection, store, schemas):
-            _take_out(upgrade, [table.name for table in store.tables], _place(connection, store.schema))
+            _take_out(connection, upgrade, store)
         _compare_projection_indexes(connection, store, upgrade)
     if not connection.dialect.supports_identity_columns:
         _take_out_identities(upgrade)
@@ -111,8 +111,12 @@ def _other_locking(connection: Connection, store: EventStoreSchema) -> Iterator[
 
 
 def _is_compared(connection: Connection, store: EventStoreSchema, schemas: set[str | None]) -> bool:
-    """Tell whether Alembic looked where the tables are; without `include_schemas` it takes those elsewhere for missing."""
-    return _place(connection, site_on(connection, store.prefix, store.schema).schema) in schemas
+    """Tell whether Alembic looked where the tables are.
+
+    Without `include_schemas` it takes those elsewhere for missing; and always those in the default schema, if that is named.
+    """
+    schema = site_on(connection, store.prefix, store.schema).schema
+    return schema in schemas and schema != connection.dialect.default_schema_name
 
 
 def _place(connection: Connection, schema: str | None) -> str | None:
@@ -120,11 +124,14 @@ def _place(connection: Connection, schema: str | None) -> str | None:
     return None if schema == connection.dialect.default_schema_name else schema
 
 
-def _take_out(upgrade: UpgradeOps, tables: Iterable[str], place: str | None) -> None:
-    ours = {(name, place) for name in tables}
+def _take_out(connection: Connection, upgrade: UpgradeOps, store: EventStoreSchema) -> None:
+    names, place = {table.name for table in store.tables}, _place(connection, store.schema)
 
     def is_ours(operation: MigrateOperation) -> bool:
-        return (getattr(operation, "table_name", None), getattr(operation, "schema", None)) in ours
+        return (
+            getattr(operation, "table_name", None) in names
+            and _place(connection, getattr(operation, "schema", None)) == place
+        )
 
     upgrade.ops[:] = [operation for operation in upgrade.ops if not is_ours(operation)]
 
@@ -179,4 +186,4 @@ def _spare_unattached(connection: Connection, upgrade: UpgradeOps) -> None:
             ", ".join(table.name for table in store.tables),
             installed_version(connection, store),
         )
-        _take_out(upgrade, [table.name for table in store.tables], place)
+        _take_out(connection, upgrade, store)

@@ -8,12 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.databases import PostgresDatabase
-from tests.soak.mutations import read_last_position_before_the_lock, take_out_the_fence
+from tests.soak.mutations import (
+    read_last_position_before_the_lock,
+    read_the_sequence_without_its_lock,
+    take_out_the_fence,
+)
 from tests.soak.run import Report, Size, soak
 
 MakeDatabase = Callable[[], PostgresDatabase]
 
 COMMITS = (150, 300, 600, 1200, 2400)
+# Such a fence is raised a few times in a hundred thousand: this goes on until there is one.
+FENCES = Size(seconds=300, writers=1, workers=1, readers=0, kills=False, leisure_of_fences=0.0)
 
 
 def test_soak_finds_that_the_fence_is_missing(make_postgres_database: MakeDatabase) -> None:
@@ -34,6 +40,12 @@ def test_soak_finds_that_the_last_position_is_read_before_the_lock(make_postgres
     )
 
     assert any("at the same position of a stream" in finding for finding in report.findings)
+
+
+def test_soak_finds_that_the_sequence_is_read_without_its_lock(make_postgres_database: MakeDatabase) -> None:
+    report = soak(make_postgres_database().url, FENCES, seed=1, mutate=read_the_sequence_without_its_lock)
+
+    assert any("the fence of a transaction is at" in finding for finding in report.findings)
 
 
 def _first_red(run: Callable[[Size], Report]) -> Report:

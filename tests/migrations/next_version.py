@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from sqlalchemy import Column, Index, Integer, Table, Text
+from sqlalchemy import Column, Index, Integer, PrimaryKeyConstraint, Table, Text
 from sqlalchemy.schema import CreateIndex, CreateTable, DropTable, ExecutableDDLElement, MetaData
 
 from eventstore_sa import EventStoreSchema
@@ -24,7 +24,8 @@ INDEX: Final = "events_note_idx"
 
 
 def notes_table(metadata: MetaData, prefix: str, schema: str | None) -> Table:
-    return Table(f"{prefix}notes", metadata, Column("id", Integer, primary_key=True), schema=schema)
+    key = PrimaryKeyConstraint("id", name=f"{prefix}notes_pkey")
+    return Table(f"{prefix}notes", metadata, Column("id", Integer), key, schema=schema)
 
 
 def index_on(table: Table, prefix: str, *, concurrently: bool = False) -> Index:

@@ -185,6 +185,34 @@ EventStoreSchema(Base.metadata, prefix="audit_")
     ]
 
 
+@pytest.mark.parametrize("schema", ["app", "public"])
+@pytest.mark.parametrize("configure", ["", "include_schemas=True"])
+def test_an_event_store_follows_the_schema_of_the_metadata(
+    schema: str, configure: str, make_project: MakeProject
+) -> None:
+    models = f"""\
+from sqlalchemy import MetaData
+from eventstore_sa import EventStoreSchema
+
+class Base:
+    metadata = MetaData(schema={schema!r})
+
+EventStoreSchema(Base.metadata)
+"""
+    project = make_project("postgresql+psycopg", models=models, configure=configure)
+
+    printed = project.in_turn("revision --autogenerate -m first", "upgrade head", "check", "downgrade base")
+
+    assert "No new upgrade operations detected" in printed
+    upgrade, downgrade = project.newest().split("def downgrade")
+    assert [line.strip() for line in upgrade.splitlines() if "op." in line] == [
+        f"op.eventstore_migrate(from_version=0, to_version=1, schema={schema!r})"
+    ]
+    assert [line.strip() for line in downgrade.splitlines() if "op." in line] == [
+        f"op.eventstore_migrate(from_version=1, to_version=0, schema={schema!r})"
+    ]
+
+
 def test_a_host_may_leave_the_event_store_to_others(make_project: MakeProject) -> None:
     configure = "include_object=lambda thing, name, kind, *_: not (kind == 'table' and name.startswith('es_'))"
     project = make_project(configure=configure)

@@ -33,10 +33,15 @@ As = Callable[[str], Engine]
 
 
 @pytest.fixture
-def as_role(make_postgres_database: Callable[..., PostgresDatabase]) -> Iterator[As]:
+def administrator(postgres_database: PostgresDatabase) -> Engine:
+    """Connect to that database as a superuser."""
+    return create_engine(postgres_database.url("psycopg"), poolclass=NullPool)
+
+
+@pytest.fixture
+def as_role(administrator: Engine) -> Iterator[As]:
     """Connect to a database that was set up as the page says, as one of its roles."""
-    url = make_postgres_database().url("psycopg")
-    administrator = create_engine(url, poolclass=NullPool)
+    url = administrator.url
 
     def engine_of(role: str) -> Engine:
         return create_engine(url, poolclass=NullPool, connect_args={"options": f"-c role={role}"})
@@ -116,6 +121,36 @@ def test_the_reader_reads_up_to_the_watermark_in_python_and_in_sql(as_role: As) 
     with engine.connect() as connection:
         assert connection.scalars(text("SELECT name FROM events.es_read_log_v1(0, 10)")).all() == ["placed"]
         verify_schema(connection, schema=EventStoreSchema(schema="events"))
+
+
+LOCKING = """
+DO $$
+DECLARE
+  locking text;
+BEGIN
+  FOR locking IN
+    SELECT oid::regprocedure FROM pg_proc
+    WHERE proname ~ '^pg_(try_)?advisory_' AND pronamespace = 'pg_catalog'::regnamespace
+  LOOP
+    EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', locking);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO events_owner, events_writer', locking);
+  END LOOP;
+END $$
+"""
+
+
+def test_writers_and_readers_need_no_locks_of_others(as_role: As, administrator: Engine) -> None:
+    with administrator.begin() as connection:
+        connection.exec_driver_sql(LOCKING.replace("%", "%%"))
+    lock = "SELECT pg_advisory_xact_lock(1)"
+
+    store_of(as_role("events_writer")).stream(category="orders", stream="1").publish(
+        events=[NewEvent(name="placed", payload={})]
+    )
+
+    assert [event.name for event in store_of(as_role("events_reader")).log()] == ["placed"]
+    assert is_denied(as_role("events_reader"), lock)
+    assert not is_denied(as_role("events_writer"), lock)
 
 
 def test_the_reader_cannot_publish(as_role: As) -> None:

@@ -17,16 +17,23 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=4, help="writers in each of them (default 4)")
     parser.add_argument("--readers", type=int, default=2, help="processes that read (default 2)")
     parser.add_argument("--seed", type=int, default=None, help="of the random choices (default: a new one)")
+    parser.add_argument("--fences", type=int, default=0, help="raise fences without a rest, until so many were checked")
+    parser.add_argument("--source", choices=["wheel", "system"], help="which PostgreSQL to start (default: the first)")
     parser.add_argument("--not-durable", action="store_true", help="on a server that never waits for the disk")
     arguments = parser.parse_args()
     seed = secrets.randbelow(2**32) if arguments.seed is None else arguments.seed
     size = Size(
-        seconds=arguments.seconds, writers=arguments.writers, workers=arguments.workers, readers=arguments.readers
+        seconds=arguments.seconds,
+        writers=arguments.writers,
+        workers=arguments.workers,
+        readers=arguments.readers,
+        leisure_of_fences=0.0 if arguments.fences else 3.0,
+        fences=arguments.fences,
     )
-    with temporary_postgres(durable=not arguments.not_durable) as server:
-        database = server.create_database()
+    with temporary_postgres(durable=not arguments.not_durable, source=arguments.source) as server:
+        database, version = server.create_database(), ".".join(map(str, server.version))
         report = soak(lambda driver: server.url_for(database, driver), size, seed=seed)
-    print(report.summary)
+    print(f"PostgreSQL {version}: {report.summary}")
     for finding in report.findings:
         print(f"WRONG: {finding}")
     if not report.findings:

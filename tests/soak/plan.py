@@ -33,6 +33,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         longest_pause_s: How long a writer waits with its transaction open, at most.
         two_phase: Whether the server can prepare transactions.
         late_watermark: Whether readers make the mistake of reading the page before the watermark.
+        leisure_of_fences: How long `fences` rests after each statement, in multiples of the time that this took.
     """
 
     folder: str
@@ -43,6 +44,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     longest_pause_s: float = 0.03
     two_phase: bool = True
     late_watermark: bool = False
+    leisure_of_fences: float = 3.0
 
     def save(self) -> None:
         """Write the plan where `load` finds it."""

@@ -14,6 +14,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, select, text
 from eventstore_sa import EventStoreSchema, SyncEventStore
 from eventstore_sa.testing.postgres import PostgresDriver
 from tests.soak.chaos import Chaos, decide_prepared, wait_until_nobody_writes
+from tests.soak.fences import check_every_fence, fences_checked
 from tests.soak.journal import Journal, Noted, Tail
 from tests.soak.plan import Plan
 from tests.soak.processes import Processes, Program
@@ -40,6 +41,8 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
         workers: How many writers each process has.
         readers: How many processes read.
         kills: Whether connections and processes are killed.
+        leisure_of_fences: As in `Plan`; less of it makes for more fences to check.
+        fences: How many fences of single events have to be checked besides, however long that takes.
     """
 
     seconds: float
@@ -48,6 +51,8 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 4
     readers: int = 2
     kills: bool = True
+    leisure_of_fences: float = 3.0
+    fences: int = 0
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -89,7 +94,14 @@ def soak(
             driver: url_for(driver).render_as_string(hide_password=False)
             for driver in ("asyncpg", "psycopg", "psycopg2")
         }
-        plan = Plan(folder=folder, urls=urls, seed=seed, two_phase=two_phase, late_watermark=late_watermark)
+        plan = Plan(
+            folder=folder,
+            urls=urls,
+            seed=seed,
+            two_phase=two_phase,
+            late_watermark=late_watermark,
+            leisure_of_fences=size.leisure_of_fences,
+        )
         plan.save()
         journal = Journal(Path(folder, "parent.journal"))
         stack.callback(journal.close)
@@ -131,7 +143,9 @@ def _watch(
     _wait_for_first_commits(size.writers, writers, knowledge, tail)
     chaos = Chaos(engine, writers, journal, random)
     deadline = time.monotonic() + size.seconds
-    while time.monotonic() < deadline and (size.commits is None or knowledge.commits < size.commits):
+    while (time.monotonic() < deadline and (size.commits is None or knowledge.commits < size.commits)) or (
+        fences_checked(knowledge.counts) < size.fences
+    ):
         readers.require_alive()
         writers.require_alive()
         if size.kills:
@@ -170,6 +184,7 @@ def _prepare_database(engine: Engine, mutate: Callable[[Connection], object] | N
         database = engine.dialect.identifier_preparer.quote(engine.url.database or "")
         connection.execute(text(f"ALTER DATABASE {database} SET deadlock_timeout = '50ms'"))
         connection.execute(text(f"ALTER DATABASE {database} SET lock_timeout = '1500ms'"))
+        check_every_fence(connection)
         if mutate is not None:
             mutate(connection)
         return int(connection.execute(text("SHOW max_prepared_transactions")).scalar_one()) >= 10
@@ -177,10 +192,11 @@ def _prepare_database(engine: Engine, mutate: Callable[[Connection], object] | N
 
 def _writers(size: Size) -> list[Program]:
     drivers = (_WRITER_DRIVERS * size.writers)[: size.writers]
-    return [
+    writers = [
         Program("tests.soak.writer", (f"writer{number}", driver, str(size.workers)))
         for number, driver in enumerate(drivers)
     ]
+    return [*writers, Program("tests.soak.fences", ("fences", "psycopg"))]
 
 
 def _readers(size: Size, *, late_watermark: bool) -> list[Program]:

@@ -25,6 +25,8 @@ __all__ = ["CREATE_HOST_TABLE", "HostTransactions"]
 
 CREATE_HOST_TABLE = "CREATE TABLE soak_host (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note text NOT NULL)"
 
+_BULK = 1000
+
 _HOST_INSERT = """
 INSERT INTO es_events (id, category, stream, position, name, payload, observed_at, occurred_at)
 SELECT CAST(:id AS uuid), CAST(:category AS text), CAST(:stream AS text), coalesce(max(position), -1) + 1,
@@ -65,6 +67,21 @@ class HostTransactions:
                 await transaction.rollback()
                 self._journal.count("rollback")
                 return
+            self._journal.write(Tried(events))
+            await transaction.commit()
+            self._journal.write(Stored(events))
+
+    async def run_in_bulk(self) -> None:
+        """Publish a thousand events in one transaction, and think better of it most of the time."""
+        async with self._client.transaction() as transaction:
+            stream = self._random.choice(self._plan.streams_of(self._random.choice(self._plan.categories)))
+            source = transaction.store.stream(category=stream.category, stream=stream.stream)
+            stored = await source.publish(events=[NewEvent(name="in-bulk", payload=number) for number in range(_BULK)])
+            if self._random.random() < 0.8:
+                await transaction.rollback()
+                self._journal.count("bulk rolled back")
+                return
+            events = note(stored)
             self._journal.write(Tried(events))
             await transaction.commit()
             self._journal.write(Stored(events))

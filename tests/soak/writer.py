@@ -47,6 +47,7 @@ class Worker:
             self.publish_on_condition: 40,
             self.publish_widely: 1,
             self._transactions.run: 150,
+            self._transactions.run_in_bulk: 2,
         }
         if self._plan.two_phase:
             acts[self._transactions.prepare] = 8

@@ -13,13 +13,27 @@ from typing import Final
 
 from sqlalchemy import DDL, Connection
 
-__all__ = ["MARIADB", "dollar_tag", "effective_schema", "fill_in", "in_text", "quoted", "read_sql", "statement"]
+__all__ = [
+    "MARIADB",
+    "create_function",
+    "dollar_tag",
+    "effective_schema",
+    "fill_in",
+    "function_parts",
+    "in_text",
+    "quoted",
+    "read_sql",
+    "statement",
+]
 
 MARIADB: Final = ("mariadb", "mysql")
 """The names under which SQLAlchemy knows MariaDB."""
 
 _BODY: Final = "eventstore_sa"
 _FUNCTION: Final = r"\{(?P<function>\w+_v\d+)\}"
+_PARTS: Final = re.compile(r"\A(?P<head>.*?)(?P<tag>\$eventstore_sa_*\$)(?P<body>.*)(?P=tag)\s*\Z", re.DOTALL)
+# Longer than a prefix may be, so that none can look like it.
+_UNKNOWN: Final = "eventstore_sa: the schema of the table of events"
 
 
 def quoted(name: str, schema: str | None = None, *, database: str = "postgresql") -> str:
@@ -53,7 +67,6 @@ def fill_in(sql: str, prefix: str, schema: str | None, *, database: str = "postg
         "{events}": events,
         "{events_literal}": events.replace("'", "''"),
         "{events_bare}": named("events", None),
-        "{sequence}": named("events_sequence_number_seq"),
         "{forbid_update}": named("events_forbid_update"),
         "{forbid_delete}": named("events_forbid_delete"),
         f"${_BODY}$": dollar_tag(events),
@@ -61,6 +74,33 @@ def fill_in(sql: str, prefix: str, schema: str | None, *, database: str = "postg
     # All at once, because a name may look like a placeholder.
     placeholders = "|".join([*map(re.escape, names), _FUNCTION])
     return re.sub(placeholders, lambda found: names.get(found[0]) or named(found["function"]), sql)
+
+
+def create_function(sql: str, prefix: str, schema: str | None) -> str:
+    """Return the statement that creates the function of a file of `sql/postgresql/`, or replaces its body.
+
+    The body names the schema that it is in. Where that is not known, because the search path decides, the statement finds
+    it out when it is executed.
+    """
+    if schema is not None:
+        return fill_in(sql, prefix, schema)
+    parts = [dollar_tag(part) + part + dollar_tag(part) for part in function_parts(fill_in(sql, prefix, _UNKNOWN))]
+    names = {
+        "{head}": parts[0],
+        "{body}": parts[1],
+        "{events_literal}": quoted(f"{prefix}events").replace("'", "''"),
+        "{unknown}": quoted(_UNKNOWN),
+        "{tag}": dollar_tag("".join(parts)),
+    }
+    placeholders = "|".join(map(re.escape, names))
+    return re.sub(placeholders, lambda found: names[found[0]], read_sql("postgresql/in_schema_of_events.sql"))
+
+
+def function_parts(sql: str) -> tuple[str, str]:
+    """Take the statement that creates a function apart: what stands before its body, and the body."""
+    parts = _PARTS.match(sql)
+    assert parts, "every file of a function quotes its body with $eventstore_sa$"  # noqa: S101 - a file of ours
+    return parts["head"], parts["body"]
 
 
 def effective_schema(connection: Connection, schema: str | None) -> str | None:

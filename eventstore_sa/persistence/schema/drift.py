@@ -12,13 +12,12 @@ from typing import Final
 
 from sqlalchemy import Boolean, Connection, bindparam, text
 
-from eventstore_sa.persistence.schema.ddl import MARIADB, in_text, quoted
+from eventstore_sa.persistence.schema.ddl import MARIADB, function_parts, in_text, quoted
 from eventstore_sa.persistence.schema.versions import Function, Site, Trigger, routines_of
 from eventstore_sa.persistence.schema.versions.version import row_trigger_text
 
-__all__ = ["differences"]
+__all__ = ["differences", "schema_of_events"]
 
-_BODY: Final = re.compile(r"\A(?P<head>.*?)(?P<tag>\$eventstore_sa_*\$)(?P<body>.*)(?P=tag)\s*\Z", re.DOTALL)
 _SETTING: Final = re.compile(r"\bSET (\w+) = '([^']*)'")
 # How pg_trigger.tgtype is put together; 1 would be FOR EACH ROW.
 _MOMENTS: Final = {"BEFORE": 2, "INSERT": 4, "DELETE": 8, "UPDATE": 16, "TRUNCATE": 32}
@@ -32,34 +31,49 @@ def differences(connection: Connection, site: Site, version: int) -> Iterator[st
     elif site.database in MARIADB:
         yield from _of_mariadb_triggers(connection, site, routines.row_triggers)
     elif site.database == "postgresql":
-        yield from _of_functions(connection, site, routines.functions)
-        yield from _of_triggers(connection, site, routines.triggers)
+        place = schema_of_events(connection, site)
+        yield from _of_functions(connection, site, routines.functions, place)
+        yield from _of_triggers(connection, site, routines.triggers, place)
 
 
-def _of_functions(connection: Connection, site: Site, functions: tuple[Function, ...]) -> Iterator[str]:
+def schema_of_events(connection: Connection, site: Site) -> str:
+    """Return the schema that the table of events is in: the functions name it in their bodies."""
     query = text(
-        "SELECT p.proname, p.prosrc, p.proconfig, p.prosecdef FROM pg_catalog.pg_proc p "
-        "JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE p.proname IN :names "
+        "SELECT coalesce((SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n "
+        "ON n.oid = c.relnamespace WHERE c.oid = pg_catalog.to_regclass(:events)), pg_catalog.current_schema(), '')"
+    )
+    return str(connection.scalar(query, {"events": site.name("events")}))
+
+
+def _of_functions(connection: Connection, site: Site, functions: tuple[Function, ...], place: str) -> Iterator[str]:
+    query = text(
+        "SELECT p.proname, n.nspname, p.prosrc, p.proconfig, "
+        "p.provolatile = 'v' AND NOT p.prosecdef AND NOT p.proisstrict AND p.proparallel = 'u' AND l.lanname = 'plpgsql' "
+        "FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace "
+        "JOIN pg_catalog.pg_language l ON l.oid = p.prolang WHERE p.proname IN :names "
         "AND CASE WHEN :anywhere THEN pg_catalog.pg_function_is_visible(p.oid) ELSE n.nspname = :schema END"
     ).bindparams(bindparam("names", expanding=True), bindparam("anywhere", type_=Boolean()))
     names = [f"{site.prefix}{function.name}" for function in functions]
-    place = {"anywhere": site.schema is None, "schema": site.schema or ""}
-    found: dict[str, set[tuple[object, ...]]] = {}
-    for name, *rest in connection.execute(query, {"names": names, **place}):
-        body, settings, security_definer = rest
-        found.setdefault(name, set()).add((_lines(body), tuple(settings or ()), security_definer))
+    found: dict[str, dict[str, set[tuple[object, ...]]]] = {}
+    parameters = {"names": names, "anywhere": site.schema is None, "schema": place}
+    for name, schema, body, settings, ordinary in connection.execute(query, parameters):
+        found.setdefault(name, {}).setdefault(schema, set()).add((_lines(body), tuple(settings or ()), ordinary))
     for function in functions:
         name = f"{site.prefix}{function.name}"
         if name not in found:
             yield f"function {name} is missing"
-        elif _expected(function, site) not in found[name]:
+        elif place not in found[name]:
+            yield (
+                f"function {name} on the search path is in the schema {', '.join(sorted(found[name]))}, and the table "
+                f"{site.prefix}events in {place}"
+            )
+        elif _expected(function, Site(site.database, site.prefix, place)) not in found[name][place]:
             yield f"function {name} was changed"
 
 
 def _expected(function: Function, site: Site) -> tuple[object, ...]:
-    parts = _BODY.match(function.text(site))
-    assert parts, f"{function.name}.sql quotes its body with $eventstore_sa$"  # noqa: S101 - a file of ours
-    return _lines(parts["body"]), tuple(f"{name}={value}" for name, value in _SETTING.findall(parts["head"])), False
+    head, body = function_parts(function.text(site))
+    return _lines(body), tuple(f"{name}={value}" for name, value in _SETTING.findall(head)), True
 
 
 def _lines(body: str) -> str:
@@ -67,19 +81,20 @@ def _lines(body: str) -> str:
     return "\n".join(line.rstrip() for line in body.strip().splitlines())
 
 
-def _of_triggers(connection: Connection, site: Site, triggers: tuple[Trigger, ...]) -> Iterator[str]:
+def _of_triggers(connection: Connection, site: Site, triggers: tuple[Trigger, ...], place: str) -> Iterator[str]:
     query = text(
-        "SELECT t.tgname, t.tgtype, p.proname, t.tgenabled IN ('O', 'A') AS enabled FROM pg_catalog.pg_trigger t "
-        "JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid "
-        "WHERE t.tgrelid = to_regclass(:events) AND NOT t.tgisinternal AND t.tgqual IS NULL AND t.tgattr = ''"
+        "SELECT t.tgname, t.tgtype, p.proname, n.nspname, t.tgenabled IN ('O', 'A') AS enabled "
+        "FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid "
+        "JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace "
+        "WHERE t.tgrelid = pg_catalog.to_regclass(:events) AND NOT t.tgisinternal AND t.tgqual IS NULL AND t.tgattr = ''"
     )
     found = {name: rest for name, *rest in connection.execute(query, {"events": site.name("events")})}
     for trigger in triggers:
         name = f"{site.prefix}events_{trigger.name}"
         kind = sum(value for word, value in _MOMENTS.items() if word in trigger.moment.split())
-        if name not in found or not found[name][2]:
+        if name not in found or not found[name][-1]:
             yield f"trigger {name} is missing or disabled"
-        elif found[name][:2] != [kind, f"{site.prefix}{trigger.function.name}"]:
+        elif found[name][:-1] != [kind, f"{site.prefix}{trigger.function.name}", place]:
             yield f"trigger {name} was changed"
 
 

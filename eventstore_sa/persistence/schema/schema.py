@@ -48,7 +48,8 @@ class EventStoreSchema:
     Args:
         metadata: The host's MetaData; a new one by default.
         prefix: What the names of all tables, functions and triggers begin with; at most 32 bytes.
-        schema: The database schema to put them in; None: wherever the connection's search path leads.
+        schema: The database schema to put them in; by default that of the MetaData, or else wherever the connection's
+            search path leads.
         locking: How writers exclude each other: "fence" (only those of one stream), or "advisory" or "row" (at the level
             of the guarantee, until they commit); see `Locking`. Recorded in the database when the tables are made.
         serialisation_guarantee: The level for "advisory" and "row"; the fence gives the strongest guarantee by itself.
@@ -56,7 +57,7 @@ class EventStoreSchema:
     Attributes:
         metadata: The MetaData that the tables are attached to.
         prefix: As given.
-        schema: As given.
+        schema: As given, or that of the MetaData.
         locking: As given.
         serialisation_guarantee: As given.
         locking_mode: Both of them.
@@ -90,11 +91,14 @@ class EventStoreSchema:
         serialisation_guarantee: EventSerialisationGuarantee = EventSerialisationGuarantee.LOG,
     ) -> None:
         _check_name("prefix", prefix, _MAX_PREFIX_BYTES)
+        self.metadata: MetaData = MetaData() if metadata is None else metadata
+        if schema is None and self.metadata.schema is not None:
+            # Tables would be put there in any case; functions and triggers have to follow.
+            schema = str(self.metadata.schema)
         if schema is not None:
             _check_name("database schema", schema, _MAX_NAME_BYTES)
             if not schema:
                 raise ConfigurationError("the database schema '' cannot be used: leave it out, or give None, for none")
-        self.metadata: MetaData = MetaData() if metadata is None else metadata
         self.prefix = prefix
         self.schema = schema
         self.locking: Locking = locking

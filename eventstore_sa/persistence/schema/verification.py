@@ -1,21 +1,22 @@
 """Checking, at start-up, that the database holds what this version of the library needs.
 
-What can be seen of a database without writing is checked: tables, version, functions and triggers, and that the sequence
-of event numbers can be trusted. Alembic's comparison looks at columns and indexes as well.
+What can be seen of a database without writing is checked: tables, version, functions and triggers (`drift`), and what else
+they need to be trusted (`safety`). Alembic's comparison looks at columns and indexes as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqlalchemy import Connection, func, inspect, select, text
+from sqlalchemy import Connection, func, inspect, select
 
 from eventstore_sa.errors import ConfigurationError, SchemaError
 from eventstore_sa.persistence.locking import FENCE
-from eventstore_sa.persistence.schema.ddl import MARIADB, in_text
+from eventstore_sa.persistence.schema.ddl import MARIADB
 from eventstore_sa.persistence.schema.drift import differences
 from eventstore_sa.persistence.schema.listeners import site_on
 from eventstore_sa.persistence.schema.recorded_locking import NO_VERSION
+from eventstore_sa.persistence.schema.safety import unsafe_parts
 from eventstore_sa.persistence.schema.schema import EventStoreSchema, default_schema
 from eventstore_sa.persistence.schema.versions import Site, latest, locking_change
 
@@ -32,7 +33,7 @@ def verify_schema(connection: Connection, *, schema: EventStoreSchema | None = N
         schema: The event store; that of `EventStoreSchema()` by default.
 
     Raises:
-        SchemaError: Something is missing, of another version, or not safe; the message names all of it, and the commands
+        SchemaError: Something is missing, of another version, changed, or not safe; the message names it, and the commands
             that put it right, with Alembic and without.
         ConfigurationError: It is no connection.
     """
@@ -64,11 +65,12 @@ def verify_schema(connection: Connection, *, schema: EventStoreSchema | None = N
         raise SchemaError(f"{found}: {_migrate(version, needed, expected, site)}")
     wrong = [*differences(connection, site, needed)]
     locking = [*_other_locking(connection, expected, site)]
-    unsafe = [*_unsafe_sequence(connection, expected, site)] if site.database == "postgresql" else []
-    if wrong or unsafe or locking:
-        remedy = f". {_repair(site)}" if wrong else ". Repair it first" if unsafe else ""
-        found = "; ".join([*wrong, *unsafe, *locking])
-        raise SchemaError(f"the event store's schema is not as it should be: {found}{remedy}")
+    if wrong or locking:
+        remedy = f". {_repair(site)}" if wrong else ""
+        raise SchemaError(f"the event store's schema is not as it should be: {'; '.join([*wrong, *locking])}{remedy}")
+    unsafe = [*unsafe_parts(connection, expected, site)] if site.database == "postgresql" else []
+    if unsafe:
+        raise SchemaError(f"the event store is not safe to use: {'; '.join(unsafe)}")
 
 
 def installed_version(connection: Connection, schema: EventStoreSchema) -> int:
@@ -127,27 +129,4 @@ def _other_locking(connection: Connection, expected: EventStoreSchema, site: Sit
             f"it records locking {recorded!r}, and this EventStoreSchema has {wanted!r}: give it that locking and "
             "serialisation_guarantee; or, to change it for all, end every writer, then run `alembic revision "
             f"--autogenerate` and `alembic upgrade head`, or execute {'; '.join(locking_change(wanted, site))}"
-        )
-
-
-def _unsafe_sequence(connection: Connection, expected: EventStoreSchema, site: Site) -> Iterator[str]:
-    sequence = f"{expected.prefix}events_sequence_number_seq"
-    name = site.name("events_sequence_number_seq")
-    row = connection.execute(
-        text("SELECT s.seqcache, s.seqincrement, s.seqcycle FROM pg_sequence s WHERE s.seqrelid = to_regclass(:name)"),
-        {"name": name},
-    ).one_or_none()
-    if row is None:
-        yield f"sequence {sequence} is missing"
-        return
-    if tuple(row) != (1, 1, False):
-        yield f"sequence {sequence} must have CACHE 1, INCREMENT 1 and NO CYCLE, or readers miss events"
-    last_number = connection.scalar(
-        text(f"SELECT last_value - (NOT is_called)::int FROM {in_text(name)}")  # noqa: S608 - a quoted name of ours
-    )
-    stored = connection.scalar(select(func.coalesce(func.max(expected.events.c.sequence_number), 0)))
-    if last_number is not None and stored is not None and last_number < stored:
-        yield (
-            f"sequence {sequence} is at {last_number}, behind the highest number stored, {stored}: set it forward with "
-            f"ALTER TABLE ... ALTER COLUMN sequence_number RESTART WITH {stored + 1}"
         )

@@ -168,6 +168,7 @@ VERSION: Final = Version(
     routines=Routines(
         functions=(
             _FORBID_CHANGE,
+            Function("last_number_v1", "regclass"),
             _FENCE,
             Function("watermark_v1"),
             Function("read_log_v1", "bigint, int"),

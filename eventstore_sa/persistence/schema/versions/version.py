@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 from sqlalchemy.schema import ExecutableDDLElement
 
-from eventstore_sa.persistence.schema.ddl import MARIADB, fill_in, quoted, read_sql, statement
+from eventstore_sa.persistence.schema.ddl import MARIADB, create_function, fill_in, quoted, read_sql, statement
 
 __all__ = ["Function", "Routines", "Site", "TableChange", "Trigger", "Version", "row_trigger_text"]
 
@@ -47,7 +47,7 @@ class Function(Struct, frozen=True):
 
     def text(self, site: Site) -> str:
         """Return the statement that creates it, or replaces its body; its owner and grants stay as they are."""
-        return fill_in(read_sql(f"postgresql/{self.name}.sql"), site.prefix, site.schema)
+        return create_function(read_sql(f"postgresql/{self.name}.sql"), site.prefix, site.schema)
 
     def signature(self, site: Site) -> str:
         """Return its quoted name with the types of its arguments."""

@@ -21,6 +21,6 @@ EXCEPTION
   WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, violated = CONSTRAINT_NAME, said = MESSAGE_TEXT;
     outcome := 'problem';
-    problem := jsonb_build_object('sqlstate', state, 'constraint', violated, 'message', said);
+    problem := pg_catalog.jsonb_build_object('sqlstate', state, 'constraint', violated, 'message', said);
 END
 $eventstore_sa$

@@ -13,15 +13,15 @@ CREATE OR REPLACE FUNCTION {append_v1}(
 )
 LANGUAGE plpgsql AS $eventstore_sa$
 BEGIN
-  IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+  IF pg_catalog.current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
     IF NOT hosted THEN
       outcome := 'isolation';
       RETURN;
     END IF;
     -- The unique key decides races on streams that are written; nothing would decide them on others.
     IF EXISTS (
-      SELECT FROM jsonb_to_recordset(document) s(events jsonb, allowed jsonb)
-      WHERE s.allowed IS NOT NULL AND jsonb_array_length(s.events) = 0
+      SELECT FROM pg_catalog.jsonb_to_recordset(document) s(events jsonb, allowed jsonb)
+      WHERE s.allowed IS NOT NULL AND pg_catalog.jsonb_array_length(s.events) = 0
     ) THEN
       RAISE EXCEPTION USING
         ERRCODE = 'ES003',
@@ -33,10 +33,10 @@ BEGIN
 
   -- A new statement, so that its snapshot is younger than the locks.
   SELECT
-    array_agg(found.last ORDER BY found.item),
-    min(found.item) FILTER (
+    pg_catalog.array_agg(found.last ORDER BY found.item),
+    pg_catalog.min(found.item) FILTER (
       WHERE found.allowed IS NOT NULL AND NOT EXISTS (
-        SELECT FROM jsonb_array_elements(found.allowed) r(bounds)
+        SELECT FROM pg_catalog.jsonb_array_elements(found.allowed) r(bounds)
         WHERE found.last >= (r.bounds ->> 0)::bigint AND found.last <= coalesce((r.bounds ->> 1)::bigint, found.last)
       )
     )
@@ -48,11 +48,11 @@ BEGIN
         SELECT e.position FROM {events} e
         WHERE e.category = s.category AND e.stream = s.stream
         ORDER BY e.position DESC LIMIT 1
-      ), -1) + coalesce(sum(jsonb_array_length(s.events)) OVER (
+      ), -1) + coalesce(pg_catalog.sum(pg_catalog.jsonb_array_length(s.events)) OVER (
         PARTITION BY s.category, s.stream ORDER BY s.ord ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
       ), 0) AS last
     FROM ROWS FROM (
-      jsonb_to_recordset(document) AS (category text COLLATE "C", stream text COLLATE "C", events jsonb, allowed jsonb)
+      pg_catalog.jsonb_to_recordset(document) AS (category text COLLATE "C", stream text COLLATE "C", events jsonb, allowed jsonb)
     ) WITH ORDINALITY AS s(category, stream, events, allowed, ord)
   ) found;
   IF item IS NOT NULL THEN
@@ -65,18 +65,18 @@ BEGIN
   WITH inserted AS (
     INSERT INTO {events} (id, category, stream, position, name, payload, metadata, observed_at, occurred_at)
     SELECT
-      n.id, i.part ->> 'category', i.part ->> 'stream', last_positions[i.ord] + n.ord, n.name,
+      n.id, i.part ->> 'category'::text, i.part ->> 'stream'::text, last_positions[i.ord] + n.ord, n.name,
       coalesce(n.payload, 'null'), n.metadata, n.observed_at, n.occurred_at
-    FROM jsonb_array_elements(document) WITH ORDINALITY AS i(part, ord),
+    FROM pg_catalog.jsonb_array_elements(document) WITH ORDINALITY AS i(part, ord),
       ROWS FROM (
-        jsonb_to_recordset(i.part -> 'events') AS (
+        pg_catalog.jsonb_to_recordset(i.part -> 'events'::text) AS (
           id uuid, name text, payload jsonb, metadata jsonb, observed_at timestamptz, occurred_at timestamptz
         )
       ) WITH ORDINALITY AS n(id, name, payload, metadata, observed_at, occurred_at, ord)
     ORDER BY i.ord, n.ord
     RETURNING sequence_number
   )
-  SELECT array_agg(i.sequence_number ORDER BY i.sequence_number) INTO sequence_numbers FROM inserted i;
+  SELECT pg_catalog.array_agg(i.sequence_number ORDER BY i.sequence_number) INTO sequence_numbers FROM inserted i;
   outcome := 'stored';
 END
 $eventstore_sa$

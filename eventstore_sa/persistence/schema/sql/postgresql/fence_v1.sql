@@ -5,15 +5,14 @@ CREATE OR REPLACE FUNCTION {fence_v1}() RETURNS trigger
 LANGUAGE plpgsql AS $eventstore_sa$
 DECLARE
   -- Named after the table, and transaction-local: it reverts with a savepoint, just as the lock does.
-  raised constant text := concat('eventstore_sa.fence_', TG_RELID);
+  raised constant text := pg_catalog.concat('eventstore_sa.fence_', TG_RELID);
   last_number bigint;
 BEGIN
-  IF coalesce(current_setting(raised, true), '') = '' THEN
-    -- last_value is 1 both before and after the first event.
-    SELECT s.last_value - (NOT s.is_called)::int INTO last_number FROM {sequence} s;
+  IF coalesce(pg_catalog.current_setting(raised, true), '') = '' THEN
+    last_number := {last_number_v1}(TG_RELID::regclass);
     -- The two-integer form meets no bigint lock: the table, and the low 32 bits of the number as a signed integer.
-    PERFORM pg_advisory_xact_lock_shared(TG_RELID::int4, ((last_number << 32) >> 32)::int4);
-    PERFORM set_config(raised, last_number::text, true);
+    PERFORM pg_catalog.pg_advisory_xact_lock_shared(TG_RELID::int4, ((last_number << 32) >> 32)::int4);
+    PERFORM pg_catalog.set_config(raised, last_number::text, true);
   END IF;
   RETURN NULL;
 END

@@ -2,7 +2,7 @@
 CREATE OR REPLACE FUNCTION {lock_for_conditions_v1}(document jsonb) RETURNS void
 LANGUAGE plpgsql AS $eventstore_sa$
 BEGIN
-  IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+  IF pg_catalog.current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
     RAISE EXCEPTION USING
       ERRCODE = 'ES003',
       MESSAGE = 'a condition of the application needs READ COMMITTED: an older snapshot may not see what it looks at';

@@ -8,10 +8,10 @@ CREATE OR REPLACE FUNCTION {lock_v1}(document jsonb) RETURNS void
 LANGUAGE plpgsql AS $eventstore_sa$
 DECLARE
   events constant bigint := '{events_literal}'::regclass::oid::bigint;
-  log_key constant bigint := hashtextextended('', events);
-  counter constant text := concat('eventstore_sa.locks_', events);
-  held int := coalesce(nullif(current_setting(counter, true), ''), '0')::int;
-  most constant int := current_setting('max_locks_per_transaction')::int / 2;
+  log_key constant bigint := pg_catalog.hashtextextended('', events);
+  counter constant text := pg_catalog.concat('eventstore_sa.locks_', events);
+  held int := coalesce(nullif(pg_catalog.current_setting(counter, true), ''), '0')::int;
+  most constant int := pg_catalog.current_setting('max_locks_per_transaction')::int / 2;
   wanted int;
   categories text[];
   scoped text[];
@@ -19,56 +19,60 @@ DECLARE
   serialised text;
   category_lock record;
 BEGIN
-  SELECT count(*), array_agg(DISTINCT s.category), array_agg(DISTINCT s.scope),
-    array_agg(DISTINCT s.category) FILTER (WHERE s.scope = 'category'), min(s.serialise)
+  SELECT pg_catalog.count(*), pg_catalog.array_agg(DISTINCT s.category), pg_catalog.array_agg(DISTINCT s.scope),
+    pg_catalog.array_agg(DISTINCT s.category) FILTER (WHERE s.scope = 'category'), pg_catalog.min(s.serialise)
   INTO wanted, categories, scopes, scoped, serialised
-  FROM jsonb_to_recordset(document) AS s(category text COLLATE "C", stream text COLLATE "C", scope text, serialise text);
-  wanted := wanted + cardinality(categories);
+  FROM pg_catalog.jsonb_to_recordset(document) AS s(category text COLLATE "C", stream text COLLATE "C", scope text, serialise text);
+  wanted := wanted + pg_catalog.cardinality(categories);
   IF held + wanted > most THEN
     -- The counter counts a lock again whenever it is taken again; the lock table does not.
-    SELECT count(*) INTO held FROM pg_locks l
-    WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.pid = pg_backend_pid();
+    SELECT pg_catalog.count(*) INTO held FROM pg_catalog.pg_locks l
+    WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.pid = pg_catalog.pg_backend_pid();
   END IF;
-  PERFORM set_config(counter, (held + wanted)::text, true);
+  PERFORM pg_catalog.set_config(counter, (held + wanted)::text, true);
 
   IF serialised = 'log' THEN
-    PERFORM pg_advisory_xact_lock(log_key);
+    PERFORM pg_catalog.pg_advisory_xact_lock(log_key);
     RETURN;
   END IF;
-  IF 'log' = ANY (scopes) OR cardinality(categories) > most THEN
-    PERFORM {lock_widely_v1}(log_key, 'the log');
+  IF 'log' = ANY (scopes) OR pg_catalog.cardinality(categories) > most THEN
+    PERFORM {lock_widely_v1}(log_key, 'the log'::text);
     RETURN;
   END IF;
-  PERFORM pg_advisory_xact_lock_shared(log_key);
+  PERFORM pg_catalog.pg_advisory_xact_lock_shared(log_key);
 
   IF serialised = 'category' OR scoped IS NOT NULL OR held + wanted > most THEN
     FOR category_lock IN
-      SELECT c.category, hashtextextended(concat('c', c.category), events) AS key
-      FROM unnest(categories) c(category) ORDER BY key
+      SELECT c.category, pg_catalog.hashtextextended(pg_catalog.concat('c', c.category), events) AS key
+      FROM pg_catalog.unnest(categories) c(category) ORDER BY key
     LOOP
       IF serialised = 'category' THEN
-        PERFORM pg_advisory_xact_lock(category_lock.key);
+        PERFORM pg_catalog.pg_advisory_xact_lock(category_lock.key);
       ELSIF held + wanted > most OR category_lock.category = ANY (scoped) THEN
-        PERFORM {lock_widely_v1}(category_lock.key, concat('category ', quote_literal(category_lock.category)));
+        PERFORM {lock_widely_v1}(
+          category_lock.key, pg_catalog.concat('category ', pg_catalog.quote_literal(category_lock.category))
+        );
       ELSE
-        PERFORM pg_advisory_xact_lock_shared(category_lock.key);
+        PERFORM pg_catalog.pg_advisory_xact_lock_shared(category_lock.key);
       END IF;
     END LOOP;
     IF held + wanted > most THEN
       RETURN;
     END IF;
   ELSE
-    PERFORM pg_advisory_xact_lock_shared(k.key)
+    PERFORM pg_catalog.pg_advisory_xact_lock_shared(k.key)
     FROM (
-      SELECT hashtextextended(concat('c', c.category), events) AS key
-      FROM unnest(categories) c(category) ORDER BY key
+      SELECT pg_catalog.hashtextextended(pg_catalog.concat('c', c.category), events) AS key
+      FROM pg_catalog.unnest(categories) c(category) ORDER BY key
     ) k;
   END IF;
 
-  PERFORM pg_advisory_xact_lock(k.key)
+  PERFORM pg_catalog.pg_advisory_xact_lock(k.key)
   FROM (
-    SELECT DISTINCT hashtextextended(concat('s', length(s.category), ':', s.category, s.stream), events) AS key
-    FROM jsonb_to_recordset(document) AS s(category text COLLATE "C", stream text COLLATE "C")
+    SELECT DISTINCT pg_catalog.hashtextextended(
+      pg_catalog.concat('s', pg_catalog.length(s.category), ':', s.category, s.stream), events
+    ) AS key
+    FROM pg_catalog.jsonb_to_recordset(document) AS s(category text COLLATE "C", stream text COLLATE "C")
     ORDER BY key
   ) k;
 END

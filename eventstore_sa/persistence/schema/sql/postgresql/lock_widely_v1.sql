@@ -3,27 +3,33 @@
 CREATE OR REPLACE FUNCTION {lock_widely_v1}(lock_key bigint, locked text) RETURNS void
 LANGUAGE plpgsql AS $eventstore_sa$
 DECLARE
-  patience_ms constant int := coalesce(nullif((SELECT s.setting::int FROM pg_settings s WHERE s.name = 'lock_timeout'), 0), 10000);
-  deadline constant timestamptz := clock_timestamp() + make_interval(secs => patience_ms / 1000.0);
-  pause_s double precision := 0.005;
+  patience_ms constant int := coalesce(
+    nullif((SELECT s.setting::int FROM pg_catalog.pg_settings s WHERE s.name = 'lock_timeout'), 0), 10000
+  );
+  deadline constant timestamptz := pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => patience_ms::float8 / 1000::float8);
+  pause_s float8 := 0.005;
   holder text;
 BEGIN
   WHILE NOT {try_lock_v1}(lock_key) LOOP
-    IF clock_timestamp() >= deadline THEN
-      SELECT string_agg(concat('process ', coalesce(l.pid::text, 'of a prepared transaction'), ' (', a.application_name, ')'), ', ')
+    IF pg_catalog.clock_timestamp() >= deadline THEN
+      SELECT pg_catalog.string_agg(
+        pg_catalog.concat('process ', coalesce(l.pid::text, 'of a prepared transaction'), ' (', a.application_name, ')'), ', '
+      )
       INTO holder
-      FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+      FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
       WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-        AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+        AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
         AND (l.classid::bigint << 32 | l.objid::bigint) = lock_key
-        AND l.pid IS DISTINCT FROM pg_backend_pid();
+        AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid();
       RAISE EXCEPTION USING
         ERRCODE = 'lock_not_available',
-        MESSAGE = concat('the exclusive lock on ', locked, ' was not to be had in ', patience_ms, ' ms; it is held by ',
-          coalesce(holder, 'a transaction that has just ended'));
+        MESSAGE = pg_catalog.concat(
+          'could not acquire the exclusive lock on ', locked, ' within ', patience_ms, ' ms; it is held by ',
+          coalesce(holder, 'a transaction that has just ended')
+        );
     END IF;
-    PERFORM pg_sleep(pause_s * (0.5 + random()));
-    pause_s := least(pause_s * 2, 0.25);
+    PERFORM pg_catalog.pg_sleep(pause_s * (0.5::float8 + pg_catalog.random()));
+    pause_s := least(pause_s * 2::float8, 0.25);
   END LOOP;
 END
 $eventstore_sa$

@@ -7,27 +7,27 @@ DECLARE
   -- A fence may have been raised after last_number was read, a little above it; all others are below.
   ahead constant bigint := 16777216;
 BEGIN
-  IF pg_is_in_recovery() THEN
+  IF pg_catalog.pg_is_in_recovery() THEN
     RAISE EXCEPTION USING
       ERRCODE = 'ES002',
       MESSAGE = 'this server is a standby: it has no locks of writers, so it cannot tell how far the log is complete';
   END IF;
-  IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+  IF pg_catalog.current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
     RAISE EXCEPTION USING
       ERRCODE = 'ES003',
       MESSAGE = 'a complete read of the log needs READ COMMITTED: an older snapshot would miss events';
   END IF;
-  SELECT s.last_value - (NOT s.is_called)::int INTO last_number FROM {sequence} s;
-  SELECT last_number - coalesce(max(fence.distance), 0) INTO watermark
+  last_number := {last_number_v1}('{events_literal}'::regclass);
+  SELECT last_number - coalesce(pg_catalog.max(fence.distance), 0) INTO watermark
   FROM (
-    SELECT mod(mod(last_number - l.objid::bigint, low_bits_range) + low_bits_range, low_bits_range) AS distance
-    FROM pg_locks l
+    SELECT pg_catalog.mod(pg_catalog.mod(last_number - l.objid::bigint, low_bits_range) + low_bits_range, low_bits_range) AS distance
+    FROM pg_catalog.pg_locks l
     WHERE l.locktype = 'advisory'
-      AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+      AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
       AND l.classid = '{events_literal}'::regclass::oid
       AND l.objsubid = 2
       -- A prepared transaction has no pid, and its fence counts.
-      AND l.pid IS DISTINCT FROM pg_backend_pid()
+      AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
   ) fence
   WHERE fence.distance < low_bits_range - ahead;
 END
