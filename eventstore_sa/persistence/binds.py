@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Dialect, Engine
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool, Pool, StaticPool
@@ -43,12 +43,14 @@ class Workplace(Struct, frozen=True):
         guarded: Whether its transaction must outlive whatever goes wrong.
         hosted: Whether its transaction is the caller's.
         session: The session of the caller's that has the connection, if there is one.
+        savepoint: Whether all that is done here is undone by a savepoint when it fails.
     """
 
     connection: Connection
     guarded: bool
     hosted: bool
     session: Session | None = None
+    savepoint: bool = False
 
 
 class Bind(Protocol):
@@ -62,6 +64,11 @@ class Bind(Protocol):
     @property
     def engine(self) -> Engine | None:
         """The engine that connections of our own come from; None when all is done on a connection of the caller's."""
+        ...
+
+    @property
+    def database(self) -> str:
+        """SQLAlchemy's name of the database."""
         ...
 
     def reading(self) -> AbstractContextManager[Workplace]:
@@ -119,6 +126,10 @@ class EngineBind:
         # A StaticPool hands out one and the same connection to everybody at once.
         shared = blocking and isinstance(engine.pool, StaticPool)
         self._turn: AbstractContextManager[Any] = Lock() if shared else nullcontext()
+
+    @property
+    def database(self) -> str:
+        return self.engine.dialect.name
 
     @contextmanager
     def reading(self) -> Generator[Workplace]:
@@ -193,6 +204,11 @@ class FactoryBind:
         bind = self._resolve()
         return None if bind is None else bind.engine
 
+    @property
+    def database(self) -> str:
+        with self._factory() as session, _routing():
+            return session.get_bind(mapper=self._schema.EventRecord).dialect.name
+
     def reading(self) -> AbstractContextManager[Workplace]:
         bind = self._resolve()
         return bind.reading() if bind is not None else self._session()
@@ -240,6 +256,10 @@ class ConnectionBind:
         self._connection_of = connection_of
         self._schema = schema
 
+    @property
+    def database(self) -> str:
+        return self._connection_of().dialect.name
+
     @contextmanager
     def reading(self) -> Generator[Workplace]:
         yield Workplace(self._connection_of(), guarded=True, hosted=True)
@@ -256,7 +276,7 @@ class ConnectionBind:
     @contextmanager
     def deciding(self, *, in_session: bool = False) -> Generator[Workplace]:
         with self.writing() as workplace, workplace.connection.begin_nested():
-            yield workplace
+            yield replace(workplace, savepoint=True)
 
     def transaction(self) -> AbstractContextManager[Workplace]:
         return self.reading()
@@ -273,17 +293,25 @@ class SessionBind(ConnectionBind):
         self.session_of = session_of
 
     @property
+    def database(self) -> str:
+        return self._dialect.name
+
+    @property
     def asynchronous(self) -> bool:
         """Whether the session does its I/O in a greenlet of SQLAlchemy's."""
+        return self._dialect.is_async
+
+    @property
+    def _dialect(self) -> Dialect:
         with _routing():
-            return self.session_of().get_bind(mapper=self._schema.EventRecord).dialect.is_async
+            return self.session_of().get_bind(mapper=self._schema.EventRecord).dialect
 
     @contextmanager
     def deciding(self, *, in_session: bool = False) -> Generator[Workplace]:
         session = self.session_of()
         with self.writing() as workplace, (session if in_session else workplace.connection).begin_nested():
             # Asked for anew: a session begins its savepoint on a connection when that is first used in it.
-            yield replace(workplace, connection=self.connection(), session=session)
+            yield replace(workplace, connection=self.connection(), session=session, savepoint=True)
 
     def connection(self) -> Connection:
         """Return the connection of the session's transaction, which is begun if there is none."""

@@ -59,6 +59,8 @@ _KINDS: Final = {
     "42883": ProblemKind.MISSING_SCHEMA,
     "3F000": ProblemKind.MISSING_SCHEMA,
     "54000": ProblemKind.TOO_LARGE,
+    "26000": ProblemKind.LOST_STATEMENT,
+    "42P05": ProblemKind.LOST_STATEMENT,
     "ES002": ProblemKind.STANDBY,
     "ES003": ProblemKind.ISOLATION,
 }
@@ -150,6 +152,10 @@ class PostgreSQLDialect:
             return Problem(ProblemKind.DISCONNECTED)
         return self._problem(sqlstate, driver_attribute(error, "constraint_name", "diag.constraint_name"), said)
 
+    def ends_transaction(self, connection: Connection | None, error: DBAPIError) -> bool:
+        """Tell whether the server has said it, and not the driver on its own."""
+        return bool(driver_attribute(error, "sqlstate", "pgcode"))
+
     def unwrapped_problem_of(self, connection: Connection, error: Exception) -> Problem | None:
         """Ask asyncpg, which passes on what its socket raises, and is confused by news that came before the statement."""
         if connection.dialect.driver != "asyncpg":
@@ -159,8 +165,9 @@ class PostgreSQLDialect:
             return Problem(ProblemKind.TIMED_OUT)
         if connection.invalidated:
             return None
-        driver: Any = connection.connection.driver_connection
-        if type(error).__name__ == "InternalClientError" or (isinstance(error, OSError) and bool(driver.is_closed())):
+        if type(error).__name__ == "InternalClientError":
+            return Problem(ProblemKind.DISCONNECTED)
+        if isinstance(error, OSError) and (connection.closed or _is_closed(connection)):
             return Problem(ProblemKind.DISCONNECTED)
         return None
 
@@ -231,6 +238,11 @@ def _call(call: str, columns: tuple[str, ...], prefix: str, schema: str | None) 
     arguments = arguments.replace(":document", "CAST(:document AS jsonb)")
     # With columns, SQLAlchemy prepares the reading of results once, not for each of them.
     return text(f"SELECT * FROM {name}({arguments}").columns(*map(column, columns))  # noqa: S608 - a quoted name of ours
+
+
+def _is_closed(connection: Connection) -> bool:
+    driver: Any = connection.connection.driver_connection
+    return bool(driver.is_closed())
 
 
 def _raised_in(error: Exception) -> str:
