@@ -120,6 +120,7 @@ class EngineBind:
             self._writing = {"isolation_level": "AUTOCOMMIT"}
         self._reading = {**self._writing, READING: True}
         self._explicit = False
+        self._looked_at_driver = engine.dialect.driver != "asyncpg"
         # SQLite has no such level, and with a single writer no need of it.
         single_writer = engine.dialect.name == "sqlite"
         self._read_committed = {} if single_writer else {"isolation_level": "READ COMMITTED"}
@@ -133,23 +134,16 @@ class EngineBind:
 
     @contextmanager
     def reading(self) -> Generator[Workplace]:
-        if self._explicit:
-            with self.deciding() as workplace:
-                yield workplace
-            return
-        with self._connected(self._reading) as connection, self._autocommit(connection):
-            yield Workplace(connection, guarded=False, hosted=False)
+        with self._alone(self._reading) as workplace:
+            yield workplace
 
     @contextmanager
     def writing(self) -> Generator[Workplace]:
-        if self._explicit:
-            with self.deciding() as workplace:
-                yield workplace
-            return
-        with self._connected(self._writing) as connection, self._autocommit(connection):
-            yield Workplace(connection, guarded=False, hosted=False)
-            # Needed on SQLite; without I/O in autocommit mode.
-            connection.commit()
+        with self._alone(self._writing) as workplace:
+            yield workplace
+            if not workplace.guarded:
+                # Needed on SQLite; without I/O in autocommit mode.
+                workplace.connection.commit()
 
     @contextmanager
     def deciding(self, *, in_session: bool = False) -> Generator[Workplace]:
@@ -164,6 +158,21 @@ class EngineBind:
     def require_read_committed(self) -> bool:
         self._explicit = True
         return True
+
+    @contextmanager
+    def _alone(self, options: Mapping[str, Any]) -> Generator[Workplace]:
+        """Give a connection whose statements commit by themselves, or a transaction where that does not do."""
+        with self._connected({}) as connection:
+            if not self._looked_at_driver:
+                self._explicit = self._explicit or _names_statements(connection)
+                self._looked_at_driver = True
+            if self._explicit:
+                with connection.execution_options(**self._read_committed).begin():
+                    yield Workplace(connection, guarded=True, hosted=False)
+                return
+            connection.execution_options(**options)
+            with self._autocommit(connection):
+                yield Workplace(connection, guarded=False, hosted=False)
 
     def _enter_process(self) -> None:
         """Refuse a forked process at once: connections in a pool belong to the process that opened them."""
@@ -317,6 +326,17 @@ class SessionBind(ConnectionBind):
         """Return the connection of the session's transaction, which is begun if there is none."""
         with _routing():
             return self.session_of().connection(bind_arguments={"mapper": self._schema.EventRecord})
+
+
+def _names_statements(connection: Connection) -> bool:
+    """Tell whether the application gives asyncpg names for prepared statements, which is done because of a pooler.
+
+    Statements with names are closed when they are not used any more. asyncpg does that between preparing the next one and
+    executing it, and without a transaction that is when the pooler takes the server away.
+    """
+    adapted: Any = connection.connection.dbapi_connection
+    name_func = getattr(adapted, "_prepared_statement_name_func", None)
+    return name_func is not getattr(adapted, "_default_name_func", None)
 
 
 @contextmanager
