@@ -213,8 +213,8 @@ _EXPLANATIONS: Final[Mapping[ProblemKind, _Explanation]] = {
     ),
     ProblemKind.LOST_STATEMENT: _Explanation(
         ConfigurationError,
-        "the server does not know the statement that the driver has prepared, as behind a pooler that gives each "
-        "transaction another server ({said})",
+        "the driver and the server disagree about a prepared statement, as behind a pooler that gives each transaction "
+        "another server ({said})",
         "tell the driver not to keep prepared statements, with connect_args: {'statement_cache_size': 0} for asyncpg, "
         "{'prepare_threshold': None} for psycopg",
     ),
