@@ -8,15 +8,16 @@
     |-- SchemaError                  the tables are missing, older or newer than the library
     |-- TransactionError             the transaction cannot go on as it is; see `retryable`
     |   |-- ConcurrencyError         a concurrent transaction got in the way: deadlock, lost race, stale snapshot
-    |   `-- LockTimeoutError         a lock was not to be had in time
+    |   `-- LockTimeoutError         a lock could not be acquired in time
     |-- StorageError                 the database refused for a reason of its own
-    |   `-- ConnectionLostError      the connection broke; whether a publish was stored is unknown
+    |   `-- ConnectionLostError      the connection broke
     |-- ProjectionVersionError       a stored projection has another version than the save expected
     |-- QueryError                   a search or lookup makes no sense, or cannot be answered (also a ValueError)
     |-- WaitTimeoutError             a read waited for an event and its time ran out
     `-- MissingProjectionHandlerError  a projector met an event that it has no handler for
 
 A message says what happened, with which values, and what to do. Messages never hold payloads, metadata or passwords.
+What is left of a transaction of the caller's after any of them is told by `must_roll_back`.
 This module imports nothing of the package.
 """
 
@@ -50,7 +51,16 @@ __all__ = [
 
 
 class EventStoreError(Exception):
-    """The base of every error that the library raises on purpose."""
+    """The base of every error that the library raises on purpose.
+
+    Attributes:
+        message: What happened, and what to do.
+        must_roll_back: Whether the caller's transaction, which the call was part of, can only be rolled back; the message
+            says so too. If not, that transaction is as it was before the call: its earlier work is in place and it can go
+            on; or the call had a transaction of its own, of which there is nothing left to do away with.
+    """
+
+    must_roll_back: bool = False
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -110,7 +120,8 @@ class TransactionError(EventStoreError):
     """The publish or read cannot be done in this transaction.
 
     Attributes:
-        retryable: Whether the same call may succeed in a new transaction: roll back, then run all of it again.
+        retryable: Whether the same call may succeed in a new transaction. Whether the old one has to be rolled back first,
+            or may as well go on without the call, is told by `must_roll_back`.
     """
 
     def __init__(self, message: str, *, retryable: bool = False) -> None:
@@ -129,7 +140,7 @@ class ConcurrencyError(TransactionError):
 
 
 class LockTimeoutError(TransactionError):
-    """A lock was not to be had in time; nothing was stored. Always retryable."""
+    """A lock could not be acquired in time; nothing was stored. Always retryable."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, retryable=True)
@@ -140,10 +151,12 @@ class StorageError(EventStoreError):
 
 
 class ConnectionLostError(StorageError):
-    """The connection to the database broke; of a publish, it is not known whether its events were stored.
+    """The connection to the database broke.
 
-    Publishing the same events again, with the same ids, is safe: it stores them once. Publishes in transactions of their
-    own, and reads, do that a few times before this is raised.
+    In a transaction of the caller's (`must_roll_back`), all of it is lost, and nothing was stored: roll back, then run all
+    of it again. Of a publish in a transaction of its own, it is not known whether its events were stored; publishing the
+    same events again, with the same ids, is safe: it stores them once. Publishes in transactions of their own, and reads,
+    do that a few times before this is raised.
     """
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Dialect, Engine
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool, Pool, StaticPool
@@ -43,12 +43,14 @@ class Workplace(Struct, frozen=True):
         guarded: Whether its transaction must outlive whatever goes wrong.
         hosted: Whether its transaction is the caller's.
         session: The session of the caller's that has the connection, if there is one.
+        savepoint: Whether all that is done here is undone by a savepoint when it fails.
     """
 
     connection: Connection
     guarded: bool
     hosted: bool
     session: Session | None = None
+    savepoint: bool = False
 
 
 class Bind(Protocol):
@@ -62,6 +64,11 @@ class Bind(Protocol):
     @property
     def engine(self) -> Engine | None:
         """The engine that connections of our own come from; None when all is done on a connection of the caller's."""
+        ...
+
+    @property
+    def database(self) -> str:
+        """SQLAlchemy's name of the database."""
         ...
 
     def reading(self) -> AbstractContextManager[Workplace]:
@@ -113,6 +120,7 @@ class EngineBind:
             self._writing = {"isolation_level": "AUTOCOMMIT"}
         self._reading = {**self._writing, READING: True}
         self._explicit = False
+        self._looked_at_driver = engine.dialect.driver != "asyncpg"
         # SQLite has no such level, and with a single writer no need of it.
         single_writer = engine.dialect.name == "sqlite"
         self._read_committed = {} if single_writer else {"isolation_level": "READ COMMITTED"}
@@ -120,25 +128,22 @@ class EngineBind:
         shared = blocking and isinstance(engine.pool, StaticPool)
         self._turn: AbstractContextManager[Any] = Lock() if shared else nullcontext()
 
+    @property
+    def database(self) -> str:
+        return self.engine.dialect.name
+
     @contextmanager
     def reading(self) -> Generator[Workplace]:
-        if self._explicit:
-            with self.deciding() as workplace:
-                yield workplace
-            return
-        with self._connected(self._reading) as connection, self._autocommit(connection):
-            yield Workplace(connection, guarded=False, hosted=False)
+        with self._alone(self._reading) as workplace:
+            yield workplace
 
     @contextmanager
     def writing(self) -> Generator[Workplace]:
-        if self._explicit:
-            with self.deciding() as workplace:
-                yield workplace
-            return
-        with self._connected(self._writing) as connection, self._autocommit(connection):
-            yield Workplace(connection, guarded=False, hosted=False)
-            # Needed on SQLite; without I/O in autocommit mode.
-            connection.commit()
+        with self._alone(self._writing) as workplace:
+            yield workplace
+            if not workplace.guarded:
+                # Needed on SQLite; without I/O in autocommit mode.
+                workplace.connection.commit()
 
     @contextmanager
     def deciding(self, *, in_session: bool = False) -> Generator[Workplace]:
@@ -153,6 +158,21 @@ class EngineBind:
     def require_read_committed(self) -> bool:
         self._explicit = True
         return True
+
+    @contextmanager
+    def _alone(self, options: Mapping[str, Any]) -> Generator[Workplace]:
+        """Give a connection whose statements commit by themselves, or a transaction where that does not do."""
+        with self._connected({}) as connection:
+            if not self._looked_at_driver:
+                self._explicit = self._explicit or _names_statements(connection)
+                self._looked_at_driver = True
+            if self._explicit:
+                with connection.execution_options(**self._read_committed).begin():
+                    yield Workplace(connection, guarded=True, hosted=False)
+                return
+            connection.execution_options(**options)
+            with self._autocommit(connection):
+                yield Workplace(connection, guarded=False, hosted=False)
 
     def _enter_process(self) -> None:
         """Refuse a forked process at once: connections in a pool belong to the process that opened them."""
@@ -192,6 +212,11 @@ class FactoryBind:
     def engine(self) -> Engine | None:
         bind = self._resolve()
         return None if bind is None else bind.engine
+
+    @property
+    def database(self) -> str:
+        with self._factory() as session, _routing():
+            return session.get_bind(mapper=self._schema.EventRecord).dialect.name
 
     def reading(self) -> AbstractContextManager[Workplace]:
         bind = self._resolve()
@@ -240,6 +265,10 @@ class ConnectionBind:
         self._connection_of = connection_of
         self._schema = schema
 
+    @property
+    def database(self) -> str:
+        return self._connection_of().dialect.name
+
     @contextmanager
     def reading(self) -> Generator[Workplace]:
         yield Workplace(self._connection_of(), guarded=True, hosted=True)
@@ -256,7 +285,7 @@ class ConnectionBind:
     @contextmanager
     def deciding(self, *, in_session: bool = False) -> Generator[Workplace]:
         with self.writing() as workplace, workplace.connection.begin_nested():
-            yield workplace
+            yield replace(workplace, savepoint=True)
 
     def transaction(self) -> AbstractContextManager[Workplace]:
         return self.reading()
@@ -273,22 +302,41 @@ class SessionBind(ConnectionBind):
         self.session_of = session_of
 
     @property
+    def database(self) -> str:
+        return self._dialect.name
+
+    @property
     def asynchronous(self) -> bool:
         """Whether the session does its I/O in a greenlet of SQLAlchemy's."""
+        return self._dialect.is_async
+
+    @property
+    def _dialect(self) -> Dialect:
         with _routing():
-            return self.session_of().get_bind(mapper=self._schema.EventRecord).dialect.is_async
+            return self.session_of().get_bind(mapper=self._schema.EventRecord).dialect
 
     @contextmanager
     def deciding(self, *, in_session: bool = False) -> Generator[Workplace]:
         session = self.session_of()
         with self.writing() as workplace, (session if in_session else workplace.connection).begin_nested():
             # Asked for anew: a session begins its savepoint on a connection when that is first used in it.
-            yield replace(workplace, connection=self.connection(), session=session)
+            yield replace(workplace, connection=self.connection(), session=session, savepoint=True)
 
     def connection(self) -> Connection:
         """Return the connection of the session's transaction, which is begun if there is none."""
         with _routing():
             return self.session_of().connection(bind_arguments={"mapper": self._schema.EventRecord})
+
+
+def _names_statements(connection: Connection) -> bool:
+    """Tell whether the application gives asyncpg names for prepared statements, which is done because of a pooler.
+
+    Statements with names are closed when they are not used any more. asyncpg does that between preparing the next one and
+    executing it, and without a transaction that is when the pooler takes the server away.
+    """
+    adapted: Any = connection.connection.dbapi_connection
+    name_func = getattr(adapted, "_prepared_statement_name_func", None)
+    return name_func is not getattr(adapted, "_default_name_func", None)
 
 
 @contextmanager

@@ -140,8 +140,8 @@ class SQLPublishPlace:
         saved = self._batches.save(self._connection, records)
         if saved < len(records):
             raise ConcurrencyError(
-                f"other transactions have just created {len(records) - saved} projections {records[0].name!r}: roll back, "
-                "then run all of the transaction again"
+                f"other transactions have just created {len(records) - saved} projections {records[0].name!r}: make the "
+                "call again, or run all of the transaction again"
             )
 
     @property

@@ -11,9 +11,15 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from eventstore_sa.errors import ConcurrencyError, ConnectionLostError, EventStoreError, StorageError, TransactionError
+from eventstore_sa.errors import (
+    ConcurrencyError,
+    ConnectionLostError,
+    EventStoreError,
+    StorageError,
+    TransactionError,
+)
 from eventstore_sa.persistence.binds import Bind, Workplace
-from eventstore_sa.persistence.problems import Problem, ProblemKind, error_of
+from eventstore_sa.persistence.problems import Aftermath, Problem, ProblemKind, Refusal, error_of
 from eventstore_sa.persistence.queries import ConstraintConverters
 from eventstore_sa.persistence.repositories.events import EventRepository
 from eventstore_sa.persistence.schema import EventStoreSchema
@@ -72,46 +78,108 @@ class Workplaces:
             publishing: Whether events are stored there.
             checked: Whether the mode of locking is compared with the one in the database, if it has not been yet.
         """
-        repository: EventRepository | None = None
-        connection: Connection | None = None
+        workplace: Workplace | None = None
+        failure: Exception | None = None
         try:
             with place as workplace:
-                connection = workplace.connection
-                repository = self._repository(connection)
-                if checked:
-                    self._schema.locking_record.check(connection)
-                with _unwrapped_errors_read(connection, repository, publishing=publishing):
+                try:
+                    repository = self._repository(workplace.connection.dialect.name, workplace.connection)
+                    if checked:
+                        self._schema.locking_record.check(workplace.connection)
                     yield workplace, repository
+                except Exception as error:
+                    failure = error
+                    read = self._unwrapped_error_of(error, workplace, publishing=publishing, undone=workplace.savepoint)
+                    if read is None:
+                        raise
+                    raise read from error
+        except EventStoreError:
+            raise
+        except Refusal as error:
+            aftermath = self._aftermath(error.problem, ended=False)
+            raise error_of(error.problem, publishing=publishing, aftermath=aftermath) from None
         except DBAPIError as error:
+            undone = error is failure and workplace is not None and workplace.savepoint
             # From the driver's error: SQLAlchemy's shows the parameters, and so the payloads.
-            if repository is None or connection is None:
-                raise _cannot_connect(error.orig) from error.orig
-            problem = repository.dialect.problem_of(error)
-            if problem.kind is ProblemKind.TRANSACTION_LOST and self._bind.hosted:
-                # What the caller writes from here on would be committed alone: let nothing through but a rollback.
-                connection.invalidate()
-            if problem.kind is ProblemKind.ISOLATION and self._bind.require_read_committed():
-                raise ConcurrencyError(f"{problem.message}: READ COMMITTED is asked for by name") from error.orig
-            raise _with_notes(error_of(problem, publishing=publishing), error) from error.orig
+            raise self._error_of(error, workplace, publishing=publishing, undone=undone) from error.orig
         except PendingRollbackError:
             # Without a cause: its message quotes the failed statement with its parameters.
-            raise error_of(Problem(ProblemKind.ABORTED_TRANSACTION), publishing=publishing) from None
+            problem = Problem(ProblemKind.ABORTED_TRANSACTION)
+            aftermath = self._aftermath(problem, ended=True)
+            raise error_of(problem, publishing=publishing, aftermath=aftermath) from None
         except PoolTimeoutError as error:
             raise StorageError(
                 "no database connection became free in time: give connections back sooner, or raise pool_size"
             ) from error
-        except OSError as error:
-            if repository is None:
-                raise _cannot_connect(error) from error
-            raise
+        except Exception as error:
+            # What was raised within has been looked at there.
+            known = error is failure
+            read = None if known else self._unwrapped_error_of(error, workplace, publishing=publishing, undone=False)
+            if read is None:
+                raise
+            raise read from error
 
-    def _repository(self, connection: Connection) -> EventRepository:
-        database = connection.dialect.name
+    def _error_of(
+        self, error: DBAPIError, workplace: Workplace | None, *, publishing: bool, undone: bool
+    ) -> EventStoreError:
+        """Read a driver's error.
+
+        Args:
+            error: As SQLAlchemy wraps it.
+            workplace: Where it was raised; None when there was none yet.
+            publishing: Whether events were to be stored.
+            undone: Whether a savepoint has undone what went wrong.
+        """
+        if workplace is None and error.statement is None:
+            return _cannot_connect(error.orig)
+        connection = None if workplace is None else workplace.connection
+        database = self._bind.database if connection is None else connection.dialect.name
+        dialect = self._repository(database, connection).dialect
+        problem = dialect.problem_of(error)
+        if connection is not None and problem.kind is ProblemKind.TRANSACTION_LOST and self._bind.hosted:
+            # What the caller writes from here on would be committed alone: let nothing through but a rollback.
+            connection.invalidate()
+        if problem.kind is ProblemKind.ISOLATION and self._bind.require_read_committed():
+            return ConcurrencyError(f"{problem.message}: READ COMMITTED is asked for by name")
+        lost = connection is not None and connection.invalidated
+        ended = lost or (self._bind.hosted and not undone and dialect.ends_transaction(connection, error))
+        aftermath = self._aftermath(problem, ended=ended)
+        return _with_notes(error_of(problem, publishing=publishing, aftermath=aftermath), error)
+
+    def _unwrapped_error_of(
+        self, error: Exception, workplace: Workplace | None, *, publishing: bool, undone: bool
+    ) -> EventStoreError | None:
+        """Read an error of the driver that SQLAlchemy passes on as it is; None when it is none.
+
+        What cannot be relied on any more is invalidated, before anybody says another word on it.
+        """
+        if isinstance(error, DBAPIError | EventStoreError):
+            return None
+        if workplace is None:
+            return _cannot_connect(error) if isinstance(error, OSError) else None
+        connection = workplace.connection
+        dialect = self._repository(connection.dialect.name, connection).dialect
+        problem = dialect.unwrapped_problem_of(connection, error)
+        if problem is None:
+            return None
+        # A statement that nobody waited for may have been done all the same: its transaction must not be committed.
+        if not connection.closed and (problem.kind is ProblemKind.DISCONNECTED or (self._bind.hosted and not undone)):
+            connection.invalidate(error)
+        aftermath = self._aftermath(problem, ended=not undone)
+        return error_of(problem, publishing=publishing, aftermath=aftermath)
+
+    def _aftermath(self, problem: Problem, *, ended: bool) -> Aftermath:
+        if not self._bind.hosted:
+            return Aftermath.OWN
+        return Aftermath.BROKEN if ended or problem.ends_transaction else Aftermath.USABLE
+
+    def _repository(self, database: str, connection: Connection | None) -> EventRepository:
         repository = self._repositories.get(database)
         if repository is None:
             repository = EventRepository(self._schema, database, self._constraint_converters)
-            repository.dialect.check_version(connection)
-            self._repositories[database] = repository
+            if connection is not None:
+                repository.dialect.check_version(connection)
+                self._repositories[database] = repository
         return repository
 
 
@@ -120,22 +188,6 @@ def _with_notes(error: EventStoreError, noted: Exception) -> EventStoreError:
     for note in getattr(noted, "__notes__", ()):
         error.add_note(note)
     return error
-
-
-@contextmanager
-def _unwrapped_errors_read(connection: Connection, repository: EventRepository, *, publishing: bool) -> Generator[None]:
-    """Raise the library's errors in the place of those of the driver that SQLAlchemy passes on as they are."""
-    try:
-        yield
-    except DBAPIError:
-        raise
-    except Exception as error:
-        problem = repository.dialect.unwrapped_problem_of(connection, error)
-        if problem is None:
-            raise
-        if problem.kind is ProblemKind.DISCONNECTED:
-            connection.invalidate(error)
-        raise error_of(problem, publishing=publishing) from error
 
 
 def _cannot_connect(error: BaseException | None) -> StorageError:

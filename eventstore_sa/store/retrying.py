@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from eventstore_sa.errors import TransactionError, UnmetWriteConditionError
+from eventstore_sa.errors import ConnectionLostError, TransactionError, UnmetWriteConditionError
 from eventstore_sa.persistence.dialects import driver_attribute
 from eventstore_sa.store.transactions import Backoff
 
@@ -34,8 +34,9 @@ async def retry_transaction(
 ) -> R:
     """Do something in a transaction, and all of it again in a new session when somebody else was faster.
 
-    That is when it fails with an UnmetWriteConditionError, a TransactionError that is `retryable`, or a deadlock or
-    serialisation failure of the application's own statements.
+    That is when it fails with an UnmetWriteConditionError, a TransactionError that is `retryable`, a deadlock or
+    serialisation failure of the application's own statements, or a ConnectionLostError of a store within the session, after
+    which it is known that nothing was stored.
 
     Args:
         session_factory: Makes the session, such as an `async_sessionmaker`.
@@ -52,7 +53,7 @@ async def retry_transaction(
         try:
             async with session_factory() as session, session.begin():
                 return await work(session)
-        except (UnmetWriteConditionError, TransactionError, DBAPIError) as error:
+        except (UnmetWriteConditionError, TransactionError, ConnectionLostError, DBAPIError) as error:
             failures += 1
             if failures > retries or not _is_passing(error):
                 raise
@@ -72,7 +73,7 @@ def retry_transaction_sync(
         try:
             with session_factory() as session, session.begin():
                 return work(session)
-        except (UnmetWriteConditionError, TransactionError, DBAPIError) as error:
+        except (UnmetWriteConditionError, TransactionError, ConnectionLostError, DBAPIError) as error:
             failures += 1
             if failures > retries or not _is_passing(error):
                 raise
@@ -85,6 +86,9 @@ def _is_passing(error: Exception) -> bool:
             return True
         case TransactionError():
             return error.retryable
+        case ConnectionLostError():
+            # Of a store on an engine it is not known.
+            return error.must_roll_back
         case DBAPIError():
             return driver_attribute(error, "sqlstate", "pgcode") in _PASSING
         case _:

@@ -527,7 +527,7 @@ class TestSecrets:
             caller.add(host.store.adapter.schema.EventRecord(category="orders", name="x", payload=SECRET))
             with pytest.raises(Exception, match=r"(?i)constraint"):
                 await settled(caller.flush())
-            with pytest.raises(TransactionError, match="roll it back") as caught:
+            with pytest.raises(TransactionError, match="roll back") as caught:
                 await host.publish(store)
             await settled(caller.rollback())
 

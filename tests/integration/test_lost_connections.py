@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, text, true
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from eventstore_sa import EventStore, EventStoreSchema, SyncEventStore
-from eventstore_sa.errors import ConnectionLostError, SchemaError, StorageError
+from eventstore_sa.conditions import ConditionScope, WriteCondition
+from eventstore_sa.errors import ConnectionLostError, SchemaError, StorageError, TransactionError
+from eventstore_sa.persistence.custom_conditions import ConditionContext
 from eventstore_sa.persistence.dialects.postgresql import PostgreSQLDialect
 from eventstore_sa.persistence.problems import ProblemKind
 from eventstore_sa.store.adapters import SQLAlchemyEventStorageAdapter, SyncSQLAlchemyEventStorageAdapter
@@ -346,3 +349,69 @@ async def test_socket_that_fails_below_asyncpg_is_a_lost_connection(host: Host) 
     assert next(broken) == 2
     await settled(engine.dispose())
     assert host.ground.names() == ["before", "after"]
+
+
+class Always(WriteCondition, frozen=True):
+    """A condition of the application's own, so that the publish is a transaction with BEGIN and COMMIT."""
+
+    scope = ConditionScope.STREAM
+
+    def to_expression(self, context: ConditionContext) -> Any:
+        return true()
+
+
+@contextmanager
+def waiting_commits(host: Host) -> Iterator[Connection]:
+    """Let commits of events wait until the transaction of the connection ends that this gives."""
+    with host.ground.outside.connect() as holder:
+        holder.execute(
+            text(
+                "CREATE OR REPLACE FUNCTION wait_at_commit() RETURNS trigger LANGUAGE plpgsql AS "
+                "$$BEGIN PERFORM pg_advisory_xact_lock(7777); RETURN NULL; END$$"
+            )
+        )
+        holder.execute(
+            text(
+                "CREATE CONSTRAINT TRIGGER wait_at_commit AFTER INSERT ON es_events DEFERRABLE INITIALLY DEFERRED "
+                "FOR EACH ROW EXECUTE FUNCTION wait_at_commit()"
+            )
+        )
+        holder.commit()
+        holder.execute(text("SELECT pg_advisory_xact_lock(7777)"))
+        try:
+            yield holder
+        finally:
+            holder.rollback()
+            holder.execute(text("DROP TRIGGER wait_at_commit ON es_events"))
+            holder.commit()
+
+
+@each_driver("postgresql+asyncpg")
+async def test_commit_that_the_driver_gives_up_waiting_for_leaves_it_unknown_what_was_stored(host: Host) -> None:
+    engine = small_pool(host, connect_args={"command_timeout": 2})
+    store = host.store_on(engine)
+    with waiting_commits(host), pytest.raises(TransactionError, match=r"not known.*with the same ids") as caught:
+        await host.publish(store, condition=Always())
+
+    assert caught.value.retryable
+    assert not caught.value.must_roll_back
+    await host.publish(store, "after", condition=Always())
+    await settled(engine.dispose())
+    assert host.ground.names() == ["after"]
+
+
+@each_postgres_driver
+async def test_commit_that_loses_its_connection_is_made_again_and_stored_once(host: Host) -> None:
+    engine = small_pool(host)
+    store = host.store_on(engine)
+    with waiting_commits(host) as holder:
+
+        def lose_once() -> None:
+            terminate_waiting(host.ground)
+            holder.rollback()
+
+        outcome = await outcome_while_waiting(lambda: host.publish(store, condition=Always()), lose_once)
+
+    await settled(engine.dispose())
+    assert outcome.name == "mine"
+    assert host.ground.names() == ["mine"]

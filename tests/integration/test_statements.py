@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from select import select
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import AsyncAdaptedQueuePool, QueuePool, event, exists
@@ -20,7 +21,7 @@ from eventstore_sa.conditions import ConditionScope, WriteCondition, position_is
 from eventstore_sa.errors import UnmetWriteConditionError
 from eventstore_sa.persistence.custom_conditions import ConditionContext
 from eventstore_sa.testing.cases.tables import in_turn
-from tests.awaiting import collected, settled
+from tests.awaiting import collected, entered, settled
 from tests.hosts import POSTGRES_DRIVERS, Ground, Host, each_driver, new_event
 
 BEGINNING = ("BEGIN", "SAVEPOINT", "RELEASE SAVEPOINT")
@@ -257,8 +258,10 @@ class Proxy:
 
 
 @asynccontextmanager
-async def behind_proxy(ground: Ground, driver: str) -> AsyncIterator[tuple[Host, Proxy]]:
-    """Open a host whose connections go through a proxy; they are kept in a pool."""
+async def behind_proxy(
+    ground: Ground, driver: str, *, pooled: bool = True, **options: Any
+) -> AsyncIterator[tuple[Host, Proxy]]:
+    """Open a host whose connections go through a proxy; they are kept in a pool, or not."""
     url = ground.outside.url
     proxy = Proxy((url.host or "127.0.0.1", url.port or 5432))
     host = Host(ground, driver)
@@ -266,7 +269,8 @@ async def behind_proxy(ground: Ground, driver: str) -> AsyncIterator[tuple[Host,
     pool = AsyncAdaptedQueuePool if host.asynchronous else QueuePool
     host.ground = Ground(ground.outside)
     host.ground.url = lambda driver: url.set(drivername=driver, host="127.0.0.1", port=proxy.port)  # type: ignore[method-assign]
-    host.engine = host.make_engine(poolclass=pool, pool_size=1, max_overflow=0)
+    kept = {"poolclass": pool, "pool_size": 1, "max_overflow": 0} if pooled else {}
+    host.engine = host.make_engine(**kept, **options)
     host.store = host.store_on(host.engine, schema=EventStoreSchema())
     try:
         yield host, proxy
@@ -298,3 +302,40 @@ async def test_a_publish_within_an_open_transaction_is_one_round_trip(postgres_g
 
         assert (proxy.flights - before) == 10
         await settled(session.rollback())
+
+
+SETTINGS_FOR_POOLERS: dict[str, tuple[dict[str, Any], int]] = {
+    "no cache of asyncpg's": ({"statement_cache_size": 0}, 1),
+    "no cache at all": ({"statement_cache_size": 0, "prepared_statement_cache_size": 0}, 2),
+    # BEGIN, then the statement is prepared, then executed, COMMIT.
+    "names": ({"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: f"name_{uuid4()}"}, 4),
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS_FOR_POOLERS)
+async def test_a_publish_with_settings_for_poolers(postgres_ground: Ground, settings: str) -> None:
+    connect_args, round_trips = SETTINGS_FOR_POOLERS[settings]
+    async with behind_proxy(postgres_ground, "postgresql+asyncpg", connect_args=connect_args) as (host, proxy):
+        for number in range(10):
+            await settled(stream(host.store, str(number)).publish(events=[new_event()]))
+        before = proxy.flights
+        for number in range(10, 20):
+            await settled(stream(host.store, str(number)).publish(events=[new_event()]))
+
+        # With names, statements that are not used any more are closed in between.
+        extra = proxy.flights - before - 10 * round_trips
+        assert extra == (10 if settings == "names" else 0)
+
+
+async def test_nothing_is_looked_up_on_a_new_connection(postgres_ground: Ground) -> None:
+    """A type that asyncpg does not know would cost six round trips more, and its publish the server behind a pooler."""
+    async with behind_proxy(postgres_ground, "postgresql+asyncpg", pooled=False) as (host, proxy):
+        await settled(stream(host.store).publish(events=[new_event()]))
+        before = proxy.flights
+        async with entered(host.engine.connect()):
+            pass
+        connecting = proxy.flights - before
+        before = proxy.flights
+        await settled(stream(host.store).publish(events=[new_event()]))
+
+        assert proxy.flights - before == connecting + 2

@@ -11,9 +11,10 @@ from sqlalchemy import select, text
 
 from eventstore_sa import NewEvent, Projector, StreamIdentifier, exists_row, retry_transaction, retry_transaction_sync
 from eventstore_sa.conditions import position_is, stream_is_empty
-from eventstore_sa.errors import ConfigurationError, UnmetWriteConditionError
+from eventstore_sa.errors import ConfigurationError, ConnectionLostError, UnmetWriteConditionError
 from tests.awaiting import settled
-from tests.hosts import Host, Note, each_driver, new_event
+from tests.blocking import terminate_others
+from tests.hosts import POSTGRES_DRIVERS, Host, Note, each_driver, new_event
 
 
 class CountProjector(Projector[StreamIdentifier, int, None]):
@@ -143,6 +144,60 @@ async def test_transaction_is_run_again_after_a_serialisation_failure_of_its_own
 
     assert len(tries) == 2
     assert host.ground.notes() == ["shared!!"]
+
+
+@each_driver(*POSTGRES_DRIVERS)
+async def test_transaction_is_run_again_after_it_has_lost_its_connection(host: Host) -> None:
+    tries: list[str] = []
+
+    def interfere() -> None:
+        tries.append("once")
+        if len(tries) == 1:
+            terminate_others(host.ground)
+
+    async def work(session: Any) -> None:
+        session.add(Note(note="mine"))
+        await session.flush()
+        interfere()
+        await stream_of(host.store.within(session)).publish(events=[new_event("mine")])
+
+    def work_sync(session: Any) -> None:
+        session.add(Note(note="mine"))
+        session.flush()
+        interfere()
+        stream_of(host.store.within(session)).publish(events=[new_event("mine")])
+
+    if host.asynchronous:
+        await retry_transaction(host.factory(), work)
+    else:
+        retry_transaction_sync(host.factory(), work_sync)
+
+    assert len(tries) == 2
+    assert host.ground.notes() == ["mine"]
+    assert host.ground.names() == ["mine"]
+
+
+@each_driver("postgresql+asyncpg", "postgresql+psycopg")
+async def test_transaction_is_not_run_again_where_it_is_unknown_what_a_store_on_an_engine_has_stored(
+    host: Host,
+) -> None:
+    tries: list[str] = []
+
+    async def work(session: Any) -> None:
+        work_sync(session)
+
+    def work_sync(_: Any) -> None:
+        tries.append("once")
+        raise ConnectionLostError("as of a store on an engine")
+
+    with pytest.raises(ConnectionLostError):
+        await settled(
+            retry_transaction(host.factory(), work)
+            if host.asynchronous
+            else retry_transaction_sync(host.factory(), work_sync)
+        )
+
+    assert len(tries) == 1
 
 
 @each_driver()

@@ -108,6 +108,15 @@ class EventDialect(Protocol):
         """Read a driver's error."""
         ...
 
+    def ends_transaction(self, connection: Connection | None, error: DBAPIError) -> bool:
+        """Tell whether a transaction of the caller's in which this error was raised can only be rolled back.
+
+        Args:
+            connection: That of the transaction; None when it was raised by what begins a transaction or savepoint.
+            error: What the driver has raised.
+        """
+        ...
+
     def unwrapped_problem_of(self, connection: Connection, error: Exception) -> Problem | None:
         """Read an error that SQLAlchemy does not know as the driver's; None when it is none of the driver's either."""
         ...

@@ -105,6 +105,10 @@ class MariaDBDialect:
             return Problem(ProblemKind.TRANSACTION_LOST)
         return Problem(_KINDS.get(number, ProblemKind.OTHER), f"MariaDB error {number}")
 
+    def ends_transaction(self, connection: Connection | None, error: DBAPIError) -> bool:
+        """Deny it: what ends a transaction there is a kind of problem, and anything else costs a statement."""
+        return False
+
     def unwrapped_problem_of(self, connection: Connection, error: Exception) -> Problem | None:
         """Know none: the drivers raise errors of their own, whatever happens to their connection."""
         return None

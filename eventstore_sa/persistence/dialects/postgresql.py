@@ -12,6 +12,7 @@ from functools import lru_cache
 from traceback import walk_tb
 from typing import Any, Final
 
+from msgspec.json import Decoder
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     Text,
     TextualSelect,
     and_,
+    bindparam,
     case,
     cast,
     column,
@@ -59,13 +61,27 @@ _KINDS: Final = {
     "42883": ProblemKind.MISSING_SCHEMA,
     "3F000": ProblemKind.MISSING_SCHEMA,
     "54000": ProblemKind.TOO_LARGE,
+    "26000": ProblemKind.LOST_STATEMENT,
+    "42P05": ProblemKind.LOST_STATEMENT,
     "ES002": ProblemKind.STANDBY,
     "ES003": ProblemKind.ISOLATION,
 }
 
+_decode_numbers: Final = Decoder(list[int]).decode
 _SHUTDOWNS: Final = frozenset({"57P01", "57P02", "57P03"})
-_APPEND_COLUMNS: Final = ("outcome", "item", "last_position", "last_positions", "sequence_numbers", "problem")
-_WATERMARK_COLUMNS: Final = ("last_number", "watermark")
+# Arrays and JSON come as text. asyncpg looks types up that it has not met, arrays among them, between preparing a
+# statement and executing it, and behind a pooler these two then meet different servers; and how JSON is decoded is the
+# application's to choose.
+_APPEND_COLUMNS: Final = {
+    "outcome": "outcome",
+    "item": "item",
+    "last_position": "last_position",
+    "last_positions": "CAST(last_positions AS text)",
+    "sequence_numbers": "CAST(sequence_numbers AS text)",
+    "problem": "CAST(problem AS text)",
+}
+_APPEND: Final = ", ".join(f"{expression} AS {name}" for name, expression in _APPEND_COLUMNS.items())
+_WATERMARK: Final = "last_number, watermark"
 
 _HOLDER: Final = """
 SELECT fence.pid, a.application_name, a.xact_start, p.gid, p.prepared
@@ -97,26 +113,25 @@ class PostgreSQLDialect:
     def append(self, connection: Connection, document: PublishDocument, *, guarded: bool) -> AppendOutcome:
         """Call the append function: guarded within a transaction of the caller's, bare in our own."""
         call = self._call(
-            connection, "append_guarded_v1(:document)" if guarded else "append_v1(:document, false)", _APPEND_COLUMNS
+            connection, "append_guarded_v1(:document)" if guarded else "append_v1(:document, false)", _APPEND
         )
         outcome, item, last_position, last_positions, sequence_numbers, problem = connection.execute(
             call, {"document": document.text}
         ).one()
         match outcome:
             case "stored":
-                return Appended([last + 1 for last in last_positions], sequence_numbers or ())
+                return Appended([last + 1 for last in _numbers(last_positions)], _numbers(sequence_numbers))
             case "unmet":
                 return Unmet(item, last_position)
             case "isolation":
                 return NotReadCommitted()
             case _:
-                # Some drivers decode jsonb by themselves.
-                said: Any = decode_json(problem) if isinstance(problem, str | bytes) else problem
+                said: Any = decode_json(problem)
                 return self._problem(said["sqlstate"], said["constraint"], said["message"])
 
     def lock(self, connection: Connection, document: PublishDocument) -> None:
         """Call the function that takes the locks without appending."""
-        call = self._call(connection, "lock_for_conditions_v1(:document)", ("lock_for_conditions_v1",))
+        call = self._call(connection, "lock_for_conditions_v1(:document)", "*")
         connection.execute(call, {"document": document.text})
 
     def check_hosted(self, connection: Connection) -> None:
@@ -125,7 +140,7 @@ class PostgreSQLDialect:
 
     def complete_up_to(self, connection: Connection) -> tuple[int, int]:
         """Ask for the last number, and the lower of it and the lowest fence."""
-        last_number, watermark = connection.execute(self._call(connection, "watermark_v1()", _WATERMARK_COLUMNS)).one()
+        last_number, watermark = connection.execute(self._call(connection, "watermark_v1()", _WATERMARK)).one()
         return last_number, watermark
 
     def watermark(self, connection: Connection) -> Watermark:
@@ -150,6 +165,10 @@ class PostgreSQLDialect:
             return Problem(ProblemKind.DISCONNECTED)
         return self._problem(sqlstate, driver_attribute(error, "constraint_name", "diag.constraint_name"), said)
 
+    def ends_transaction(self, connection: Connection | None, error: DBAPIError) -> bool:
+        """Tell whether the server has said it, and not the driver on its own."""
+        return bool(driver_attribute(error, "sqlstate", "pgcode"))
+
     def unwrapped_problem_of(self, connection: Connection, error: Exception) -> Problem | None:
         """Ask asyncpg, which passes on what its socket raises, and is confused by news that came before the statement."""
         if connection.dialect.driver != "asyncpg":
@@ -159,8 +178,9 @@ class PostgreSQLDialect:
             return Problem(ProblemKind.TIMED_OUT)
         if connection.invalidated:
             return None
-        driver: Any = connection.connection.driver_connection
-        if type(error).__name__ == "InternalClientError" or (isinstance(error, OSError) and bool(driver.is_closed())):
+        if type(error).__name__ == "InternalClientError":
+            return Problem(ProblemKind.DISCONNECTED)
+        if isinstance(error, OSError) and (connection.closed or _is_closed(connection)):
             return Problem(ProblemKind.DISCONNECTED)
         return None
 
@@ -208,7 +228,7 @@ class PostgreSQLDialect:
         """Take the time out of the session's time zone."""
         return value if value.tzinfo is UTC else value.astimezone(UTC)
 
-    def _call(self, connection: Connection, call: str, columns: tuple[str, ...]) -> TextualSelect:
+    def _call(self, connection: Connection, call: str, columns: str) -> TextualSelect:
         return _call(call, columns, self._schema.prefix, effective_schema(connection, self._schema.schema))
 
     def _problem(self, sqlstate: str, constraint: str, message: str) -> Problem:
@@ -225,12 +245,27 @@ class PostgreSQLDialect:
 
 
 @lru_cache(maxsize=256)
-def _call(call: str, columns: tuple[str, ...], prefix: str, schema: str | None) -> TextualSelect:
+def _call(call: str, columns: str, prefix: str, schema: str | None) -> TextualSelect:
     function, arguments = call.split("(", 1)
     name = in_text(quoted(f"{prefix}{function}", schema))
     arguments = arguments.replace(":document", "CAST(:document AS jsonb)")
+    statement = text(f"SELECT {columns} FROM {name}({arguments}")  # noqa: S608 - a quoted name of ours
+    if ":document" in arguments:
+        # Without a type of its own it would be jsonb to asyncpg, and encoded by a codec of the application's.
+        statement = statement.bindparams(bindparam("document", type_=Text()))
     # With columns, SQLAlchemy prepares the reading of results once, not for each of them.
-    return text(f"SELECT * FROM {name}({arguments}").columns(*map(column, columns))  # noqa: S608 - a quoted name of ours
+    names = (each.rsplit(" ", 1)[-1] for each in columns.split(", "))
+    return statement.columns(*map(column, names))
+
+
+def _numbers(array: str | None) -> Sequence[int]:
+    """Read an array of numbers as PostgreSQL writes it: {1,2,3}."""
+    return () if array is None else _decode_numbers(f"[{array[1:-1]}]")
+
+
+def _is_closed(connection: Connection) -> bool:
+    driver: Any = connection.connection.driver_connection
+    return bool(driver.is_closed())
 
 
 def _raised_in(error: Exception) -> str:

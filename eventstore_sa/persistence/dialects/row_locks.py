@@ -36,7 +36,7 @@ from eventstore_sa.persistence.dialects.base import Appended, AppendOutcome, Unm
 from eventstore_sa.persistence.dialects.postgresql import PostgreSQLDialect
 from eventstore_sa.persistence.document import DocumentStream, PublishDocument
 from eventstore_sa.persistence.locking import Level
-from eventstore_sa.persistence.problems import Problem, ProblemKind, error_of
+from eventstore_sa.persistence.problems import Problem, ProblemKind, Refusal
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.publishing import PreparedEvent
 from eventstore_sa.types import encode_json
@@ -194,11 +194,11 @@ def require_read_committed(connection: Connection) -> None:
     """Refuse a transaction whose snapshot may be older than its locks.
 
     Raises:
-        TransactionError: It is not READ COMMITTED.
+        Refusal: It is not READ COMMITTED.
     """
     if connection.get_isolation_level() not in ("READ COMMITTED", "READ UNCOMMITTED"):
         said = "a condition of the application needs READ COMMITTED: an older snapshot may not see what it looks at"
-        raise error_of(Problem(ProblemKind.ISOLATION, said), publishing=True)
+        raise Refusal(Problem(ProblemKind.ISOLATION, said))
 
 
 def _cast(text: ColumnElement[str], column_type: TypeEngine[Any]) -> ColumnElement[Any]:

@@ -179,6 +179,14 @@ class SQLiteDialect:
             return Problem(ProblemKind.MISSING_TABLES, said)
         return Problem(_KINDS.get(name, ProblemKind.OTHER), said)
 
+    def ends_transaction(self, connection: Connection | None, error: DBAPIError) -> bool:
+        """Look whether SQLite has rolled back by itself, as it does when the disk is full or a trigger says ROLLBACK."""
+        if connection is None:
+            return False
+        driver: Any = connection.connection.driver_connection
+        real = driver.isolation_level is None or getattr(driver, "autocommit", _LEGACY) is False
+        return real and not driver.in_transaction
+
     def unwrapped_problem_of(self, connection: Connection, error: Exception) -> Problem | None:
         """Know none: there is no connection to lose."""
         return None

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from eventstore_sa.conditions import EMPTY_STREAM_POSITION, unmet_condition_error
 from eventstore_sa.persistence.dialects import Appended, AppendOutcome, EventDialect, Unmet, event_dialect
 from eventstore_sa.persistence.document import PublishDocument
-from eventstore_sa.persistence.problems import Problem, ProblemKind, error_of
+from eventstore_sa.persistence.problems import Problem, ProblemKind, Refusal
 from eventstore_sa.persistence.queries import ConstraintConverters
 from eventstore_sa.persistence.repositories.names import NameReads
 from eventstore_sa.persistence.repositories.reads import EventReads
@@ -66,7 +66,9 @@ class EventRepository:
             outcome: What came of it.
 
         Raises:
-            EventStoreError: What was wrong, typed.
+            UnmetWriteConditionError: A condition was not met.
+            DuplicateEventError: Some ids are stored, and it is no repetition.
+            Refusal: The database refused.
         """
         match outcome:
             case Appended(first_positions, sequence_numbers):
@@ -76,9 +78,9 @@ class EventRepository:
                 actual = None if last_position == EMPTY_STREAM_POSITION else last_position
                 failure: Exception = unmet_condition_error(part.stream, part.condition, actual)
             case Problem(ProblemKind.DUPLICATE_ID):
-                failure = error_of(outcome, publishing=True)
+                failure = Refusal(outcome)
             case Problem():
-                raise error_of(outcome, publishing=True)
+                raise Refusal(outcome)
             case _:
                 raise TypeError(outcome)
         stored = self.find(connection, (event.id for part in parts for event in part.events))
