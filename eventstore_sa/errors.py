@@ -34,6 +34,7 @@ __all__ = [
     "ConcurrencyError",
     "ConfigurationError",
     "ConnectionLostError",
+    "DroppedEventsWarning",
     "DuplicateEventError",
     "EventStoreError",
     "LockTimeoutError",
@@ -176,3 +177,7 @@ class MissingProjectionHandlerError(EventStoreError):
         super().__init__(message)
         self.projector = projector
         self.event_name = event_name
+
+
+class DroppedEventsWarning(UserWarning):
+    """Staged or recorded events were dropped, although rows that were written with them may be committed."""

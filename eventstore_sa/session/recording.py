@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final
 
 from sqlalchemy import Table, event, inspect
 from sqlalchemy.orm import Mapper, Session, object_session
+from sqlalchemy.orm.attributes import flag_modified
 
 from eventstore_sa.conditions import NoCondition, WriteCondition, position_is
 from eventstore_sa.errors import ConfigurationError
@@ -18,7 +19,9 @@ from eventstore_sa.persistence.inline import InlineProjection
 from eventstore_sa.persistence.projecting import combined
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.publishing import AnyNewEvent, StreamPublication
+from eventstore_sa.session.hooks import follow_sessions
 from eventstore_sa.session.hosted import SessionStorage
+from eventstore_sa.session.inside import is_flushing
 from eventstore_sa.types import NewEvent, StreamIdentifier, with_ambient_metadata
 
 __all__ = ["RecordsEvents"]
@@ -61,6 +64,11 @@ class RecordsEvents:
     __event_version__: ClassVar[str | None] = None
     __event_projections__: ClassVar[Sequence[InlineProjection]] = ()
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        follow_sessions()
+        _follow_into_sessions()
+
     def record(self, *events: AnyNewEvent) -> None:
         """Record events, to be published to the object's stream when its session commits.
 
@@ -74,7 +82,6 @@ class RecordsEvents:
         session = object_session(self)
         if session is None:
             self.__dict__.setdefault(_WAITING, []).extend(events)
-            _follow_into_sessions()
             return
         for new in events:
             _stage(session, self, new)
@@ -119,8 +126,16 @@ def _stage(session: Session, entity: RecordsEvents, new: AnyNewEvent, *, came_al
             if column is not None:
                 setattr(entity, column, min(getattr(entity, column), count))
 
-    projections = combined(entity.__event_projections__)
-    SessionStorage.of_schema(session, schema, projections).record(parts, on_drop=give_back if came_along else None)
+    def restate_version() -> None:
+        # A flush takes what is set while it runs for what the database has.
+        if column is not None and inspect(entity).persistent:
+            flag_modified(entity, column)
+
+    SessionStorage.of_schema(session, schema, combined(entity.__event_projections__)).record(
+        parts,
+        before_write=restate_version if column is not None and is_flushing(session) else None,
+        on_drop=give_back if came_along else None,
+    )
 
 
 def _only_schema(entity: type[RecordsEvents]) -> EventStoreSchema:

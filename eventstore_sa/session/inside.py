@@ -1,0 +1,40 @@
+"""What a session is doing at this moment, where SQLAlchemy has no public way of asking.
+
+The private names of SQLAlchemy that staging relies on are all here. The events around a flush and a commit cannot take
+their place: they do not tell when one of these fails, and a commit of the outermost transaction looks like the release of
+a savepoint that is open in it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+__all__ = ["connections_in_use", "is_committing", "is_flushing"]
+
+_PREPARING: Final = "_prepare_impl"
+
+
+def is_flushing(session: Session) -> bool:
+    """Tell whether a flush or a bulk operation of the session is under way."""
+    return session._flushing  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+
+
+def is_committing(session: Session) -> bool:
+    """Tell whether the outermost transaction of a session is being committed or prepared, and still takes statements."""
+    transaction = session.get_transaction()
+    if transaction is None or not transaction.is_active:
+        return False
+    method = transaction._current_fn  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    return method is not None and method.__name__ == _PREPARING
+
+
+def connections_in_use(session: Session) -> set[Connection]:
+    """Return the connections that the outermost transaction of a session has used so far."""
+    transaction = session.get_transaction()
+    if transaction is None:
+        return set()
+    # Public from SQLAlchemy 2.1.7 on, as `transaction.connections`.
+    return {used[0] for used in transaction._connections.values()}  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
