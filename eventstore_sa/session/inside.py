@@ -7,12 +7,12 @@ a savepoint that is open in it.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection
+from sqlalchemy import Column, Connection
 from sqlalchemy.orm import Session
 
-__all__ = ["connections_in_use", "is_committing", "is_flushing"]
+__all__ = ["connections_in_use", "is_committing", "is_flushing", "update_key"]
 
 _PREPARING: Final = "_prepare_impl"
 
@@ -38,3 +38,8 @@ def connections_in_use(session: Session) -> set[Connection]:
         return set()
     # Public from SQLAlchemy 2.1.7 on, as `transaction.connections`.
     return {used[0] for used in transaction._connections.values()}  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+
+
+def update_key(column: Column[Any]) -> str:
+    """Return the name under which the ORM gives the value of a primary key to an UPDATE."""
+    return str(column._label)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]

@@ -22,11 +22,10 @@ from eventstore_sa.publishing import AnyNewEvent, StreamPublication
 from eventstore_sa.session.hooks import follow_sessions
 from eventstore_sa.session.hosted import SessionStorage
 from eventstore_sa.session.inside import is_flushing
+from eventstore_sa.session.unattached import Unattached, follow_bulk_operations, is_any_kept, keep, take
 from eventstore_sa.types import NewEvent, StreamIdentifier, with_ambient_metadata
 
 __all__ = ["RecordsEvents"]
-
-_WAITING: Final = "_events_recorded_outside_of_sessions"
 
 
 class RecordsEvents:
@@ -34,7 +33,7 @@ class RecordsEvents:
 
     What is recorded on an object of a session is published when the session's transaction commits, and dropped when it, or
     the savepoint in which it was recorded, is rolled back. What is recorded on an object that is in no session waits until
-    it is added to one; `Session.merge` copies no such events, so record on what it returns.
+    it is added to one, or merged: then the copy publishes it. Bulk operations refuse to write such an object.
 
     Attributes:
         __event_category__: The category of the objects' streams; by default the name of the mapped table.
@@ -81,7 +80,7 @@ class RecordsEvents:
                 raise ConfigurationError(f"events to record are NewEvents; got a {type(checked).__name__}")
         session = object_session(self)
         if session is None:
-            self.__dict__.setdefault(_WAITING, []).extend(events)
+            keep(self).add(*events)
             return
         for new in events:
             _stage(session, self, new)
@@ -105,7 +104,7 @@ class RecordsEvents:
         return StreamIdentifier(category, ":".join(map(str, identity)))
 
 
-def _stage(session: Session, entity: RecordsEvents, new: AnyNewEvent, *, came_along: bool = False) -> None:
+def _stage(session: Session, entity: RecordsEvents, new: AnyNewEvent, *, kept_in: Unattached | None = None) -> None:
     schema = entity.__event_schema__ or _only_schema(type(entity))
     condition: WriteCondition = NoCondition()
     column, count = entity.__event_version__, 0
@@ -120,9 +119,12 @@ def _stage(session: Session, entity: RecordsEvents, new: AnyNewEvent, *, came_al
         return (StreamPublication(entity.event_stream(), (published,), condition),)
 
     def give_back() -> None:
-        # Added again after the rollback, the object is inserted again; so its events have to be there again.
+        # Added or merged again after the rollback, the object is stored again; so its events have to be there again.
+        if kept_in is None:
+            return
+        kept_in.add(new)
         if inspect(entity).transient:
-            entity.__dict__.setdefault(_WAITING, []).append(new)
+            keep(entity, kept_in)
             if column is not None:
                 setattr(entity, column, min(getattr(entity, column), count))
 
@@ -134,7 +136,7 @@ def _stage(session: Session, entity: RecordsEvents, new: AnyNewEvent, *, came_al
     SessionStorage.of_schema(session, schema, combined(entity.__event_projections__)).record(
         parts,
         before_write=restate_version if column is not None and is_flushing(session) else None,
-        on_drop=give_back if came_along else None,
+        on_drop=None if kept_in is None else give_back,
     )
 
 
@@ -160,9 +162,41 @@ def _mapper(entity: type[RecordsEvents]) -> Mapper[Any]:
 def _follow_into_sessions() -> None:
     if not event.contains(Session, "after_attach", _after_attach):
         event.listen(Session, "after_attach", _after_attach)
+        event.listen(Session, "before_commit", _stage_merged)
+        event.listen(Session, "before_flush", _around_flush)
+        event.listen(Session, "after_flush", _around_flush)
+        event.listen(Session, "after_rollback", _forget_merged)
+    follow_bulk_operations()
 
 
 def _after_attach(session: Session, instance: object) -> None:
     if isinstance(instance, RecordsEvents):
-        for new in instance.__dict__.pop(_WAITING, ()):
-            _stage(session, instance, new, came_along=True)
+        _stage_kept(session, instance)
+
+
+def _around_flush(session: Session, *_: object) -> None:
+    # At the commit would be too late: a session forgets what is flushed, and a savepoint may be rolled back.
+    _stage_merged(session)
+
+
+def _stage_merged(session: Session) -> None:
+    """Stage the events of objects that were merged: nothing tells of a merge but what it has copied."""
+    if is_any_kept():
+        for instance in list(session):
+            if isinstance(instance, RecordsEvents):
+                _stage_kept(session, instance)
+
+
+def _forget_merged(session: Session) -> None:
+    """Leave events with the object that they were recorded on, where the rollback undoes its merge."""
+    if is_any_kept():
+        for instance in list(session):
+            if isinstance(instance, RecordsEvents):
+                take(inspect(instance))
+
+
+def _stage_kept(session: Session, instance: RecordsEvents) -> None:
+    kept = take(inspect(instance))
+    if kept is not None:
+        for new in kept.take():
+            _stage(session, instance, new, kept_in=kept)
