@@ -73,7 +73,7 @@ class ConnectionWatch:
         self._levels[-1].append(_Entry(when_durable, when_undone))
 
     def check_commits(self, check: Callable[[], object]) -> None:
-        """Have something called before this transaction, or a savepoint in it, is committed; what it raises prevents that."""
+        """Have something called before this transaction, or a savepoint in it, is committed; it may raise an error."""
         self._checks.append(check)
 
     def checked_in(self) -> None:
@@ -124,7 +124,7 @@ class ConnectionWatch:
         return levels
 
     def _check(self) -> None:
-        for check in self._checks:
+        for check in tuple(self._checks):
             check()
 
 
@@ -142,7 +142,7 @@ def _checked_in(_: Any, record: ConnectionPoolEntry) -> None:
 
 def _failed(context: Any) -> None:
     connection = context.connection
-    if connection is not None and not connection.invalidated:
+    if connection is not None and not connection.closed and not connection.invalidated:
         watching: ConnectionWatch | None = connection.info.get(_KEY)
         if watching is not None and watching.connection() is connection:
             watching.failed()

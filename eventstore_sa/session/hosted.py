@@ -21,7 +21,7 @@ from eventstore_sa.persistence.storage import EventStorage
 from eventstore_sa.publishing import AnyStoredEvent, StreamPublication, prepare
 from eventstore_sa.session.after_commit import CommitCallback
 from eventstore_sa.session.hooks import follow_sessions, staged_in, staging_of
-from eventstore_sa.session.staging import Publish, StagedPublish
+from eventstore_sa.session.staged import Publish, StagedPublish
 
 __all__ = ["SessionStorage"]
 

@@ -7,7 +7,7 @@ the entity its key. Recording does no I/O.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from sqlalchemy import Table, event, inspect
 from sqlalchemy.orm import Mapper, Session, object_session

@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from threading import Lock, get_ident
-from typing import Any, Final
+from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Insert, Table, Update, event, inspect
+from sqlalchemy import Connection, Insert, Update, event, inspect
 from sqlalchemy.exc import UnboundExecutionError
-from sqlalchemy.orm import InstanceState, Mapper, Session, SessionTransaction, SessionTransactionOrigin
-from sqlalchemy.orm.session import UOWTransaction
+from sqlalchemy.orm import InstanceState, Mapper, Session, SessionTransaction, SessionTransactionOrigin, UOWTransaction
 
 from eventstore_sa.errors import TransactionError
 from eventstore_sa.publishing import AnyNewEvent
@@ -35,6 +34,10 @@ class Unattached:
 
     def __init__(self) -> None:
         self._events: list[AnyNewEvent] = []
+        _kept[self] = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (tuple(self._events),)
 
     def add(self, *events: AnyNewEvent) -> None:
         """Keep events."""
@@ -66,8 +69,8 @@ def keep(instance: object, kept: Unattached | None = None) -> Unattached:
     state: InstanceState[Any] = inspect(instance, raiseerr=True)
     keeping = kept or _kept_for(state) or Unattached()
     with _lock:
-        state.callables = {**state.callables, _KEY: keeping}  # type: ignore[dict-item]  # pyright: ignore
-        _kept[keeping] = None
+        callables: dict[str, Any] = {**state.callables, _KEY: keeping}
+        state.callables = callables
         _objects[state] = _here()
     return keeping
 
@@ -146,23 +149,28 @@ class _BulkOperation:
         self, conn: Connection, clauseelement: Any, multiparams: Any, params: Any, execution_options: Any
     ) -> None:
         statement, rows = clauseelement, multiparams or [params]
-        if not isinstance(statement, Insert | Update) or not isinstance(statement.table, Table):
+        if not isinstance(statement, Insert | Update):
             return
         for state in self._states:
             kept = _kept_for(state)
-            if kept is not None and not kept.is_empty and _writes(statement, statement.table, state, rows):
+            if kept is not None and not kept.is_empty and _writes(statement, state, rows):
                 raise TransactionError(
-                    f"a {state.class_.__name__} that has recorded events is written by a bulk operation, which knows nothing "
-                    "of them: add it to the session instead, and roll this transaction back"
+                    f"a bulk operation would store a {state.class_.__name__} without the events that it has recorded: roll "
+                    "back, and add the object to the session instead"
                 )
 
 
-def _writes(statement: Insert | Update, table: Table, state: InstanceState[Any], rows: Sequence[Mapping[str, Any]]) -> bool:
+def _writes(statement: Insert | Update, state: InstanceState[Any], rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether a statement of a bulk operation writes the row of an object."""
     mapper: Mapper[Any] = state.mapper
+    table: Any = statement.table
     if table not in mapper.tables:
         return False
     if isinstance(statement, Update):
-        key = {update_key(column): state.dict.get(mapper.get_property_by_column(column).key) for column in table.primary_key}
+        key = {
+            update_key(column): state.dict.get(mapper.get_property_by_column(column).key)
+            for column in table.primary_key
+        }
         return any(key.items() <= row.items() for row in rows)
     values = {
         column.key: state.dict[prop.key]
@@ -178,10 +186,15 @@ def _writes(statement: Insert | Update, table: Table, state: InstanceState[Any],
     )
 
 
+def _unpickled(events: Sequence[AnyNewEvent]) -> Unattached:
+    kept = Unattached()
+    kept.add(*events)
+    return kept
+
+
 def _kept_for(state: InstanceState[Any]) -> Unattached | None:
     """Return what is kept for an object, or for the one that it is a copy of."""
-    kept: Any = state.callables.get(_KEY)
-    return kept
+    return cast("Unattached | None", state.callables.get(_KEY))
 
 
 def _here() -> tuple[int, int]:

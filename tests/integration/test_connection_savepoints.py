@@ -53,7 +53,9 @@ async def test_what_is_staged_and_flushed_in_a_savepoint_of_the_connection_is_ro
 
 
 @some_drivers
-async def test_what_is_staged_in_a_released_savepoint_of_the_connection_belongs_to_the_one_around_it(host: Host) -> None:
+async def test_what_is_staged_in_a_released_savepoint_of_the_connection_belongs_to_the_one_around_it(
+    host: Host,
+) -> None:
     async with host.caller() as (caller, store):
         connection = await settled(caller.connection())
         undone = await settled(connection.begin_nested())

@@ -12,7 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from eventstore_sa import EventStoreSchema, RecordsEvents, SyncEventStore
 from eventstore_sa.conditions import position_is
-from eventstore_sa.errors import TransactionError, UnmetWriteConditionError
+from eventstore_sa.errors import ConcurrencyError, TransactionError, UnmetWriteConditionError
 from eventstore_sa.projection import TableProjection, project
 from tests.awaiting import entered, settled
 from tests.hosts import CALLERS, DRIVERS, Host, each_driver, new_event
@@ -182,8 +182,6 @@ async def test_apply_stores_what_handlers_stage_with_the_commit_of_its_session(h
 @some_drivers
 async def test_publish_that_is_done_again_stores_what_handlers_stage_once(host: Host) -> None:
     """Only what the attempt that is committed has staged is stored."""
-    from eventstore_sa.errors import ConcurrencyError
-
     attempts: list[int] = []
 
     class Losing(Staging):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import pickle
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -398,18 +399,25 @@ async def test_bulk_operation_refuses_objects_that_have_recorded_events(host: Ho
     assert [name for _, _, name in stored(host)] == ["order-paid"]
 
 
+@pytest.mark.parametrize("way", ["add", "merge"])
+def test_pickled_objects_keep_what_they_have_recorded(way: str) -> None:
+    with sqlite_session(Base.metadata) as session:
+        original = Order(id=1)
+        original.record(new_event("recorded"))
+        unpickled = pickle.loads(pickle.dumps(original))
+        del original
+        getattr(session, way)(unpickled)
+        session.commit()
+        assert session.scalars(select(EventStoreSchema.all_on(Base.metadata)[0].EventRecord.name)).all() == ["recorded"]
+
+
 def test_merge_copies_the_place_where_events_are_kept() -> None:
     """It comes along with what loads single attributes; this is red when SQLAlchemy copies that no longer."""
     with sqlite_session(Base.metadata) as session:
         original = Order(id=1)
         original.record(new_event("recorded"))
-        state = event_state(original)
-        assert state.callables.keys() == event_state(session.merge(original)).callables.keys() != set()
-        session.add(Order(id=2))
+        state = inspect(original)
+        assert state.callables.keys() == inspect(session.merge(original)).callables.keys() != set()
         session.rollback()
         session.add(original)
         assert "callables" not in state.__dict__
-
-
-def event_state(instance: object) -> Any:
-    return inspect(instance)

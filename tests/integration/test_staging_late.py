@@ -7,13 +7,14 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import create_engine, event
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, SessionTransaction, mapped_column
 
 from eventstore_sa import EventStoreSchema, RecordsEvents, SyncEventStore
-from eventstore_sa.errors import TransactionError, UnmetWriteConditionError
 from eventstore_sa.conditions import position_is
+from eventstore_sa.errors import TransactionError, UnmetWriteConditionError
 from eventstore_sa.projection import TableProjection, project
+from eventstore_sa.session.inside import connections_in_use, is_committing, is_flushing
 from tests.awaiting import entered, settled
 from tests.hosts import Host, each_driver, new_event
 from tests.tables import AnyEvent
@@ -269,7 +270,9 @@ async def test_what_is_staged_behind_all_hooks_of_a_flush_is_stored_or_fails_the
     assert len(rows) == len(stored(host)) == place.endswith("first")
 
 
-@pytest.mark.parametrize("hook", ["before_flush", "before_insert", "after_insert", "after_flush", "after_flush_postexec"])
+@pytest.mark.parametrize(
+    "hook", ["before_flush", "before_insert", "after_insert", "after_flush", "after_flush_postexec"]
+)
 @some_drivers
 async def test_version_that_a_record_within_a_flush_counts_up_is_stored(host: Host, hook: str) -> None:
     """What a flush is told while it runs about an object that it has written, it forgets."""
@@ -321,12 +324,8 @@ async def test_failed_commit_leaves_a_session_that_stages_without_writing(host: 
     assert stored(host) == ["late"]
 
 
-def test_listeners_are_asked_by_what_sqlalchemy_knows(tmp_path: Any) -> None:
+def test_listeners_are_asked_by_what_sqlalchemy_knows() -> None:
     """Which transaction is committing comes from private names; this is red when they change."""
-    from sqlalchemy import create_engine
-
-    from eventstore_sa.session.inside import connections_in_use, is_committing, is_flushing
-
     engine = create_engine("sqlite://")
     seen: list[tuple[str, bool, bool]] = []
 
