@@ -211,9 +211,9 @@ async def test_rollback_and_commit_of_a_joined_session_do_not_warn(host: Host) -
         savepoint = await settled(connection.begin_nested())
         for end in ("commit", "rollback"):
             session = host.session(connection, join_transaction_mode="rollback_only")
+            stage(host.store_on(session), end)
             session.add(Note(note=end))
             await settled(session.flush())
-            stage(host.store_on(session), end)
             await settled(getattr(session, end)())
             await settled(session.close())
         assert not savepoint.is_active

@@ -337,9 +337,10 @@ async def test_merge_that_is_rolled_back_leaves_the_events_with_the_original(
             await settled(session.commit())
             session.expunge(original)
         original.change("paid")
+        copies: list[Order] = []  # a session remembers unchanged objects only as long as somebody has them
         for end in ("savepoint", "transaction", "close"):
             savepoint = await settled(session.begin_nested())
-            await settled(session.merge(original))
+            copies.append(await settled(session.merge(original)))
             if flushed:
                 await settled(session.flush())
             if end == "savepoint":

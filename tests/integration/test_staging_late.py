@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -349,3 +351,39 @@ def test_listeners_are_asked_by_what_sqlalchemy_knows() -> None:
     outside = [("before_flush", False, True), ("after_flush", False, True), ("after_flush_postexec", False, True)]
     inside = [("before_commit", True, False), *((name, True, True) for name, _, _ in outside)]
     assert seen == [*outside, ("before_commit", False, False), *inside]
+
+
+FIRST_USE = """
+from sqlalchemy import create_engine, event, select
+from sqlalchemy.orm import DeclarativeBase, Session
+from eventstore_sa import EventStoreSchema, NewEvent, SyncEventStore, configure_sqlite
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+schema = EventStoreSchema(Base.metadata)
+engine = create_engine("sqlite://")
+configure_sqlite(engine)
+Base.metadata.create_all(engine)
+store = SyncEventStore(engine, schema=schema)
+
+
+def stage(session):
+    store.within(session).stream(category="orders", stream="1").stage(events=[NewEvent(name="first", payload=None)])
+
+
+with Session(engine) as session:
+    session.execute(select(1))
+    event.listen(Session, "before_commit", stage)
+    session.commit()
+print([stored.name for stored in store.log()])
+"""
+
+
+def test_first_use_in_a_process_may_be_a_listener_of_a_commit() -> None:
+    """Whoever attaches listeners while those of the same event are called makes SQLAlchemy fail."""
+    ran = subprocess.run([sys.executable, "-c", FIRST_USE], capture_output=True, text=True, check=False)
+
+    assert (ran.stdout, ran.stderr) == ("['first']\n", "")
