@@ -87,7 +87,7 @@ class Publish:
         self.results: Sequence[Sequence[AnyStoredEvent]] = ()
         self.committed = False
         self.undone = False
-        self._before_write = before_write
+        self._before_write: Callable[[], object] | None = before_write
         self._on_drop = on_drop
 
     def drop(self) -> None:
