@@ -16,6 +16,8 @@
     |-- WaitTimeoutError             a read waited for an event and its time ran out
     `-- MissingProjectionHandlerError  a projector met an event that it has no handler for
 
+One thing is warned of, see `DroppedEventsWarning`.
+
 A message says what happened, with which values, and what to do. Messages never hold payloads, metadata or passwords.
 This module imports nothing of the package.
 """

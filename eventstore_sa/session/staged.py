@@ -85,8 +85,8 @@ class Publish:
         self.owner: SessionTransaction | None = owner
         self.written_in: SessionTransaction | None = None
         self.results: Sequence[Sequence[AnyStoredEvent]] = ()
-        self.committed = False
-        self.undone = False
+        self.committed: bool = False
+        self.undone: bool = False
         self._before_write: Callable[[], object] | None = before_write
         self._on_drop = on_drop
 
