@@ -10,11 +10,10 @@ from __future__ import annotations
 from threading import Lock
 from typing import Any, Final
 
-from sqlalchemy import Connection, event
-from sqlalchemy.exc import UnboundExecutionError
+from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
-from eventstore_sa.session.inside import is_flushing
+from eventstore_sa.session.inside import connections_of, is_flushing
 from eventstore_sa.session.staging import Staging, innermost
 
 __all__ = ["follow_sessions", "staged_in", "staging_of"]
@@ -87,20 +86,18 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
         return
     if transaction.parent is None:
         del session.info[_KEY]
-        staging.after_end(transaction, joined_transaction_stays=flushed and _has_joined(session))
+        staging.after_end(transaction, joined_transaction_stays=flushed and _has_joined(session, transaction))
     elif transaction.nested:
         staging.after_savepoint(session, transaction)
     elif is_flushing(session):
         staging.after_flush_end(session)
 
 
-def _has_joined(session: Session) -> bool:
-    """Tell whether what the session has written is in a transaction of its connection's that goes on without it."""
-    try:
-        bind = session.get_bind()
-    except UnboundExecutionError:
-        return False
-    if not isinstance(bind, Connection) or bind.closed or not bind.in_transaction():
-        return False
+def _has_joined(session: Session, transaction: SessionTransaction) -> bool:
+    """Tell whether what has been written is in a transaction of a connection's that goes on without the session."""
     mode = session.join_transaction_mode
-    return mode == "rollback_only" or (mode == "conditional_savepoint" and not bind.in_nested_transaction())
+    return any(
+        mode == "rollback_only" or (mode == "conditional_savepoint" and not connection.in_nested_transaction())
+        for connection in connections_of(transaction)
+        if not connection.closed and connection.in_transaction()
+    )

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from sqlalchemy import Column, Connection
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, SessionTransaction
 
-__all__ = ["connections_in_use", "is_committing", "is_flushing", "update_key"]
+__all__ = ["connections_of", "is_committing", "is_flushing", "update_key"]
 
 _PREPARING: Final = "_prepare_impl"
 
@@ -31,11 +31,8 @@ def is_committing(session: Session) -> bool:
     return method is not None and method.__name__ == _PREPARING
 
 
-def connections_in_use(session: Session) -> set[Connection]:
-    """Return the connections that the outermost transaction of a session has used so far."""
-    transaction = session.get_transaction()
-    if transaction is None:
-        return set()
+def connections_of(transaction: SessionTransaction) -> set[Connection]:
+    """Return the connections that a transaction has used so far, or had used when it ended; without I/O."""
     # Public from SQLAlchemy 2.1.7 on, as `transaction.connections`.
     return {used[0] for used in transaction._connections.values()}  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 

@@ -19,7 +19,7 @@ from eventstore_sa.errors import DroppedEventsWarning, DuplicateEventError, Tran
 from eventstore_sa.publishing import AnyStoredEvent, StreamPublication
 from eventstore_sa.session.after_commit import CommitCallback, call_when_durable
 from eventstore_sa.session.connections import watch
-from eventstore_sa.session.inside import connections_in_use, is_committing, is_flushing
+from eventstore_sa.session.inside import connections_of, is_committing, is_flushing
 from eventstore_sa.session.staged import HostedStorage, Publish
 
 __all__ = ["Staging", "innermost"]
@@ -64,7 +64,7 @@ class Staging:
                 "commit or roll back first"
             )
         publish = Publish(storage, parts, owner=owner, before_write=before_write, on_drop=on_drop)
-        for connection in connections_in_use(session):
+        for connection in connections_of(session.get_transaction() or owner):
             if connection.in_nested_transaction() and not connection.invalidated:
                 watch(connection).add(when_undone=publish.undo)
         self._publishes.append(publish)

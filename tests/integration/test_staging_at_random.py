@@ -230,7 +230,7 @@ class Walk:
 
 
 @pytest.mark.parametrize(
-    "seed", [pytest.param(seed, marks=pytest.mark.long if seed >= 8 else ()) for seed in range(200)]
+    "seed", [pytest.param(seed, marks=pytest.mark.long if seed >= 6 else ()) for seed in range(200)]
 )
 @each_driver("sqlite", "postgresql+asyncpg", "postgresql+psycopg")
 async def test_what_is_stored_is_what_was_staged_and_not_rolled_back(host: Host, seed: int) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, event
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, SessionTransaction, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from eventstore_sa import EventStoreSchema, RecordsEvents, SyncEventStore
 from eventstore_sa.conditions import position_is
 from eventstore_sa.errors import TransactionError, UnmetWriteConditionError
 from eventstore_sa.projection import TableProjection, project
-from eventstore_sa.session.inside import connections_in_use, is_committing, is_flushing
+from eventstore_sa.session.inside import connections_of, is_committing, is_flushing
 from tests.awaiting import entered, settled
 from tests.hosts import Host, each_driver, new_event
 from tests.tables import AnyEvent
@@ -337,15 +337,15 @@ def test_listeners_are_asked_by_what_sqlalchemy_knows() -> None:
     with Session(engine) as session:
         for name in ("before_commit", "before_flush", "after_flush", "after_flush_postexec"):
             event.listen(session, name, note(name))
-        assert connections_in_use(session) == set()
+        root = session.begin()
+        assert connections_of(root) == set()
         Base.metadata.create_all(session.connection(), tables=TABLES)
-        assert connections_in_use(session) == {session.connection()}
+        assert connections_of(root) == {session.connection()}
         session.add(Order(id=1))
         session.begin_nested().commit()
         session.add(Order(id=2))
-        transaction: SessionTransaction | None = session.get_transaction()
-        assert transaction is not None
-        transaction.commit()
+        root.commit()
+        assert len(connections_of(root)) == 1
     engine.dispose()
 
     outside = [("before_flush", False, True), ("after_flush", False, True), ("after_flush_postexec", False, True)]
