@@ -16,6 +16,8 @@
     |-- WaitTimeoutError             a read waited for an event and its time ran out
     `-- MissingProjectionHandlerError  a projector met an event that it has no handler for
 
+One thing is warned of, see `DroppedEventsWarning`.
+
 A message says what happened, with which values, and what to do. Messages never hold payloads, metadata or passwords.
 What is left of a transaction of the caller's after any of them is told by `must_roll_back`.
 This module imports nothing of the package.
@@ -35,6 +37,7 @@ __all__ = [
     "ConcurrencyError",
     "ConfigurationError",
     "ConnectionLostError",
+    "DroppedEventsWarning",
     "DuplicateEventError",
     "EventStoreError",
     "LockTimeoutError",
@@ -189,3 +192,7 @@ class MissingProjectionHandlerError(EventStoreError):
         super().__init__(message)
         self.projector = projector
         self.event_name = event_name
+
+
+class DroppedEventsWarning(UserWarning):
+    """Staged or recorded events were dropped, although rows that were written with them may be committed."""

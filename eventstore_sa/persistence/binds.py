@@ -315,12 +315,24 @@ class SessionBind(ConnectionBind):
         with _routing():
             return self.session_of().get_bind(mapper=self._schema.EventRecord).dialect
 
+    def check_routing(self) -> None:
+        """Refuse a session that does not know where our tables are, without I/O.
+
+        Raises:
+            ConfigurationError: It does not.
+        """
+        with _routing():
+            self.session_of().get_bind(mapper=self._schema.EventRecord)
+
     @contextmanager
     def deciding(self, *, in_session: bool = False) -> Generator[Workplace]:
         session = self.session_of()
-        with self.writing() as workplace, (session if in_session else workplace.connection).begin_nested():
+        # While it is flushing, a session can be read but not flushed: others have to work beside it.
+        usable = not session._flushing  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        savepoint_of = session if in_session and usable else None
+        with self.writing() as workplace, (savepoint_of or workplace.connection).begin_nested():
             # Asked for anew: a session begins its savepoint on a connection when that is first used in it.
-            yield replace(workplace, connection=self.connection(), session=session, savepoint=True)
+            yield replace(workplace, connection=self.connection(), session=session if usable else None, savepoint=True)
 
     def connection(self) -> Connection:
         """Return the connection of the session's transaction, which is begun if there is none."""

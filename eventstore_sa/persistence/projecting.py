@@ -126,7 +126,9 @@ class SQLPublishPlace:
     def session(self) -> Session:
         """Return the host's session, or one of our own on the connection."""
         if self._session is None:
-            self._session = self._own_session = Session(self._connection, join_transaction_mode="rollback_only")
+            self._session = self._own_session = Session(
+                self._connection, join_transaction_mode="rollback_only", expire_on_commit=False
+            )
         return self._session
 
     def guard(self, name: str, ids: Collection[str]) -> None:
@@ -149,9 +151,13 @@ class SQLPublishPlace:
         return projection_batches(self._schema, self._connection.dialect.name)
 
     def finish(self) -> None:
-        """Write what is waiting in a session of our own; one of the host's is flushed by its savepoint."""
+        """Write what is waiting in a session of our own; one of the host's is flushed by its savepoint.
+
+        It commits, but has only joined the transaction of the publish, which stays open: so what handlers have staged or
+        recorded is stored there too.
+        """
         if self._own_session is not None:
-            self._own_session.flush()
+            self._own_session.commit()
 
     def close(self) -> None:
         """Give up a session of our own; what it has written is in the transaction."""

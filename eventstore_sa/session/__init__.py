@@ -7,6 +7,6 @@ from eventstore_sa.persistence.row_conditions import exists_row
 from eventstore_sa.session.after_commit import CommitCallback
 from eventstore_sa.session.hosted import SessionStorage
 from eventstore_sa.session.recording import RecordsEvents
-from eventstore_sa.session.staging import StagedPublish
+from eventstore_sa.session.staged import StagedPublish
 
 __all__ = ["CommitCallback", "RecordsEvents", "SessionStorage", "StagedPublish", "exists_row"]

@@ -19,8 +19,8 @@ from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.storage import EventStorage
 from eventstore_sa.publishing import AnyStoredEvent, StreamPublication, prepare
 from eventstore_sa.session.after_commit import CommitCallback
-from eventstore_sa.session.hooks import staged_in, staging_of
-from eventstore_sa.session.staging import Publish, StagedPublish
+from eventstore_sa.session.hooks import follow_sessions, staged_in, staging_of
+from eventstore_sa.session.staged import Publish, StagedPublish
 
 __all__ = ["SessionStorage"]
 
@@ -38,6 +38,7 @@ class SessionStorage:
     @classmethod
     def of(cls, bind: Bind, storage: EventStorage) -> SessionStorage | None:
         """Make one for the storage of an adapter; None when it is not bound to a session."""
+        follow_sessions()
         return cls(bind, storage) if isinstance(bind, SessionBind) else None
 
     @classmethod
@@ -98,17 +99,26 @@ class SessionStorage:
 
         Raises:
             SerialisationError: An event cannot be stored exactly; nothing of the publish is staged.
+            ConfigurationError: The session does not know where the events are.
         """
         for part in parts:
             for new in part.events:
                 prepare(new)
+        self._bind.check_routing()
         session = self._session_of()
         return StagedPublish(staging_of(session).stage(session, self, lambda: parts), shape)
 
-    def record(self, parts: Callable[[], Sequence[StreamPublication]], on_drop: Callable[[], object] | None) -> Publish:
+    def record(
+        self,
+        parts: Callable[[], Sequence[StreamPublication]],
+        *,
+        before_write: Callable[[], object] | None,
+        on_drop: Callable[[], object] | None,
+    ) -> Publish:
         """Have something stored when the session commits that is known only then."""
+        self._bind.check_routing()
         session = self._session_of()
-        return staging_of(session).stage(session, self, parts, on_drop=on_drop)
+        return staging_of(session).stage(session, self, parts, before_write=before_write, on_drop=on_drop)
 
     def flush(self) -> None:
         """Flush the session, and store what is staged in it."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from inspect import iscoroutine
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from sqlalchemy import Table, event, inspect
 from sqlalchemy.orm import Mapper, Session, object_session
+from sqlalchemy.orm.attributes import flag_modified
 
 from eventstore_sa.conditions import NoCondition, WriteCondition, position_is
 from eventstore_sa.errors import ConfigurationError
@@ -19,12 +20,13 @@ from eventstore_sa.persistence.inline import InlineProjection
 from eventstore_sa.persistence.projecting import combined
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.publishing import AnyNewEvent, StreamPublication
+from eventstore_sa.session.hooks import follow_sessions
 from eventstore_sa.session.hosted import SessionStorage
+from eventstore_sa.session.inside import is_flushing
+from eventstore_sa.session.unattached import Unattached, follow_bulk_operations, is_any_kept, keep, take
 from eventstore_sa.types import NewEvent, StreamIdentifier, with_ambient_metadata
 
 __all__ = ["RecordsEvents"]
-
-_WAITING: Final = "_events_recorded_outside_of_sessions"
 
 
 class RecordsEvents:
@@ -32,7 +34,7 @@ class RecordsEvents:
 
     What is recorded on an object of a session is published when the session's transaction commits, and dropped when it, or
     the savepoint in which it was recorded, is rolled back. What is recorded on an object that is in no session waits until
-    it is added to one; `Session.merge` copies no such events, so record on what it returns.
+    it is added to one, or merged: then the copy publishes it. Bulk operations refuse to write such an object.
 
     Attributes:
         __event_category__: The category of the objects' streams; by default the name of the mapped table.
@@ -62,6 +64,11 @@ class RecordsEvents:
     __event_version__: ClassVar[str | None] = None
     __event_projections__: ClassVar[Sequence[InlineProjection]] = ()
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        follow_sessions()
+        _follow_into_sessions()
+
     def record(self, *events: AnyNewEvent) -> None:
         """Record events, to be published to the object's stream when its session commits.
 
@@ -74,8 +81,7 @@ class RecordsEvents:
                 raise ConfigurationError(f"events to record are NewEvents; got a {type(checked).__name__}")
         session = object_session(self)
         if session is None:
-            self.__dict__.setdefault(_WAITING, []).extend(events)
-            _follow_into_sessions()
+            keep(self).add(*events)
             return
         for new in events:
             _stage(session, self, new)
@@ -99,7 +105,7 @@ class RecordsEvents:
         return StreamIdentifier(_category_of(type(self)), ":".join(map(str, identity)))
 
 
-def _stage(session: Session, entity: RecordsEvents, new: AnyNewEvent, *, came_along: bool = False) -> None:
+def _stage(session: Session, entity: RecordsEvents, new: AnyNewEvent, *, kept_in: Unattached | None = None) -> None:
     schema = entity.__event_schema__ or _only_schema(type(entity))
     condition: WriteCondition = NoCondition()
     column, count = entity.__event_version__, 0
@@ -114,14 +120,25 @@ def _stage(session: Session, entity: RecordsEvents, new: AnyNewEvent, *, came_al
         return (StreamPublication(_stream_of(entity), (published,), condition),)
 
     def give_back() -> None:
-        # Added again after the rollback, the object is inserted again; so its events have to be there again.
+        # Added or merged again after the rollback, the object is stored again; so its events have to be there again.
+        if kept_in is None:
+            return
+        kept_in.add(new)
         if inspect(entity).transient:
-            entity.__dict__.setdefault(_WAITING, []).append(new)
+            keep(entity, kept_in)
             if column is not None:
                 setattr(entity, column, min(getattr(entity, column), count))
 
-    projections = combined(entity.__event_projections__)
-    SessionStorage.of_schema(session, schema, projections).record(parts, on_drop=give_back if came_along else None)
+    def restate_version() -> None:
+        # A flush takes what is set while it runs for what the database has.
+        if column is not None and inspect(entity).persistent:
+            flag_modified(entity, column)
+
+    SessionStorage.of_schema(session, schema, combined(entity.__event_projections__)).record(
+        parts,
+        before_write=restate_version if column is not None and is_flushing(session) else None,
+        on_drop=None if kept_in is None else give_back,
+    )
 
 
 def _stream_of(entity: RecordsEvents) -> StreamIdentifier:
@@ -164,9 +181,41 @@ def _mapper(entity: type[RecordsEvents]) -> Mapper[Any]:
 def _follow_into_sessions() -> None:
     if not event.contains(Session, "after_attach", _after_attach):
         event.listen(Session, "after_attach", _after_attach)
+        event.listen(Session, "before_commit", _stage_merged)
+        event.listen(Session, "before_flush", _around_flush)
+        event.listen(Session, "after_flush", _around_flush)
+        event.listen(Session, "after_rollback", _forget_merged)
+    follow_bulk_operations()
 
 
 def _after_attach(session: Session, instance: object) -> None:
     if isinstance(instance, RecordsEvents):
-        for new in instance.__dict__.pop(_WAITING, ()):
-            _stage(session, instance, new, came_along=True)
+        _stage_kept(session, instance)
+
+
+def _around_flush(session: Session, *_: object) -> None:
+    # At the commit would be too late: a session forgets what is flushed, and a savepoint may be rolled back.
+    _stage_merged(session)
+
+
+def _stage_merged(session: Session) -> None:
+    """Stage the events of objects that were merged: nothing tells of a merge but what it has copied."""
+    if is_any_kept():
+        for instance in list(session):
+            if isinstance(instance, RecordsEvents):
+                _stage_kept(session, instance)
+
+
+def _forget_merged(session: Session) -> None:
+    """Leave events with the object that they were recorded on, where the rollback undoes its merge."""
+    if is_any_kept():
+        for instance in list(session):
+            if isinstance(instance, RecordsEvents):
+                take(inspect(instance))
+
+
+def _stage_kept(session: Session, instance: RecordsEvents) -> None:
+    kept = take(inspect(instance))
+    if kept is not None:
+        for new in kept.take():
+            _stage(session, instance, new, kept_in=kept)

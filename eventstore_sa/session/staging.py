@@ -1,132 +1,30 @@
 """Staged publishes: kept beside a session without I/O, and written when its outermost transaction commits.
 
 Each belongs to the savepoint, or transaction, in which it was staged: rolled back with it, handed on when a savepoint is
-released. Which of SQLAlchemy's events make this happen is said in `hooks.py`. Nothing of it outlives the transaction.
+released. Which of SQLAlchemy's events make this happen is said in `hooks.py`. Nothing of it outlives the transaction; and
+no transaction is committed while something is staged in it that is not written.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session, SessionTransaction
-from sqlalchemy.util.concurrency import in_greenlet
 
 from eventstore_sa.conditions import NoCondition
-from eventstore_sa.errors import DuplicateEventError, TransactionError
-from eventstore_sa.persistence.projecting import Projections
+from eventstore_sa.errors import DroppedEventsWarning, DuplicateEventError, TransactionError
 from eventstore_sa.publishing import AnyStoredEvent, StreamPublication
 from eventstore_sa.session.after_commit import CommitCallback, call_when_durable
+from eventstore_sa.session.connections import watch
+from eventstore_sa.session.inside import connections_of, is_committing, is_flushing
+from eventstore_sa.session.staged import HostedStorage, Publish
 
-__all__ = ["HostedStorage", "Publish", "StagedPublish", "Staging"]
+__all__ = ["Staging", "innermost"]
 
-Result = TypeVar("Result", covariant=True)
-
-_MOST_FLUSHES: Final = 100  # as many as a commit of SQLAlchemy's does before it complains
-
-
-class HostedStorage(Protocol):
-    """Storage of events in the transaction of a session."""
-
-    @property
-    def asynchronous(self) -> bool:
-        """Whether it does its I/O in a greenlet of SQLAlchemy's."""
-        ...
-
-    @property
-    def kind(self) -> Hashable:
-        """What two publishes have in common that can travel in one statement."""
-        ...
-
-    @property
-    def knows_conditions(self) -> bool:
-        """Whether it was told how to check conditions of the application's own."""
-        ...
-
-    @property
-    def projections(self) -> Projections:
-        """What its publishes update."""
-        ...
-
-    def connection(self) -> Connection:
-        """Return the connection of the session's transaction."""
-        ...
-
-    def check_transaction(self) -> None:
-        """Refuse a session whose transaction is none, such as one in autocommit mode."""
-        ...
-
-    def publish(
-        self, parts: Sequence[StreamPublication], projections: Sequence[Projections]
-    ) -> list[list[AnyStoredEvent]]:
-        """Store a publish, all or none, and update the projections of each part."""
-        ...
-
-
-class Publish:
-    """One staged publish, and what has become of it.
-
-    Attributes:
-        storage: Where it goes.
-        owner: The transaction or savepoint that it belongs to; None once that was rolled back.
-        written_in: The one in which it was written; None before.
-        results: The stored events, once it is written.
-        committed: Whether all of this has been committed.
-    """
-
-    def __init__(
-        self,
-        storage: HostedStorage,
-        parts: Callable[[], Sequence[StreamPublication]],
-        *,
-        owner: SessionTransaction,
-        on_drop: Callable[[], object] | None = None,
-    ) -> None:
-        """Take a publish; `parts` is asked for what is in it when it is written."""
-        self.storage: Final = storage
-        self.parts: Final = parts
-        self.owner: SessionTransaction | None = owner
-        self.written_in: SessionTransaction | None = None
-        self.results: Sequence[Sequence[AnyStoredEvent]] = ()
-        self.committed = False
-        self._on_drop = on_drop
-
-    def drop(self) -> None:
-        """Forget it, because its owner was rolled back."""
-        self.owner = None
-        if self._on_drop is not None:
-            self._on_drop()
-
-
-class StagedPublish(Generic[Result]):
-    """What `stage` returns: the stored events, once the transaction is committed."""
-
-    def __init__(self, publish: Publish, shape: Callable[[Sequence[Sequence[AnyStoredEvent]]], Result]) -> None:
-        """Show the results of a publish in a shape."""
-        self._publish = publish
-        self._shape = shape
-
-    @property
-    def events(self) -> Result:
-        """The stored events, in the shape that `publish` returns; there are none before the commit.
-
-        Raises:
-            TransactionError: The transaction is still open, or it was rolled back.
-        """
-        if self._publish.committed:
-            return self._shape(self._publish.results)
-        if self._publish.owner is None:
-            raise TransactionError(
-                "these events were not stored: the transaction or savepoint in which they were staged was rolled back"
-            )
-        raise TransactionError(
-            "these events are staged and will be stored when the session commits: ask for them after session.commit()"
-        )
-
-    def __repr__(self) -> str:
-        state = "committed" if self._publish.committed else "staged" if self._publish.owner else "rolled back"
-        return f"<{type(self).__name__}: {state}>"
+_MOST_ROUNDS: Final = 100  # as many as a commit of SQLAlchemy's flushes before it complains
 
 
 class Staging:
@@ -137,9 +35,10 @@ class Staging:
         self._callbacks: list[CommitCallback] = []
         self._connections: dict[Connection, None] = {}
         self._committed: list[SessionTransaction] = []
-        self._committing_savepoint: SessionTransaction | None = None
+        self._rolled_back = False
         self._writing = False
-        self._committing = False
+        self._failure: Exception | None = None
+        self._insisting_on: set[Connection] = set()
 
     def stage(
         self,
@@ -147,11 +46,13 @@ class Staging:
         storage: HostedStorage,
         parts: Callable[[], Sequence[StreamPublication]],
         *,
+        before_write: Callable[[], object] | None = None,
         on_drop: Callable[[], object] | None = None,
     ) -> Publish:
         """Take a publish into the innermost transaction; no I/O.
 
-        While the session commits, it would be too late for that: then it is written at once.
+        While the session commits, it may be too late for that: then it is written at once, or, while a flush is under way,
+        behind that.
 
         Raises:
             TransactionError: The transaction is prepared for a two-phase commit, or can only be rolled back.
@@ -162,13 +63,16 @@ class Staging:
                 "this session's transaction takes no more events: it is prepared or committed, or an error has ended it; "
                 "commit or roll back first"
             )
-        publish = Publish(storage, parts, owner=owner, on_drop=on_drop)
+        publish = Publish(storage, parts, owner=owner, before_write=before_write, on_drop=on_drop)
+        for connection in connections_of(session.get_transaction() or owner):
+            if connection.in_nested_transaction() and not connection.invalidated:
+                watch(connection).add(when_undone=publish.undo)
         self._publishes.append(publish)
-        if storage.asynchronous and not in_greenlet():
-            # Nobody can be committing now: an earlier commit has failed.
-            self._committing = False
-        if self._committing and not self._writing and not is_flushing(session):
-            self.write(session)
+        if is_committing(session) and not self._writing:
+            if is_flushing(session):
+                self._insist_on_writing(session, storage.connection())
+            else:
+                self.write(session)
         return publish
 
     def call_after_commit(self, callback: CommitCallback) -> None:
@@ -183,18 +87,19 @@ class Staging:
             self._publishes.append(publish)
 
     def write(self, session: Session) -> None:
-        """Flush the session and write all that is staged, until nothing is left: flushing may stage more.
+        """Flush the session and write all that is staged, until nothing is left: both may stage more.
 
         Raises:
             EventStoreError: As for a publish; what could not be written is still staged.
+            TransactionError: There is no end to it.
         """
         self._writing = True
         try:
             # Before the flush: in autocommit mode it would be the first statement that cannot be taken back.
             for publishes in self._waiting().values():
                 publishes[0].storage.check_transaction()
-            while True:
-                _flush(session)
+            for _ in range(_MOST_ROUNDS):
+                self._flush(session)
                 waiting = self._waiting()
                 if not waiting:
                     return
@@ -202,26 +107,50 @@ class Staging:
                     self._note_written(publishes, _stored(publishes), session)
         finally:
             self._writing = False
+        raise TransactionError(
+            f"storing what is staged has staged more, {_MOST_ROUNDS} times in a row: does a projection or a listener stage "
+            "an event for each of its own? roll back"
+        )
 
     def before_commit(self, session: Session) -> None:
         """Write what is staged, if it is the outermost transaction that commits."""
-        savepoint = session.get_nested_transaction()
-        if savepoint is not None and savepoint is not self._committing_savepoint:
-            # It is released; or the outermost transaction commits while it is open, and then this is called once more.
-            self._committing_savepoint = savepoint
-            return
-        self.write(session)
-        self._committing = True
+        # A projection works in a savepoint of the session's, which is released while this writes.
+        if is_committing(session) and not self._writing:
+            self.write(session)
 
     def after_flush(self, session: Session) -> None:
         """Write what listeners of a flush have staged while the session commits."""
-        # What they have added to the session has no key yet; the commit flushes once more for it.
-        if self._committing and not self._writing and not session.new:
+        if not is_committing(session) or self._writing:
+            return
+        for publish in self._publishes:
+            publish.prepare_write()
+        # What is new in the session has no key yet, and the row of what is dirty is not what it will be; the commit flushes
+        # once more for it.
+        if not session.new and not session.dirty:
             self.write(session)
 
+    def after_flush_end(self, session: Session) -> None:
+        """Write what was staged behind `after_flush`; an error has to wait, because the flush would hide it."""
+        try:
+            self.after_flush(session)
+        except Exception as error:  # noqa: BLE001 - it is raised before the commit
+            self._failure = error
+
     def after_commit(self, session: Session) -> None:
-        """Remember which transaction or savepoint was committed: that it ends does not tell."""
-        self._committed.append(innermost(session))
+        """Remember which transaction or savepoint was committed: that it ends does not tell.
+
+        Raises:
+            TransactionError: Something was not written; the outer transaction that the session has joined is still open.
+        """
+        transaction = innermost(session)
+        if transaction.parent is None:
+            self._check_all_written()
+        self._committed.append(transaction)
+
+    def after_rollback(self, session: Session) -> None:
+        """Remember that it was not merely closed, if it is the outermost transaction that was rolled back."""
+        if session.get_nested_transaction() is None:
+            self._rolled_back = True
 
     def after_savepoint(self, session: Session, savepoint: SessionTransaction) -> None:
         """Hand what belongs to a savepoint on to the transaction around it, or drop it."""
@@ -235,20 +164,71 @@ class Staging:
                     publish.drop()
         self._publishes = [publish for publish in self._publishes if publish.owner is not None]
 
-    def after_end(self, transaction: SessionTransaction) -> None:
-        """Settle all publishes; call those who wait for the commit."""
+    def after_end(self, transaction: SessionTransaction, *, joined_transaction_stays: bool) -> None:
+        """Settle all publishes; call those who wait for the commit.
+
+        Args:
+            transaction: The transaction.
+            joined_transaction_stays: Whether its rows are in a transaction of the connection's, still open.
+        """
+        self._drop_undone()
+        publishes, self._publishes = self._publishes, []
         if transaction not in self._committed:
-            for publish in self._publishes:
+            for publish in publishes:
                 publish.drop()
+            if publishes and joined_transaction_stays and not self._rolled_back:
+                _warn_of_dropped(len(publishes))
             return
-        for publish in self._publishes:
+        for publish in publishes:
             publish.committed = True
-        events = [event for publish in self._publishes for result in publish.results for event in result]
+        events = [event for publish in publishes for result in publish.results for event in result]
         if self._callbacks and events:
             call_when_durable(self._connections, self._callbacks, events)
 
+    def _flush(self, session: Session) -> None:
+        """Flush until nothing is new in the session: listeners of a flush may add objects, whose keys are needed."""
+        for publish in self._publishes:
+            publish.prepare_write()
+        if is_flushing(session):
+            return
+        for _ in range(_MOST_ROUNDS):
+            session.flush()
+            for publish in self._publishes:
+                publish.prepare_write()
+            if not session.new and not session.dirty:
+                return
+
+    def _insist_on_writing(self, session: Session, connection: Connection) -> None:
+        """Let nothing be committed as long as something is not written: there may be no more occasion for it."""
+        if connection in self._insisting_on:
+            return
+        self._insisting_on.add(connection)
+        transaction = session.get_transaction()
+
+        def check() -> None:
+            # Savepoints come and go while it is active; when it is not any more, it is its own commit.
+            if transaction is not None and not transaction.is_active:
+                self._check_all_written()
+
+        watch(connection).check_commits(check)
+
+    def _check_all_written(self) -> None:
+        if self._waiting():
+            failure, self._failure = self._failure, None
+            raise failure or TransactionError(
+                "events were staged or recorded so late in the commit that they could not be stored any more, for example "
+                "in a before_flush listener of a flush that had nothing to write: roll back, and stage them earlier"
+            )
+
+    def _drop_undone(self) -> None:
+        for publish in self._publishes:
+            if publish.undone:
+                publish.drop()
+        self._publishes = [publish for publish in self._publishes if publish.owner is not None]
+
     def _waiting(self) -> dict[Hashable, list[Publish]]:
         """Return what is not written, in groups that can travel in one statement."""
+        self._drop_undone()
         waiting: dict[Hashable, list[Publish]] = {}
         for publish in self._publishes:
             if publish.written_in is None:
@@ -259,11 +239,17 @@ class Staging:
         self, publishes: Sequence[Publish], results: Iterable[Sequence[Sequence[AnyStoredEvent]]], session: Session
     ) -> None:
         place = innermost(session)
+        connection = publishes[0].storage.connection()
+        in_savepoint = connection.in_nested_transaction()
         for publish, result in zip(publishes, results, strict=True):
             publish.results = result
             publish.written_in = place
+            if in_savepoint:
+                watch(connection).add(when_undone=publish.note_unwritten)
+        if in_savepoint:
+            self._insist_on_writing(session, connection)
         if self._callbacks:
-            self._connections[publishes[0].storage.connection()] = None
+            self._connections[connection] = None
 
 
 def innermost(session: Session) -> SessionTransaction:
@@ -280,18 +266,14 @@ def innermost(session: Session) -> SessionTransaction:
     return session.begin()
 
 
-def is_flushing(session: Session) -> bool:
-    """Tell whether a flush of the session is under way."""
-    # There is no public way: the events around a flush do not tell when it fails.
-    return session._flushing  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
-
-
-def _flush(session: Session) -> None:
-    """Flush a session until nothing is new in it: listeners of a flush may add objects, whose keys are needed."""
-    for _ in range(0 if is_flushing(session) else _MOST_FLUSHES):
-        session.flush()
-        if not session.new:
-            return
+def _warn_of_dropped(how_many: int) -> None:
+    warnings.warn(
+        f"a session was closed without a commit, and {how_many} staged or recorded publishes were dropped; but what it has "
+        "flushed stays in the transaction of the connection, which the session had joined: commit the session, or roll it "
+        "back",
+        DroppedEventsWarning,
+        stacklevel=2,
+    )
 
 
 def _stored(publishes: Sequence[Publish]) -> list[list[list[AnyStoredEvent]]]:

@@ -59,6 +59,7 @@ PUBLIC: dict[str, list[str]] = {
         "WaitTimeoutError",
         "ConcurrencyError",
         "ConnectionLostError",
+        "DroppedEventsWarning",
     ],
     "eventstore_sa.migrations": [
         "MigrateOp",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import AsyncIterator, Iterator
+import pickle
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, ClassVar
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, String, Table, create_engine, event, select
+from sqlalchemy import Column, Integer, MetaData, String, Table, create_engine, event, inspect, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column, registry
 
 from eventstore_sa import (
@@ -19,7 +20,7 @@ from eventstore_sa import (
     StreamIdentifier,
     configure_sqlite,
 )
-from eventstore_sa.errors import ConfigurationError, UnmetWriteConditionError
+from eventstore_sa.errors import ConfigurationError, TransactionError, UnmetWriteConditionError
 from tests.awaiting import entered, settled
 from tests.hosts import Host, each_driver, new_event, statements_of
 
@@ -350,3 +351,131 @@ async def test_an_overridden_stream_that_is_none_fails_the_commit(host: Host, go
 
         assert await settled(session.get(Elsewhere, 1)) is None
     assert stored(host) == [("recorded_orders", "1", "order-placed")]
+
+
+@some_drivers
+async def test_merge_publishes_what_was_recorded_on_the_original(host: Host) -> None:
+    """Detached or new, with a key or without one, changed or not."""
+    async with recording(host) as session:
+        session.add_all([Order(id=101), Order(id=102)])
+        await settled(session.commit())
+        detached = await settled(session.get(Order, 101))
+        unchanged = await settled(session.get(Order, 102))
+        session.expunge_all()
+        detached.change("paid")
+        unchanged.record(new_event("order-seen"))
+        new, without_key = Order(id=103), Order(id=None)
+        new.change("new")
+        without_key.change("keyless")
+        copy = await settled(session.merge(unchanged))
+        for original in (detached, new, without_key):
+            await settled(session.merge(original))
+        await settled(session.commit())
+        published = stored(host)
+        # It is published once, whatever becomes of the original.
+        await settled(session.merge(detached))
+        await settled(session.commit())
+        assert copy is await settled(session.get(Order, 102))
+
+    assert stored(host) == published
+    assert sorted(name for _, _, name in published) == ["order-keyless", "order-new", "order-paid", "order-seen"]
+
+
+@pytest.mark.parametrize("flushed", [True, False])
+@pytest.mark.parametrize("known", [True, False])
+@some_drivers
+async def test_merge_that_is_rolled_back_leaves_the_events_with_the_original(
+    host: Host, flushed: bool, known: bool
+) -> None:
+    async with recording(host) as session:
+        original = Order(id=1)
+        if known:
+            session.add(original)
+            await settled(session.commit())
+            session.expunge(original)
+        original.change("paid")
+        copies: list[Order] = []  # a session remembers unchanged objects only as long as somebody has them
+        for end in ("savepoint", "transaction", "close"):
+            savepoint = await settled(session.begin_nested())
+            copies.append(await settled(session.merge(original)))
+            if flushed:
+                await settled(session.flush())
+            if end == "savepoint":
+                await settled(savepoint.rollback())
+                await settled(session.commit())
+            else:
+                await settled(session.rollback() if end == "transaction" else session.close())
+        assert stored(host) == []
+        await settled(session.merge(original))
+        await settled(session.commit())
+
+    assert [name for _, _, name in stored(host)] == ["order-paid"]
+
+
+@some_drivers
+async def test_copy_that_is_added_again_after_a_rollback_brings_the_events_along(host: Host) -> None:
+    async with recording(host) as session:
+        original = Order(id=1)
+        original.change("paid")
+        copy = await settled(session.merge(original))
+        await settled(session.flush())
+        await settled(session.rollback())
+        session.add(copy)
+        await settled(session.commit())
+
+    assert [name for _, _, name in stored(host)] == ["order-paid"]
+
+
+@pytest.mark.parametrize("kind", ["new", "without a key", "detached"])
+@some_drivers
+async def test_bulk_operation_refuses_objects_that_have_recorded_events(host: Host, kind: str) -> None:
+    async with recording(host) as session:
+        order = Order() if kind == "without a key" else Order(id=101)
+        if kind == "detached":
+            session.add(order)
+            await settled(session.commit())
+            session.expunge(order)
+        order.change("paid")
+        others = [Order(id=number, state="another") for number in (102, 103)]
+
+        def save(objects: Sequence[object]) -> None:
+            getattr(session, "sync_session", session).bulk_save_objects(objects)
+
+        async def bulk(*objects: object) -> None:
+            if host.asynchronous:
+                await session.run_sync(lambda _: save(objects))
+            else:
+                save(objects)
+
+        with pytest.raises(TransactionError, match="bulk operation"):
+            await bulk(others[0], order)
+        await settled(session.rollback())
+        await bulk(*others)
+        session.add(order)
+        await settled(session.commit())
+
+    assert [name for _, _, name in stored(host)] == ["order-paid"]
+
+
+@pytest.mark.parametrize("way", ["add", "merge"])
+def test_pickled_objects_keep_what_they_have_recorded(way: str) -> None:
+    with sqlite_session(Base.metadata) as session:
+        original = Order(id=1)
+        original.record(new_event("recorded"))
+        unpickled = pickle.loads(pickle.dumps(original))
+        del original
+        getattr(session, way)(unpickled)
+        session.commit()
+        assert session.scalars(select(EventStoreSchema.all_on(Base.metadata)[0].EventRecord.name)).all() == ["recorded"]
+
+
+def test_merge_copies_the_place_where_events_are_kept() -> None:
+    """It comes along with what loads single attributes; this is red when SQLAlchemy copies that no longer."""
+    with sqlite_session(Base.metadata) as session:
+        original = Order(id=1)
+        original.record(new_event("recorded"))
+        state = inspect(original)
+        assert state.callables.keys() == inspect(session.merge(original)).callables.keys() != set()
+        session.rollback()
+        session.add(original)
+        assert "callables" not in state.__dict__

@@ -1,0 +1,148 @@
+"""The transaction of a connection, watched: what is to be done when something in it becomes durable, or is undone.
+
+A session knows its own savepoints only, and its commit is not durable when it has joined a transaction of its
+connection's. The connection knows all of them. It has one set of listeners, however often it is watched. Savepoints that
+were begun by SQL text have no events, and nobody can know of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+from weakref import ref
+
+from sqlalchemy import Connection, event
+from sqlalchemy.pool import ConnectionPoolEntry
+
+__all__ = ["ConnectionWatch", "watch"]
+
+_KEY: Final = "eventstore_sa.watch"
+
+
+class _Entry(NamedTuple):
+    when_durable: Callable[[], object] | None
+    when_undone: Callable[[], object] | None
+
+
+def watch(connection: Connection) -> ConnectionWatch:
+    """Return what watches a connection."""
+    # The dictionary of the driver's connection: all that is still known when it goes back to its pool.
+    found: ConnectionWatch | None = connection.info.get(_KEY)
+    if found is None or found.connection() is not connection:
+        found = connection.info[_KEY] = ConnectionWatch(connection)
+    return found
+
+
+class ConnectionWatch:
+    """What waits for the fate of one connection's transaction, in a stack that follows its savepoints.
+
+    Savepoints end in the reverse order of their beginnings; SQLAlchemy warns when they do not.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        """Watch a connection from now on; savepoints may be open already."""
+        self.connection: Final = ref(connection)
+        # The first level is that of the transaction, and of the savepoints that were open when this was made.
+        self._levels: list[list[_Entry]] = [[]]
+        self._checks: list[Callable[[], object]] = []
+        self._committed = False
+        for name, listener in (
+            ("begin", self._next),
+            ("begin_twophase", self._next),
+            ("savepoint", self._begin_savepoint),
+            ("release_savepoint", self._release_savepoint),
+            ("rollback_savepoint", self._undo_savepoint),
+            ("commit", self._commit),
+            ("commit_twophase", self._commit),
+            ("rollback", self._undo),
+            ("rollback_twophase", self._undo),
+        ):
+            event.listen(connection, name, listener)
+        # Listening a second time changes nothing; `event.contains` could mean a pool or dialect that was here before.
+        event.listen(connection.engine.pool, "checkin", _checked_in)
+        event.listen(connection.engine, "handle_error", _failed)
+
+    def add(
+        self, *, when_durable: Callable[[], object] | None = None, when_undone: Callable[[], object] | None = None
+    ) -> None:
+        """Have something called once what was done up to now is durable, or when it is rolled back.
+
+        There is no event behind the commit of a connection. The next thing that happens to it is that it begins another
+        transaction or goes back to its pool, and then it is known that the commit came to its end.
+        """
+        self._levels[-1].append(_Entry(when_durable, when_undone))
+
+    def check_commits(self, check: Callable[[], object]) -> None:
+        """Have something called before this transaction, or a savepoint in it, is committed; it may raise an error."""
+        self._checks.append(check)
+
+    def checked_in(self) -> None:
+        """Call what waits for a commit, if there was one: the connection goes back to its pool."""
+        self._next()
+
+    def failed(self) -> None:
+        """Forget a commit that the database has refused."""
+        if self._committed:
+            self._undo()
+
+    def _begin_savepoint(self, *_: object) -> None:
+        self._levels.append([])
+
+    def _release_savepoint(self, *_: object) -> None:
+        self._check()
+        if len(self._levels) > 1:
+            released = self._levels.pop()
+            self._levels[-1].extend(released)
+
+    def _undo_savepoint(self, *_: object) -> None:
+        undone = self._levels.pop()
+        if not self._levels:
+            self._levels.append([])
+        _tell_undone(undone)
+
+    def _commit(self, *_: object) -> None:
+        self._check()
+        self._committed = True
+
+    def _undo(self, *_: object) -> None:
+        for level in self._reset():
+            _tell_undone(level)
+
+    def _next(self, *_: object) -> None:
+        if not self._committed:
+            self._reset()
+            return
+        for level in self._reset():
+            for entry in level:
+                if entry.when_durable is not None:
+                    entry.when_durable()
+
+    def _reset(self) -> list[list[_Entry]]:
+        levels, self._levels = self._levels, [[]]
+        self._checks.clear()
+        self._committed = False
+        return levels
+
+    def _check(self) -> None:
+        for check in tuple(self._checks):
+            check()
+
+
+def _tell_undone(entries: list[_Entry]) -> None:
+    for entry in entries:
+        if entry.when_undone is not None:
+            entry.when_undone()
+
+
+def _checked_in(_: Any, record: ConnectionPoolEntry) -> None:
+    watching: ConnectionWatch | None = record.info.pop(_KEY, None)
+    if watching is not None:
+        watching.checked_in()
+
+
+def _failed(context: Any) -> None:
+    connection = context.connection
+    if connection is not None and not connection.closed and not connection.invalidated:
+        watching: ConnectionWatch | None = connection.info.get(_KEY)
+        if watching is not None and watching.connection() is connection:
+            watching.failed()

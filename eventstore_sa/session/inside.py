@@ -1,0 +1,42 @@
+"""What a session is doing at this moment, where SQLAlchemy has no public way of asking.
+
+The private names of SQLAlchemy that staging relies on are all here. The events around a flush and a commit cannot take
+their place: they do not tell when one of these fails, and a commit of the outermost transaction looks like the release of
+a savepoint that is open in it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import Column, Connection
+from sqlalchemy.orm import Session, SessionTransaction
+
+__all__ = ["connections_of", "is_committing", "is_flushing", "update_key"]
+
+_PREPARING: Final = "_prepare_impl"
+
+
+def is_flushing(session: Session) -> bool:
+    """Tell whether a flush or a bulk operation of the session is under way."""
+    return session._flushing  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+
+
+def is_committing(session: Session) -> bool:
+    """Tell whether the outermost transaction of a session is being committed or prepared, and still takes statements."""
+    transaction = session.get_transaction()
+    if transaction is None or not transaction.is_active:
+        return False
+    method = transaction._current_fn  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    return method is not None and method.__name__ == _PREPARING
+
+
+def connections_of(transaction: SessionTransaction) -> set[Connection]:
+    """Return the connections that a transaction has used so far, or had used when it ended; without I/O."""
+    # Public from SQLAlchemy 2.1.7 on, as `transaction.connections`.
+    return {used[0] for used in transaction._connections.values()}  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+
+
+def update_key(column: Column[Any]) -> str:
+    """Return the name under which the ORM gives the value of a primary key to an UPDATE."""
+    return str(column._label)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
