@@ -205,11 +205,11 @@ EventStoreSchema(Base.metadata)
 
     assert "No new upgrade operations detected" in printed
     upgrade, downgrade = project.newest().split("def downgrade")
-    assert [line.strip() for line in upgrade.splitlines() if "op." in line] == [
-        f"op.eventstore_migrate(from_version=0, to_version=1, schema={schema!r})"
+    assert [line.strip() for line in upgrade.splitlines() if "op." in line or "eventstore_migrate(" in line] == [
+        f"eventstore_migrate(from_version=0, to_version=1, schema={schema!r})"
     ]
-    assert [line.strip() for line in downgrade.splitlines() if "op." in line] == [
-        f"op.eventstore_migrate(from_version=1, to_version=0, schema={schema!r})"
+    assert [line.strip() for line in downgrade.splitlines() if "op." in line or "eventstore_migrate(" in line] == [
+        f"eventstore_migrate(from_version=1, to_version=0, schema={schema!r})"
     ]
 
 
