@@ -11,8 +11,16 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from eventstore_sa.errors import ConcurrencyError, ConnectionLostError, EventStoreError, StorageError, TransactionError
+from eventstore_sa.errors import (
+    ConcurrencyError,
+    ConfigurationError,
+    ConnectionLostError,
+    EventStoreError,
+    StorageError,
+    TransactionError,
+)
 from eventstore_sa.persistence.binds import Bind, Workplace
+from eventstore_sa.persistence.encoding import encoding_problem
 from eventstore_sa.persistence.locking import LockingRecord
 from eventstore_sa.persistence.problems import Problem, ProblemKind, error_of
 from eventstore_sa.persistence.queries import ConstraintConverters
@@ -88,6 +96,9 @@ class Workplaces:
             with place as workplace:
                 connection = workplace.connection
                 repository = self._repository(connection)
+                unfit = encoding_problem(connection)
+                if unfit is not None:
+                    raise ConfigurationError(unfit)
                 if checked:
                     self._locking.check(connection)
                 with _unwrapped_errors_read(connection, repository, publishing=publishing):
