@@ -4,6 +4,7 @@
     |-- UnmetWriteConditionError     the stream is not in the state that the publish asked for
     |-- DuplicateEventError          an event with that id is already stored
     |-- SerialisationError           a value cannot be stored exactly (also a ValueError)
+    |   `-- UnreadableEventError     a stored event, inserted by other SQL, cannot be read
     |-- ConfigurationError           the store was put together or called in a way that cannot work
     |-- SchemaError                  the tables are missing, older or newer than the library
     |-- TransactionError             the transaction cannot go on as it is; see `retryable`
@@ -49,6 +50,7 @@ __all__ = [
     "StorageError",
     "TransactionError",
     "UnmetWriteConditionError",
+    "UnreadableEventError",
     "WaitTimeoutError",
 ]
 
@@ -109,6 +111,27 @@ class DuplicateEventError(EventStoreError):
 
 class SerialisationError(EventStoreError, ValueError):
     """A value cannot be stored exactly: NaN, NUL, a lone surrogate, a type that no codec knows, ..."""
+
+
+class UnreadableEventError(SerialisationError):
+    """An event is stored that cannot be read: other SQL has inserted it, with values that publishing refuses.
+
+    The events in front of it have been read. A read of what is behind it begins with `sequence_number_after` (or ends with
+    `sequence_number_before`) its number.
+
+    Attributes:
+        sequence_number: Its place in the log.
+        position: Its place in its stream; None where that is no number.
+        stream: Its stream; None where the names cannot be read.
+    """
+
+    def __init__(
+        self, message: str, *, sequence_number: int, position: int | None, stream: StreamIdentifier | None
+    ) -> None:
+        super().__init__(message)
+        self.sequence_number = sequence_number
+        self.position = position
+        self.stream = stream
 
 
 class ConfigurationError(EventStoreError):

@@ -7,7 +7,7 @@ and what comes back from storage is turned into results here, the same for every
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, Generic, NotRequired, TypeAlias, TypeVar
 from uuid import UUID
 
@@ -27,6 +27,7 @@ from eventstore_sa.types import (
     decode_json,
     encode_json,
     serialise_to_string,
+    stored_time,
     to_json,
     with_ambient_metadata,
 )
@@ -173,8 +174,8 @@ def stored_events(
             sequence_number,
             event.payload,
             event.metadata,
-            _in_utc(event.observed_at, "event"),
-            _in_utc(event.occurred_at, "event"),
+            stored_time(event.observed_at, "event"),
+            stored_time(event.occurred_at, "event"),
         )
         for position, (event, sequence_number) in enumerate(
             zip(publication.events, sequence_numbers, strict=True), start=first_position
@@ -313,24 +314,15 @@ def _refuse_repeated_ids(parts: Sequence[StreamPublication]) -> None:
 
 def _prepared(event: AnyNewEvent, label: str, payload_label: str, metadata_label: str) -> PreparedEvent:
     name: object = event.name
-    observed_at = _in_utc(event.observed_at, label)
+    observed_at = stored_time(event.observed_at, label)
     return PreparedEvent(
         event.id,
         name if type(name) is str else serialise_to_string(name),
         to_json(event.payload, label=payload_label),
         observed_at,
-        observed_at if event.occurred_at is event.observed_at else _in_utc(event.occurred_at, label),
+        observed_at if event.occurred_at is event.observed_at else stored_time(event.occurred_at, label),
         None if event.metadata is None else to_json(event.metadata, label=metadata_label),
     )
-
-
-def _in_utc(moment: datetime, label: str) -> datetime:
-    if moment.tzinfo is UTC:
-        return moment
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError as error:
-        raise SerialisationError(f"{label} has a time outside of the years 1 to 9999 in UTC") from error
 
 
 def _are_in_place(parts: Sequence[StreamPublication], results: Sequence[Sequence[AnyStoredEvent]]) -> bool:

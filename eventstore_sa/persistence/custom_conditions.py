@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Table, select
 from eventstore_sa.conditions import WriteCondition, custom_conditions, decided
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.repositories.events import EventRepository
+from eventstore_sa.persistence.repositories.reads import Wanted
 from eventstore_sa.publishing import AnyStoredEvent, StreamPublication
 from eventstore_sa.types import StreamIdentifier
 
@@ -40,8 +41,8 @@ class ConditionContext:
     @property
     def latest(self) -> AnyStoredEvent | None:
         """The last event of the stream, read anew at each access; None when the stream is empty."""
-        page = self._repository.page(self.connection, self.stream, size=1, backwards=True)
-        return page[0] if page else None
+        page = self._repository.page(self.connection, Wanted(self.stream, 1, backwards=True))
+        return next(iter(page.checked_events()), None)
 
 
 ConditionEvaluator: TypeAlias = Callable[[Any, ConditionContext], ColumnElement[bool] | bool]

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Connection, Table
+from sqlalchemy import ColumnElement, Connection, FromClause, Table
 from sqlalchemy.types import TypeEngine
 
 from eventstore_sa.query import Operator, Path
@@ -83,6 +83,9 @@ class ProjectionDialect(ABC):
         table: The table of projections.
     """
 
+    copies_values: bool = False
+    """Whether a row that passes through a subquery is copied with all that is in it, however long."""
+
     def __init__(self, table: Table) -> None:
         self.table: Table = table
 
@@ -105,6 +108,18 @@ class ProjectionDialect(ABC):
     @abstractmethod
     def as_text(self, column: ColumnElement[Any]) -> ColumnElement[str]:
         """Return a column of JSON as text, which every driver leaves alone."""
+
+    def check_size(self, document: str) -> None:
+        """Refuse JSON to be stored that the database would refuse for its size.
+
+        Raises:
+            SerialisationError: It is too large.
+        """
+        return
+
+    @abstractmethod
+    def size(self, rows: FromClause) -> ColumnElement[int]:
+        """Return about how many bytes a projection takes in a page; see `EventDialect.event_size`."""
 
     @abstractmethod
     def place(self, path: Path) -> JsonPlace:

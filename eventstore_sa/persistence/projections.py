@@ -79,18 +79,20 @@ class ProjectionStorage:
     def pages(self, filters: Collection[FilterExpression], sort: SortClause | None) -> Iterator[list[ProjectionRecord]]:
         """Yield all that meets the filters, page by page; no connection of our own is held in between."""
         after: Sequence[str] | None = None
+        looks_ahead = self._page_size
         while True:
-            page, after = self._places.retried(partial(self._page, filters, sort, after))
+            page, after = self._places.retried(partial(self._page, filters, sort, after, looks_ahead))
             if page:
                 yield page
-            if len(page) < self._page_size:
+            if after is None:
                 return
+            looks_ahead = min(self._page_size, 2 * len(page))
 
     def _page(
-        self, filters: Collection[FilterExpression], sort: SortClause | None, after: Sequence[str] | None
-    ) -> tuple[list[ProjectionRecord], Sequence[str]]:
+        self, filters: Collection[FilterExpression], sort: SortClause | None, after: Sequence[str] | None, size: int
+    ) -> tuple[list[ProjectionRecord], Sequence[str] | None]:
         return self._read(
-            lambda connection, do: do.searches.page_beyond(connection, filters, sort, after=after, size=self._page_size)
+            lambda connection, do: do.searches.page_beyond(connection, filters, sort, after=after, size=size)
         )
 
     def count(self, filters: Collection[FilterExpression]) -> int:

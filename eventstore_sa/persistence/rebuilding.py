@@ -29,6 +29,7 @@ from eventstore_sa.persistence.repositories.projection_locks import (
     rebuild_unlock,
 )
 from eventstore_sa.persistence.repositories.projection_rebuilds import ProjectionRebuilds, RebuildProgressRecord
+from eventstore_sa.persistence.repositories.reads import Wanted
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.workplaces import Workplaces
 from eventstore_sa.publishing import AnyStoredEvent
@@ -145,7 +146,7 @@ class SQLRebuildStorage:
             self._exclude_publishes(connection, repository, timeout_s)
             while apply is not None:
                 after = frozenset({sequence_number_after(self._progress.sequence_number)})
-                page = repository.page(connection, target, constraints=after, size=page_size)
+                page = repository.page(connection, Wanted(target, page_size, after)).checked_events()
                 if not page:
                     break
                 records = apply(page, lambda ids: self._load(connection, ids))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
+from msgspec.structs import replace
 from sqlalchemy import Connection, text
 from sqlalchemy.schema import CreateSchema
 
@@ -23,7 +24,8 @@ from eventstore_sa.persistence.locking import LockingMode
 from eventstore_sa.persistence.projecting import LostRace, Projections, update_projections
 from eventstore_sa.persistence.queries import ConstraintConverters
 from eventstore_sa.persistence.repositories.events import EventRepository
-from eventstore_sa.persistence.repositories.reads import is_by_position
+from eventstore_sa.persistence.repositories.hydration import Page
+from eventstore_sa.persistence.repositories.reads import Wanted, is_by_position
 from eventstore_sa.persistence.row_conditions import verdicts_on_rows
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.schema.ddl import effective_schema
@@ -197,8 +199,8 @@ class EventStorage:
     def _latest(self, target: EventSequenceIdentifier | EventPartitionIdentifier) -> AnyStoredEvent | None:
         with self._places.enter(self._bind.reading()) as (workplace, repository):
             up_to = self._watermark_for(target, repository, workplace.connection)
-            page = repository.page(workplace.connection, target, up_to=up_to, size=1, backwards=True)
-        return page[0] if page else None
+            page = repository.page(workplace.connection, Wanted(target, 1, up_to=up_to, backwards=True))
+        return next(iter(page.checked_events()), None)
 
     def pages(
         self,
@@ -213,60 +215,42 @@ class EventStorage:
         What is stored after the first page was read is not part of the scan, so that it comes to an end.
         """
         by_position = is_by_position(target)
-        after: int | None = None
-        up_to: int | None = None
-        remaining = limit
+        wanted = Wanted(target, self._page_size, constraints, backwards=backwards)
+        remaining, looks_ahead = limit, self._page_size
         while remaining is None or remaining > 0:
-            size = self._page_size if remaining is None else min(self._page_size, remaining)
-            page, up_to = self._places.retried(
-                partial(
-                    self._page,
-                    target,
-                    constraints=constraints,
-                    after=after,
-                    up_to=up_to,
-                    size=size,
-                    backwards=backwards,
-                    continued=size != remaining,
-                )
-            )
-            if page:
-                yield page
-                after = page[-1].position if by_position else page[-1].sequence_number
-            if len(page) < size:
+            size = looks_ahead if remaining is None else min(looks_ahead, remaining)
+            page, up_to = self._places.retried(partial(self._page, replace(wanted, size=size), last=size == remaining))
+            if page.events:
+                yield page.events
+            if page.unreadable is not None:
+                raise page.unreadable
+            count = len(page.events)
+            if not page.more or count == 0:
                 return
-            remaining = None if remaining is None else remaining - size
+            last = page.events[-1]
+            wanted = replace(wanted, after=last.position if by_position else last.sequence_number, up_to=up_to)
+            remaining = None if remaining is None else remaining - count
+            # Databases that copy values look at the sizes of all rows that a page might have.
+            looks_ahead = min(self._page_size, 2 * count)
 
-    def _page(
-        self,
-        target: EventSequenceIdentifier | EventPartitionIdentifier,
-        *,
-        constraints: QueryConstraints,
-        after: int | None,
-        up_to: int | None,
-        size: int,
-        backwards: bool,
-        continued: bool,
-    ) -> tuple[list[AnyStoredEvent], int | None]:
+    def _page(self, wanted: Wanted, *, last: bool) -> tuple[Page, int | None]:
         """Read a page; return it with the end of the scan, which is fixed when the first page is read.
 
         It is looked up only where needed: when another page may follow.
+
+        Args:
+            wanted: The page.
+            last: Whether it is the last one when it has as many events as are wanted.
         """
+        up_to = wanted.up_to
         with self._places.enter(self._bind.reading()) as (workplace, repository):
             connection = workplace.connection
-            if after is None:
-                up_to = self._watermark_for(target, repository, connection)
-            page = repository.page(
-                connection,
-                target,
-                constraints=constraints,
-                after=after,
-                up_to=up_to,
-                size=size,
-                backwards=backwards,
-            )
-            if up_to is None and continued and len(page) == size and not backwards:
-                up_to = self._last_place(target, repository, connection)
+            if wanted.after is None:
+                up_to = self._watermark_for(wanted.target, repository, connection)
+            page = repository.page(connection, replace(wanted, up_to=up_to))
+            ends = not page.more or (last and len(page.events) == wanted.size)
+            if up_to is None and not ends and not wanted.backwards:
+                up_to = self._last_place(wanted.target, repository, connection)
         return page, up_to
 
     def category_pages(self) -> Iterator[list[CategoryIdentifier]]:
@@ -368,10 +352,11 @@ class EventStorage:
     ) -> int | None:
         """Return where a scan of the target ends that begins now; a partition's ends where all of the log does."""
         whole = LogIdentifier() if isinstance(target, PartitionIdentifier) else target
-        last = repository.page(connection, whole, size=1, backwards=True)
-        if not last:
+        last = repository.last_place(connection, Wanted(whole, 1, backwards=True))
+        if last is None:
             return None
-        return last[0].position if is_by_position(target) else last[0].sequence_number
+        sequence_number, position = last
+        return position if is_by_position(target) else sequence_number
 
 
 class _NotStored(Exception):  # noqa: N818 - it never leaves this module

@@ -19,6 +19,7 @@ from eventstore_sa.errors import (
     TransactionError,
 )
 from eventstore_sa.persistence.binds import Bind, Workplace
+from eventstore_sa.persistence.encoding import refuse_other_encodings
 from eventstore_sa.persistence.problems import Aftermath, Problem, ProblemKind, Refusal, error_of
 from eventstore_sa.persistence.queries import ConstraintConverters
 from eventstore_sa.persistence.repositories.events import EventRepository
@@ -84,6 +85,7 @@ class Workplaces:
             with place as workplace:
                 try:
                     repository = self._repository(workplace.connection.dialect.name, workplace.connection)
+                    refuse_other_encodings(workplace.connection)
                     if checked:
                         self._schema.locking_record.check(workplace.connection)
                     yield workplace, repository

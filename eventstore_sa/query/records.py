@@ -79,15 +79,24 @@ class ProjectionRecord(Struct, frozen=True, gc=False):
         }
 
     def projection(self) -> Projection[Any, Any]:
-        """Return the projection, its state and metadata as JSON."""
-        return Projection(
-            id=self.id,
-            name=self.name,
-            source=_source_of(self.source),
-            state=decode_json(self.state),
-            metadata=decode_json(self.metadata),
-            version=self.version,
-        )
+        """Return the projection, its state and metadata as JSON.
+
+        Raises:
+            SerialisationError: Other SQL than a save has stored what Python cannot hold.
+        """
+        try:
+            return Projection(
+                id=self.id,
+                name=self.name,
+                source=_source_of(self.source),
+                state=decode_json(self.state),
+                metadata=decode_json(self.metadata),
+                version=self.version,
+            )
+        except SerialisationError as error:
+            raise SerialisationError(
+                f"projection {self.name!r} with id {self.id!r} cannot be read: {error}; delete it, or save it anew"
+            ) from error
 
 
 def record_of(projection: Projection[Any, Any]) -> ProjectionRecord:

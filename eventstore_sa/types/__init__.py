@@ -85,12 +85,15 @@ from eventstore_sa.types.projection import (
     serialise_projection,
 )
 from eventstore_sa.types.snapshot import Snapshot, SnapshotKey, Snapshots, SyncSnapshots
+from eventstore_sa.types.times import EARLIEST_TIME, LATEST_TIME, stored_time
 from eventstore_sa.types.uuid7 import (
     uuid7,
 )
 from eventstore_sa.types.watermark import Watermark, WatermarkHolder
 
 __all__ = [
+    "EARLIEST_TIME",
+    "LATEST_TIME",
     "MAX_DEPTH",
     "MAX_NAME_BYTES",
     "CategoryIdentifier",
@@ -158,6 +161,7 @@ __all__ = [
     "serialise_projection",
     "serialise_to_json_value",
     "serialise_to_string",
+    "stored_time",
     "str_serialisation_fallback",
     "stream_hash",
     "target",

@@ -56,6 +56,7 @@ PUBLIC: dict[str, list[str]] = {
         "StorageError",
         "TransactionError",
         "UnmetWriteConditionError",
+        "UnreadableEventError",
         "WaitTimeoutError",
         "ConcurrencyError",
         "ConnectionLostError",

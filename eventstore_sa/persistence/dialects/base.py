@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Protocol, TypeAlias
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Connection
+from sqlalchemy import ColumnElement, Connection, FromClause
 from sqlalchemy.exc import DBAPIError
 
 from eventstore_sa.errors import TransactionError
@@ -121,8 +121,28 @@ class EventDialect(Protocol):
         """Read an error that SQLAlchemy does not know as the driver's; None when it is none of the driver's either."""
         ...
 
-    def event_columns(self) -> Sequence[ColumnElement[Any]]:
-        """Return what a read selects, in the order of the fields of StoredEvent; JSON as text."""
+    @property
+    def copies_values(self) -> bool:
+        """Whether a row that passes through a subquery is copied with all that is in it, however long."""
+        ...
+
+    def is_undecodable(self, error: DBAPIError | UnicodeDecodeError) -> bool:
+        """Tell whether the driver has failed to decode a text that is stored."""
+        ...
+
+    def event_columns(self, events: FromClause) -> Sequence[ColumnElement[Any]]:
+        """Return what a read selects, in the order of the fields of StoredEvent.
+
+        Nothing of it is interpreted by the driver, whose ways depend on the session: JSON comes as text, times as
+        `read_time` takes them.
+
+        Args:
+            events: The table of events, or a subquery with its columns.
+        """
+        ...
+
+    def event_size(self, events: FromClause) -> ColumnElement[int]:
+        """Return about how many bytes an event takes in a page, found without reading what is in it where possible."""
         ...
 
     def in_partition(self, partition: ColumnElement[int], partitions: ColumnElement[int]) -> ColumnElement[bool]:
@@ -137,8 +157,16 @@ class EventDialect(Protocol):
         """Demand that the name of an event's stream starts with a prefix, case-sensitively."""
         ...
 
+    def time_column(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Select a time for `read_time`, so that no driver interprets it."""
+        ...
+
     def read_time(self, value: Any) -> datetime:
-        """Turn a time as the driver returns it into an aware one in UTC."""
+        """Turn a time as the driver returns it into an aware one in UTC.
+
+        Raises:
+            ValueError: It is none that Python knows; or OverflowError, TypeError.
+        """
         ...
 
 

@@ -14,6 +14,8 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    FromClause,
+    Integer,
     String,
     and_,
     cast,
@@ -56,6 +58,8 @@ _KINDS: Final = {
 
 class MariaDBDialect:
     """One event store on MariaDB; see `EventDialect`."""
+
+    copies_values: bool = True
 
     def __init__(self, schema: EventStoreSchema, level: Level) -> None:
         self._schema = schema
@@ -113,9 +117,13 @@ class MariaDBDialect:
         """Know none: the drivers raise errors of their own, whatever happens to their connection."""
         return None
 
-    def event_columns(self) -> Sequence[ColumnElement[Any]]:
+    def is_undecodable(self, error: DBAPIError | UnicodeDecodeError) -> bool:
+        """Tell whether a text is not in the encoding that it should be in."""
+        return isinstance(error, UnicodeDecodeError) or isinstance(error.orig, UnicodeDecodeError)
+
+    def event_columns(self, events: FromClause) -> Sequence[ColumnElement[Any]]:
         """Select JSON as text, past SQLAlchemy's own conversion."""
-        c = self._schema.events.c
+        c = events.c
         return (
             c.id,
             c.name,
@@ -128,6 +136,12 @@ class MariaDBDialect:
             c.observed_at,
             c.occurred_at,
         )
+
+    def event_size(self, events: FromClause) -> ColumnElement[int]:
+        """Count the bytes of the text."""
+        c = events.c
+        metadata = func.coalesce(func.octet_length(c.metadata), literal_column("0"), type_=Integer())
+        return func.octet_length(c.payload, type_=Integer()) + metadata
 
     def in_partition(self, partition: ColumnElement[int], partitions: ColumnElement[int]) -> ColumnElement[bool]:
         """Compute the hash in SQL, from the digest's first eight hexadecimal digits."""
@@ -146,8 +160,15 @@ class MariaDBDialect:
         end = after_all_with(prefix)
         return stream >= prefix if end is None else and_(stream >= prefix, stream < end)
 
+    def time_column(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Select it as it is: the type has no time zone, and no style."""
+        return column
+
     def read_time(self, value: datetime) -> datetime:
         """Add the time zone that the column does not keep."""
+        if not isinstance(value, datetime):
+            # What drivers make of 0000-00-00, which a lax server stores.
+            raise TypeError(f"it came as {type(value).__name__}")
         return value.replace(tzinfo=UTC)
 
 

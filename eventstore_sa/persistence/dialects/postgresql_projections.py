@@ -9,6 +9,7 @@ from sqlalchemy import (
     REAL,
     ColumnElement,
     Connection,
+    FromClause,
     Integer,
     Numeric,
     Select,
@@ -30,6 +31,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 from sqlalchemy.sql.functions import Function
 from sqlalchemy.types import TypeEngine
 
+from eventstore_sa.persistence.dialects.postgresql import stored_size
+from eventstore_sa.persistence.jsonb_size import check_jsonb
 from eventstore_sa.persistence.projection_places import NAME_COLUMNS, JsonPlace, Key, Operand, ProjectionDialect
 from eventstore_sa.query import Operator, Path
 from eventstore_sa.query.similarity import FOLDED, SEPARATORS, UNFOLDED
@@ -110,6 +113,12 @@ class PostgreSQLProjections(ProjectionDialect):
 
     def as_text(self, column: ColumnElement[Any]) -> ColumnElement[str]:
         return cast(column, Text())
+
+    def check_size(self, document: str) -> None:
+        check_jsonb(document, "the projections to save")
+
+    def size(self, rows: FromClause) -> ColumnElement[int]:
+        return stored_size(rows.c.state) + stored_size(rows.c.metadata)
 
     def place(self, path: Path) -> JsonPlace:
         json: ColumnElement[Any] = self.table.c[path.top_level]

@@ -35,6 +35,7 @@ from eventstore_sa.conditions import EMPTY_STREAM_POSITION
 from eventstore_sa.persistence.dialects.base import Appended, AppendOutcome, Unmet
 from eventstore_sa.persistence.dialects.postgresql import PostgreSQLDialect
 from eventstore_sa.persistence.document import DocumentStream, PublishDocument
+from eventstore_sa.persistence.jsonb_size import check_jsonb
 from eventstore_sa.persistence.locking import Level
 from eventstore_sa.persistence.problems import Problem, ProblemKind, Refusal
 from eventstore_sa.persistence.schema import EventStoreSchema
@@ -173,6 +174,7 @@ class RowLockingPostgreSQLDialect(PostgreSQLDialect):
 
     def append(self, connection: Connection, document: PublishDocument, *, guarded: bool) -> AppendOutcome:
         """Lock, check and insert; what goes wrong is raised, and undone by a rollback to the caller's savepoint."""
+        check_jsonb(document.text, "the events to publish")
         return self._rows.append(connection, document)
 
     def lock(self, connection: Connection, document: PublishDocument) -> None:

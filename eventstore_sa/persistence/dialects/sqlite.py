@@ -15,11 +15,16 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    FromClause,
+    Integer,
+    LargeBinary,
     Row,
     String,
     TextClause,
+    cast,
     event,
     func,
+    literal_column,
     select,
     text,
     type_coerce,
@@ -37,7 +42,7 @@ from eventstore_sa.persistence.schema.ddl import effective_schema, in_text, quot
 from eventstore_sa.types import stream_hash
 from eventstore_sa.types.watermark import Watermark
 
-__all__ = ["READING", "SQLiteDialect", "configure_sqlite"]
+__all__ = ["READING", "SQLiteDialect", "configure_sqlite", "stored_size"]
 
 READING: Final = "eventstore_sa_reading"
 """The execution option of our own reads: they need no transaction, and so no place among the writers."""
@@ -110,6 +115,8 @@ _KINDS: Final = {
 
 class SQLiteDialect:
     """One event store on SQLite; see `EventDialect`."""
+
+    copies_values: bool = True
 
     def __init__(self, schema: EventStoreSchema) -> None:
         self._schema = schema
@@ -191,11 +198,16 @@ class SQLiteDialect:
         """Know none: there is no connection to lose."""
         return None
 
-    def event_columns(self) -> Sequence[ColumnElement[Any]]:
+    def is_undecodable(self, error: DBAPIError | UnicodeDecodeError) -> bool:
+        """Tell whether a text is not in the encoding that it should be in."""
+        # Its message quotes the text.
+        return isinstance(error, DBAPIError) and str(error.orig).startswith("Could not decode to UTF-8")
+
+    def event_columns(self, events: FromClause) -> Sequence[ColumnElement[Any]]:
         """Select what is stored, past SQLAlchemy's own conversions."""
-        c = self._schema.events.c
+        c = events.c
         return (
-            c.id,
+            type_coerce(c.id, String),
             c.name,
             c.stream,
             c.category,
@@ -203,9 +215,14 @@ class SQLiteDialect:
             c.sequence_number,
             type_coerce(c.payload, String),
             type_coerce(c.metadata, String),
-            type_coerce(c.observed_at, String),
-            type_coerce(c.occurred_at, String),
+            self.time_column(c.observed_at),
+            self.time_column(c.occurred_at),
         )
+
+    def event_size(self, events: FromClause) -> ColumnElement[int]:
+        """Count the bytes of the text."""
+        c = events.c
+        return stored_size(c.payload) + stored_size(c.metadata)
 
     def in_partition(self, partition: ColumnElement[int], partitions: ColumnElement[int]) -> ColumnElement[bool]:
         """Call a function of ours: SQLite has no hash that others have too."""
@@ -225,8 +242,14 @@ class SQLiteDialect:
         """Compare the beginning, and not a range of names: for a range all of it would be sorted again for each page."""
         return func.substr(self._schema.events.c.stream, 1, len(prefix), type_=String()) == prefix
 
+    def time_column(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Select its text."""
+        return type_coerce(column, String)
+
     def read_time(self, value: str) -> datetime:
         """Read what `_stored_time` wrote."""
+        if type(value) is not str:
+            raise TypeError(f"it came as {type(value).__name__}")
         return datetime.fromisoformat(value).replace(tzinfo=UTC)
 
 
@@ -246,6 +269,11 @@ def configure_sqlite(engine: Engine | AsyncEngine) -> None:
     # Listening a second time changes nothing; `event.contains` could mean an engine that was here before this one.
     event.listen(sync_engine, "connect", _prepare_connection)
     event.listen(sync_engine, "begin", _begin_immediate)
+
+
+def stored_size(column: ColumnElement[Any]) -> ColumnElement[int]:
+    """Return the number of bytes of a text; 0 for NULL."""
+    return func.coalesce(func.length(cast(column, LargeBinary)), literal_column("0"), type_=Integer())
 
 
 def _prepare_connection(dbapi_connection: Any, record: ConnectionPoolEntry) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    FromClause,
     Integer,
     Text,
     and_,
@@ -30,6 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert
 
+from eventstore_sa.persistence.dialects.sqlite import stored_size
 from eventstore_sa.persistence.projection_places import NAME_COLUMNS, JsonPlace, Key, Operand, ProjectionDialect
 from eventstore_sa.query import Operator, Path, value_at
 from eventstore_sa.query.evaluation import holds
@@ -85,6 +87,8 @@ class _Place(JsonPlace):
 class SQLiteProjections(ProjectionDialect):
     """Projections on SQLite; see `ProjectionDialect`."""
 
+    copies_values: bool = True
+
     def prepare(self, connection: Connection) -> None:
         """Give the driver's connection our functions, once."""
         if _PREPARED not in connection.info:
@@ -105,6 +109,9 @@ class SQLiteProjections(ProjectionDialect):
 
     def as_text(self, column: ColumnElement[Any]) -> ColumnElement[str]:
         return type_coerce(column, Text())
+
+    def size(self, rows: FromClause) -> ColumnElement[int]:
+        return stored_size(rows.c.state) + stored_size(rows.c.metadata)
 
     def place(self, path: Path) -> JsonPlace:
         document: ColumnElement[Any] = type_coerce(self.table.c[path.top_level], Text())

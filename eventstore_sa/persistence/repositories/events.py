@@ -7,11 +7,11 @@ end, is decided in `binds.py` and by those who call.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
-from msgspec.json import Decoder
-from sqlalchemy import Connection, select
+from msgspec.structs import replace
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from eventstore_sa.conditions import EMPTY_STREAM_POSITION, unmet_condition_error
@@ -19,18 +19,15 @@ from eventstore_sa.persistence.dialects import Appended, AppendOutcome, EventDia
 from eventstore_sa.persistence.document import PublishDocument
 from eventstore_sa.persistence.problems import Problem, ProblemKind, Refusal
 from eventstore_sa.persistence.queries import ConstraintConverters
+from eventstore_sa.persistence.repositories.hydration import Page, hydrated, unreadable_event
 from eventstore_sa.persistence.repositories.names import NameReads
-from eventstore_sa.persistence.repositories.reads import EventReads
+from eventstore_sa.persistence.repositories.reads import EventReads, Wanted
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.publishing import AnyStoredEvent, StreamPublication, replayed, stored_events
-from eventstore_sa.sources.constraints import QueryConstraint
-from eventstore_sa.types import EventPartitionIdentifier, EventSequenceIdentifier, StoredEvent
-from eventstore_sa.types.uuid7 import uuid_of
 
 __all__ = ["EventRepository"]
 
 _LOOKUP_BATCH: Final = 1000
-_decode = Decoder().decode
 
 
 class EventRepository:
@@ -39,7 +36,6 @@ class EventRepository:
     def __init__(self, schema: EventStoreSchema, database: str, converters: ConstraintConverters) -> None:
         self.dialect: Final[EventDialect] = event_dialect(database, schema)
         self.names: Final = NameReads(schema)
-        self._events = schema.events
         self._reads = EventReads(schema, self.dialect, converters)
 
     def append(self, connection: Connection, document: PublishDocument, *, guarded: bool) -> AppendOutcome:
@@ -93,67 +89,51 @@ class EventRepository:
         wanted = list(ids)
         found: dict[UUID, AnyStoredEvent] = {}
         for start in range(0, len(wanted), _LOOKUP_BATCH):
-            batch = wanted[start : start + _LOOKUP_BATCH]
-            statement = select(*self._reads.columns).where(self._events.c.id.in_(batch))
-            found |= {event.id: event for event in self._hydrate(connection.execute(statement).all())}
+            statement = self._reads.with_ids(wanted[start : start + _LOOKUP_BATCH])
+            events, unreadable = hydrated(connection.execute(statement).all(), self.dialect.read_time)
+            if unreadable is not None:
+                raise unreadable
+            found |= {event.id: event for event in events}
         return found
 
-    def page(
-        self,
-        connection: Connection,
-        target: EventSequenceIdentifier | EventPartitionIdentifier,
-        *,
-        constraints: Iterable[QueryConstraint] = (),
-        after: int | None = None,
-        up_to: int | None = None,
-        size: int,
-        backwards: bool = False,
-    ) -> list[AnyStoredEvent]:
-        """Read some events of a target in order.
+    def page(self, connection: Connection, wanted: Wanted) -> Page:
+        """Read a page, which ends where its events have become too many bytes, or where one cannot be read."""
+        try:
+            rows = self._reads.page(connection, wanted)
+        except (DBAPIError, UnicodeDecodeError) as error:
+            if not self.dialect.is_undecodable(error):
+                raise
+            return self._page_before_what_is_undecodable(connection, wanted)
+        events, unreadable = hydrated(rows, self.dialect.read_time)
+        return Page(events, len(rows) == wanted.size or bool(rows and rows[-1][-1]), unreadable)
 
-        Args:
-            connection: Where.
-            target: What: a stream is ordered by position, everything else by sequence number.
-            constraints: Only events that meet all of them.
-            after: Only those behind this position or number, in the direction of the read.
-            up_to: Only those up to this position or number.
-            size: At most so many.
-            backwards: Last to first.
-        """
-        rows = self._reads.page(
-            connection, target, constraints=constraints, after=after, up_to=up_to, size=size, backwards=backwards
+    def last_place(self, connection: Connection, wanted: Wanted) -> tuple[int, int] | None:
+        """Return sequence number and position of the first event that is wanted, without reading it; None: no event."""
+        return next(iter(self._reads.places(connection, replace(wanted, size=1))), None)
+
+    def _page_before_what_is_undecodable(self, connection: Connection, wanted: Wanted) -> Page:
+        """Find the event whose text the driver cannot decode, by trying ever shorter pages."""
+        places = self._reads.places(connection, wanted)
+        readable, failing = 0, len(places)
+        events: list[AnyStoredEvent] = []
+        while failing - readable > 1:
+            middle = (readable + failing) // 2
+            try:
+                rows = self._reads.page(connection, replace(wanted, size=middle))
+            except (DBAPIError, UnicodeDecodeError) as error:
+                if not self.dialect.is_undecodable(error):
+                    raise
+                failing = middle
+                continue
+            events, unreadable = hydrated(rows, self.dialect.read_time)
+            if unreadable is not None or len(rows) < middle:
+                return Page(events, more=True, unreadable=unreadable)
+            readable = middle
+        sequence_number, position = places[readable]
+        reason = "it has text that is not in the encoding of the database"
+        return Page(
+            events, more=True, unreadable=unreadable_event(reason, sequence_number=sequence_number, position=position)
         )
-        return self._hydrate(rows)
-
-    def _hydrate(self, rows: Sequence[Any]) -> list[AnyStoredEvent]:
-        read_time = self.dialect.read_time
-        return [
-            StoredEvent(
-                # asyncpg has a UUID class of its own: pickles of it can only be read where asyncpg is installed.
-                id if type(id) is UUID else uuid_of(id.int),
-                name,
-                stream,
-                category,
-                position,
-                sequence_number,
-                _decode(payload),
-                None if metadata is None else _decode(metadata),
-                read_time(observed_at),
-                read_time(occurred_at),
-            )
-            for (
-                id,  # noqa: A001
-                name,
-                stream,
-                category,
-                position,
-                sequence_number,
-                payload,
-                metadata,
-                observed_at,
-                occurred_at,
-            ) in rows
-        ]
 
 
 def _numbered(

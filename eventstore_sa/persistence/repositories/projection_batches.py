@@ -32,6 +32,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 
 from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.persistence.jsonb_size import check_jsonb
 from eventstore_sa.persistence.repositories.projection_locks import (
     LockOn,
     is_wide,
@@ -128,8 +129,14 @@ class ProjectionBatches:
 
         Returns:
             How many were saved.
+
+        Raises:
+            SerialisationError: They are too large.
         """
-        return connection.execute(self._upsert, {"document": _document(records)}).rowcount
+        document = _document(records)
+        if self._on_postgresql:
+            check_jsonb(document, "the projections to save")
+        return connection.execute(self._upsert, {"document": document}).rowcount
 
     @cached_property
     def _id_locks(self) -> ColumnElement[bool]:

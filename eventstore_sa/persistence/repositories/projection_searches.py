@@ -7,7 +7,19 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Connection, Row, Select, Text, bindparam, cast, func, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    FromClause,
+    Row,
+    Select,
+    Text,
+    bindparam,
+    cast,
+    func,
+    select,
+)
 from sqlalchemy.exc import DBAPIError
 
 from eventstore_sa.errors import QueryError
@@ -21,6 +33,7 @@ from eventstore_sa.persistence.projection_queries import (
     parameters_of,
     shape_of,
 )
+from eventstore_sa.persistence.repositories.page_bytes import page_of_bytes
 from eventstore_sa.query import (
     FilterExpression,
     KeySetPagingClause,
@@ -114,8 +127,10 @@ class ProjectionSearches:
         *,
         after: Sequence[str] | None,
         size: int,
-    ) -> tuple[list[ProjectionRecord], Sequence[str]]:
-        """Return a page, and where the next one begins: the keys of its last row, as text.
+    ) -> tuple[list[ProjectionRecord], Sequence[str] | None]:
+        """Return a page, and where the next one begins: the keys of its last row, as text; None: there is no more.
+
+        It ends early where its rows have become too many bytes.
 
         Args:
             connection: Where to read.
@@ -131,15 +146,34 @@ class ProjectionSearches:
 
         def statement() -> Select[Any]:
             order = query.order()
-            rows = query.rows().add_columns(*(cast(each.key.value, Text()) for each in order)).limit(_SIZE)
-            if after is None:
-                return rows
+            keys = [cast(each.key.value, Text()).label(f"key_{number}") for number, each in enumerate(order)]
             bound = (bindparam(f"after_{number}", type_=Text()) for number in range(len(order)))
-            return rows.where(beyond(order, [cast(each, key.key.type) for each, key in zip(bound, order, strict=True)]))
+
+            def rows(columns: Sequence[ColumnElement[Any]]) -> Select[Any]:
+                page = query.rows().with_only_columns(*columns).limit(_SIZE)
+                if after is None:
+                    return page
+                return page.where(
+                    beyond(order, [cast(each, key.key.type) for each, key in zip(bound, order, strict=True)])
+                )
+
+            return page_of_bytes(
+                rows,
+                self._table,
+                order=[(each.key.value, each.descending) for each in order],
+                size=self._dialect.size(self._table),
+                columns=self._fields,
+                by_key=self._dialect.copies_values,
+                keys=keys,
+            )
 
         bounds = {f"after_{number}": key for number, key in enumerate(after or ())}
         found = query.rows_of(("scan", after is None), statement, {**bounds, "size": size})
-        return [_record(row[: len(_FIELDS)]) for row in found], tuple(found[-1][len(_FIELDS) :]) if found else ()
+        if not found:
+            return [], None
+        *_, is_enough = found[-1]
+        more = is_enough or len(found) == size
+        return [_record(row[: len(_FIELDS)]) for row in found], tuple(found[-1][len(_FIELDS) : -1]) if more else None
 
     def count(self, connection: Connection, filters: Collection[FilterExpression]) -> int:
         """Count the projections that meet all filters.
@@ -161,11 +195,13 @@ class ProjectionSearches:
         return _Query(self, connection, filters, sort)
 
     def select(self, filters: Collection[FilterExpression]) -> Select[Any]:
-        """Return what selects the fields of records, JSON as text."""
-        c = self._table.c
+        """Return what selects the fields of records."""
+        return select(*self._fields(self._table)).where(*self.queries.conditions(filters))
+
+    def _fields(self, rows: FromClause) -> Sequence[ColumnElement[Any]]:
+        """Return the fields of records, JSON as text."""
         json = ("source", "state", "metadata")
-        fields = (self._dialect.as_text(c[key]).label(key) if key in json else c[key] for key in _FIELDS)
-        return select(*fields).where(*self.queries.conditions(filters))
+        return [self._dialect.as_text(rows.c[key]).label(key) if key in json else rows.c[key] for key in _FIELDS]
 
 
 class _Query:

@@ -70,7 +70,7 @@ class ProjectionRepository:
 
     def save(self, connection: Connection, records: Sequence[ProjectionRecord]) -> list[int]:
         """Insert or replace projections in one statement; return their new versions. Keys must differ."""
-        rows = connection.execute(self._upsert, {"document": _document(records)}).all()
+        rows = connection.execute(self._upsert, {"document": self._document(records)}).all()
         versions: dict[tuple[str, str], int] = {(row.name, row.id): row.version for row in rows}
         return [versions[record.name, record.id] for record in records]
 
@@ -78,8 +78,9 @@ class ProjectionRepository:
         """Insert a projection (0) or replace it at a version; None when there is another one."""
         version: int | None
         if expected == 0:
-            version = connection.scalar(self._insert_new, {"document": _document([record])})
+            version = connection.scalar(self._insert_new, {"document": self._document([record])})
         else:
+            self._dialect.check_size(record.state)
             values = {"state_text": record.state, "metadata_text": record.metadata, "expected": expected}
             version = connection.scalar(self._replace, values | _key(record.name, record.id))
         return version
@@ -91,6 +92,11 @@ class ProjectionRepository:
     def delete(self, connection: Connection, *, name: str, id: str) -> bool:
         """Delete a projection; return whether there was one."""
         return connection.scalar(self._delete, _key(name, id)) is not None
+
+    def _document(self, records: Sequence[ProjectionRecord]) -> str:
+        document = _document(records)
+        self._dialect.check_size(document)
+        return document
 
     def _insert(self) -> Any:
         """Insert from one document, so that a batch of any size is the same statement with one parameter."""

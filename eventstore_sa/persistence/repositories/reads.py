@@ -1,21 +1,25 @@
 """The statements that read events: a page of whatever a store can read, in order, up to where it is complete.
 
 A page is a range of the order (position in a stream, sequence number elsewhere), so that an index leads to its first event,
-however far in it is. The text of a statement depends on the kind of target and on which bounds there are, never on values.
+however far in it is. It ends early where its events have become too many bytes (`page_bytes`). The text of a statement
+depends on the kind of target and on which bounds there are, never on values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from enum import Enum, auto
 from typing import Any, Final
+from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, select
+from msgspec import Struct
+from sqlalchemy import Column, ColumnElement, Connection, Row, Select, bindparam, false, select
 
 from eventstore_sa.persistence.dialects import EventDialect
 from eventstore_sa.persistence.queries import ConstraintConverters, storable
+from eventstore_sa.persistence.repositories.page_bytes import page_of_bytes
 from eventstore_sa.persistence.schema import EventStoreSchema
-from eventstore_sa.sources.constraints import QueryConstraint, order_range
+from eventstore_sa.sources.constraints import QueryConstraint, QueryConstraints, order_range
 from eventstore_sa.types import (
     CategoryIdentifier,
     CategoryPartitionIdentifier,
@@ -27,9 +31,47 @@ from eventstore_sa.types import (
     StreamNamePrefixPartitionIdentifier,
 )
 
-__all__ = ["EventReads", "is_by_position"]
+__all__ = ["EventReads", "Wanted", "is_by_position"]
 
 _HASHES: Final = 2**32
+
+
+class Wanted(Struct, frozen=True):
+    """What is to be read.
+
+    Attributes:
+        target: Of what: a stream is ordered by position, everything else by sequence number.
+        size: At most so many events.
+        constraints: Only events that meet all of them.
+        after: Only those behind this position or number, in the direction of the read.
+        up_to: Only those up to this position or number.
+        backwards: Last to first.
+    """
+
+    target: EventSequenceIdentifier | EventPartitionIdentifier
+    size: int
+    constraints: QueryConstraints = frozenset()
+    after: int | None = None
+    up_to: int | None = None
+    backwards: bool = False
+
+
+class _Form(Enum):
+    """What a statement returns: a page bounded by bytes, a single event, or only where events are."""
+
+    PAGE = auto()
+    SINGLE = auto()
+    PLACES = auto()
+
+
+class _Shape(Struct, frozen=True):
+    """What the text of a statement depends on."""
+
+    target: type[Any]
+    low: bool
+    high: bool
+    backwards: bool
+    form: _Form
 
 
 class EventReads:
@@ -45,81 +87,96 @@ class EventReads:
         self._events = schema.events
         self._dialect = dialect
         self._converters = converters
-        self._selects: dict[tuple[Any, ...], Select[Any]] = {}
+        self._selects: dict[_Shape, Select[Any]] = {}
 
-    @cached_property
-    def columns(self) -> Sequence[ColumnElement[Any]]:
-        """What a read selects, in the order of the fields of StoredEvent; made only where something is read."""
-        return self._dialect.event_columns()
+    def with_ids(self, ids: Sequence[UUID]) -> Select[Any]:
+        """Select events by id, for `hydrated`."""
+        columns = self._dialect.event_columns(self._events)
+        return select(*columns, false()).where(self._events.c.id.in_(ids))
 
-    def page(
-        self,
-        connection: Connection,
-        target: EventSequenceIdentifier | EventPartitionIdentifier,
-        *,
-        constraints: Iterable[QueryConstraint] = (),
-        after: int | None = None,
-        up_to: int | None = None,
-        size: int,
-        backwards: bool = False,
-    ) -> list[Row[Any]]:
-        """Read some rows of a target in order; parameters are those of `EventRepository.page`."""
-        low, high, others = order_range(constraints, by_position=is_by_position(target))
+    def page(self, connection: Connection, wanted: Wanted) -> list[Row[Any]]:
+        """Read some rows of a target in order, for `hydrated`; the last column tells whether they are enough bytes."""
+        return self._rows(connection, wanted, _Form.SINGLE if wanted.size == 1 else _Form.PAGE)
+
+    def places(self, connection: Connection, wanted: Wanted) -> list[tuple[int, int]]:
+        """Read sequence numbers and positions only, of as many rows as are wanted."""
+        return [(row.sequence_number, row.position) for row in self._rows(connection, wanted, _Form.PLACES)]
+
+    def _rows(self, connection: Connection, wanted: Wanted, form: _Form) -> list[Row[Any]]:
+        target, backwards, after = wanted.target, wanted.backwards, wanted.after
+        low, high, others = order_range(wanted.constraints, by_position=is_by_position(target))
         if after is not None and backwards:
             high = after - 1 if high is None else min(high, after - 1)
         elif after is not None:
             low = after if low is None else max(low, after)
-        if up_to is not None:
-            high = up_to if high is None else min(high, up_to)
+        if wanted.up_to is not None:
+            high = wanted.up_to if high is None else min(high, wanted.up_to)
         if low is not None and high is not None and low >= high:
             return []
-        parameters = _parameters(target) | {"size": size}
+        parameters = _parameters(target) | {"size": wanted.size}
         if low is not None:
             parameters["low"] = storable(low)
         if high is not None:
             parameters["high"] = storable(high)
         if isinstance(target, LogPartitionIdentifier | CategoryPartitionIdentifier):
             self._dialect.prepare_partitions(connection)
-        statement = self._select(target, low=low is not None, high=high is not None, backwards=backwards)
-        if others:
-            statement = statement.where(*(self._converters.expression(other, self._events) for other in others))
-        return list(connection.execute(statement, parameters).all())
+        shape = _Shape(type(target), low is not None, high is not None, backwards, form)
+        return list(connection.execute(self._select(target, shape, others), parameters).all())
 
     def _select(
         self,
         target: EventSequenceIdentifier | EventPartitionIdentifier,
-        *,
-        low: bool,
-        high: bool,
-        backwards: bool,
+        shape: _Shape,
+        others: Sequence[QueryConstraint],
     ) -> Select[Any]:
+        conditions = [self._converters.expression(other, self._events) for other in others]
         if isinstance(target, StreamNamePrefixPartitionIdentifier):
             # Which bounds a range of names has depends on the prefix.
-            base = self._build_select(type(target), low, high, backwards)
-            return base.where(self._dialect.stream_starts_with(target.prefix))
-        key = (type(target), low, high, backwards)
-        statement = self._selects.get(key)
+            conditions.append(self._dialect.stream_starts_with(target.prefix))
+        if conditions:
+            return self._build_select(shape, conditions)
+        statement = self._selects.get(shape)
         if statement is None:
-            statement = self._selects[key] = self._build_select(*key)
+            statement = self._selects[shape] = self._build_select(shape, ())
         return statement
 
-    def _build_select(self, target: type[Any], low: bool, high: bool, backwards: bool) -> Select[Any]:
-        c = self._events.c
-        order = c.position if target is StreamIdentifier else c.sequence_number
-        statement = select(*self.columns).limit(bindparam("size"))
+    def _build_select(self, shape: _Shape, conditions: Sequence[ColumnElement[bool]]) -> Select[Any]:
+        events, c = self._events, self._events.c
+        order = c.position if shape.target is StreamIdentifier else c.sequence_number
+
+        def rows(columns: Sequence[ColumnElement[Any]]) -> Select[Any]:
+            statement = select(*columns).where(*self._bounds(shape, order), *conditions)
+            return statement.order_by(order.desc() if shape.backwards else order).limit(bindparam("size"))
+
+        match shape.form:
+            case _Form.PLACES:
+                return rows([c.sequence_number, c.position])
+            case _Form.SINGLE:
+                return rows([*self._dialect.event_columns(events), false()])
+            case _Form.PAGE:
+                return page_of_bytes(
+                    rows,
+                    events,
+                    order=[(order, shape.backwards)],
+                    size=self._dialect.event_size(events),
+                    columns=self._dialect.event_columns,
+                    by_key=self._dialect.copies_values,
+                )
+
+    def _bounds(self, shape: _Shape, order: Column[Any]) -> Iterator[ColumnElement[bool]]:
+        c, target = self._events.c, shape.target
         if target not in (LogIdentifier, LogPartitionIdentifier):
-            statement = statement.where(c.category == bindparam("of_category"))
+            yield c.category == bindparam("of_category")
         if target is StreamIdentifier:
-            statement = statement.where(c.stream == bindparam("of_stream"))
+            yield c.stream == bindparam("of_stream")
         if target in (LogPartitionIdentifier, CategoryPartitionIdentifier):
             partitions = bindparam("partitions", type_=order.type)
             partition = bindparam("partition", type_=order.type)
-            statement = statement.where(self._dialect.in_partition(partition, partitions))
-        if low:
-            statement = statement.where(order > bindparam("low", type_=order.type))
-        if high:
-            statement = statement.where(order <= bindparam("high", type_=order.type))
-        return statement.order_by(order.desc() if backwards else order)
+            yield self._dialect.in_partition(partition, partitions)
+        if shape.low:
+            yield order > bindparam("low", type_=order.type)
+        if shape.high:
+            yield order <= bindparam("high", type_=order.type)
 
 
 def is_by_position(target: EventSequenceIdentifier | EventPartitionIdentifier) -> bool:

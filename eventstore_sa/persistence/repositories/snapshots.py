@@ -10,9 +10,10 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, Text, bindparam, d
 from sqlalchemy.dialects import postgresql, sqlite
 
 from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.persistence.dialects import event_dialect
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.schema.ddl import effective_schema, quoted
-from eventstore_sa.types import Snapshot, SnapshotKey
+from eventstore_sa.types import EARLIEST_TIME, Snapshot, SnapshotKey
 
 __all__ = ["SnapshotRepository"]
 
@@ -37,7 +38,10 @@ class SnapshotRepository:
             raise ConfigurationError(f"snapshots cannot be kept in {database}: use PostgreSQL or SQLite")
         self._table = schema.snapshots
         self._postgresql = database == "postgresql"
-        self._find = select(self._table).where(
+        self._dialect = event_dialect(database, schema)
+        columns: dict[str, ColumnElement[Any]] = {column.key: column for column in self._table.c}
+        columns["taken_at"] = self._dialect.time_column(self._table.c.taken_at).label("taken_at")
+        self._find = select(*columns.values()).where(
             *(
                 self._table.c[name] == bindparam(name, type_=self._table.c[name].type)
                 for name in ("projector", "projector_version", "source_hash", "source")
@@ -49,18 +53,23 @@ class SnapshotRepository:
         found = connection.execute(self._find, _key_values(key)).first()
         if found is None:
             return None
-        # SQLite keeps times without a zone; they are UTC.
-        taken_at: datetime = found.taken_at
         return Snapshot(
             key=key,
             place=found.place,
             event_id=UUID(bytes=found.event_id.bytes),  # asyncpg returns a class of its own
             state=found.state,
             metadata=found.metadata,
-            taken_at=taken_at.astimezone(UTC) if taken_at.tzinfo else taken_at.replace(tzinfo=UTC),
+            taken_at=self._read_time(found.taken_at),
             format=found.format,
             checksum=found.checksum,
         )
+
+    def _read_time(self, value: Any) -> datetime:
+        try:
+            return self._dialect.read_time(value)
+        except (ValueError, TypeError, OverflowError):
+            # For people only: what other SQL has made of it does not keep the snapshot from being used.
+            return EARLIEST_TIME
 
     def save(self, connection: Connection, snapshot: Snapshot, *, replacing: Snapshot | None, guarded: bool) -> bool:
         """Insert a snapshot, or put it in the place of an earlier one, or of `replacing`; return whether that was done.

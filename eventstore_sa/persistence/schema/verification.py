@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from sqlalchemy import Connection, func, inspect, select
 
 from eventstore_sa.errors import ConfigurationError, SchemaError
+from eventstore_sa.persistence.encoding import encoding_problem
 from eventstore_sa.persistence.locking import FENCE
 from eventstore_sa.persistence.schema.ddl import MARIADB
 from eventstore_sa.persistence.schema.drift import differences
@@ -43,6 +44,9 @@ def verify_schema(connection: Connection, *, schema: EventStoreSchema | None = N
             f"verify_schema takes a Connection; got a {type(checked).__name__}: write `with engine.connect() as connection: "
             "verify_schema(connection)`, or with asyncio `await async_connection.run_sync(verify_schema)`"
         )
+    problem = encoding_problem(connection)
+    if problem is not None:
+        raise SchemaError(problem)
     expected = default_schema() if schema is None else schema
     site = site_on(connection, expected.prefix, expected.schema)
     version, needed = installed_version(connection, expected), latest().number

@@ -35,7 +35,12 @@ from eventstore_sa.testing.cases.setting import (
     stream,
 )
 from eventstore_sa.testing.cases.tables import case
-from eventstore_sa.types import LogPartitionIdentifier, StreamNamePrefixPartitionIdentifier
+from eventstore_sa.types import (
+    EARLIEST_TIME,
+    LATEST_TIME,
+    LogPartitionIdentifier,
+    StreamNamePrefixPartitionIdentifier,
+)
 
 __all__ = ["ConstraintCases"]
 
@@ -49,18 +54,17 @@ TARGETS: Sequence[Scannable] = (
 
 NAMES = ["placed", "paid", "Paid", "it's", 'the "best"', "100% %s", ":name", "naïve 🎉", "null"]
 
-EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
-LATEST = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
+ENDS_OF_TIME = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 MOMENT = datetime(2024, 2, 29, 23, 59, 59, 999999, tzinfo=timezone(timedelta(hours=5, minutes=45)))
 TICK = timedelta(microseconds=1)
 MOMENTS = [
-    EARLIEST,
+    EARLIEST_TIME,
     MOMENT - TICK,
     MOMENT,
     MOMENT + TICK,
     MOMENT.replace(microsecond=0),
     MOMENT.astimezone(UTC),
-    LATEST,
+    LATEST_TIME,
 ]
 
 EXTREMES = (-(2**64), -(2**63) - 1, -(2**63), -1, 2**63 - 2, 2**63 - 1, 2**63, 2**64)
@@ -147,12 +151,13 @@ class ConstraintCases(EventStorageSetting):
 
         for target, between in product(TARGETS, (occurred_between, observed_between)):
             await assert_returns_what_meets_them(adapter, stored, target, between(None, None))
-            for moment in MOMENTS:
+            for moment in (*MOMENTS, *ENDS_OF_TIME):
                 await assert_returns_what_meets_them(adapter, stored, target, between(moment, None))
                 await assert_returns_what_meets_them(adapter, stored, target, between(None, moment))
             await assert_returns_what_meets_them(adapter, stored, target, between(MOMENT, MOMENT + TICK))
             await assert_returns_what_meets_them(adapter, stored, target, between(MOMENT, MOMENT))
-            await assert_returns_what_meets_them(adapter, stored, target, between(LATEST, EARLIEST))
+            await assert_returns_what_meets_them(adapter, stored, target, between(*ENDS_OF_TIME))
+            await assert_returns_what_meets_them(adapter, stored, target, between(*ENDS_OF_TIME[::-1]))
 
     async def test_what_is_no_set_of_constraints_is_refused(self, adapter: EventStorageAdapter) -> None:
         stored = await varied(adapter)
@@ -172,8 +177,8 @@ class ConstraintCases(EventStorageSetting):
             position_after(0),
             position_before(6),
             name_in(NAMES[:6]),
-            occurred_between(EARLIEST, LATEST),
-            observed_between(EARLIEST, None),
+            occurred_between(*ENDS_OF_TIME),
+            observed_between(EARLIEST_TIME, None),
         )
 
         for target in (LOG, ORDERS, stream()):

@@ -16,6 +16,7 @@ from uuid import UUID
 from eventstore_sa.store.adapters.base import EventStorageAdapter
 from eventstore_sa.testing.cases.setting import LOG, ORDERS, EventStorageSetting, new_event, read, stream
 from eventstore_sa.testing.cases.tables import in_turn
+from eventstore_sa.types import EARLIEST_TIME, LATEST_TIME
 
 __all__ = ["FidelityCases"]
 
@@ -81,8 +82,10 @@ INSTANTS: dict[str, datetime] = {
     "of a subclass, in UTC": OtherDatetime(2024, 6, 1, 12, 30, 0, 500, tzinfo=UTC),
     "of a subclass, whole seconds east": OtherDatetime(2024, 6, 1, 12, tzinfo=timezone(timedelta(hours=5))),
     "before the epoch": datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
-    "the first microsecond": datetime.min.replace(tzinfo=UTC),
-    "the last microsecond of all": datetime.max.replace(tzinfo=UTC),
+    "the first that can be stored": EARLIEST_TIME,
+    "the last that can be stored": LATEST_TIME,
+    "the first, far west": EARLIEST_TIME.astimezone(timezone(timedelta(hours=-15, minutes=-59, seconds=-59))),
+    "the last, far east": LATEST_TIME.astimezone(timezone(timedelta(hours=15, minutes=59, seconds=59))),
     "year 1": datetime(1, 6, 1, 12, tzinfo=UTC),
     "year 9999": datetime(9999, 6, 1, 12, 0, 0, 1, tzinfo=UTC),
 }

@@ -6,7 +6,7 @@ Nothing is stored of a publish that is refused, wherever in it the fault is, and
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -26,7 +26,13 @@ from eventstore_sa.testing.cases.setting import (
     stream,
 )
 from eventstore_sa.testing.cases.tables import in_turn
-from eventstore_sa.types import CategoryIdentifier, LogPartitionIdentifier, StreamIdentifier
+from eventstore_sa.types import (
+    EARLIEST_TIME,
+    LATEST_TIME,
+    CategoryIdentifier,
+    LogPartitionIdentifier,
+    StreamIdentifier,
+)
 
 __all__ = ["RefusalCases"]
 
@@ -76,6 +82,10 @@ UNMAKEABLE: dict[str, Callable[[], object]] = {
     "naive occurred_at": lambda: new_event(occurred_at=datetime(2024, 1, 1)),  # noqa: DTZ001
     "before year 1 in utc": lambda: new_event(occurred_at=datetime.min.replace(tzinfo=timezone(timedelta(hours=1)))),
     "after year 9999 in utc": lambda: new_event(occurred_at=datetime.max.replace(tzinfo=timezone(timedelta(hours=-1)))),
+    "just before the first time": lambda: new_event(occurred_at=EARLIEST_TIME - timedelta(microseconds=1)),
+    "just after the last time": lambda: new_event(observed_at=LATEST_TIME + timedelta(microseconds=1)),
+    "the first microsecond": lambda: new_event(observed_at=datetime.min.replace(tzinfo=UTC)),
+    "the last microsecond": lambda: new_event(occurred_at=datetime.max.replace(tzinfo=UTC)),
     "id that is no uuid": lambda: new_event(id="42"),
 }
 

@@ -1,0 +1,117 @@
+"""Databases and clients that are not in UTF-8 are refused at the first use and by verify_schema, with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import NullPool, create_engine, event, text
+
+from eventstore_sa import EventStoreSchema, verify_schema
+from eventstore_sa.errors import ConfigurationError, SchemaError
+from eventstore_sa.testing.postgres import PostgresServer
+from tests.awaiting import entered, settled
+from tests.databases import PostgresDatabase
+from tests.hosts import POSTGRES_DRIVERS, Ground, Host, each_driver, new_event
+
+ODD = "naïve 日本 🎉"
+
+
+@pytest.fixture(scope="module", params=["LATIN1", "EUC_JP", "SQL_ASCII"])
+def other_database(request: pytest.FixtureRequest, postgres_server: PostgresServer) -> Iterator[PostgresDatabase]:
+    """A database with the tables, in another encoding."""
+    name = f"encoded_{request.param.lower()}"
+    maintenance = PostgresDatabase(server=postgres_server, name="postgres").url("psycopg")
+    administrator = create_engine(maintenance, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with administrator.connect() as connection:
+        connection.execute(
+            text(f"CREATE DATABASE {name} ENCODING '{request.param}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+        )
+    database = PostgresDatabase(server=postgres_server, name=name)
+    # psycopg returns bytes from SQL_ASCII, so that not even SQLAlchemy can connect.
+    engine = create_engine(database.url("psycopg2"), poolclass=NullPool)
+    EventStoreSchema().metadata.create_all(engine)
+    yield database
+    with administrator.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+async def assert_refused(host: Host, match: str) -> None:
+    stream = host.store.stream(category="orders", stream="1")
+    calls: list[Any] = [
+        lambda: stream.publish(events=[new_event()]),
+        stream.read,
+        host.store.log().latest,
+        host.store.create_schema,
+    ]
+    for call in calls:
+        with pytest.raises(ConfigurationError, match=match):
+            await settled(call())
+    async with host.caller() as (_, hosted):
+        with pytest.raises(ConfigurationError, match=match):
+            await settled(hosted.stream(category="orders", stream="1").publish(events=[new_event()]))
+    async with entered(host.engine.connect()) as connection:
+        run = connection.run_sync if host.asynchronous else lambda function: function(connection)
+        with pytest.raises(SchemaError, match=match):
+            await settled(run(verify_schema))
+
+
+@pytest.mark.parametrize("driver", POSTGRES_DRIVERS)
+async def test_databases_in_other_encodings_are_refused(other_database: PostgresDatabase, driver: str) -> None:
+    outside = create_engine(other_database.url("psycopg2"), poolclass=NullPool)
+    host = Host(Ground(outside), driver)
+    encoding = other_database.name.removeprefix("encoded_").upper()
+
+    if encoding == "SQL_ASCII" and driver in ("postgresql+psycopg", "postgresql+psycopg_async"):
+        with pytest.raises(TypeError, match="bytes"):
+            async with entered(host.engine.connect()):
+                pass
+    else:
+        await assert_refused(host, f"encoding of the database is {encoding}")
+
+    await host.aclose()
+
+
+@each_driver(*POSTGRES_DRIVERS)
+async def test_clients_in_other_encodings_are_refused(host: Host) -> None:
+    name = host.engine.url.database
+    with host.ground.outside.begin() as connection:
+        connection.exec_driver_sql(f"ALTER DATABASE {name} SET client_encoding TO 'LATIN1'")
+    try:
+        if host.driver == "postgresql+asyncpg":
+            # It asks for UTF-8 by itself.
+            await host.publish(host.store, ODD)
+        else:
+            await assert_refused(host, "client_encoding of this connection is LATIN1")
+    finally:
+        with host.ground.outside.begin() as connection:
+            connection.exec_driver_sql(f"ALTER DATABASE {name} RESET ALL")
+
+
+@each_driver("postgresql+psycopg_async", "postgresql+psycopg", "postgresql+psycopg2")
+async def test_clients_are_looked_at_in_each_call(host: Host) -> None:
+    async with host.caller() as (caller, store):
+        await host.publish(store, ODD)
+        await host.execute(caller, "SET client_encoding TO 'LATIN1'")
+
+        with pytest.raises(ConfigurationError, match="client_encoding"):
+            await host.publish(store, ODD)
+        with pytest.raises(ConfigurationError, match="client_encoding"):
+            await settled(store.log().read())
+
+        await host.execute(caller, "SET client_encoding TO 'UTF8'")
+        assert [each.name for each in await settled(store.log().read())] == [ODD]
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
+async def test_sqlite_in_utf_16_is_refused(tmp_path: Path, driver: str) -> None:
+    outside = create_engine(f"sqlite:///{tmp_path}/utf16.db", poolclass=NullPool)
+    event.listen(outside, "connect", lambda dbapi, _: dbapi.execute("PRAGMA encoding = 'UTF-16le'"))
+    EventStoreSchema().metadata.create_all(outside)
+    host = Host(Ground(outside), driver)
+
+    await assert_refused(host, "encoding of this SQLite database is UTF-16le")
+
+    await host.aclose()

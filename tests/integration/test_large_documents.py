@@ -1,0 +1,202 @@
+"""Documents that are larger than a database takes are refused before they are sent; pages of reads are bounded by bytes."""
+
+from __future__ import annotations
+
+import sqlite3
+import tracemalloc
+from os import urandom
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+
+from eventstore_sa import LogIdentifier, Projection
+from eventstore_sa.errors import SerialisationError
+from eventstore_sa.persistence import jsonb_size
+from eventstore_sa.persistence.repositories import page_bytes
+from eventstore_sa.projection import ProjectionStore, SyncProjectionStore
+from eventstore_sa.query import Path, SortClause, SortField
+from eventstore_sa.store.adapters import SQLAlchemyEventStorageAdapter, SyncSQLAlchemyEventStorageAdapter
+from eventstore_sa.types import encode_json, to_json
+from tests.awaiting import collected, settled
+from tests.hosts import POSTGRES_DRIVERS, SQLITE_DRIVERS, Host, each_driver, new_event, statements_of
+
+VALUES: dict[str, Any] = {
+    "objects": [{"order": n, "text": 'a "b" \\ \n é ' * 5, "lines": [1, 2.5, 3], "e": {}, "f": []} for n in range(500)],
+    "integers": list(range(5000)),
+    "digits": [1] * 5000,
+    "containers": [[]] * 5000,
+    "words": [True, False, None] * 2000,
+    "escapes": ["\u0001" * 100] * 100,
+    "floats": [1.5e-7 * n for n in range(2000)],
+    "large integers": [10**30 + n for n in range(1000)],
+    "keys": {f"k{n}": "v" * n for n in range(300)},
+    "JSON in strings": ['{"a": "b\\\\c"}'] * 1000,
+    "commas in strings": ["a, b: [c] {d}, true, null, 1"] * 1000,
+}
+
+
+def store_of_projections(host: Host) -> Any:
+    return (ProjectionStore if host.asynchronous else SyncProjectionStore)(host.engine)
+
+
+def projection(id: str, state: Any) -> Projection[Any, Any]:
+    return Projection(id=id, name="large", source=LogIdentifier(), state=state, metadata={})
+
+
+@each_driver("postgresql+psycopg")
+async def test_the_size_of_jsonb_is_told_from_the_text(host: Host) -> None:
+    for name, value in VALUES.items():
+        written = encode_json(to_json(value))
+        with host.ground.outside.connect() as connection:
+            exact = connection.scalar(text("SELECT pg_column_size(CAST(:t AS jsonb))"), {"t": written.decode()}) or 0
+
+        size, _ = jsonb_size.jsonb_size(written)
+
+        assert 0.85 * exact <= size <= 1.02 * exact, name
+
+
+@each_driver(*POSTGRES_DRIVERS)
+async def test_what_postgresql_would_refuse_is_not_sent(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsonb_size, "MAX_JSONB_BYTES", 1_000_000)
+    stream = host.store.stream(category="orders", stream="1")
+    too_large: list[Any] = [["x" * 1_000_000], [1] * 100_000, {str(n): None for n in range(110_000)}]
+    fits = ["x" * 990_000, [1] * 70_000]
+    projections = store_of_projections(host)
+    stored = await settled(stream.publish(events=[new_event()]))
+    await settled(projections.save(projection=projection("there", 1)))
+
+    with statements_of(host.engine) as statements:
+        for payload in too_large:
+            with pytest.raises(SerialisationError, match=r"the events to publish are [\d,]+ bytes"):
+                await settled(stream.publish(events=[new_event(payload=payload)]))
+            with pytest.raises(SerialisationError, match=r"the projections to save are [\d,]+ bytes"):
+                await settled(projections.save(projection=projection("1", payload)))
+            with pytest.raises(SerialisationError):
+                await settled(projections.save(projection=projection("there", payload), expected_version=1))
+            with pytest.raises(SerialisationError):
+                await settled(projections.save(projection=projection("2", payload), expected_version=0))
+        assert statements == []
+
+    for payload in fits:
+        stored += await settled(stream.publish(events=[new_event(payload=payload)]))
+    async with host.caller() as (caller, hosted):
+        with pytest.raises(SerialisationError):
+            await settled(
+                hosted.stream(category="orders", stream="1").publish(events=[new_event(payload=too_large[0])])
+            )
+        await host.write(caller)
+        await settled(caller.commit())
+    assert host.ground.notes() == ["mine"]
+    assert await settled(stream.read()) == stored
+
+
+@each_driver(*SQLITE_DRIVERS)
+async def test_what_sqlite_refuses_is_a_typed_error(host: Host) -> None:
+    def limit(dbapi_connection: Any, _record: Any) -> None:
+        driver = getattr(dbapi_connection.driver_connection, "_conn", None) if host.asynchronous else dbapi_connection
+        driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1_000_000)
+
+    event.listen(getattr(host.engine, "sync_engine", host.engine), "connect", limit)
+    stream = host.store.stream(category="orders", stream="1")
+
+    with pytest.raises(SerialisationError, match="larger than the database"):
+        await settled(stream.publish(events=[new_event(payload="x" * 1_000_000)]))
+    async with host.caller() as (caller, hosted):
+        with pytest.raises(SerialisationError):
+            await settled(hosted.stream(category="orders", stream="1").publish(events=[new_event(payload="x" * 10**6)]))
+        await host.publish(hosted)
+        await settled(caller.commit())
+
+    assert len(await settled(stream.read())) == 1
+
+
+@each_driver()
+@pytest.mark.parametrize("backwards", [False, True])
+async def test_every_event_is_read_once_whatever_the_sizes(
+    host: Host, backwards: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_bytes, "PAGE_BYTES", 10_000)
+    adapter = (SQLAlchemyEventStorageAdapter if host.asynchronous else SyncSQLAlchemyEventStorageAdapter)(
+        host.engine, page_size=7
+    )
+    store = type(host.store)(adapter)
+    stream = store.stream(category="orders", stream="1")
+    sizes = [0, 1, 9_000, 500, 500, 20_000, 20_000, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9_990, 9_990, 30_000, 0, 0, 0, 0, 0]
+    stored = await settled(
+        stream.publish(events=[new_event(payload="x" * size, metadata="y" * (size // 10)) for size in sizes])
+    )
+    expected = list(stored)[::-1] if backwards else list(stored)
+
+    for source in (stream, store.category(category="orders"), store.log()):
+        for limit in (None, 1, 3, 7, 8, 18, 24, 25):
+            assert await settled(source.read(limit=limit, backwards=backwards)) == expected[:limit]
+
+
+@each_driver()
+async def test_a_page_is_one_statement_as_long_as_it_is_small(host: Host) -> None:
+    stream = host.store.stream(category="orders", stream="1")
+    await settled(stream.publish(events=[new_event(payload="x" * 1000) for _ in range(999)]))
+    await settled(stream.latest())
+
+    with statements_of(host.engine) as statements:
+        assert len(await settled(stream.read())) == 999
+
+    assert len([each for each in statements if not each.startswith("BEGIN")]) == 1
+
+
+@each_driver()
+async def test_iterating_over_projections_is_bounded_too(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_bytes, "PAGE_BYTES", 10_000)
+    store = store_of_projections(host)
+    sizes = [0, 1, 9_000, 500, 20_000, 20_000, 1, 2, 3, 9_990, 30_000, 0, 0]
+    for number, size in enumerate(sizes):
+        await settled(store.save(projection=projection(str(number), {"n": -number, "x": "x" * size})))
+
+    with statements_of(host.engine) as statements:
+        found = await collected(store.iterate())
+    assert [each.id for each in found] == [str(number) for number in range(len(sizes))]
+    assert len([each for each in statements if "candidate" in each]) > 3
+
+    backwards = await collected(store.iterate(sort=SortClause([SortField(Path("state", "n"))])))
+    assert [each.id for each in backwards] == [str(number) for number in reversed(range(len(sizes)))]
+
+
+@each_driver("postgresql+asyncpg", "postgresql+psycopg", "sqlite")
+async def test_memory_does_not_grow_with_the_number_of_large_events(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_bytes, "PAGE_BYTES", 1_000_000)
+    peaks = []
+    for stream, count in (("few", 6), ("many", 36)):
+        source = host.store.stream(category="orders", stream=stream)
+        for number in range(count):
+            await settled(source.publish(events=[new_event(payload=[number, urandom(150_000).hex()])]))
+        tracemalloc.start()
+        if host.asynchronous:
+            async for _ in source.iterate():
+                pass
+        else:
+            for _ in source.iterate():
+                pass
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+
+    assert peaks[1] < 2 * peaks[0]
+
+
+@pytest.mark.long
+@each_driver("postgresql+asyncpg", "postgresql+psycopg")
+async def test_the_limits_of_postgresql_are_where_they_are_said_to_be(host: Host) -> None:
+    stream = host.store.stream(category="orders", stream="1")
+    megabytes = "x" * 10_000_000
+
+    with pytest.raises(SerialisationError):
+        await settled(stream.publish(events=[new_event(payload=[megabytes] * 27)]))
+    with pytest.raises(SerialisationError):
+        await settled(stream.publish(events=[new_event(payload=[1] * (2**24 + 1))]))
+    await settled(stream.publish(events=[new_event(payload=[megabytes] * 26)]))
+    await settled(stream.publish(events=[new_event(payload=[1] * 16_000_000)]))
+
+    first, second = await settled(stream.read())
+    assert (len(first.payload), len(second.payload)) == (26, 16_000_000)
