@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from eventstore_sa.errors import ConcurrencyError, ConfigurationError
 from eventstore_sa.persistence.binds import Workplace
-from eventstore_sa.persistence.inline import InlineProjection, PublishPlace
+from eventstore_sa.persistence.inline import InlineProjection, KeyTakenError, PublishPlace
 from eventstore_sa.persistence.repositories.projection_batches import ProjectionBatches, projection_batches
 from eventstore_sa.persistence.repositories.projection_locks import LockOn
 from eventstore_sa.persistence.schema import EventStoreSchema
@@ -106,6 +106,19 @@ class LostRace(Exception):  # noqa: N818 - it is caught by the publish
     def __init__(self, error: ConcurrencyError) -> None:
         super().__init__()
         self.error = error
+
+    def check_passing(self, before: LostRace | None) -> None:
+        """Raise what tells of a lasting fault, when it is one: the race before was lost to the same row.
+
+        Raises:
+            StorageError: It is.
+        """
+        error = self.error
+        lasting = error.lasting(before and before.error) if isinstance(error, KeyTakenError) else None
+        if lasting is not None:
+            for note in getattr(error, "__notes__", ()):
+                lasting.add_note(note)
+            raise lasting from error.__cause__
 
 
 class SQLPublishPlace:
