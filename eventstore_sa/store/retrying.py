@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from eventstore_sa.errors import TransactionError, UnmetWriteConditionError
 from eventstore_sa.persistence.dialects import driver_attribute
 from eventstore_sa.store.transactions import Backoff
+from eventstore_sa.types.numbers import checked_count
 
 __all__ = ["retry_transaction", "retry_transaction_sync"]
 
@@ -47,6 +48,7 @@ async def retry_transaction(
     Returns:
         What `work` returns.
     """
+    checked_count("retries", retries, least=0)
     failures = 0
     while True:
         try:
@@ -67,6 +69,7 @@ def retry_transaction_sync(
     backoff: Backoff = _BACKOFF,
 ) -> R:
     """Do something in a transaction, and again when somebody else was faster; see `retry_transaction`."""
+    checked_count("retries", retries, least=0)
     failures = 0
     while True:
         try:

@@ -13,6 +13,7 @@ from eventstore_sa.sources import InMemoryEventSource, SyncInMemoryEventSource
 from eventstore_sa.sources.constraints import QueryConstraints
 from eventstore_sa.store.transactions import Backoff
 from eventstore_sa.types import Projection, Snapshots, StreamIdentifier, SyncSnapshots
+from eventstore_sa.types.numbers import checked_count
 
 if TYPE_CHECKING:
     from eventstore_sa.store.streams import EventStream
@@ -98,6 +99,7 @@ async def update(
     snapshots: Snapshots | None,
 ) -> StreamUpdate[State]:
     """See `EventStream.update`."""
+    checked_count("retries", retries, least=0)
     failures = 0
     while True:
         followed = _Followed(stream)
@@ -128,6 +130,7 @@ def update_sync(
     snapshots: SyncSnapshots | None,
 ) -> StreamUpdate[State]:
     """See `SyncEventStream.update`."""
+    checked_count("retries", retries, least=0)
     failures = 0
     while True:
         followed = _Followed(stream)

@@ -41,8 +41,6 @@ __all__ = [
     "lock_holders",
     "lock_parameters",
     "name_lock",
-    "rebuild_lock",
-    "rebuild_unlock",
     "wide_lock",
 ]
 
@@ -63,7 +61,6 @@ _LOCKS: Final = table(
     column("granted", Boolean()),
 )
 _ACTIVITY: Final = table("pg_stat_activity", column("pid"), column("application_name"))
-_REBUILD_KEY: Final = func.hashtextextended(literal("rebuild ", Text()).op("||")(_NAME), _SEED, type_=BigInteger())
 
 
 class LockOn(Enum):
@@ -124,16 +121,6 @@ def lock_holders() -> Select[tuple[str]]:
             lock.c.pid != func.pg_backend_pid(),
         )
     )
-
-
-def rebuild_lock() -> ColumnElement[bool]:
-    """Try to lock the rebuild of a name for as long as the connection is open; tell whether that is done."""
-    return func.pg_try_advisory_lock(_REBUILD_KEY, type_=Boolean())
-
-
-def rebuild_unlock() -> ColumnElement[bool]:
-    """Give that lock back."""
-    return func.pg_advisory_unlock(_REBUILD_KEY, type_=Boolean())
 
 
 def is_wide(ids: Collection[str]) -> bool:

@@ -27,6 +27,7 @@ from eventstore_sa.store.adapters.binding import BoundTo
 from eventstore_sa.store.adapters.bound import BoundAdapter
 from eventstore_sa.store.guarantee import EventSerialisationGuarantee, Locking, checked_locking, locking_mode
 from eventstore_sa.types import CategoryIdentifier, LogIdentifier, StreamIdentifier
+from eventstore_sa.types.numbers import checked_count
 
 __all__ = ["SQLAlchemyAdapterBase", "StorageOptions"]
 
@@ -60,7 +61,7 @@ class StorageOptions(Struct, frozen=True):
         """Take the arguments of an adapter.
 
         Raises:
-            ConfigurationError: There is no such mode of locking.
+            ConfigurationError: There is no such mode of locking, or pages cannot be of that size.
         """
         tables = default_schema() if schema is None else schema
         mode = locking_mode(checked_locking(locking), serialisation_guarantee)
@@ -68,7 +69,7 @@ class StorageOptions(Struct, frozen=True):
             tables,
             locking,
             serialisation_guarantee,
-            page_size,
+            checked_count("page_size", page_size),
             stall_warning_s,
             ConditionEvaluators(),
             ConstraintConverters() if constraint_converters is None else constraint_converters,
