@@ -99,7 +99,7 @@ class InlineProjection(Protocol):
 class KeyTakenError(ConcurrencyError):
     """New rows were refused because one of their primary keys is taken by a row that was not there when they were loaded.
 
-    Args:
+    Attributes:
         row_class: The name of the class of the rows.
         keys: The keys of the new rows.
     """
@@ -109,18 +109,18 @@ class KeyTakenError(ConcurrencyError):
             f"another transaction has created a row of {row_class} with the same primary key meanwhile: roll back, then "
             "run all of the transaction again"
         )
-        self._row_class = row_class
-        self._keys = frozenset(keys)
+        self.row_class = row_class
+        self.keys = frozenset(keys)
 
     def lasting(self, earlier: ConcurrencyError | None) -> StorageError | None:
         """Return the error to raise when the same new rows were refused before, and so were not found this time either.
 
         Then the row in the way is none that another transaction has just created, and trying again would not help.
         """
-        if not isinstance(earlier, KeyTakenError) or (self._row_class, self._keys) != (earlier._row_class, earlier._keys):
+        if not isinstance(earlier, KeyTakenError) or (self.row_class, self.keys) != (earlier.row_class, earlier.keys):
             return None
         return StorageError(
-            f"new rows of {self._row_class} were refused because a row that cannot be loaded as a {self._row_class}, or "
+            f"new rows of {self.row_class} were refused because a row that cannot be loaded as a {self.row_class}, or "
             "another of the new rows, has the same primary key: return other keys from key(event); see the driver's error, "
             "which is the __cause__"
         )

@@ -114,7 +114,7 @@ class LostRace(Exception):  # noqa: N818 - it is caught by the publish
             StorageError: It is.
         """
         error = self.error
-        lasting = error.lasting(before and before.error) if isinstance(error, KeyTakenError) else None
+        lasting = error.lasting(before.error) if before is not None and isinstance(error, KeyTakenError) else None
         if lasting is not None:
             for note in getattr(error, "__notes__", ()):
                 lasting.add_note(note)

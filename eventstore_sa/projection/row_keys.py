@@ -100,8 +100,8 @@ class RowKeys:
             if str(key) == value:
                 return key
             raise ConfigurationError(
-                f"{value!r} is not the usual spelling of a {kind.type.__name__} in {self._name}.{attribute}: streams named in "
-                f"either way would share a row; write {str(key)!r}, or return {key!r} itself from key(event)"
+                f"{value!r} is not the usual spelling of a {kind.type.__name__} in {self._name}.{attribute}: streams named "
+                f"in either way would share a row; write {str(key)!r}, or return {key!r} itself from key(event)"
             )
         raise ConfigurationError(
             f"{value!r} is not {kind.description}, which {self._name}.{attribute} holds: name streams after the keys of "

@@ -304,9 +304,7 @@ async def test_a_rebuild_that_was_overtaken_in_the_end_changes_nothing(ground: G
 
     asynchronous = isinstance(ground.store, EventStore)
     with pytest.raises(ConcurrencyError, match="wait for it to end"):
-        await ground.rebuild(
-            OrderProjector(), progress=(lambda _: rebuild_all()) if asynchronous else rebuild_all_sync
-        )
+        await ground.rebuild(OrderProjector(), progress=(lambda _: rebuild_all()) if asynchronous else rebuild_all_sync)
 
     assert await ground.sums() == {"1": 2}
 

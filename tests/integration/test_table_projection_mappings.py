@@ -257,11 +257,13 @@ async def test_row_of_another_class_in_the_way_is_a_lasting_fault(
     projection = project(subclass)(CountProjection)()
     store = host.store.with_projections(projection)
 
-    with statements_of(host.engine) as statements:
-        with pytest.raises(
+    with (
+        statements_of(host.engine) as statements,
+        pytest.raises(
             ConfigurationError, match=f"no {subclass.__name__} can be created with the primary key 1"
-        ) as caught:
-            await settled(store.stream(category="orders", stream="1").publish(events=[new_event("counted")]))
+        ) as caught,
+    ):
+        await settled(store.stream(category="orders", stream="1").publish(events=[new_event("counted")]))
 
     assert "projector 'count' was at event 'counted'" in caught.value.__notes__[0]
     assert len(statements) <= 6

@@ -32,7 +32,7 @@ from eventstore_sa.projection import (
     row_keys,
 )
 from tests.awaiting import entered, settled
-from tests.hosts import Host, each_driver, statements_of
+from tests.hosts import Host, each_driver, new_event, statements_of
 from tests.tables import AnyEvent, applied, committing, project_all, rows, stored
 
 some_drivers = each_driver("sqlite+aiosqlite", "sqlite", "postgresql+asyncpg", "postgresql+psycopg")
@@ -212,6 +212,27 @@ async def test_more_keys_than_a_statement_takes_are_loaded_by_several(
 
     assert len([statement for statement in statements if statement.startswith("SELECT")]) == 3
     assert [row.total for row in rows(host, OrderRow)] == [2] * 9
+
+
+@some_drivers
+async def test_an_event_counts_once_in_a_batch_and_in_its_order(host: Host) -> None:
+    placed, noted, renoted = (
+        stored("order-placed", payload=5),
+        stored("note/added", payload="a"),
+        stored("note/added", payload="b"),
+    )
+
+    await project_all(host, OrderProjection(), renoted, placed, noted, placed, renoted, noted)
+
+    assert orders(host) == [("1", "placed", 5, "b")]
+
+
+@one_driver
+async def test_what_is_no_batch_of_stored_events_is_refused(host: Host) -> None:
+    with host.session() as session:
+        for mistake in (host.store.log(), None, "events", [new_event()]):
+            with pytest.raises(ConfigurationError, match=r"events are applied in batches|only stored events"):
+                OrderProjection().apply(session, mistake)
 
 
 @one_driver

@@ -81,7 +81,11 @@ class ProjectionRepository:
         if expected == 0:
             version = connection.scalar(self._insert_new, {"document": _document([record])})
         else:
-            values = {"state_text": record.state, "metadata_text": record.metadata, "expected": min(expected, LARGEST_NUMBER)}
+            values = {
+                "state_text": record.state,
+                "metadata_text": record.metadata,
+                "expected": min(expected, LARGEST_NUMBER),
+            }
             version = connection.scalar(self._replace, values | _key(record.name, record.id))
         return version
 

@@ -97,9 +97,7 @@ class InMemoryProjections:
     def save_rebuilt(
         self, name: str, rebuild: InMemoryRebuild, records: Sequence[ProjectionRecord], progress: RebuildProgressRecord
     ) -> bool:
-        """Save what has changed in a rebuild, and how far it is now, unless another one has begun; return whether that was
-        done.
-        """
+        """Save what has changed in a rebuild, and how far it is, unless another has begun; return whether it was done."""
         with self._lock:
             if self._rebuilds.get(name) is not rebuild:
                 return False

@@ -114,7 +114,9 @@ class ProjectionSavingCases:
         loaded = await adapter.find_one(lookup=_lookup(id="1"))
         assert loaded == projection("1", {"a": 2}, metadata=[3])
 
-    @pytest.mark.parametrize(("saves", "expected"), [(0, 1), (1, 0), (2, 1), (1, 2), (0, 2**63 - 1), (1, 2**63), (1, 10**30)])
+    @pytest.mark.parametrize(
+        ("saves", "expected"), [(0, 1), (1, 0), (2, 1), (1, 2), (0, 2**63 - 1), (1, 2**63), (1, 10**30)]
+    )
     async def test_a_save_over_another_version_changes_nothing(
         self, adapter: ProjectionStorageAdapter, saves: int, expected: int
     ) -> None:
