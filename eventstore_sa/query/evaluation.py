@@ -8,7 +8,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from eventstore_sa.errors import QueryError
 from eventstore_sa.query.clauses import (
@@ -193,13 +193,13 @@ def holds(operator: Operator, stored: Any, wanted: Any) -> bool:
     """Tell whether an operator holds between what is stored and a value, both plain JSON."""
     match operator:
         case Operator.EQUAL:
-            result = _comparable(stored) == _comparable(wanted)
+            result = _is_equal(stored, wanted)
         case Operator.NOT_EQUAL:
-            result = _comparable(stored) != _comparable(wanted)
+            result = not _is_equal(stored, wanted)
         case Operator.IN:
-            result = _comparable(stored) in [_comparable(item) for item in wanted]
+            result = any(_is_equal(stored, item) for item in wanted)
         case Operator.CONTAINS:
-            result = isinstance(stored, list) and _comparable(wanted) in _comparable(stored)[1]
+            result = isinstance(stored, list) and any(_is_equal(item, wanted) for item in cast("list[Any]", stored))
         case Operator.REGEX_MATCHES:
             result = isinstance(stored, str) and compiled(wanted).search(stored) is not None
         case Operator.NOT_REGEX_MATCHES:
@@ -210,16 +210,24 @@ def holds(operator: Operator, stored: Any, wanted: Any) -> bool:
     return bool(result)
 
 
-def _comparable(value: Any) -> Any:
-    """Return what is equal just when the JSON is: Python takes True for 1."""
-    kind = type(value)  # pyright: ignore[reportUnknownVariableType]
-    if kind is bool:
-        return ("boolean", value)
-    if kind is list:
-        return ("array", [_comparable(item) for item in value])
-    if kind is dict:
-        return ("object", {key: _comparable(item) for key, item in value.items()})
-    return value
+def _is_equal(stored: Any, wanted: Any) -> bool:
+    """Tell whether JSON is equal: Python takes True for 1.
+
+    What is stored is looked into no deeper than what is wanted goes.
+    """
+    if isinstance(wanted, list):
+        return (
+            isinstance(stored, list)
+            and len(cast("list[Any]", stored)) == len(cast("list[Any]", wanted))
+            and all(map(_is_equal, stored, wanted))
+        )
+    if isinstance(wanted, dict):
+        return (
+            isinstance(stored, dict)
+            and stored.keys() == wanted.keys()
+            and all(_is_equal(stored[key], value) for key, value in cast("dict[str, Any]", wanted).items())
+        )
+    return isinstance(stored, bool) == isinstance(wanted, bool) and bool(stored == wanted)
 
 
 def value_at(document: Document, path: Path) -> Any:
