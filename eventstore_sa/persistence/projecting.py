@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
@@ -17,6 +18,9 @@ from eventstore_sa.publishing import AnyStoredEvent, as_read, own_copy
 from eventstore_sa.query.records import ProjectionRecord
 
 __all__ = ["LostRace", "Projections", "SQLPublishPlace", "apply_projections", "combined", "update_projections"]
+
+# As long as a publish of its own may hold a projection; those who hold some themselves and wait longer bring all to a halt.
+_PATIENCE_S: Final = 0.02
 
 Projections = tuple[InlineProjection, ...]
 """Inline projections that differ in their names, in the order of these."""
@@ -90,7 +94,7 @@ def update_projections(
     Raises:
         LostRace: Another transaction was faster; when all of the publish is done again, it may work.
     """
-    place = SQLPublishPlace(workplace.connection, schema, workplace.session)
+    place = SQLPublishPlace(workplace.connection, schema, workplace.session, hosted=workplace.hosted)
     try:
         apply_projections(place, projections, results)
         place.finish()
@@ -128,9 +132,13 @@ class SQLPublishPlace:
         connection: The connection of the publish.
         schema: The tables.
         session: The session of the host's whose transaction it is, if there is one.
+        hosted: Whether the transaction is the host's, and may have other publishes in it.
     """
 
-    def __init__(self, connection: Connection, schema: EventStoreSchema, session: Session | None) -> None:
+    def __init__(
+        self, connection: Connection, schema: EventStoreSchema, session: Session | None, *, hosted: bool
+    ) -> None:
+        self._hosted = hosted
         self._connection = connection
         self._schema = schema
         self._session = session
@@ -143,10 +151,13 @@ class SQLPublishPlace:
         return self._session
 
     def guard(self, name: str, ids: Collection[str]) -> None:
+        self._await_turn(name, ids)
         self._batches.lock(self._connection, name, ids)
 
     def load(self, name: str, ids: Collection[str], *, guarded: bool) -> Mapping[str, ProjectionRecord]:
         lock = LockOn.IDS if guarded else LockOn.NAME
+        if guarded:
+            self._await_turn(name, ids)
         return self._batches.load(self._connection, name, ids, lock=lock)
 
     def save(self, records: Sequence[ProjectionRecord]) -> None:
@@ -156,6 +167,10 @@ class SQLPublishPlace:
                 f"other transactions have just created {len(records) - saved} projections {records[0].name!r}: roll back, "
                 "then run all of the transaction again"
             )
+
+    def _await_turn(self, name: str, ids: Collection[str]) -> None:
+        if self._hosted:
+            self._batches.lock_in_turn(self._connection, name, ids, patience_s=_PATIENCE_S)
 
     @property
     def _batches(self) -> ProjectionBatches:

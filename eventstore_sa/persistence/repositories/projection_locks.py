@@ -19,14 +19,17 @@ from sqlalchemy import (
     Connection,
     Integer,
     Select,
+    Subquery,
     Text,
     bindparam,
     cast,
     column,
     func,
     literal,
+    not_,
     select,
     table,
+    true,
 )
 from sqlalchemy.dialects.postgresql import JSONB, OID, REGCLASS
 
@@ -36,6 +39,7 @@ from eventstore_sa.types.codec import encode_json
 
 __all__ = [
     "LockOn",
+    "busy_ids",
     "is_wide",
     "lock_condition",
     "lock_holders",
@@ -49,6 +53,9 @@ _MOST: Final = 100
 
 _PLACES: Final = 1024
 """How many locks the ids of one name share: a transaction of many publishes holds no more, and two ids seldom meet."""
+
+# Set for a transaction that holds locks on ids, and gone with the savepoint that took them.
+_HELD: Final = ("eventstore_sa.projections", "held")
 
 # So that stores do not meet.
 _SEED: Final = cast(cast(cast(bindparam("lock_table", type_=Text()), REGCLASS()), OID()), BigInteger())
@@ -90,14 +97,30 @@ def lock_condition(lock: LockOn) -> ColumnElement[bool]:
     shared = select(func.count(func.pg_advisory_xact_lock_shared(_NAME_KEY))).scalar_subquery() >= 0
     if lock is LockOn.NAME:
         return shared
+    keys = _keys_of_ids()
+    held = func.set_config(*map(literal, _HELD), true(), type_=Text()).is_not(None)
+    return select(func.count(func.pg_advisory_xact_lock(keys.c.key))).where(shared, held).scalar_subquery() >= 0
+
+
+def busy_ids() -> Select[tuple[int]]:
+    """Lock ids as far as that needs no waiting, where the transaction has locked others before; count those that do.
+
+    Whoever holds locks and waits for more, in another order than others, may wait for one who waits for them.
+    """
+    keys, (setting, value) = _keys_of_ids(), _HELD
+    is_free = func.pg_try_advisory_xact_lock(keys.c.key, type_=Boolean())
+    holds_others = func.current_setting(literal(setting), true(), type_=Text()) == literal(value)
+    return select(func.count().filter(not_(is_free))).select_from(keys).where(holds_others)
+
+
+def _keys_of_ids() -> Subquery:
     given = func.jsonb_array_elements_text(cast(bindparam("ids", type_=Text()), JSONB())).column_valued("given")
     first = func.hashtextextended(bindparam("lock_start", type_=Text()), _SEED, type_=BigInteger())
     place = func.hashtextextended(given, literal(0, BigInteger()), type_=BigInteger()).op("&")(
         literal(_PLACES - 1, BigInteger())
     )
     key = first.op("#")(place).label("key")
-    keys = select(key).distinct().order_by(key).subquery("keys")
-    return select(func.count(func.pg_advisory_xact_lock(keys.c.key))).where(shared).scalar_subquery() >= 0
+    return select(key).distinct().order_by(key).subquery("keys")
 
 
 def name_lock() -> ColumnElement[Any]:
