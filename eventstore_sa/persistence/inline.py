@@ -109,8 +109,8 @@ class KeyTakenError(ConcurrencyError):
             f"another transaction has created a row of {row_class} with the same primary key meanwhile: roll back, then "
             "run all of the transaction again"
         )
-        self.row_class = row_class
-        self.keys = frozenset(keys)
+        self.row_class: str = row_class
+        self.keys: frozenset[Hashable] = frozenset(keys)
 
     def lasting(self, earlier: ConcurrencyError | None) -> StorageError | None:
         """Return the error to raise when the same new rows were refused before, and so were not found this time either.

@@ -126,7 +126,7 @@ class Batch:
                 route.events.append(own_copy(event) if number else event)
 
     def _ids_of(self, event: AnyStoredEvent) -> Iterable[str]:
-        given: object = self._projector.ids(event)
+        given: Any = self._projector.ids(event)
         if isinstance(given, str | bytes) or not isinstance(given, Iterable):
             raise ConfigurationError(
                 f"{type(self._projector).__name__}.ids(event) returned {given!r}, but the ids of projections are returned "

@@ -5,7 +5,7 @@ Nothing is read here; projectors read, from the beginning (`projector.py`) or fr
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import Any, Protocol, TypeVar, cast
 from uuid import UUID
@@ -65,20 +65,19 @@ def batch_of(events: object) -> list[AnyStoredEvent]:
     Raises:
         ConfigurationError: It is a source, or holds something else than stored events.
     """
-    if not isinstance(events, Iterable) or hasattr(events, "identifier") or isinstance(events, str | bytes | Mapping):
+    kind = type(events)
+    if not hasattr(kind, "__iter__") or hasattr(kind, "identifier") or issubclass(kind, str | bytes | dict):
         raise ConfigurationError(
-            f"events are applied in batches, as lists of stored events; got a {type(events).__name__}: read it first, as in "
+            f"events are applied in batches, as lists of stored events; got a {kind.__name__}: read it first, as in "
             "events=await store.log().read(limit=500)"
         )
     by_id: dict[UUID, AnyStoredEvent] = {}
-    for event in cast("Iterable[object]", events):
-        if not isinstance(event, StoredEvent):
+    for event in cast("Iterable[AnyStoredEvent]", events):
+        given: object = event
+        if not isinstance(given, StoredEvent):
             raise ConfigurationError(f"only stored events can be applied to projections; got a {type(event).__name__}")
         by_id.setdefault(event.id, event)
-    return sorted(by_id.values(), key=_sequence_number)
-
-
-_sequence_number = attrgetter("sequence_number")
+    return sorted(by_id.values(), key=attrgetter("sequence_number"))
 
 
 def closer(events: object, source: object, method: str) -> Callable[[], Any] | None:

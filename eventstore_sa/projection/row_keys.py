@@ -254,6 +254,10 @@ def _integer(text: str) -> int:
     return number
 
 
+def _uuid_text(text: str) -> str:
+    return str(UUID(text))
+
+
 def _kind_of(column: ColumnElement[Any]) -> _KeyKind:
     kind = column.type
     try:
@@ -261,7 +265,7 @@ def _kind_of(column: ColumnElement[Any]) -> _KeyKind:
     except NotImplementedError:
         python_type = object
     if isinstance(kind, Uuid):
-        return _KeyKind(python_type, UUID if kind.as_uuid else lambda text: str(UUID(text)))
+        return _KeyKind(python_type, UUID if kind.as_uuid else _uuid_text)
     if python_type in (str, object):
         return _KeyKind(python_type, str.__str__)
     return _KeyKind(python_type, _integer if python_type is int else None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeAlias, TypeVar, cast
+from typing import Any, Final, TypeAlias, TypeVar
 
 from eventstore_sa.errors import QueryError
 from eventstore_sa.query.clauses import (
@@ -199,7 +199,7 @@ def holds(operator: Operator, stored: Any, wanted: Any) -> bool:
         case Operator.IN:
             result = any(_is_equal(stored, item) for item in wanted)
         case Operator.CONTAINS:
-            result = isinstance(stored, list) and any(_is_equal(item, wanted) for item in cast("list[Any]", stored))
+            result = _kind(stored) is list and any(_is_equal(item, wanted) for item in stored)
         case Operator.REGEX_MATCHES:
             result = isinstance(stored, str) and compiled(wanted).search(stored) is not None
         case Operator.NOT_REGEX_MATCHES:
@@ -215,19 +215,18 @@ def _is_equal(stored: Any, wanted: Any) -> bool:
 
     What is stored is looked into no deeper than what is wanted goes.
     """
-    if isinstance(wanted, list):
-        return (
-            isinstance(stored, list)
-            and len(cast("list[Any]", stored)) == len(cast("list[Any]", wanted))
-            and all(map(_is_equal, stored, wanted))
-        )
-    if isinstance(wanted, dict):
-        return (
-            isinstance(stored, dict)
-            and stored.keys() == wanted.keys()
-            and all(_is_equal(stored[key], value) for key, value in cast("dict[str, Any]", wanted).items())
-        )
+    kind = _kind(wanted)
+    if kind in (list, dict) and (_kind(stored) is not kind or len(stored) != len(wanted)):
+        return False
+    if kind is list:
+        return all(map(_is_equal, stored, wanted))
+    if kind is dict:
+        return all(key in stored and _is_equal(stored[key], value) for key, value in wanted.items())
     return isinstance(stored, bool) == isinstance(wanted, bool) and bool(stored == wanted)
+
+
+def _kind(value: Any) -> Any:
+    return type(value)  # pyright: ignore[reportUnknownVariableType]
 
 
 def value_at(document: Document, path: Path) -> Any:

@@ -152,7 +152,7 @@ class retry_on_error(event_store_transaction):  # noqa: N801 - a decorator
     error_type: ClassVar[type[Exception]] = Exception
 
     def __init__(self, tries: int, *, backoff: Backoff | None = None) -> None:
-        self.tries = checked_count("tries, how often a function is run at most,", tries)
+        self.tries: int = checked_count("tries, how often a function is run at most,", tries)
         self.backoff = backoff
 
     async def wrap_handler(self, handler: Callable[[], Awaitable[R]]) -> R:

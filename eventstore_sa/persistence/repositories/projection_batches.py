@@ -154,7 +154,7 @@ class ProjectionBatches:
         return connection.execute(self._upsert, {"document": _document(records)}).rowcount
 
     @cached_property
-    def _busy_ids(self) -> Select[tuple[int]]:
+    def _busy_ids(self) -> Select[Any]:
         return busy_ids()
 
     @cached_property

@@ -102,7 +102,7 @@ def lock_condition(lock: LockOn) -> ColumnElement[bool]:
     return select(func.count(func.pg_advisory_xact_lock(keys.c.key))).where(shared, held).scalar_subquery() >= 0
 
 
-def busy_ids() -> Select[tuple[int]]:
+def busy_ids() -> Select[Any]:
     """Lock ids as far as that needs no waiting, where the transaction has locked others before; count those that do.
 
     Whoever holds locks and waits for more, in another order than others, may wait for one who waits for them.

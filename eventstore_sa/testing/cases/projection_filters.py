@@ -235,7 +235,8 @@ class ProjectionFilterCases:
         )
 
         for nest in nestings:
-            nested: FilterExpression = one
+            deepest: FilterExpression = one
+            nested = nest(deepest)
             with pytest.raises(QueryError, match="filters can be nested 16 levels deep at most"):
                 while True:
                     deepest, nested = nested, nest(nested)
