@@ -78,7 +78,7 @@ class RebuildStorage(Protocol):
             timeout_s: How long to wait for publishes that are under way.
 
         Raises:
-            LockTimeoutError: They did not come to an end; the rebuild can be gone on with.
+            LockTimeoutError: They did not come to an end; the next call resumes.
             ConcurrencyError: Another rebuild has begun.
         """
         ...

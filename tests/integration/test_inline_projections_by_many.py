@@ -115,7 +115,7 @@ def test_publishes_within_sessions(store: SyncEventStore, publish: Callable[...,
 
 @pytest.mark.parametrize("store", ["psycopg", "psycopg2"], indirect=True)
 def test_transaction_that_holds_projections_does_not_wait_for_more(store: SyncEventStore) -> None:
-    """Nobody else waits here, so whoever did wait would wait for ever."""
+    """Nobody else waits here, so whoever did wait would do so until lock_timeout."""
     projecting = store.with_projections(CustomerProjector())
     adapter: Any = store.adapter
 
@@ -124,6 +124,7 @@ def test_transaction_that_holds_projections_does_not_wait_for_more(store: SyncEv
         stream.publish(events=[new_event(payload=1)])
 
     with Session(adapter.bind.engine) as first, Session(adapter.bind.engine) as second:
+        first.execute(text("SET LOCAL lock_timeout = '20s'"))
         publish(first, "a")
         publish(second, "b")
         with pytest.raises(LockTimeoutError, match="holds projections 'customer' that this publish updates") as caught:
