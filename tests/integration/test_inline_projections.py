@@ -356,8 +356,7 @@ async def test_a_publish_loads_and_saves_each_projection_once(host: Host) -> Non
         await settled(place.store.category(category="orders").publish(streams=streams))
 
     work = [each for each in seen if not each.startswith(("BEGIN", "COMMIT"))]
-    # On PostgreSQL also whether the transaction holds projections already.
-    assert len(work) == (6 if host.postgres else 5)
+    assert len(work) == 5
     assert len(await place.sums()) == 1000
 
 
@@ -374,7 +373,8 @@ async def test_staged_publishes_load_and_save_each_projection_once(host: Host) -
             await settled(session.commit())
 
     work = [each for each in seen if not each.startswith(("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE"))]
-    assert len(work) == 5
+    # On PostgreSQL also whether the transaction holds projections already.
+    assert len(work) == (6 if host.postgres else 5)
     assert (await place.sums())["order", "1"] == 4
     assert len(host.ground.names()) == 22
 
