@@ -5,15 +5,16 @@ The store knows no projector. It calls whatever fits `InlineProjection`, and han
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Protocol
 
 from sqlalchemy.orm import Session
 
+from eventstore_sa.errors import ConcurrencyError, StorageError
 from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.query.records import ProjectionRecord
 
-__all__ = ["InlineProjection", "PublishPlace"]
+__all__ = ["InlineProjection", "KeyTakenError", "PublishPlace"]
 
 
 class PublishPlace(Protocol):
@@ -93,3 +94,33 @@ class InlineProjection(Protocol):
     def apply_inline(self, place: PublishPlace, events: Sequence[AnyStoredEvent]) -> None:
         """Update the projection by the new events of a publish; those that do not concern it among them."""
         ...
+
+
+class KeyTakenError(ConcurrencyError):
+    """New rows were refused because one of their primary keys is taken by a row that was not there when they were loaded.
+
+    Attributes:
+        row_class: The name of the class of the rows.
+        keys: The keys of the new rows.
+    """
+
+    def __init__(self, row_class: str, keys: Collection[Hashable]) -> None:
+        super().__init__(
+            f"another transaction has created a row of {row_class} with the same primary key meanwhile: roll back, then "
+            "run all of the transaction again"
+        )
+        self.row_class: str = row_class
+        self.keys: frozenset[Hashable] = frozenset(keys)
+
+    def lasting(self, earlier: ConcurrencyError | None) -> StorageError | None:
+        """Return the error to raise when the same new rows were refused before, and so were not found this time either.
+
+        Then the row in the way is none that another transaction has just created, and trying again would not help.
+        """
+        if not isinstance(earlier, KeyTakenError) or (self.row_class, self.keys) != (earlier.row_class, earlier.keys):
+            return None
+        return StorageError(
+            f"new rows of {self.row_class} were refused because a row that cannot be loaded as a {self.row_class}, or "
+            "another of the new rows, has the same primary key: return other keys from key(event); see the driver's error, "
+            "which is the __cause__"
+        )

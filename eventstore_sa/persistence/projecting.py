@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from eventstore_sa.errors import ConcurrencyError, ConfigurationError
 from eventstore_sa.persistence.binds import Workplace
-from eventstore_sa.persistence.inline import InlineProjection, PublishPlace
+from eventstore_sa.persistence.inline import InlineProjection, KeyTakenError, PublishPlace
 from eventstore_sa.persistence.repositories.projection_batches import ProjectionBatches, projection_batches
 from eventstore_sa.persistence.repositories.projection_locks import LockOn
 from eventstore_sa.persistence.schema import EventStoreSchema
@@ -17,6 +18,9 @@ from eventstore_sa.publishing import AnyStoredEvent, as_read, own_copy
 from eventstore_sa.query.records import ProjectionRecord
 
 __all__ = ["LostRace", "Projections", "SQLPublishPlace", "apply_projections", "combined", "update_projections"]
+
+# As long as a publish of its own may hold a projection; those who hold some themselves and wait longer bring all to a halt.
+_PATIENCE_S: Final = 0.02
 
 Projections = tuple[InlineProjection, ...]
 """Inline projections that differ in their names, in the order of these."""
@@ -90,7 +94,7 @@ def update_projections(
     Raises:
         LostRace: Another transaction was faster; when all of the publish is done again, it may work.
     """
-    place = SQLPublishPlace(workplace.connection, schema, workplace.session)
+    place = SQLPublishPlace(workplace.connection, schema, workplace.session, hosted=workplace.hosted)
     try:
         apply_projections(place, projections, results)
         place.finish()
@@ -107,6 +111,19 @@ class LostRace(Exception):  # noqa: N818 - it is caught by the publish
         super().__init__()
         self.error = error
 
+    def check_passing(self, before: LostRace | None) -> None:
+        """Raise what tells of a lasting fault, when it is one: the race before was lost to the same row.
+
+        Raises:
+            StorageError: It is.
+        """
+        error = self.error
+        lasting = error.lasting(before.error) if before is not None and isinstance(error, KeyTakenError) else None
+        if lasting is not None:
+            for note in getattr(error, "__notes__", ()):
+                lasting.add_note(note)
+            raise lasting from error.__cause__
+
 
 class SQLPublishPlace:
     """The transaction of a publish in a database; see `PublishPlace`.
@@ -115,9 +132,13 @@ class SQLPublishPlace:
         connection: The connection of the publish.
         schema: The tables.
         session: The session of the host's whose transaction it is, if there is one.
+        hosted: Whether the transaction is the host's, and may have other publishes in it.
     """
 
-    def __init__(self, connection: Connection, schema: EventStoreSchema, session: Session | None) -> None:
+    def __init__(
+        self, connection: Connection, schema: EventStoreSchema, session: Session | None, *, hosted: bool
+    ) -> None:
+        self._hosted = hosted
         self._connection = connection
         self._schema = schema
         self._session = session
@@ -132,10 +153,13 @@ class SQLPublishPlace:
         return self._session
 
     def guard(self, name: str, ids: Collection[str]) -> None:
+        self._await_turn(name, ids)
         self._batches.lock(self._connection, name, ids)
 
     def load(self, name: str, ids: Collection[str], *, guarded: bool) -> Mapping[str, ProjectionRecord]:
         lock = LockOn.IDS if guarded else LockOn.NAME
+        if guarded:
+            self._await_turn(name, ids)
         return self._batches.load(self._connection, name, ids, lock=lock)
 
     def save(self, records: Sequence[ProjectionRecord]) -> None:
@@ -145,6 +169,10 @@ class SQLPublishPlace:
                 f"other transactions have just created {len(records) - saved} projections {records[0].name!r}: make the "
                 "call again, or run all of the transaction again"
             )
+
+    def _await_turn(self, name: str, ids: Collection[str]) -> None:
+        if self._hosted:
+            self._batches.lock_in_turn(self._connection, name, ids, patience_s=_PATIENCE_S)
 
     @property
     def _batches(self) -> ProjectionBatches:

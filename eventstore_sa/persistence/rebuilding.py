@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from time import monotonic
 from typing import Final, Protocol, TypeAlias
+from uuid import uuid4
 
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import DBAPIError
 
 from eventstore_sa.errors import ConcurrencyError, ConfigurationError, LockTimeoutError
@@ -25,8 +26,6 @@ from eventstore_sa.persistence.repositories.projection_locks import (
     lock_holders,
     lock_parameters,
     name_lock,
-    rebuild_lock,
-    rebuild_unlock,
 )
 from eventstore_sa.persistence.repositories.projection_rebuilds import ProjectionRebuilds, RebuildProgressRecord
 from eventstore_sa.persistence.repositories.reads import Wanted
@@ -37,7 +36,7 @@ from eventstore_sa.query.records import ProjectionRecord
 from eventstore_sa.sources.constraints import sequence_number_after
 from eventstore_sa.types import CategoryIdentifier, LogIdentifier
 
-__all__ = ["ApplyLast", "Load", "RebuildStorage", "RebuildTarget", "SQLRebuildStorage", "rebuild_under_way"]
+__all__ = ["ApplyLast", "Load", "RebuildStorage", "RebuildTarget", "SQLRebuildStorage", "rebuild_taken_over"]
 
 _FIRST_SLICE_S: Final = 0.02
 _LONGEST_SLICE_S: Final = 0.64
@@ -52,11 +51,7 @@ class RebuildStorage(Protocol):
     """The rebuild of the projections of one name, step by step."""
 
     def begin(self, plan: str) -> RebuildProgressRecord:
-        """Go on with a rebuild of the same plan, or begin one; return how far it is.
-
-        Raises:
-            ConcurrencyError: It is under way already.
-        """
+        """Go on with a rebuild of the same plan, or begin one; return how far it is. Whoever was at it gives up."""
         ...
 
     def load(self, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
@@ -67,7 +62,7 @@ class RebuildStorage(Protocol):
         """Save what has changed, and how far the rebuild is now; return that.
 
         Raises:
-            ConcurrencyError: Another rebuild is under way.
+            ConcurrencyError: Another rebuild has begun.
         """
         ...
 
@@ -83,13 +78,9 @@ class RebuildStorage(Protocol):
             timeout_s: How long to wait for publishes that are under way.
 
         Raises:
-            LockTimeoutError: They did not come to an end; the rebuild can be gone on with.
-            ConcurrencyError: Another rebuild is under way.
+            LockTimeoutError: They did not come to an end; the next call resumes.
+            ConcurrencyError: Another rebuild has begun.
         """
-        ...
-
-    def end(self) -> None:
-        """Let others rebuild."""
         ...
 
 
@@ -111,27 +102,18 @@ class SQLRebuildStorage:
                 "a rebuild commits as it goes on, which it cannot within a transaction of somebody else's: give it a store "
                 "on an engine"
             )
-        self._engine: Engine = bind.engine
         self._bind = bind
         self._schema = schema
         self._name = name
         self._places = Workplaces(bind, schema, constraint_converters=ConstraintConverters())
-        self._holding: Connection | None = None
+        # A number of its own: whoever finds another one in the table knows that another run has begun.
+        self._run = uuid4().int >> 65
         self._progress = RebuildProgressRecord("")
 
     def begin(self, plan: str) -> RebuildProgressRecord:
-        with self._places.enter(self._bind.reading(), checked=False) as (workplace, _):
-            on_postgresql = workplace.connection.dialect.name == "postgresql"
-        if on_postgresql:
-            self._hold()
         with self._transaction() as (connection, _):
-            rebuilds = self._rebuilds(connection)
-            found = rebuilds.progress(connection, self._name)
-            if found is None or found.plan != plan:
-                found = RebuildProgressRecord(plan)
-                rebuilds.begin(connection, self._name, found)
-        self._progress = found
-        return found
+            self._progress = self._rebuilds(connection).begin(connection, self._name, plan, self._run)
+        return self._progress
 
     def load(self, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
         with self._places.enter(self._bind.reading(), checked=False) as (workplace, _):
@@ -151,33 +133,9 @@ class SQLRebuildStorage:
                     break
                 records = apply(page, lambda ids: self._load(connection, ids))
                 self._save(connection, records, sequence_number=page[-1].sequence_number, events=len(page))
-            if not self._rebuilds(connection).advance(connection, self._name, self._progress, self._progress):
-                raise rebuild_under_way(self._name)
+            if not self._rebuilds(connection).advance(connection, self._name, self._run, self._progress):
+                raise rebuild_taken_over(self._name)
             return self._rebuilds(connection).swap(connection, self._name)
-
-    def end(self) -> None:
-        holding, self._holding = self._holding, None
-        if holding is None:
-            return
-        try:
-            holding.execute(select(rebuild_unlock()), lock_parameters(holding, self._schema, self._name))
-            holding.commit()
-        except DBAPIError:
-            # Not to be given to anybody else with the lock on it.
-            holding.invalidate()
-        finally:
-            holding.close()
-
-    def _hold(self) -> None:
-        """Keep others from the same rebuild for as long as a connection is open, which outlives no process."""
-        # Known to `end` from the first moment on, which the caller may be cancelled in.
-        self._holding = connection = self._engine.connect()
-        locked = connection.scalar(select(rebuild_lock()), lock_parameters(connection, self._schema, self._name))
-        connection.commit()
-        if not locked:
-            self._holding = None
-            connection.close()
-            raise rebuild_under_way(self._name)
 
     @contextmanager
     def _transaction(self) -> Generator[tuple[Connection, EventRepository]]:
@@ -226,10 +184,10 @@ class SQLRebuildStorage:
         before = self._progress
         after = RebuildProgressRecord(before.plan, sequence_number, before.events + events)
         batches = projection_batches(self._schema, connection.dialect.name, rebuilding=True)
-        if not self._rebuilds(connection).advance(connection, self._name, before, after) or (
+        if not self._rebuilds(connection).advance(connection, self._name, self._run, after) or (
             records and batches.save(connection, records) < len(records)
         ):
-            raise rebuild_under_way(self._name)
+            raise rebuild_taken_over(self._name)
         self._progress = after
         return after
 
@@ -237,9 +195,8 @@ class SQLRebuildStorage:
         return ProjectionRebuilds(self._schema, connection.dialect.name)
 
 
-def rebuild_under_way(name: str) -> ConcurrencyError:
+def rebuild_taken_over(name: str) -> ConcurrencyError:
     """Say that there is another rebuild."""
     return ConcurrencyError(
-        f"the projections {name!r} are being rebuilt by somebody else: wait for that to end, or end it; what it has done "
-        "is gone on with by the next rebuild"
+        f"another rebuild of the projections {name!r} has begun and takes the place of this one: wait for it to end"
     )

@@ -146,15 +146,18 @@ class EventStorage:
             document_of: Gives its document; called in that transaction.
             projections: The projections of each part.
         """
+        before: LostRace | None = None
         for tries_left in range(_TRIES_OF_PROJECTIONS - 1, -1, -1):
             try:
                 return self._append_and_project(parts, document_of, projections)
             except _NotStored as refusal:
                 outcome = refusal.outcome
             except LostRace as lost:
+                lost.check_passing(before)
                 if tries_left == 0:
                     raise lost.error from lost.error.__cause__
                 _log.info("projecting again: %s", lost.error)
+                before = lost
                 continue
             with self._places.enter(self._bind.reading()) as (workplace, repository):
                 return repository.results(workplace.connection, parts, outcome)

@@ -9,6 +9,7 @@ from eventstore_sa.errors import ConcurrencyError
 from eventstore_sa.projection.adapters import ProjectionStorageAdapter, SyncProjectionStorageAdapter
 from eventstore_sa.projection.batches import Batch
 from eventstore_sa.projection.projector import Projector
+from eventstore_sa.projection.reading import batch_of
 from eventstore_sa.projection.storable import check_storable
 from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.store.transactions import Backoff
@@ -26,10 +27,10 @@ async def apply_batch(
 
     Raises:
         ConcurrencyError: Others were faster, time and again.
-        ConfigurationError: It is no projector, or `state_type` is missing.
+        ConfigurationError: It is no projector, `state_type` is missing, or the events are no batch of stored events.
     """
     check_storable(projector)
-    batch, saved = Batch(projector, events), 0
+    batch, saved = Batch(projector, batch_of(events)), 0
     for failures in range(_TRIES if batch.ids else 0):
         if failures:
             await _BACKOFF.sleep(_BACKOFF.pause_s(failures))
@@ -49,10 +50,10 @@ def apply_batch_sync(
 
     Raises:
         ConcurrencyError: Others were faster, time and again.
-        ConfigurationError: It is no projector, or `state_type` is missing.
+        ConfigurationError: It is no projector, `state_type` is missing, or the events are no batch of stored events.
     """
     check_storable(projector)
-    batch, saved = Batch(projector, events), 0
+    batch, saved = Batch(projector, batch_of(events)), 0
     for failures in range(_TRIES if batch.ids else 0):
         if failures:
             _BACKOFF.sleep_sync(_BACKOFF.pause_s(failures))

@@ -6,14 +6,15 @@ Nothing is loaded or saved here; inline projections and the projection store do 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.errors import ConfigurationError, SerialisationError
+from eventstore_sa.projection.faults import noting
 from eventstore_sa.publishing import AnyStoredEvent, own_copy
-from eventstore_sa.query.records import ProjectionRecord, record_of
+from eventstore_sa.query.records import ProjectionRecord, projection_text, record_of
 from eventstore_sa.types import (
     CategoryIdentifier,
     EventSourceIdentifier,
@@ -22,8 +23,6 @@ from eventstore_sa.types import (
     StreamIdentifier,
     decode_json,
     deserialise_from_json_value,
-    encode_json,
-    to_json,
 )
 from eventstore_sa.types.identifiers import check_name
 
@@ -108,10 +107,11 @@ class Batch:
             route = routes.get((event.category, event.stream))
             if route is None:
                 source = StreamIdentifier(event.category, event.stream)
-                key = self._projector.id_of(source)
-                route = self._route(key, source)
-                if route.source is not source:
-                    raise self._one_id_for_two(key, route.source, source)
+                with noting(self._projector.name, [event]):
+                    key = self._projector.id_of(source)
+                    route = self._route(key, source)
+                    if route.source is not source:
+                        raise self._one_id_for_two(key, route.source, source)
                 routes[event.category, event.stream] = route
             route.events.append(event)
 
@@ -119,9 +119,20 @@ class Batch:
         categories = self._projector.categories
         source = CategoryIdentifier(*categories) if categories and len(categories) == 1 else LogIdentifier()
         for event in events:
-            for number, key in enumerate(dict.fromkeys(self._projector.ids(event))):
+            with noting(self._projector.name, [event]):
+                routes = [self._route(key, source) for key in self._ids_of(event)]
+            for number, route in enumerate(routes):
                 # A handler may make the payload its state, and change it with the next event.
-                self._route(key, source).events.append(own_copy(event) if number else event)
+                route.events.append(own_copy(event) if number else event)
+
+    def _ids_of(self, event: AnyStoredEvent) -> Iterable[str]:
+        given: Any = self._projector.ids(event)
+        if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+            raise ConfigurationError(
+                f"{type(self._projector).__name__}.ids(event) returned {given!r}, but the ids of projections are returned "
+                f"in a list: write {'[]' if given is None else f'[{given!r}]'}"
+            )
+        return dict.fromkeys(check_name("projection id's", each) for each in cast("Iterable[str]", given))
 
     def _route(self, key: str, source: EventSourceIdentifier) -> _Route:
         route = self._routes.get(key)
@@ -147,16 +158,16 @@ class Batch:
             if self._by_stream and not _is_of(record.source, route.source):
                 raise self._one_id_for_two(key, record.source, route.source)
             if events:
-                yield _Step(
-                    key,
-                    route.source,
-                    events,
-                    record,
-                    _converted(projector.state_type, record.state),
-                    _converted(projector.metadata_type, record.metadata),
-                )
+                with noting(projector.name, events):
+                    state = _converted(projector.state_type, record, "state")
+                    metadata = _converted(projector.metadata_type, record, "metadata")
+                yield _Step(key, route.source, events, record, state, metadata)
 
     def _record(self, step: _Step, state: Any, metadata: Any) -> ProjectionRecord:
+        with noting(self._projector.name, step.events):
+            return self._checked_record(step, state, metadata)
+
+    def _checked_record(self, step: _Step, state: Any, metadata: Any) -> ProjectionRecord:
         projector, stored, number = self._projector, step.stored, step.events[-1].sequence_number
         if self._by_stream and projector.id_factory(state, step.source) != step.id:
             raise ConfigurationError(
@@ -170,18 +181,12 @@ class Batch:
             stored.name,
             stored.id,
             stored.source,
-            self._text(state, "state"),
-            self._text(metadata, "metadata"),
+            projection_text("state", state, name=projector.name, id=step.id),
+            projection_text("metadata", metadata, name=projector.name, id=step.id),
             stored.version,
             number if stored.sequence_number is None else max(number, stored.sequence_number),
             stored.source_hash,
         )
-
-    def _text(self, value: object, what: str) -> str:
-        if value is None:
-            return "null"
-        label = f"{what} of projection {self._projector.name!r}"
-        return encode_json(to_json(value, label=label), label=label).decode()
 
     def _one_id_for_two(self, id: str, first: object, second: object) -> ConfigurationError:
         return ConfigurationError(
@@ -207,6 +212,15 @@ def _is_of(text: str, source: EventSourceIdentifier) -> bool:
     )
 
 
-def _converted(wanted: Any, text: str) -> Any:
+def _converted(wanted: Any, record: ProjectionRecord, field: str) -> Any:
+    text = getattr(record, field)
     value = None if text == "null" else decode_json(text)
-    return value if wanted is None else deserialise_from_json_value(wanted, value)
+    if wanted is None:
+        return value
+    try:
+        return deserialise_from_json_value(wanted, value)
+    except SerialisationError as error:
+        raise SerialisationError(
+            f"the stored {field} of projection {record.name!r} with id {record.id!r} is not what the projector wants now: "
+            f"{error.message}; rebuild the projections"
+        ) from error

@@ -1,18 +1,20 @@
-"""What projectors read: anything with an identifier that can be iterated over, an `EventSource` or not.
+"""What projectors read: anything with an identifier that can be iterated over, an `EventSource` or not; or batches.
 
 Nothing is read here; projectors read, from the beginning (`projector.py`) or from a snapshot on (`resuming.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, Protocol, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from operator import attrgetter
+from typing import Any, Protocol, TypeVar, cast
+from uuid import UUID
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.publishing import AnyStoredEvent
-from eventstore_sa.types import EventSourceIdentifier
+from eventstore_sa.types import EventSourceIdentifier, StoredEvent
 
-__all__ = ["ProjectableSource", "SyncProjectableSource", "check_source", "closer"]
+__all__ = ["ProjectableSource", "SyncProjectableSource", "batch_of", "check_source", "closer"]
 
 SourceIdentifier = TypeVar("SourceIdentifier", bound=EventSourceIdentifier, covariant=True)
 
@@ -55,6 +57,27 @@ def check_source(source: object, *, iterator: str) -> None:
     else:
         remedy = "no event source: pass a stream, a category or the log of a store, or an iterable with an identifier"
     raise ConfigurationError(f"a {kind.__name__} is {remedy}")
+
+
+def batch_of(events: object) -> list[AnyStoredEvent]:
+    """Return the events of a batch, each of them once, in the order of their sequence numbers.
+
+    Raises:
+        ConfigurationError: It is a source, or holds something else than stored events.
+    """
+    kind = type(events)
+    if not hasattr(kind, "__iter__") or hasattr(kind, "identifier") or issubclass(kind, str | bytes | dict):
+        raise ConfigurationError(
+            f"events are applied in batches, as lists of stored events; got a {kind.__name__}: read it first, as in "
+            "events=await store.log().read(limit=500)"
+        )
+    by_id: dict[UUID, AnyStoredEvent] = {}
+    for event in cast("Iterable[AnyStoredEvent]", events):
+        given: object = event
+        if not isinstance(given, StoredEvent):
+            raise ConfigurationError(f"only stored events can be applied to projections; got a {type(event).__name__}")
+        by_id.setdefault(event.id, event)
+    return sorted(by_id.values(), key=attrgetter("sequence_number"))
 
 
 def closer(events: object, source: object, method: str) -> Callable[[], Any] | None:

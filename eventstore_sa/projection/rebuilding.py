@@ -29,6 +29,7 @@ from eventstore_sa.store import EventStore, SyncEventStore
 from eventstore_sa.store.adapters import SQLAlchemyEventStorageAdapter
 from eventstore_sa.store.adapters.greenlets import GreenletRunner
 from eventstore_sa.types import CategoryIdentifier, LogIdentifier, StreamIdentifier, encode_json
+from eventstore_sa.types.numbers import checked_count
 
 __all__ = ["RebuildProgress", "is_rebuilding", "rebuild", "rebuild_sync"]
 
@@ -77,10 +78,11 @@ async def rebuild(
     update these projections inline go on; they only wait while the last events are applied and the places are changed. None
     of what they do is lost.
 
-    A rebuild that was cut short, whatever ended it, is gone on with by the next call. When the projector's `version` or the
-    source is another by then, it begins anew.
+    A rebuild that was cut short, whatever ended it, is resumed by the next call. When the projector's `version` or the
+    source is another by then, it begins anew. A rebuild that is still under way is taken over: the earlier call gives up.
 
-    On PostgreSQL it takes two connections of the pool, one of which keeps others from rebuilding the same.
+    It takes one connection of the pool at a time, and none while handlers run or `progress` is called; but for the last
+    events, which are applied in the transaction that puts the new projections in place.
 
     With the identifier of a stream, only the projection of that stream is made anew, in one step.
 
@@ -96,14 +98,15 @@ async def rebuild(
         How many projections there are now.
 
     Raises:
-        ConcurrencyError: They are being rebuilt by somebody else.
+        ConcurrencyError: A later call has taken the rebuild over.
         LockTimeoutError: A publish was under way for too long at the end; call again to go on.
         ConfigurationError: The store cannot rebuild, the projections of the projector are not of one stream each, it
-            is no projector, or its `state_type` is missing.
+            is no projector, its `state_type` is missing, or `batch_size` is not a number from 1.
         MissingProjectionHandlerError: There is no handler for an event, and that is not to be ignored.
     """
     check_storable(projector)
     _check_store(store, EventStore)
+    checked_count("batch_size", batch_size)
     if isinstance(source, StreamIdentifier):
         return await _rebuild_stream(projector, store, source)
     target = _target(projector, source)
@@ -111,24 +114,21 @@ async def rebuild(
     run = GreenletRunner(adapter.bind).run if isinstance(adapter, SQLAlchemyEventStorageAdapter) else _at_once
     events = store.log() if isinstance(target, LogIdentifier) else store.category(category=target.category)
     latest = await events.latest()
-    try:
-        done = await run(storage.begin, _plan(projector, target))
-        while True:
-            after = frozenset({sequence_number_after(done.sequence_number)})
-            read = await events.read(constraints=after, limit=batch_size)
-            if read:
-                with _in_rebuild():
-                    batch = Batch(projector, read)
-                    records = await batch.reduced(await run(storage.load, batch.ids) if batch.ids else {})
-                done = await run(_save, storage, records, read)
-                told = None if progress is None else progress(_told(done, latest))
-                if isawaitable(told):
-                    await told
-            if len(read) < batch_size:
-                count: int = await run(_finish, storage, projector, target, batch_size, timeout_s)
-                return count
-    finally:
-        await run(storage.end)
+    done = await run(storage.begin, _plan(projector, target))
+    while True:
+        after = frozenset({sequence_number_after(done.sequence_number)})
+        read = await events.read(constraints=after, limit=batch_size)
+        if read:
+            with _in_rebuild():
+                batch = Batch(projector, read)
+                records = await batch.reduced(await run(storage.load, batch.ids) if batch.ids else {})
+            done = await run(_save, storage, records, read)
+            told = None if progress is None else progress(_told(done, latest))
+            if isawaitable(told):
+                await told
+        if len(read) < batch_size:
+            count: int = await run(_finish, storage, projector, target, batch_size, timeout_s)
+            return count
 
 
 def rebuild_sync(
@@ -159,28 +159,26 @@ def rebuild_sync(
     """
     check_storable(projector)
     _check_store(store, SyncEventStore)
+    checked_count("batch_size", batch_size)
     if isinstance(source, StreamIdentifier):
         return _rebuild_stream_sync(projector, store, source)
     target = _target(projector, source)
     storage = store.adapter.rebuild_storage(projector.name)
     events = store.log() if isinstance(target, LogIdentifier) else store.category(category=target.category)
     latest = events.latest()
-    try:
-        done = storage.begin(_plan(projector, target))
-        while True:
-            after = frozenset({sequence_number_after(done.sequence_number)})
-            read = events.read(constraints=after, limit=batch_size)
-            if read:
-                with _in_rebuild():
-                    batch = Batch(projector, read)
-                    records = batch.reduced_sync(storage.load(batch.ids) if batch.ids else {})
-                done = _save(storage, records, read)
-                if progress is not None:
-                    progress(_told(done, latest))
-            if len(read) < batch_size:
-                return _finish(storage, projector, target, batch_size, timeout_s)
-    finally:
-        storage.end()
+    done = storage.begin(_plan(projector, target))
+    while True:
+        after = frozenset({sequence_number_after(done.sequence_number)})
+        read = events.read(constraints=after, limit=batch_size)
+        if read:
+            with _in_rebuild():
+                batch = Batch(projector, read)
+                records = batch.reduced_sync(storage.load(batch.ids) if batch.ids else {})
+            done = _save(storage, records, read)
+            if progress is not None:
+                progress(_told(done, latest))
+        if len(read) < batch_size:
+            return _finish(storage, projector, target, batch_size, timeout_s)
 
 
 async def _rebuild_stream(projector: AnyProjector, store: EventStore, source: StreamIdentifier) -> int:

@@ -26,6 +26,7 @@ from eventstore_sa.types import (
     encode_json,
     to_json,
 )
+from eventstore_sa.types.numbers import checked_count
 
 if TYPE_CHECKING:
     from eventstore_sa.projection.projector import Projector
@@ -325,11 +326,7 @@ def _checked_interval(projector: AnyProjector) -> int:
             f"projector {projector.name!r} does not say when to take snapshots: give {type(projector).__name__} a "
             "snapshot_every, such as 100 events, or project without snapshots"
         )
-    if not isinstance(every, int) or isinstance(every, bool) or every < 1:
-        raise ConfigurationError(
-            f"{type(projector).__name__}.snapshot_every is a number of events from 1, not {every!r}"
-        )
-    return every
+    return checked_count(f"{type(projector).__name__}.snapshot_every, a number of events,", every)
 
 
 def _check_store(snapshots: object, *, asynchronous: bool) -> None:

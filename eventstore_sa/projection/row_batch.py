@@ -11,7 +11,8 @@ from typing import Any, Final, NamedTuple, final
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from eventstore_sa.errors import ConcurrencyError, ConfigurationError
+from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.persistence.inline import KeyTakenError
 from eventstore_sa.projection.row_keys import RowKey, RowKeys, unpacked
 from eventstore_sa.publishing import AnyStoredEvent
 
@@ -102,21 +103,20 @@ class RowBatch:
 
         Raises:
             ConcurrencyError: Another transaction has created one of them meanwhile.
+            ConfigurationError: One cannot be created, because a row of another class has its primary key.
         """
         if self._deleted and self._new:
             # In one flush a new row would come before the one that makes room for it; or, with the same key, both would
             # become an UPDATE that leaves what the new row does not mention as it was.
             self._session.flush()
+        self._keys.check_free(self._session, self._new)
         # In one order whoever comes: of two transactions that create the same rows, one waits for the other.
         self._session.add_all(self._new[key] for key in sorted(self._new, key=repr))
         try:
             self._session.flush()
         except IntegrityError as error:
             if self._new and self._keys.is_taken(error):
-                raise ConcurrencyError(
-                    f"another transaction has created a row of {self._keys.row_class.__name__} with the same primary key "
-                    "meanwhile: roll back, then run all of the transaction again"
-                ) from error.orig
+                raise KeyTakenError(self._keys.row_class.__name__, self._new) from error.orig
             raise
 
     def _is_applied(self, row: object, event: AnyStoredEvent) -> bool:

@@ -6,10 +6,12 @@ Everything that depends on how a class is mapped is here; what is done with its 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, TypeAlias, cast
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 from uuid import UUID
 
-from sqlalchemy import BindParameter, ColumnElement, Select, Table, bindparam, inspect, select, tuple_
+from sqlalchemy import BindParameter, ColumnElement, Select, Table, Uuid, bindparam, inspect, select, tuple_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.sql.schema import ScalarElementColumnDefault
@@ -25,6 +27,7 @@ RowKey: TypeAlias = tuple[Any, ...]
 _KEYS: Final = "keys"
 # Bound parameters of a statement are limited: to 32766 on SQLite, 32767 with asyncpg.
 _MOST_PARAMETERS: Final = 20_000
+_LARGEST_KEY: Final = 2**63
 
 
 class RowKeys:
@@ -49,10 +52,11 @@ class RowKeys:
         self._mapped: Final = frozenset(map(str, mapper.attrs.keys()))
         self._key_names: Final = [_key_name(table) for table in mapper.tables]
         self._columns: Final[Sequence[Any]] = mapper.primary_key
-        self._types: Final = [_python_type(column) for column in mapper.primary_key]
+        self._kinds: Final = [_kind_of(column) for column in mapper.primary_key]
         self._defaults: Final = dict(_plain_defaults(mapper))
         self.attributes: Final = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
         self._locking, self._loading = _statements(mapper, self.attributes)
+        self._taken: Final = _taken_keys(mapper)
 
     def require(self, attribute: str) -> None:
         """Demand that rows have a mapped attribute.
@@ -86,20 +90,42 @@ class RowKeys:
                 f"the primary key of {self._name} has {len(self._columns)} columns ({', '.join(self.attributes)}), but "
                 f"{given!r} gives {len(values)}: return a tuple with a value for each from key(event)"
             )
-        return tuple(map(self._converted, values, self._types, self.attributes))
+        return tuple(map(self._converted, values, self._kinds, self.attributes))
 
-    def _converted(self, value: Any, wanted: type[Any] | None, attribute: str) -> Any:
-        if wanted is None or isinstance(value, wanted):
-            return value
-        if isinstance(value, str) and wanted in _READERS:
-            try:
-                return _READERS[wanted](value)
-            except ValueError:
-                pass
+    def _converted(self, value: Any, kind: _KeyKind, attribute: str) -> Any:
+        if not isinstance(value, str) or kind.read is None:
+            if kind.fits(value):
+                return value
+        elif (key := _read(kind.read, value)) is not None:
+            if str(key) == value:
+                return key
+            raise ConfigurationError(
+                f"{value!r} is not the usual spelling of a {kind.type.__name__} in {self._name}.{attribute}: streams named "
+                f"in either way would share a row; write {str(key)!r}, or return {key!r} itself from key(event)"
+            )
         raise ConfigurationError(
-            f"{value!r} is no {wanted.__name__}, as {self._name}.{attribute} demands: name streams so, or return the keys "
-            "of the rows from key(event)"
+            f"{value!r} is not {kind.description}, which {self._name}.{attribute} holds: name streams after the keys of "
+            "their rows, or return those keys from key(event)"
         )
+
+    def check_free(self, session: Session, keys: Iterable[RowKey]) -> None:
+        """Refuse to create rows whose primary keys are taken by rows that are not of the class.
+
+        That can only be where classes share a table by inheritance; no statement is needed elsewhere.
+
+        Raises:
+            ConfigurationError: One is taken.
+        """
+        if self._taken is None:
+            return
+        for some in self._in_parts(keys):
+            taken = session.execute(self._taken, {_KEYS: some}).first()
+            if taken is not None:
+                raise ConfigurationError(
+                    f"no {self._name} can be created with the primary key {unpacked(tuple(taken))!r}: it is taken by a row "
+                    f"that is not a {self._name}; return other keys from key(event), None for such events, or name the "
+                    "class of those rows in @project"
+                )
 
     def load(self, session: Session, keys: Iterable[RowKey]) -> dict[RowKey, Any]:
         """Lock and load the rows with these keys, those that are there; nobody else changes them until the commit.
@@ -109,13 +135,12 @@ class RowKeys:
         Raises:
             ConfigurationError: A key is stored in another form.
         """
-        wanted = list(dict.fromkeys(keys))
-        size = _MOST_PARAMETERS // len(self._columns)
+        wanted = dict.fromkeys(keys)
         found: dict[RowKey, Any] = {}
-        for start in range(0, len(wanted), size):
-            for row in self._load_some(session, wanted[start : start + size]):
+        for some in self._in_parts(wanted):
+            for row in self._load_some(session, some):
                 found[self.identity_of(row)] = row
-        unknown = next(iter(found.keys() - wanted), None)
+        unknown = next(iter(found.keys() - wanted.keys()), None)
         if unknown is not None:
             raise ConfigurationError(
                 f"the database takes the key {unknown!r} of {self._name} for one that was asked for in another form: return "
@@ -123,8 +148,14 @@ class RowKeys:
             )
         return found
 
-    def _load_some(self, session: Session, keys: Sequence[RowKey]) -> Iterable[Any]:
-        wanted = {_KEYS: [unpacked(key) for key in keys]}
+    def _in_parts(self, keys: Iterable[RowKey]) -> Iterator[list[Any]]:
+        """Yield keys as statements take them, as many at a time as they can take."""
+        values = [unpacked(key) for key in keys]
+        size = _MOST_PARAMETERS // len(self._columns)
+        return (values[start : start + size] for start in range(0, len(values), size))
+
+    def _load_some(self, session: Session, keys: Sequence[Any]) -> Iterable[Any]:
+        wanted = {_KEYS: keys}
         if self._locking is not None:
             session.execute(self._locking, wanted).all()
         return session.scalars(self._loading, wanted).unique()
@@ -180,31 +211,71 @@ class RowKeys:
         return dict(zip(self.attributes, key, strict=True))
 
 
-def _canonical_int(text: str) -> int:
+class _KeyKind(NamedTuple):
+    """What the values of a column of a primary key are.
+
+    Attributes:
+        type: Their type, as far as it can be told.
+        read: Makes a value of its usual spelling, and perhaps of others; None: the column holds no text, and none of it can
+            be spelled in a single way.
+    """
+
+    type: type[Any]
+    read: Callable[[str], Any] | None
+
+    def fits(self, value: object) -> bool:
+        """Tell whether a value that is no spelling can be stored as it is, and comes back equal."""
+        if value is None:
+            return False
+        if self.type is int:
+            return type(value) is not bool and isinstance(value, int) and abs(value) < _LARGEST_KEY
+        if self.type in (Decimal, float):
+            return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+        return isinstance(value, self.type) and not (self.type is date and isinstance(value, datetime))
+
+    @property
+    def description(self) -> str:
+        """What a value should be, for a message."""
+        return f"a {self.type.__name__}" + (" of 64 bits" if self.type is int else "")
+
+
+def _read(read: Callable[[str], Any], text: str) -> Any:
+    """Return what a text spells; None when that is nothing."""
+    try:
+        return read(text)
+    except ValueError:
+        return None
+
+
+def _integer(text: str) -> int:
     number = int(text)
-    if str(number) != text:
+    if abs(number) >= _LARGEST_KEY:
         raise ValueError(text)
     return number
 
 
-def _canonical_uuid(text: str) -> UUID:
-    uuid = UUID(text)
-    if text.lower() not in (str(uuid), uuid.hex):
-        raise ValueError(text)
-    return uuid
+def _uuid_text(text: str) -> str:
+    return str(UUID(text))
 
 
-# In one form only: "42" and "042" are two streams, and should not silently share a row.
-_READERS: Final[Mapping[type[Any], Callable[[str], Any]]] = {int: _canonical_int, UUID: _canonical_uuid}
-
-
-def _python_type(column: ColumnElement[Any]) -> type[Any] | None:
-    """Return what the values of a column are, as far as a key can be converted to it."""
+def _kind_of(column: ColumnElement[Any]) -> _KeyKind:
+    kind = column.type
     try:
-        kind: type[Any] = column.type.python_type
+        python_type: type[Any] = kind.python_type
     except NotImplementedError:
+        python_type = object
+    if isinstance(kind, Uuid):
+        return _KeyKind(python_type, UUID if kind.as_uuid else _uuid_text)
+    if python_type in (str, object):
+        return _KeyKind(python_type, str.__str__)
+    return _KeyKind(python_type, _integer if python_type is int else None)
+
+
+def _taken_keys(mapper: Mapper[Any]) -> Select[Any] | None:
+    """Make the statement that finds primary keys in a table that the class shares with others, if it does."""
+    if mapper.inherits is None or mapper.concrete:
         return None
-    return kind if kind is str or kind in _READERS else None
+    return select(*mapper.primary_key).where(_among(mapper.primary_key))
 
 
 def _plain_defaults(mapper: Mapper[Any]) -> Iterator[tuple[str, Any]]:

@@ -101,12 +101,12 @@ class ProjectionStore:
     async def project(self, projector: Projector[Any, Any, Any], *, events: Iterable[AnyStoredEvent]) -> int:
         """Apply events to the stored projections of a projector, with one statement to load them and one to save them.
 
-        The events may be of any streams, in the order of their sequence numbers; those that the projector does not take are
-        passed over. With each projection the number of the last event that was applied to it is recorded, and events up to
-        it are left out: applying a batch once more changes nothing. So the events have to come from complete reads, such as
-        those of a category or the log, and a projection that is fed this way must not be updated inline as well. No
-        transaction is open while handlers run; when another process has saved one of the projections meanwhile, what is
-        missing is applied to what that has saved.
+        The events may be of any streams; each counts once, in the order of their sequence numbers, and those that the
+        projector does not take are passed over. With each projection the number of the last event that was applied to it is
+        recorded, and events up to it are left out: applying a batch once more changes nothing. So the events have to come
+        from complete reads, such as those of a category or the log, and a projection that is fed this way must not be
+        updated inline as well. No transaction is open while handlers run; when another process has saved one of the
+        projections meanwhile, what is missing is applied to what that has saved.
 
         Args:
             projector: Whose projections; its handlers may be coroutine functions.
@@ -118,6 +118,7 @@ class ProjectionStore:
         Raises:
             MissingProjectionHandlerError: There is no handler for an event, and that is not to be ignored.
             ConcurrencyError: Others were faster, time and again.
+            ConfigurationError: The events are no batch of stored events, but a source, say.
         """
         return await apply_batch(self.adapter, projector, events)
 

@@ -21,6 +21,7 @@ from eventstore_sa.projection.faults import missing_handler, noting
 from eventstore_sa.projection.handlers import HandlerTable
 from eventstore_sa.projection.naming import kebab_case
 from eventstore_sa.projection.projector import MissingHandlerBehaviour
+from eventstore_sa.projection.reading import batch_of
 from eventstore_sa.projection.row_batch import Handling, RowBatch
 from eventstore_sa.projection.row_keys import RowKeys, iter_given, packed
 from eventstore_sa.publishing import AnyStoredEvent, own_copy
@@ -128,13 +129,13 @@ class TableProjection:
 
         Args:
             session: A session that knows the rows.
-            events: Stored events of any streams, in the order of their sequence numbers.
+            events: Stored events of any streams; each counts once, in the order of their sequence numbers.
 
         Raises:
             MissingProjectionHandlerError: There is no handler for an event of its categories, and that is not to be ignored.
             ConcurrencyError: Another transaction has created one of the rows meanwhile.
-            ConfigurationError: It is no Session, a key does not fit the class, or something was returned that makes no
-                sense.
+            ConfigurationError: It is no Session, the events are no batch of stored events, a key does not fit the class, or
+                something was returned that makes no sense.
         """
         given: object = session
         if not isinstance(given, Session | scoped_session):
@@ -142,7 +143,7 @@ class TableProjection:
                 f"apply takes a Session; got {type(session).__name__}: with asyncio, call "
                 "`await session.run_sync(projection.apply, events)`"
             )
-        self._apply(session() if isinstance(session, scoped_session) else session, events, None)
+        self._apply(session() if isinstance(session, scoped_session) else session, batch_of(events), None)
 
     @final
     def apply_inline(self, place: PublishPlace, events: Sequence[AnyStoredEvent]) -> None:

@@ -41,6 +41,11 @@ __all__ = [
 
 _LARGEST_OFFSET = 2**63 - 1
 
+# Well below what the parsers of databases and the stack of Python take, in whatever combination.
+_DEEPEST_NESTING = 16
+_MOST_CLAUSES = 200
+_MOST_SORT_FIELDS = 16
+
 
 class Operator(Enum):
     """How a filter compares what is stored with its value."""
@@ -114,7 +119,11 @@ class FilterClause(Struct, frozen=True):
 
 @dataclass(frozen=True, init=False, slots=True)
 class AllOf:
-    """Holds where all of the filters do; without any, everywhere."""
+    """Holds where all of the filters do; without any, everywhere. Filters are nested at most 16 levels deep.
+
+    Raises:
+        QueryError: They are nested too deeply, or are no filters.
+    """
 
     filters: tuple[FilterExpression, ...]
 
@@ -125,7 +134,7 @@ class AllOf:
 
 @dataclass(frozen=True, init=False, slots=True)
 class AnyOf:
-    """Holds where at least one of the filters does; without any, nowhere."""
+    """Holds where at least one of the filters does; without any, nowhere; with the limit of `AllOf`."""
 
     filters: tuple[FilterExpression, ...]
 
@@ -135,7 +144,7 @@ class AnyOf:
 
 
 class Not(Struct, frozen=True):
-    """Holds where the filter does not."""
+    """Holds where the filter does not; with the limit of `AllOf`."""
 
     filter: FilterExpression
 
@@ -186,10 +195,10 @@ class SortClause(Struct, frozen=True):
     """Sorts by several things, the first one first; ties break on the id, then on the name, ascending.
 
     Args:
-        fields: What to sort by, in a list.
+        fields: What to sort by, in a list of at most 16.
 
     Raises:
-        QueryError: It is no list of SortFields.
+        QueryError: It is no list of SortFields, or too long.
     """
 
     fields: Sequence[SortField]
@@ -198,6 +207,8 @@ class SortClause(Struct, frozen=True):
         _check_kind("what a SortClause takes", self.fields, (Sequence,), "a list of SortFields")
         for field in self.fields:
             _check_kind("each field of a SortClause", field, (SortField,), "a SortField")
+        if len(self.fields) > _MOST_SORT_FIELDS:
+            raise QueryError(f"results are sorted by at most {_MOST_SORT_FIELDS} fields, not {len(self.fields)}")
 
 
 class PagingDirection(Enum):
@@ -254,24 +265,31 @@ PagingClause: TypeAlias = OffsetPagingClause | KeySetPagingClause
 
 
 class Lookup(Struct, frozen=True, kw_only=True):
-    """Asks for the one projection that meets all filters."""
+    """Asks for the one projection that meets all filters.
+
+    Args:
+        filters: What it has to meet, with the limits of `Search`.
+
+    Raises:
+        QueryError: They are no filters, or too many.
+    """
 
     filters: Collection[FilterExpression] = ()
 
     def __post_init__(self) -> None:
-        _check_filters("`filters`", self.filters)
+        _check_search("`filters`", self.filters)
 
 
 class Search(Struct, frozen=True, kw_only=True):
     """Asks for the projections that meet all filters.
 
     Args:
-        filters: What they have to meet.
+        filters: What they have to meet; at most 200 clauses, those within AllOf, AnyOf and Not included.
         sort: In which order; None: as they were first saved.
         paging: Which of them; None: all.
 
     Raises:
-        QueryError: They are of other types.
+        QueryError: They are of other types, or there are too many filters.
     """
 
     filters: Collection[FilterExpression] = ()
@@ -279,7 +297,7 @@ class Search(Struct, frozen=True, kw_only=True):
     paging: PagingClause | None = None
 
     def __post_init__(self) -> None:
-        _check_filters("`filters`", self.filters)
+        _check_search("`filters`", self.filters)
         _check_kind(
             "`sort`", self.sort, (SortClause, NoneType), "a SortClause, such as SortClause([SortField(Path(...))])"
         )
@@ -301,6 +319,41 @@ def _check_filters(what: str, filters: object) -> None:
         raise QueryError(f"{what} takes filters in a list, not a {type(filters).__name__}")
     for each in cast("Collection[object]", filters):
         _check_kind(f"each filter of {what}", each, _FILTERS, "a FilterClause, AllOf, AnyOf, Not or CustomFilter")
+        if _depth_of(cast("FilterExpression", each)) > _DEEPEST_NESTING:
+            raise QueryError(
+                f"filters can be nested {_DEEPEST_NESTING} levels deep at most: write AllOf(a, b, c) in the place of "
+                "AllOf(a, AllOf(b, c)), and leave out Not(Not(...))"
+            )
+
+
+def _check_search(what: str, filters: Collection[FilterExpression]) -> None:
+    _check_filters(what, filters)
+    clauses = sum(map(_clauses_of, filters))
+    if clauses > _MOST_CLAUSES:
+        raise QueryError(
+            f"a search has at most {_MOST_CLAUSES} filters, those within others included, not {clauses}: to choose from "
+            "many values, use Operator.IN"
+        )
+
+
+def _members_of(filter_: FilterExpression) -> Collection[FilterExpression]:
+    match filter_:
+        case AllOf() | AnyOf():
+            return filter_.filters
+        case Not():
+            return (filter_.filter,)
+        case FilterClause() | CustomFilter():
+            return ()
+
+
+def _depth_of(filter_: FilterExpression) -> int:
+    members = _members_of(filter_)
+    return 1 + max(map(_depth_of, members)) if members else 1
+
+
+def _clauses_of(filter_: FilterExpression) -> int:
+    members = _members_of(filter_)
+    return sum(map(_clauses_of, members)) if members else 1
 
 
 def _check_kind(what: str, given: object, kinds: tuple[type[Any], ...], wanted: str) -> None:

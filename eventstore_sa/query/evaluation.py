@@ -193,13 +193,13 @@ def holds(operator: Operator, stored: Any, wanted: Any) -> bool:
     """Tell whether an operator holds between what is stored and a value, both plain JSON."""
     match operator:
         case Operator.EQUAL:
-            result = _comparable(stored) == _comparable(wanted)
+            result = _is_equal(stored, wanted)
         case Operator.NOT_EQUAL:
-            result = _comparable(stored) != _comparable(wanted)
+            result = not _is_equal(stored, wanted)
         case Operator.IN:
-            result = _comparable(stored) in [_comparable(item) for item in wanted]
+            result = any(_is_equal(stored, item) for item in wanted)
         case Operator.CONTAINS:
-            result = isinstance(stored, list) and _comparable(wanted) in _comparable(stored)[1]
+            result = _kind(stored) is list and any(_is_equal(item, wanted) for item in stored)
         case Operator.REGEX_MATCHES:
             result = isinstance(stored, str) and compiled(wanted).search(stored) is not None
         case Operator.NOT_REGEX_MATCHES:
@@ -210,16 +210,23 @@ def holds(operator: Operator, stored: Any, wanted: Any) -> bool:
     return bool(result)
 
 
-def _comparable(value: Any) -> Any:
-    """Return what is equal just when the JSON is: Python takes True for 1."""
-    kind = type(value)  # pyright: ignore[reportUnknownVariableType]
-    if kind is bool:
-        return ("boolean", value)
+def _is_equal(stored: Any, wanted: Any) -> bool:
+    """Tell whether JSON is equal: Python takes True for 1.
+
+    What is stored is looked into no deeper than what is wanted goes.
+    """
+    kind = _kind(wanted)
+    if kind in (list, dict) and (_kind(stored) is not kind or len(stored) != len(wanted)):
+        return False
     if kind is list:
-        return ("array", [_comparable(item) for item in value])
+        return all(map(_is_equal, stored, wanted))
     if kind is dict:
-        return ("object", {key: _comparable(item) for key, item in value.items()})
-    return value
+        return all(key in stored and _is_equal(stored[key], value) for key, value in wanted.items())
+    return isinstance(stored, bool) == isinstance(wanted, bool) and bool(stored == wanted)
+
+
+def _kind(value: Any) -> Any:
+    return type(value)  # pyright: ignore[reportUnknownVariableType]
 
 
 def value_at(document: Document, path: Path) -> Any:

@@ -13,6 +13,7 @@ from eventstore_sa.types.codec import text_problem
 __all__ = ["CustomFunction", "Function", "Path", "Similarity"]
 
 _LARGEST_INDEX = 2**31 - 1
+_MOST_STEPS = 32
 
 
 @dataclass(frozen=True, init=False, repr=False, slots=True)
@@ -24,10 +25,10 @@ class Path:
 
     Args:
         top_level: A field of projections: "id", "name", "source", "state" or "metadata".
-        sub_levels: The steps below it.
+        sub_levels: The steps below it, at most 32.
 
     Raises:
-        QueryError: A step is neither a string that can be stored nor a 32-bit integer.
+        QueryError: A step is neither a string that can be stored nor a 32-bit integer, or there are too many.
 
     Example:
         >>> Path("state", "lines", 0, "sku")
@@ -40,6 +41,11 @@ class Path:
     def __init__(self, top_level: str, *sub_levels: str | int) -> None:
         for step in (top_level, *sub_levels):
             _check_step(step)
+        if len(sub_levels) > _MOST_STEPS:
+            raise QueryError(
+                f"a path has at most {_MOST_STEPS} steps below its field, not {len(sub_levels)}: filter by something "
+                "nearer, or keep what is searched for at a place of its own"
+            )
         object.__setattr__(self, "top_level", top_level)
         object.__setattr__(self, "sub_levels", sub_levels)
 

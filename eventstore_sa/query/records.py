@@ -28,7 +28,7 @@ from eventstore_sa.types import (
 )
 from eventstore_sa.types.codec import decode_json, encode_json, to_json
 
-__all__ = ["ProjectionRecord", "record_of", "source_hash", "source_text_hash", "unexpected_version"]
+__all__ = ["ProjectionRecord", "projection_text", "record_of", "source_hash", "source_text_hash", "unexpected_version"]
 
 # Streams are projected again and again.
 _REMEMBERED_SOURCES: Final = 16_384
@@ -109,8 +109,8 @@ def record_of(projection: Projection[Any, Any]) -> ProjectionRecord:
         projection.name,
         projection.id,
         _source_text(projection.source),
-        _text(projection, "state", projection.state),
-        _text(projection, "metadata", projection.metadata),
+        projection_text("state", projection.state, name=projection.name, id=projection.id),
+        projection_text("metadata", projection.metadata, name=projection.name, id=projection.id),
         version=0,
     )
 
@@ -145,10 +145,15 @@ def _canonical(source: JsonObject) -> str:
     return msgspec.json.encode(source, order="sorted").decode()
 
 
-def _text(projection: Projection[Any, Any], field: str, value: object) -> str:
+def projection_text(field: str, value: object, *, name: str, id: str) -> str:
+    """Return the state or metadata of a projection as it is stored.
+
+    Raises:
+        SerialisationError: It cannot be stored exactly.
+    """
     if value is None:
         return "null"
-    label = f"{field} of projection {projection.name!r}"
+    label = f"{field} of projection {name!r} with id {id!r}"
     return encode_json(to_json(value, label=label), label=label).decode()
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from eventstore_sa.errors import ConnectionLostError, TransactionError, UnmetWriteConditionError
 from eventstore_sa.persistence.dialects import driver_attribute
 from eventstore_sa.store.transactions import Backoff
+from eventstore_sa.types.numbers import checked_count
 
 __all__ = ["retry_transaction", "retry_transaction_sync"]
 
@@ -48,6 +49,7 @@ async def retry_transaction(
     Returns:
         What `work` returns.
     """
+    checked_count("retries", retries, least=0)
     failures = 0
     while True:
         try:
@@ -68,6 +70,7 @@ def retry_transaction_sync(
     backoff: Backoff = _BACKOFF,
 ) -> R:
     """Do something in a transaction, and again when somebody else was faster; see `retry_transaction`."""
+    checked_count("retries", retries, least=0)
     failures = 0
     while True:
         try:

@@ -167,8 +167,8 @@ class EventStream(_StoredSource[StreamIdentifier]):
 
         Args:
             projector: Makes the state from the events of the stream.
-            decide: Takes the state and returns the events to publish; none to leave the stream as it is. It may be an
-                `async def`. It is called anew in each try.
+            decide: Takes a copy of the state and returns the events to publish; none to leave the stream as it is. It may
+                be an `async def`. It is called anew in each try.
             retries: How often to try again, after a short random pause, when the stream has moved on meanwhile.
             snapshots: A `SnapshotStore`: load the state from its snapshot and the events since, as `project` does.
 
@@ -177,6 +177,7 @@ class EventStream(_StoredSource[StreamIdentifier]):
 
         Raises:
             UnmetWriteConditionError: Somebody else was faster in every try.
+            ConfigurationError: The state cannot be copied.
         """
         tries = 0 if self._adapter.hosted else retries
         return await update(self, projector, decide, retries=tries, snapshots=snapshots)

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, ParamSpec, TypeVar, overload
 from msgspec import Struct
 
 from eventstore_sa.errors import ConfigurationError, UnmetWriteConditionError
+from eventstore_sa.types.numbers import checked_count
 
 __all__ = [
     "Backoff",
@@ -151,10 +152,7 @@ class retry_on_error(event_store_transaction):  # noqa: N801 - a decorator
     error_type: ClassVar[type[Exception]] = Exception
 
     def __init__(self, tries: int, *, backoff: Backoff | None = None) -> None:
-        checked: object = tries
-        if not isinstance(checked, int) or isinstance(checked, bool) or checked < 1:
-            raise ConfigurationError(f"tries is how often a function is run at most, 1 or more; got {tries!r}")
-        self.tries = tries
+        self.tries: int = checked_count("tries, how often a function is run at most,", tries)
         self.backoff = backoff
 
     async def wrap_handler(self, handler: Callable[[], Awaitable[R]]) -> R:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from copy import deepcopy
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from eventstore_sa.conditions import position_is
-from eventstore_sa.errors import UnmetWriteConditionError
+from eventstore_sa.errors import ConfigurationError, UnmetWriteConditionError
 from eventstore_sa.publishing import AnyNewEvent, AnyStoredEvent
 from eventstore_sa.sources import InMemoryEventSource, SyncInMemoryEventSource
 from eventstore_sa.sources.constraints import QueryConstraints
 from eventstore_sa.store.transactions import Backoff
 from eventstore_sa.types import Projection, Snapshots, StreamIdentifier, SyncSnapshots
+from eventstore_sa.types.numbers import checked_count
 
 if TYPE_CHECKING:
     from eventstore_sa.store.streams import EventStream
@@ -98,11 +100,12 @@ async def update(
     snapshots: Snapshots | None,
 ) -> StreamUpdate[State]:
     """See `EventStream.update`."""
+    checked_count("retries", retries, least=0)
     failures = 0
     while True:
         followed = _Followed(stream)
         before = await projector.project(source=followed, snapshots=snapshots)
-        decision = decide(before.state)
+        decision = decide(_copied(before.state))
         events = await decision if isawaitable(decision) else decision
         if not events:
             return StreamUpdate(before.state, ())
@@ -128,11 +131,12 @@ def update_sync(
     snapshots: SyncSnapshots | None,
 ) -> StreamUpdate[State]:
     """See `SyncEventStream.update`."""
+    checked_count("retries", retries, least=0)
     failures = 0
     while True:
         followed = _Followed(stream)
         before = projector.project_sync(source=followed, snapshots=snapshots)
-        events = decide(before.state)
+        events = decide(_copied(before.state))
         if not events:
             return StreamUpdate(before.state, ())
         try:
@@ -146,3 +150,18 @@ def update_sync(
         new = SyncInMemoryEventSource(stored, identifier=stream.identifier)
         after = projector.project_sync(source=new, state=before.state, metadata=before.metadata)
         return StreamUpdate(after.state, stored)
+
+
+def _copied(state: State) -> State:
+    """Return a copy for `decide`, which may change it to try things out: what counts is what the events make of it.
+
+    Raises:
+        ConfigurationError: It cannot be copied.
+    """
+    try:
+        return deepcopy(state)
+    except Exception as error:
+        raise ConfigurationError(
+            f"a {type(state).__name__} cannot be copied ({type(error).__name__}), but `decide` is given a copy of the "
+            "state: give the class a __deepcopy__, or keep such things out of the state"
+        ) from error

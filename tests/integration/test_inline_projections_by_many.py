@@ -12,10 +12,11 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from eventstore_sa import StreamIdentifier, SyncEventStore, SyncProjectionStore
-from eventstore_sa.errors import TransactionError
+from eventstore_sa.errors import LockTimeoutError, TransactionError
 from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
+from tests.blocking import wait_for_waiting
 from tests.databases import PostgresDatabase
-from tests.hosts import new_event
+from tests.hosts import Ground, new_event
 from tests.projectors import CustomerProjector, OrderProjector
 from tests.stores import install_schema
 
@@ -110,6 +111,56 @@ def test_publishes_within_sessions(store: SyncEventStore, publish: Callable[...,
 
     assert given_up == []
     assert_nothing_is_lost(store)
+
+
+@pytest.mark.parametrize("store", ["psycopg", "psycopg2"], indirect=True)
+def test_transaction_that_holds_projections_does_not_wait_for_more(store: SyncEventStore) -> None:
+    """Nobody else waits here, so whoever did wait would do so until lock_timeout."""
+    projecting = store.with_projections(CustomerProjector())
+    adapter: Any = store.adapter
+
+    def publish(session: Session, customer: str) -> None:
+        stream = projecting.within(session).stream(category="payments", stream=f"{customer}-{id(session)}")
+        stream.publish(events=[new_event(payload=1)])
+
+    with Session(adapter.bind.engine) as first, Session(adapter.bind.engine) as second:
+        first.execute(text("SET LOCAL lock_timeout = '20s'"))
+        publish(first, "a")
+        publish(second, "b")
+        with pytest.raises(LockTimeoutError, match="holds projections 'customer' that this publish updates") as caught:
+            publish(first, "b")
+        assert caught.value.retryable
+        publish(first, "a")
+        publish(first, "c")
+        second.commit()
+        publish(first, "b")
+        first.commit()
+
+    assert {each.id: each.state["sum"] for each in SyncProjectionStore(store).search()} == {"a": 2, "b": 2, "c": 1}
+
+
+@pytest.mark.parametrize("store", ["psycopg"], indirect=True)
+def test_transaction_that_holds_no_projections_any_more_waits(store: SyncEventStore) -> None:
+    projecting = store.with_projections(CustomerProjector())
+    adapter: Any = store.adapter
+    engine = adapter.bind.engine
+
+    def publish(session: Session, customer: str) -> None:
+        stream = projecting.within(session).stream(category="payments", stream=f"{customer}-{id(session)}")
+        stream.publish(events=[new_event(payload=1)])
+
+    with Session(engine) as first, Session(engine) as second, ThreadPoolExecutor(1) as thread:
+        publish(second, "b")
+        savepoint = first.begin_nested()
+        publish(first, "a")
+        savepoint.rollback()
+        waiting = thread.submit(publish, first, "b")
+        wait_for_waiting(Ground(engine))
+        second.commit()
+        waiting.result()
+        first.commit()
+
+    assert {each.id: each.state["sum"] for each in SyncProjectionStore(store).search()} == {"b": 2}
 
 
 def test_one_new_projection_for_all(store: SyncEventStore) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
 from eventstore_sa import EventStore, ProjectionStore, SyncEventStore, SyncProjectionStore
@@ -257,40 +257,65 @@ async def test_a_rebuild_of_nothing(ground: Ground) -> None:
         await ground.rebuild(OrderProjector(), source="orders")
 
 
-async def test_a_second_rebuild_of_the_same_is_refused(ground: Ground) -> None:
+@pytest.mark.parametrize("later", [OrderProjector, DoublingProjector])
+async def test_a_later_rebuild_takes_the_place_of_one_that_is_under_way(
+    ground: Ground, later: type[OrderProjector]
+) -> None:
+    """Also when it stops just where the earlier one is: what they have made must not be mixed."""
     for number in range(4):
         await ground.publish(number)
-    sqlite = ground.host is not None and not ground.host.postgres
-    refused: list[ConcurrencyError] = []
+    calls = 0
 
-    async def again() -> None:
-        if not refused:
-            try:
-                await ground.rebuild(OrderProjector(), batch_size=2)
-            except ConcurrencyError as error:
-                refused.append(error)
+    def stop(_: RebuildProgress) -> None:
+        raise Stopped
 
-    def again_sync(_: RebuildProgress) -> None:
-        if not refused:
-            try:
-                rebuild_sync(OrderProjector(), store=ground.store, batch_size=2)
-            except ConcurrencyError as error:
-                refused.append(error)
+    async def begin_another() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            with pytest.raises(Stopped):
+                await ground.rebuild(later(), batch_size=2, progress=stop)
 
-    first = ground.rebuild(
-        OrderProjector(),
-        batch_size=2,
-        progress=(lambda _: again()) if isinstance(ground.store, EventStore) else again_sync,
-    )
-    if sqlite:
-        # Nobody can tell who is alive there: the one that finds that another was at it gives up.
-        with pytest.raises(ConcurrencyError, match="'order' are being rebuilt by somebody else"):
-            await first
-    else:
-        await first
-        assert "'order' are being rebuilt by somebody else" in str(refused[0])
-    assert await ground.sums() == {"1": 6}
-    assert await ground.rebuild(OrderProjector()) == 1
+    def begin_another_sync(_: RebuildProgress) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            with pytest.raises(Stopped):
+                rebuild_sync(later(), store=ground.store, batch_size=2, progress=stop)
+
+    asynchronous = isinstance(ground.store, EventStore)
+    progress = (lambda _: begin_another()) if asynchronous else begin_another_sync
+    with pytest.raises(ConcurrencyError, match="another rebuild of the projections 'order' has begun"):
+        await ground.rebuild(OrderProjector(), batch_size=2, progress=progress)
+    assert calls == 1
+
+    assert await ground.rebuild(later(), batch_size=2) == 1
+    assert await ground.sums() == {"1": 12 if later is DoublingProjector else 6}
+
+
+async def test_a_rebuild_that_was_overtaken_in_the_end_changes_nothing(ground: Ground) -> None:
+    await ground.publish(1)
+
+    async def rebuild_all() -> None:
+        await ground.rebuild(DoublingProjector())
+
+    def rebuild_all_sync(_: RebuildProgress) -> None:
+        rebuild_sync(DoublingProjector(), store=ground.store)
+
+    asynchronous = isinstance(ground.store, EventStore)
+    with pytest.raises(ConcurrencyError, match="wait for it to end"):
+        await ground.rebuild(OrderProjector(), progress=(lambda _: rebuild_all()) if asynchronous else rebuild_all_sync)
+
+    assert await ground.sums() == {"1": 2}
+
+
+@pytest.mark.parametrize("ground", ["memory", "sqlite", "postgresql+asyncpg"], indirect=True)
+@pytest.mark.parametrize("size", [0, -1, True, 2.0, 2**63])
+async def test_batches_have_a_size(ground: Ground, size: Any) -> None:
+    await ground.publish(1)
+
+    with pytest.raises(ConfigurationError, match=r"batch_size is an integer from 1 to 9223372036854775807; got"):
+        await ground.rebuild(OrderProjector(), batch_size=size)
 
 
 async def test_handlers_may_be_coroutine_functions(ground: Ground) -> None:
@@ -425,26 +450,6 @@ async def test_a_killed_rebuild_is_gone_on_with(ground: Ground) -> None:
 
     assert [each.events for each in told] == [6, 8, 10]
     assert await ground.sums() == {"0": 20, "1": 25}
-
-
-@each_driver("postgresql+psycopg", "postgresql+asyncpg")
-async def test_a_rebuild_that_fails_to_begin_keeps_no_connection(host: Host) -> None:
-    engine = host.make_engine(poolclass=None)
-    sync_engine = getattr(engine, "sync_engine", engine)
-    ground = Ground(host.store_on(engine))
-
-    def fail(*arguments: Any) -> None:
-        if "pg_try_advisory_lock" in arguments[2]:
-            raise Stopped
-
-    event.listen(sync_engine, "after_cursor_execute", fail)
-    with pytest.raises(Stopped):
-        await ground.rebuild(OrderProjector())
-    event.remove(sync_engine, "after_cursor_execute", fail)
-
-    assert sync_engine.pool.checkedout() == 0
-    assert await ground.rebuild(OrderProjector()) == 0
-    await settled(engine.dispose())
 
 
 @each_driver("sqlite", "postgresql+asyncpg")

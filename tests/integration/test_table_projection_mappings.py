@@ -18,9 +18,10 @@ from sqlalchemy.orm import (
     relationship,
 )
 
-from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.errors import ConfigurationError, StorageError
 from eventstore_sa.projection import TableProjection, project
-from tests.hosts import Host, each_driver, statements_of
+from tests.awaiting import settled
+from tests.hosts import Host, each_driver, new_event, statements_of
 from tests.tables import AnyEvent, applied, committing, project_all, rows, stored
 
 some_drivers = each_driver("sqlite+aiosqlite", "sqlite", "postgresql+asyncpg", "postgresql+psycopg")
@@ -244,6 +245,59 @@ async def test_rows_of_joined_subclasses_are_found_by_their_base_and_by_themselv
     found = rows(host, Person)
     assert [(type(row), row.count) for row in found] == [(Manager, 3), (Person, 2), (Manager, 1)]
     assert [row.meetings for row in found if isinstance(row, Manager)] == [1, 0]
+
+
+@some_drivers
+@pytest.mark.parametrize(("base", "subclass"), [(Vehicle, Bicycle), (Person, Manager)])
+async def test_row_of_another_class_in_the_way_is_a_lasting_fault(
+    host: Host, base: type[Any], subclass: type[Any]
+) -> None:
+    async with committing(host) as session:
+        session.add(base(id=1))
+    projection = project(subclass)(CountProjection)()
+    store = host.store.with_projections(projection)
+
+    with (
+        statements_of(host.engine) as statements,
+        pytest.raises(
+            ConfigurationError, match=f"no {subclass.__name__} can be created with the primary key 1"
+        ) as caught,
+    ):
+        await settled(store.stream(category="orders", stream="1").publish(events=[new_event("counted")]))
+
+    assert "projector 'count' was at event 'counted'" in caught.value.__notes__[0]
+    assert len(statements) <= 6
+    with pytest.raises(ConfigurationError, match="None for such events"):
+        await project_all(host, projection, stored("counted", "2"), stored("counted", "1"))
+    await project_all(host, projection, stored("counted", "2"))
+    assert [row.id for row in rows(host, subclass)] == [2]
+    assert host.ground.names() == []
+
+
+@each_driver("sqlite", "postgresql+asyncpg", "postgresql+psycopg", "postgresql+psycopg2")
+async def test_row_that_a_handler_adds_in_the_way_of_its_own_is_a_lasting_fault(host: Host) -> None:
+    class Adding(CountProjection):
+        def counted(self, row: Any, event: AnyEvent) -> None:
+            sessions[0].add(RenamedRow(number=1, count=0))
+
+    @project(Session)
+    class Remembering(TableProjection):
+        name = "a"
+
+        def counted(self, session: Session, event: AnyEvent) -> None:
+            sessions[:] = [session]
+
+    sessions: list[Session] = []
+    await project_all(host, project(RenamedRow)(CountProjection)(), stored("counted", "1"))
+    store = host.store.with_projections(project(RenamedRow)(Adding)(), Remembering())
+
+    with statements_of(host.engine) as statements, pytest.raises(StorageError) as caught:
+        await settled(store.stream(category="orders", stream="2").publish(events=[new_event("counted")]))
+
+    assert not getattr(caught.value, "retryable", False)
+    assert caught.value.__cause__ is not None
+    assert len(statements) < 20
+    assert [row.number for row in rows(host, RenamedRow)] == [1]
 
 
 @some_drivers

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import Enum
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Column, MetaData, String, Table, select
+from sqlalchemy import Column, MetaData, Numeric, String, Table, Uuid, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -29,7 +32,7 @@ from eventstore_sa.projection import (
     row_keys,
 )
 from tests.awaiting import entered, settled
-from tests.hosts import Host, each_driver, statements_of
+from tests.hosts import Host, each_driver, new_event, statements_of
 from tests.tables import AnyEvent, applied, committing, project_all, rows, stored
 
 some_drivers = each_driver("sqlite+aiosqlite", "sqlite", "postgresql+asyncpg", "postgresql+psycopg")
@@ -64,6 +67,48 @@ class UuidRow(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     count: Mapped[int] = mapped_column(default=0)
+
+
+class UuidTextRow(Base):
+    __tablename__ = "uuid_text_rows"
+
+    id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)
+    count: Mapped[int] = mapped_column(default=0)
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class DayRow(Base):
+    __tablename__ = "day_rows"
+
+    day: Mapped[date] = mapped_column(primary_key=True)
+    count: Mapped[int] = mapped_column(default=0)
+
+
+class AmountRow(Base):
+    __tablename__ = "amount_rows"
+
+    amount: Mapped[Decimal] = mapped_column(Numeric(10, 2), primary_key=True)
+    count: Mapped[int] = mapped_column(default=0)
+
+
+class FlagRow(Base):
+    __tablename__ = "flag_rows"
+
+    flag: Mapped[bool] = mapped_column(primary_key=True)
+    count: Mapped[int] = mapped_column(default=0)
+
+
+class ColourRow(Base):
+    __tablename__ = "colour_rows"
+
+    colour: Mapped[Colour] = mapped_column(primary_key=True)
+    count: Mapped[int] = mapped_column(default=0)
+
+
+KEYED_ROWS: dict[str, type[Any]] = {"day": DayRow, "amount": AmountRow, "flag": FlagRow, "colour": ColourRow}
 
 
 class LineRow(Base):
@@ -169,6 +214,27 @@ async def test_more_keys_than_a_statement_takes_are_loaded_by_several(
     assert [row.total for row in rows(host, OrderRow)] == [2] * 9
 
 
+@some_drivers
+async def test_an_event_counts_once_in_a_batch_and_in_its_order(host: Host) -> None:
+    placed, noted, renoted = (
+        stored("order-placed", payload=5),
+        stored("note/added", payload="a"),
+        stored("note/added", payload="b"),
+    )
+
+    await project_all(host, OrderProjection(), renoted, placed, noted, placed, renoted, noted)
+
+    assert orders(host) == [("1", "placed", 5, "b")]
+
+
+@one_driver
+async def test_what_is_no_batch_of_stored_events_is_refused(host: Host) -> None:
+    with host.session() as session:
+        for mistake in (host.store.log(), None, "events", [new_event()]):
+            with pytest.raises(ConfigurationError, match=r"events are applied in batches|only stored events"):
+                OrderProjection().apply(session, mistake)
+
+
 @one_driver
 async def test_events_that_concern_nothing_send_no_statement(host: Host) -> None:
     class Deaf(OrderProjection):
@@ -256,41 +322,77 @@ async def test_what_a_handler_returns_by_mistake_is_refused(host: Host) -> None:
 # Keys
 
 
+_UUID = UUID("9f1c2c36-6a1f-4c7e-9d3c-1f6a1a6f0c11")
+
+
 @some_drivers
 async def test_names_of_streams_become_integers_and_uuids(host: Host) -> None:
-    uuid = UUID("9f1c2c36-6a1f-4c7e-9d3c-1f6a1a6f0c11")
-    for row_class, names in ((NumberedRow, ["42", "-7", "42"]), (UuidRow, [str(uuid), uuid.hex, str(uuid).upper()])):
+    for row_class, names in ((NumberedRow, ["42", "-7", "42"]), (UuidRow, [str(_UUID)]), (UuidTextRow, [str(_UUID)])):
         projection = project(row_class)(CountProjection)()
         await project_all(host, projection, *(stored("counted", name) for name in names))
         await project_all(host, projection, stored("counted", names[0]))
 
     assert [(row.id, row.count) for row in rows(host, NumberedRow)] == [(-7, 1), (42, 3)]
-    assert [(row.id, row.count) for row in rows(host, UuidRow)] == [(uuid, 4)]
+    assert [(row.id, row.count) for row in rows(host, UuidRow)] == [(_UUID, 2)]
+    assert [(row.id, row.count) for row in rows(host, UuidTextRow)] == [(str(_UUID), 2)]
+
+
+@some_drivers
+async def test_other_spellings_of_a_key_are_refused(host: Host) -> None:
+    integers = ["042", "+42", " 42", "42 ", "4_2", "\uff14\uff12", "-0"]
+    uuids = [_UUID.hex, str(_UUID).upper(), f"{{{_UUID}}}", f"urn:uuid:{_UUID}", f"{_UUID}"[:-1] + "\uff11"]
+    for row_class, names in ((NumberedRow, integers), (UuidRow, uuids), (UuidTextRow, uuids)):
+        projection = project(row_class)(CountProjection)()
+        for name in names:
+            with pytest.raises(ConfigurationError, match="is not the usual spelling of a") as caught:
+                await project_all(host, projection, stored("counted", name))
+            assert repr(name) in str(caught.value)
+            assert f"of stream 'orders/{name}'" in caught.value.__notes__[0]
+        assert rows(host, row_class) == []
 
 
 @one_driver
-@pytest.mark.parametrize(
-    ("row_class", "name"),
-    [(NumberedRow, "042"), (NumberedRow, "x"), (NumberedRow, "4 2"), (UuidRow, "{9f1c2c366a1f4c7e9d3c1f6a1a6f0c11}")],
-)
-async def test_name_that_is_no_key_is_refused_with_the_place(host: Host, row_class: type[Any], name: str) -> None:
-    projection = project(row_class)(CountProjection)()
+async def test_name_that_is_no_key_is_refused(host: Host) -> None:
+    for row_class, name in ((NumberedRow, "x"), (NumberedRow, str(2**63)), (NumberedRow, "9" * 5000), (UuidRow, "42")):
+        projection = project(row_class)(CountProjection)()
+        with pytest.raises(ConfigurationError, match="name streams after the keys of their rows, or return those"):
+            await project_all(host, projection, stored("counted", name))
 
-    with pytest.raises(ConfigurationError, match="demands: name streams so, or return the keys") as caught:
-        await project_all(host, projection, stored("counted", name))
 
-    assert repr(name) in str(caught.value)
-    assert f"of stream 'orders/{name}'" in caught.value.__notes__[0]
+@sqlite_and_postgresql
+async def test_text_is_no_key_where_a_value_has_several_spellings(host: Host) -> None:
+    names = {"day": "2024-02-29", "amount": "7.0", "flag": "true", "colour": "RED"}
+    keys: dict[str, Any] = {"day": date(2024, 2, 29), "amount": Decimal("7.00"), "flag": True, "colour": Colour.RED}
+    for attribute, row_class in KEYED_ROWS.items():
+        with pytest.raises(ConfigurationError, match=f"is not a .*, which .*Row.{attribute} holds"):
+            await project_all(host, project(row_class)(CountProjection)(), stored("counted", names[attribute]))
+
+        class Keyed(CountProjection):
+            def key(self, event: AnyEvent, key: Any = keys[attribute]) -> Any:
+                return key
+
+        for _ in range(2):
+            await project_all(host, project(row_class)(Keyed)(), stored("counted"))
+        assert [(getattr(row, attribute), row.count) for row in rows(host, row_class)] == [(keys[attribute], 2)]
 
 
 @one_driver
 async def test_key_of_another_type_than_its_column_is_refused(host: Host) -> None:
-    class Mistaken(OrderProjection):
-        def key(self, event: AnyEvent) -> int:
-            return 7
+    mistakes: list[tuple[type[Any], list[Any]]] = [
+        (OrderRow, [7, b"7"]),
+        (NumberedRow, [7.0, True, [None], 2**63]),
+        (KEYED_ROWS["day"], [datetime(2024, 2, 29, tzinfo=UTC)]),
+        (KEYED_ROWS["amount"], [True]),
+    ]
+    for row_class, keys in mistakes:
+        for mistaken in keys:
 
-    with pytest.raises(ConfigurationError, match=r"7 is no str, as OrderRow.id demands"):
-        await project_all(host, Mistaken(), stored("order-placed"))
+            class Mistaken(CountProjection):
+                def key(self, event: AnyEvent, key: Any = mistaken) -> Any:
+                    return key
+
+            with pytest.raises(ConfigurationError, match=rf"is not a .*, which {row_class.__name__}\.\w+ holds"):
+                await project_all(host, project(row_class)(Mistaken)(), stored("counted"))
 
 
 @one_driver

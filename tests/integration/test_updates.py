@@ -80,6 +80,36 @@ async def test_update_gives_up_after_so_many_retries(host: Host) -> None:
     assert host.ground.names() == ["counted", "counted"]
 
 
+class NamesProjector(CountProjector):
+    def initial_state_factory(self) -> Any:
+        return {"names": []}
+
+    def counted(self, state: Any, event: Any) -> Any:
+        state["names"].append(event.name)
+        return state
+
+
+@each_driver("sqlite+aiosqlite", "sqlite")
+async def test_decision_may_change_the_state_that_it_is_given(host: Host) -> None:
+    def decide(state: Any) -> Sequence[NewEvent[str, Any, Any]]:
+        state["names"].append("tried out")
+        return [new_event("counted")] if len(state["names"]) < 3 else []
+
+    for expected in (1, 2, 2):
+        update = await settled(stream_of(host.store).update(NamesProjector(), decide))
+        assert update.state == {"names": ["counted"] * expected}
+
+
+@each_driver("sqlite+aiosqlite", "sqlite")
+async def test_state_that_cannot_be_copied_is_refused(host: Host) -> None:
+    class LockingProjector(CountProjector):
+        def initial_state_factory(self) -> Any:
+            return {"lock": threading.Lock()}
+
+    with pytest.raises(ConfigurationError, match=r"a dict cannot be copied \(TypeError.*give the class a __deepcopy__"):
+        await settled(stream_of(host.store).update(LockingProjector(), lambda _: []))
+
+
 @each_driver("sqlite+aiosqlite", "postgresql+asyncpg")
 async def test_decision_may_be_a_coroutine(host: Host) -> None:
     async def decide(state: int) -> Sequence[NewEvent[str, Any, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import groupby
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -24,10 +25,11 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    true,
     type_coerce,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, JSONPATH, insert
 from sqlalchemy.sql.functions import Function
 from sqlalchemy.types import TypeEngine
 
@@ -127,17 +129,23 @@ class PostgreSQLProjections(ProjectionDialect):
             json = func.to_jsonb(json, type_=JSONB())
         else:
             as_text = json.op("#>>", return_type=Text())(_constant("{}"))
-        for step in path.sub_levels:
-            if isinstance(step, int):
-                # The server takes a scalar for an array of one.
-                json = case((func.jsonb_typeof(json) == _constant("array"), json), else_=None)
-            bound = self._step(step)
-            as_text = json.op("->>", return_type=Text())(bound)
-            json = json.op("->", return_type=JSONB())(bound)
+        for is_index, steps in groupby(path.sub_levels, lambda step: isinstance(step, int)):
+            if is_index:
+                # Not the operator ->, which takes a scalar for an array of one; strict, an object is none either.
+                subscripts = self._text("strict $" + "".join(map(_subscript, steps)))
+                json = func.jsonb_path_query_first(
+                    json, cast(subscripts, JSONPATH), _sql("'{}'", JSONB()), true(), type_=JSONB()
+                )
+                as_text = json.op("#>>", return_type=Text())(_constant("{}"))
+                continue
+            for step in steps:
+                name = self._text(str(step))
+                as_text = json.op("->>", return_type=Text())(name)
+                json = json.op("->", return_type=JSONB())(name)
         return _Place(json, as_text)
 
-    def _step(self, step: str | int) -> ColumnElement[Any]:
-        return literal(step, Text() if isinstance(step, str) else Integer())
+    def _text(self, value: str) -> ColumnElement[Any]:
+        return literal(value, Text())
 
     def computed(self, value: ColumnElement[Any]) -> JsonPlace:
         json = func.to_jsonb(value, type_=JSONB())
@@ -203,8 +211,12 @@ class PostgreSQLProjectionIndexes(PostgreSQLProjections):
         """Demand a name of projections."""
         return self.table.c.name == _written(name)
 
-    def _step(self, step: str | int) -> ColumnElement[Any]:
-        return _written(step) if isinstance(step, str) else _constant(step)
+    def _text(self, value: str) -> ColumnElement[Any]:
+        return _written(value)
+
+
+def _subscript(index: str | int) -> str:
+    return f"[last - {-1 - index}]" if isinstance(index, int) and index < 0 else f"[{index}]"
 
 
 def _written(value: str) -> ColumnElement[str]:

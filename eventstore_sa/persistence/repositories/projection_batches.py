@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
+from time import monotonic
 from typing import Any, Final
 
 from msgspec import Raw, Struct
@@ -31,10 +32,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 
-from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.errors import ConfigurationError, LockTimeoutError
 from eventstore_sa.persistence.jsonb_size import check_jsonb
 from eventstore_sa.persistence.repositories.projection_locks import (
     LockOn,
+    busy_ids,
     is_wide,
     lock_condition,
     lock_parameters,
@@ -47,6 +49,7 @@ from eventstore_sa.types.codec import encode_json
 __all__ = ["ProjectionBatches", "projection_batches"]
 
 _MADE: Final = "eventstore_sa.projection_batches"
+_PAUSE_S: Final = 0.005
 _FIELDS = ("name", "id", "source", "source_hash", "state", "metadata", "version", "sequence_number")
 _JSON = ("source", "state", "metadata")
 _NUMBERS = ("source_hash", "version", "sequence_number")
@@ -122,6 +125,25 @@ class ProjectionBatches:
         condition = wide_lock(connection, self._schema, name) if wide else self._id_locks
         connection.execute(select(condition), lock_parameters(connection, self._schema, name, ids))
 
+    def lock_in_turn(self, connection: Connection, name: str, ids: Collection[str], *, patience_s: float) -> None:
+        """Lock ids for a transaction that may hold others already: then they are tried for a while, and not waited for.
+
+        Raises:
+            LockTimeoutError: Others hold one for longer than that.
+        """
+        if not self._on_postgresql or is_wide(ids):
+            return
+        parameters = lock_parameters(connection, self._schema, name, ids)
+        deadline = monotonic() + patience_s
+        while connection.scalar(self._busy_ids, parameters):
+            if monotonic() >= deadline:
+                raise LockTimeoutError(
+                    f"another transaction holds projections {name!r} that this publish updates, and this transaction holds "
+                    "others already, so that each might wait for the other: roll back, then run all of the transaction "
+                    "again; publishes that are staged, or made in one call, take all locks at once"
+                )
+            connection.execute(select(func.pg_sleep(_PAUSE_S)))
+
     def save(self, connection: Connection, records: Sequence[ProjectionRecord]) -> int:
         """Save projections over the versions that they were loaded with, 0 for new ones.
 
@@ -137,6 +159,10 @@ class ProjectionBatches:
         if self._on_postgresql:
             check_jsonb(document, "the projections to save")
         return connection.execute(self._upsert, {"document": document}).rowcount
+
+    @cached_property
+    def _busy_ids(self) -> Select[Any]:
+        return busy_ids()
 
     @cached_property
     def _id_locks(self) -> ColumnElement[bool]:

@@ -19,14 +19,17 @@ from sqlalchemy import (
     Connection,
     Integer,
     Select,
+    Subquery,
     Text,
     bindparam,
     cast,
     column,
     func,
     literal,
+    not_,
     select,
     table,
+    true,
 )
 from sqlalchemy.dialects.postgresql import JSONB, OID, REGCLASS
 
@@ -36,13 +39,12 @@ from eventstore_sa.types.codec import encode_json
 
 __all__ = [
     "LockOn",
+    "busy_ids",
     "is_wide",
     "lock_condition",
     "lock_holders",
     "lock_parameters",
     "name_lock",
-    "rebuild_lock",
-    "rebuild_unlock",
     "wide_lock",
 ]
 
@@ -51,6 +53,9 @@ _MOST: Final = 100
 
 _PLACES: Final = 1024
 """How many locks the ids of one name share: a transaction of many publishes holds no more, and two ids seldom meet."""
+
+# Set for a transaction that holds locks on ids, and gone with the savepoint that took them.
+_HELD: Final = ("eventstore_sa.projections", "held")
 
 # So that stores do not meet.
 _SEED: Final = cast(cast(cast(bindparam("lock_table", type_=Text()), REGCLASS()), OID()), BigInteger())
@@ -63,7 +68,6 @@ _LOCKS: Final = table(
     column("granted", Boolean()),
 )
 _ACTIVITY: Final = table("pg_stat_activity", column("pid"), column("application_name"))
-_REBUILD_KEY: Final = func.hashtextextended(literal("rebuild ", Text()).op("||")(_NAME), _SEED, type_=BigInteger())
 
 
 class LockOn(Enum):
@@ -93,14 +97,30 @@ def lock_condition(lock: LockOn) -> ColumnElement[bool]:
     shared = select(func.count(func.pg_advisory_xact_lock_shared(_NAME_KEY))).scalar_subquery() >= 0
     if lock is LockOn.NAME:
         return shared
+    keys = _keys_of_ids()
+    held = func.set_config(*map(literal, _HELD), true(), type_=Text()).is_not(None)
+    return select(func.count(func.pg_advisory_xact_lock(keys.c.key))).where(shared, held).scalar_subquery() >= 0
+
+
+def busy_ids() -> Select[Any]:
+    """Lock ids as far as that needs no waiting, where the transaction has locked others before; count those that do.
+
+    Whoever holds locks and waits for more, in another order than others, may wait for one who waits for them.
+    """
+    keys, (setting, value) = _keys_of_ids(), _HELD
+    is_free = func.pg_try_advisory_xact_lock(keys.c.key, type_=Boolean())
+    holds_others = func.current_setting(literal(setting), true(), type_=Text()) == literal(value)
+    return select(func.count().filter(not_(is_free))).select_from(keys).where(holds_others)
+
+
+def _keys_of_ids() -> Subquery:
     given = func.jsonb_array_elements_text(cast(bindparam("ids", type_=Text()), JSONB())).column_valued("given")
     first = func.hashtextextended(bindparam("lock_start", type_=Text()), _SEED, type_=BigInteger())
     place = func.hashtextextended(given, literal(0, BigInteger()), type_=BigInteger()).op("&")(
         literal(_PLACES - 1, BigInteger())
     )
     key = first.op("#")(place).label("key")
-    keys = select(key).distinct().order_by(key).subquery("keys")
-    return select(func.count(func.pg_advisory_xact_lock(keys.c.key))).where(shared).scalar_subquery() >= 0
+    return select(key).distinct().order_by(key).subquery("keys")
 
 
 def name_lock() -> ColumnElement[Any]:
@@ -124,16 +144,6 @@ def lock_holders() -> Select[tuple[str]]:
             lock.c.pid != func.pg_backend_pid(),
         )
     )
-
-
-def rebuild_lock() -> ColumnElement[bool]:
-    """Try to lock the rebuild of a name for as long as the connection is open; tell whether that is done."""
-    return func.pg_try_advisory_lock(_REBUILD_KEY, type_=Boolean())
-
-
-def rebuild_unlock() -> ColumnElement[bool]:
-    """Give that lock back."""
-    return func.pg_advisory_unlock(_REBUILD_KEY, type_=Boolean())
 
 
 def is_wide(ids: Collection[str]) -> bool:

@@ -1,7 +1,7 @@
 """The statements that rebuild projections: how far a rebuild is, and putting its results in the place of the old ones.
 
-The results grow in a table of their own, in which the row with an empty id tells how far they are. Transactions are
-neither begun nor ended here.
+The results grow in a table of their own, in which the row with an empty id tells how far they are, and by its hash which
+run is at it. Transactions are neither begun nor ended here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from sqlalchemy import (
     delete,
     exists,
     func,
-    insert,
     literal,
     select,
     type_coerce,
@@ -57,49 +56,51 @@ class ProjectionRebuilds:
         self._projections = schema.projections
         self._on_postgresql = database == "postgresql"
 
-    def progress(self, connection: Connection, name: str) -> RebuildProgressRecord | None:
-        """Return how far the rebuild of the projections of a name is; None when there is none."""
+    def begin(self, connection: Connection, name: str, plan: str, run: int) -> RebuildProgressRecord:
+        """Go on with the rebuild of the same plan, or begin one; from now on by this run alone. Return how far it is.
+
+        The row is locked before anything else, and so out of the reach of the run that was at it.
+        """
         table = self._rebuilds
+        upsert = postgresql.insert if self._on_postgresql else sqlite.insert
         state = cast(table.c.state, Text) if self._on_postgresql else type_coerce(table.c.state, Text)
-        found = select(state, table.c.sequence_number, table.c.version)
-        row = connection.execute(found.where(table.c.name == name, table.c.id == _PROGRESS)).one_or_none()
-        if row is None:
-            return None
-        plan, sequence_number, events = row
-        return RebuildProgressRecord(decode_json(plan), sequence_number, events)
-
-    def begin(self, connection: Connection, name: str, progress: RebuildProgressRecord) -> None:
-        """Begin a rebuild; forget what there is of an earlier one."""
-        self.forget(connection, name)
-        connection.execute(
-            insert(self._rebuilds).values(
-                name=name,
-                id=_PROGRESS,
-                source=self._json(None),
-                source_hash=0,
-                state=self._json(progress.plan),
-                metadata=self._json(None),
-                version=progress.events,
-                sequence_number=progress.sequence_number,
-            )
+        statement = upsert(table).values(
+            name=name,
+            id=_PROGRESS,
+            source=self._json(None),
+            source_hash=run,
+            state=self._json(plan),
+            metadata=self._json(None),
+            version=0,
+            sequence_number=0,
         )
+        taken = statement.on_conflict_do_update(
+            index_elements=[table.c.name, table.c.id], set_={"source_hash": statement.excluded.source_hash}
+        ).returning(state, table.c.sequence_number, table.c.version)
+        found, sequence_number, events = connection.execute(taken).one()
+        if decode_json(found) == plan:
+            return RebuildProgressRecord(plan, sequence_number, events)
+        begun = RebuildProgressRecord(plan)
+        self._note(connection, name, run, begun)
+        connection.execute(delete(table).where(table.c.name == name, table.c.id != _PROGRESS))
+        return begun
 
-    def advance(
-        self, connection: Connection, name: str, before: RebuildProgressRecord, after: RebuildProgressRecord
-    ) -> bool:
-        """Note how far a rebuild is; return whether it was where it was thought to be."""
+    def advance(self, connection: Connection, name: str, run: int, progress: RebuildProgressRecord) -> bool:
+        """Note how far a rebuild is; return whether it is still this run that is at it."""
+        return self._note(connection, name, run, progress) == 1
+
+    def _note(self, connection: Connection, name: str, run: int, progress: RebuildProgressRecord) -> int:
         table = self._rebuilds
         noted = (
             update(table)
-            .where(
-                table.c.name == name,
-                table.c.id == _PROGRESS,
-                table.c.sequence_number == before.sequence_number,
-                table.c.version == before.events,
+            .where(table.c.name == name, table.c.id == _PROGRESS, table.c.source_hash == run)
+            .values(
+                state=self._json(progress.plan),
+                sequence_number=progress.sequence_number,
+                version=progress.events,
             )
-            .values(sequence_number=after.sequence_number, version=after.events)
         )
-        return connection.execute(noted).rowcount == 1
+        return connection.execute(noted).rowcount
 
     def swap(self, connection: Connection, name: str) -> int:
         """Put what was rebuilt in the place of the projections of a name; return how many there are.
@@ -121,12 +122,8 @@ class ProjectionRebuilds:
         still_there = exists().where(new.c.name == old.c.name, new.c.id == old.c.id)
         connection.execute(delete(old).where(old.c.name == name, ~still_there))
         count = connection.scalar(select(func.count()).select_from(new).where(*rebuilt)) or 0
-        self.forget(connection, name)
+        connection.execute(delete(new).where(new.c.name == name))
         return count
-
-    def forget(self, connection: Connection, name: str) -> None:
-        """Delete what there is of a rebuild."""
-        connection.execute(delete(self._rebuilds).where(self._rebuilds.c.name == name))
 
     def _json(self, value: str | None) -> ColumnElement[Any]:
         # As text that the database casts: the serialiser of SQLAlchemy's JSON is the host's to choose.

@@ -24,6 +24,7 @@ from eventstore_sa.persistence.projection_queries import ProjectionConverters
 from eventstore_sa.persistence.repositories.projection_searches import ProjectionSearches
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.query.records import ProjectionRecord, source_text_hash
+from eventstore_sa.types.numbers import LARGEST_NUMBER
 
 __all__ = ["ProjectionRepository"]
 
@@ -81,7 +82,11 @@ class ProjectionRepository:
             version = connection.scalar(self._insert_new, {"document": self._document([record])})
         else:
             self._dialect.check_size(record.state)
-            values = {"state_text": record.state, "metadata_text": record.metadata, "expected": expected}
+            values = {
+                "state_text": record.state,
+                "metadata_text": record.metadata,
+                "expected": min(expected, LARGEST_NUMBER),
+            }
             version = connection.scalar(self._replace, values | _key(record.name, record.id))
         return version
 

@@ -42,6 +42,7 @@ from eventstore_sa.query.converters import QueryConverters
 from eventstore_sa.query.records import ProjectionRecord, record_of
 from eventstore_sa.store.adapters.binding import AsyncBindable, BoundTo, SyncBindable, async_bind, sync_bind
 from eventstore_sa.store.adapters.bound import AsyncBoundAdapter, BoundAdapter, SyncBoundAdapter
+from eventstore_sa.types.numbers import checked_count
 
 __all__ = ["SQLAlchemyProjectionStorageAdapter", "SyncSQLAlchemyProjectionStorageAdapter"]
 
@@ -57,7 +58,8 @@ class _Options(Struct, frozen=True):
 
     @classmethod
     def of(cls, schema: EventStoreSchema | None, page_size: int) -> _Options:
-        return cls(default_schema() if schema is None else schema, page_size, QueryConverters())
+        size = checked_count("page_size", page_size)
+        return cls(default_schema() if schema is None else schema, size, QueryConverters())
 
 
 class _ProjectionAdapter(BoundAdapter[_Options, ProjectionStorage]):

@@ -25,12 +25,10 @@ class InMemoryRebuild(Struct):
     Attributes:
         progress: How far it is.
         records: The projections, by id.
-        is_under_way: Whether somebody is at it.
     """
 
     progress: RebuildProgressRecord
     records: dict[str, ProjectionRecord] = field(default_factory=dict[str, ProjectionRecord])
-    is_under_way: bool = True
 
 
 class InMemoryProjections:
@@ -86,24 +84,37 @@ class InMemoryProjections:
                 self._put(records)
             return unchanged
 
-    def begin_rebuild(self, name: str, plan: str) -> InMemoryRebuild | None:
-        """Go on with a rebuild of the same plan, or begin one; None when somebody is at it."""
+    def begin_rebuild(self, name: str, plan: str) -> InMemoryRebuild:
+        """Go on with a rebuild of the same plan, or begin one; whoever was at it is at it no more."""
         with self._lock:
-            rebuild = self._rebuilds.get(name)
-            if rebuild is not None and rebuild.is_under_way:
-                return None
-            if rebuild is None or rebuild.progress.plan != plan:
-                rebuild = self._rebuilds[name] = InMemoryRebuild(RebuildProgressRecord(plan))
-            rebuild.is_under_way = True
-            return rebuild
+            found = self._rebuilds.get(name)
+            begun = InMemoryRebuild(RebuildProgressRecord(plan))
+            if found is not None and found.progress.plan == plan:
+                begun = InMemoryRebuild(found.progress, dict(found.records))
+            self._rebuilds[name] = begun
+            return begun
 
-    def finish_rebuild(self, name: str) -> None:
-        """Put what was rebuilt in the place of the projections of a name."""
+    def save_rebuilt(
+        self, name: str, rebuild: InMemoryRebuild, records: Sequence[ProjectionRecord], progress: RebuildProgressRecord
+    ) -> bool:
+        """Save what has changed in a rebuild, and how far it is, unless another has begun; return whether it was done."""
         with self._lock:
+            if self._rebuilds.get(name) is not rebuild:
+                return False
+            rebuild.records.update((record.id, replace(record, version=record.version + 1)) for record in records)
+            rebuild.progress = progress
+            return True
+
+    def finish_rebuild(self, name: str, rebuild: InMemoryRebuild) -> bool:
+        """Put what was rebuilt in the place of the projections of a name; return whether it was still at it."""
+        with self._lock:
+            if self._rebuilds.get(name) is not rebuild:
+                return False
             rebuilt = self._rebuilds.pop(name).records
             for key in [key for key in self._records if key[0] == name and key[1] not in rebuilt]:
                 del self._records[key]
             self._put([replace(record, version=self._version(record)) for record in rebuilt.values()])
+            return True
 
     def _version(self, record: ProjectionRecord) -> int:
         stored = self._records.get((record.name, record.id))

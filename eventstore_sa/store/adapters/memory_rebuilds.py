@@ -7,7 +7,7 @@ from itertools import islice
 
 from msgspec.structs import replace
 
-from eventstore_sa.persistence.rebuilding import ApplyLast, RebuildTarget, rebuild_under_way
+from eventstore_sa.persistence.rebuilding import ApplyLast, RebuildTarget, rebuild_taken_over
 from eventstore_sa.persistence.repositories.projection_rebuilds import RebuildProgressRecord
 from eventstore_sa.query.records import ProjectionRecord
 from eventstore_sa.sources.constraints import sequence_number_after
@@ -26,11 +26,8 @@ class InMemoryRebuildStorage:
         self._rebuild: InMemoryRebuild | None = None
 
     def begin(self, plan: str) -> RebuildProgressRecord:
-        rebuild = self._storage.projections.begin_rebuild(self._name, plan)
-        if rebuild is None:
-            raise rebuild_under_way(self._name)
-        self._rebuild = rebuild
-        return rebuild.progress
+        self._rebuild = self._storage.projections.begin_rebuild(self._name, plan)
+        return self._rebuild.progress
 
     def load(self, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
         records = self._begun.records
@@ -38,11 +35,11 @@ class InMemoryRebuildStorage:
 
     def save(self, records: Sequence[ProjectionRecord], *, sequence_number: int, events: int) -> RebuildProgressRecord:
         rebuild = self._begun
-        rebuild.records.update((record.id, replace(record, version=record.version + 1)) for record in records)
-        rebuild.progress = replace(
-            rebuild.progress, sequence_number=sequence_number, events=rebuild.progress.events + events
-        )
-        return rebuild.progress
+        before = rebuild.progress
+        progress = replace(before, sequence_number=sequence_number, events=before.events + events)
+        if not self._storage.projections.save_rebuilt(self._name, rebuild, records, progress):
+            raise rebuild_taken_over(self._name)
+        return progress
 
     def finish(self, target: RebuildTarget, apply: ApplyLast | None, *, page_size: int, timeout_s: float) -> int:
         if apply is None:
@@ -55,10 +52,6 @@ class InMemoryRebuildStorage:
             if self._storage.if_unchanged(length, self._swap):
                 return len(self._begun.records)
 
-    def end(self) -> None:
-        if self._rebuild is not None:
-            self._rebuild.is_under_way = False
-
     def _catch_up(self, target: RebuildTarget, apply: ApplyLast, page_size: int) -> None:
         after = frozenset({sequence_number_after(self._begun.progress.sequence_number)})
         events = self._storage.scan(target=target, constraints=after, limit=None, backwards=False)
@@ -66,10 +59,11 @@ class InMemoryRebuildStorage:
             self.save(apply(page, self.load), sequence_number=page[-1].sequence_number, events=len(page))
 
     def _swap(self) -> None:
-        self._storage.projections.finish_rebuild(self._name)
+        if not self._storage.projections.finish_rebuild(self._name, self._begun):
+            raise rebuild_taken_over(self._name)
 
     @property
     def _begun(self) -> InMemoryRebuild:
         if self._rebuild is None:
-            raise rebuild_under_way(self._name)
+            raise TypeError("begin comes first")
         return self._rebuild

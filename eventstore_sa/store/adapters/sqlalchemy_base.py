@@ -26,6 +26,7 @@ from eventstore_sa.store.adapters.base import STAGING_NEEDS_A_SESSION, AnyStream
 from eventstore_sa.store.adapters.binding import BoundTo
 from eventstore_sa.store.adapters.bound import BoundAdapter
 from eventstore_sa.types import CategoryIdentifier, LogIdentifier, StreamIdentifier
+from eventstore_sa.types.numbers import checked_count
 
 __all__ = ["SQLAlchemyAdapterBase", "StorageOptions"]
 
@@ -56,14 +57,14 @@ class StorageOptions(Struct, frozen=True):
         """Take the arguments of an adapter.
 
         Raises:
-            ConfigurationError: There is no such mode of locking, or the schema has another.
+            ConfigurationError: There is no such mode of locking, the schema has another, or pages cannot be of that size.
         """
         if schema is not None:
             _check_agreement(schema, "locking", locking)
             _check_agreement(schema, "serialisation_guarantee", serialisation_guarantee)
         return cls(
             default_schema(locking, serialisation_guarantee) if schema is None else schema,
-            page_size,
+            checked_count("page_size", page_size),
             stall_warning_s,
             ConditionEvaluators(),
             ConstraintConverters() if constraint_converters is None else constraint_converters,

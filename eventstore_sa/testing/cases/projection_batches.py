@@ -8,17 +8,18 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from eventstore_sa.errors import ConcurrencyError, SerialisationError
+from eventstore_sa.errors import ConcurrencyError, ConfigurationError, SerialisationError
 from eventstore_sa.projection.adapters import ProjectionStorageAdapter
 from eventstore_sa.projection.projector import MissingHandlerBehaviour, Projector
 from eventstore_sa.projection.store import ProjectionStore
 from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.query import Search
 from eventstore_sa.query.records import record_of
+from eventstore_sa.sources import InMemoryEventSource, SyncInMemoryEventSource
 from eventstore_sa.testing.builders import StoredEventBuilder
 from eventstore_sa.testing.cases.projection_setting import projection
 from eventstore_sa.testing.cases.tables import in_turn
-from eventstore_sa.types import CategoryIdentifier, EventSourceIdentifier, StreamIdentifier
+from eventstore_sa.types import CategoryIdentifier, EventSourceIdentifier, LogIdentifier, NewEvent, StreamIdentifier
 
 __all__ = ["ProjectionBatchCases"]
 
@@ -78,6 +79,18 @@ class _BasketProjector(_TotalProjector):
         return state
 
 
+class _SpoilingProjector(_BasketProjector):
+    """Makes a state that cannot be stored."""
+
+    name = "basket"
+
+    def item_added(self, state: Any, event: AnyStoredEvent) -> Any:
+        return {"items": []}
+
+    def spoilt(self, state: Any, event: AnyStoredEvent) -> Any:
+        return {"items": [float("nan")]}
+
+
 class _OvertakenBasketProjector(_BasketProjector):
     """Loses its first race, when all but the last event of the batch are handled."""
 
@@ -118,6 +131,13 @@ def _event(
 ) -> Any:
     builder = StoredEventBuilder().with_name(name).with_stream(stream).with_category(category).with_payload(payload)
     return builder.with_sequence_number(number).with_position(number).build()
+
+
+def _note_of(projector: str, event: AnyStoredEvent) -> str:
+    return (
+        f"projector {projector!r} was at event {event.name!r} (id {event.id}) of stream "
+        f"'{event.category}/{event.stream}', position {event.position}"
+    )
 
 
 async def _stored(adapter: ProjectionStorageAdapter) -> dict[tuple[str, str], tuple[Any, Any, int | None]]:
@@ -310,7 +330,69 @@ class ProjectionBatchCases:
 
     @in_turn("id", ["", "\0", "\ud800", "x" * 1001, 1])
     async def test_ids_that_cannot_be_stored_are_refused(self, adapter: ProjectionStorageAdapter, id: Any) -> None:
-        with pytest.raises(SerialisationError, match="projection id's name"):
-            await ProjectionStore(adapter).project(_BasketProjector(), events=[_event(1, payload={"baskets": [id]})])
+        events = [
+            _event(1, payload={"baskets": ["1"], "items": []}, name="filled"),
+            _event(2, payload={"baskets": [id]}),
+        ]
 
+        with pytest.raises(SerialisationError, match="projection id's name") as caught:
+            await ProjectionStore(adapter).project(_BasketProjector(), events=events)
+
+        assert caught.value.__notes__ == [_note_of("basket", events[1])]
         assert await _stored(adapter) == {}
+
+    @in_turn("ids", ["ann", b"ann", None, 7])
+    async def test_ids_come_in_a_list(self, adapter: ProjectionStorageAdapter, ids: Any) -> None:
+        events = [_event(1, payload={"baskets": ids})]
+
+        with pytest.raises(ConfigurationError, match=r"_BasketProjector\.ids\(event\) returned .*: write \[") as caught:
+            await ProjectionStore(adapter).project(_BasketProjector(), events=events)
+
+        assert caught.value.__notes__ == [_note_of("basket", events[0])]
+        assert await _stored(adapter) == {}
+
+    async def test_a_state_that_cannot_be_stored_is_named(self, adapter: ProjectionStorageAdapter) -> None:
+        events = [_event(1, payload={"baskets": ["1"], "item": "kept"})]
+        events.append(_event(2, payload={"baskets": ["7"]}, name="spoilt"))
+
+        with pytest.raises(SerialisationError, match="state of projection 'basket' with id '7'") as caught:
+            await ProjectionStore(adapter).project(_SpoilingProjector(), events=events)
+
+        assert caught.value.__notes__ == [_note_of("basket", events[1])]
+        assert await _stored(adapter) == {}
+
+    async def test_a_stored_state_of_another_type_is_named(self, adapter: ProjectionStorageAdapter) -> None:
+        store = ProjectionStore(adapter)
+        await store.project(_TotalProjector(), events=[_event(1, payload=1)])
+        projector, events = _TotalProjector(), [_event(2, payload=1)]
+        projector.state_type = list[int]
+
+        with pytest.raises(SerialisationError) as caught:
+            await store.project(projector, events=events)
+
+        assert "the stored state of projection 'total' with id '1' is not what the projector wants now" in str(
+            caught.value
+        )
+        assert caught.value.__notes__ == [_note_of("total", events[0])]
+
+    async def test_an_event_counts_once_and_in_its_order(self, adapter: ProjectionStorageAdapter) -> None:
+        store = ProjectionStore(adapter)
+        filled = _event(1, payload={"baskets": ["1"], "items": []}, name="filled")
+        first, second = (_event(number, payload={"baskets": ["1"], "item": number}) for number in (2, 3))
+
+        await store.project(_BasketProjector(), events=[second, first, filled, second, first])
+
+        assert {key[1]: state for key, (state, _, _) in (await _stored(adapter)).items()} == {
+            "1": {"baskets": ["1"], "items": [2, 3]}
+        }
+        assert await store.project(_BasketProjector(), events=[second]) == 0
+
+    async def test_what_is_no_batch_of_stored_events_is_refused(self, adapter: ProjectionStorageAdapter) -> None:
+        source = InMemoryEventSource([_event(1)], identifier=LogIdentifier())
+        new = NewEvent(name="item-added", payload=1)
+        sync_source = SyncInMemoryEventSource([_event(1)], identifier=LogIdentifier())
+
+        for mistake in (source, sync_source, None, 7, "events", [new], [None], {"1": 2}):
+            wrong: Any = mistake
+            with pytest.raises(ConfigurationError, match=r"events are applied in batches|only stored events"):
+                await ProjectionStore(adapter).project(_TotalProjector(), events=wrong)

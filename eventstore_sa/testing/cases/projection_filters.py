@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,13 +13,17 @@ from eventstore_sa.query import (
     AllOf,
     AnyOf,
     FilterClause,
+    FilterExpression,
     KeySetPagingClause,
+    Lookup,
     Not,
     Operator,
     Path,
     Search,
     Similarity,
+    SortClause,
     SortField,
+    SortOrder,
 )
 from eventstore_sa.testing.cases.projection_setting import found_ids, projection, stored_states
 from eventstore_sa.types import CategoryIdentifier, StreamIdentifier
@@ -213,6 +217,59 @@ class ProjectionFilterCases:
         assert await found_ids(adapter, AllOf()) == ["0", "1", "2", "3"]
         assert await found_ids(adapter, AnyOf()) == []
         assert await found_ids(adapter, Not(AllOf(Not(AnyOf(one))))) == ["0"]
+
+    async def test_searches_up_to_their_limits_are_answered(self, adapter: ProjectionStorageAdapter) -> None:
+        deep: Any = 1
+        for _ in range(190):
+            deep = [deep]
+        await stored_states(adapter, 1, deep)
+        one, positive = (FilterClause(operator, _VALUE, 1) for operator in (Operator.EQUAL, Operator.GREATER_THAN))
+        nestings: Sequence[Callable[[Any], FilterExpression]] = (
+            Not,
+            AllOf,
+            AnyOf,
+            lambda each: AllOf(positive, each),
+            lambda each: AnyOf(each, positive),
+            lambda each: Not(AllOf(positive, each)),
+            lambda each: Not(AnyOf(FilterClause(Operator.CONTAINS, _VALUE, [2]), each)),
+        )
+
+        for nest in nestings:
+            deepest: FilterExpression = one
+            nested = nest(deepest)
+            with pytest.raises(QueryError, match="filters can be nested 16 levels deep at most"):
+                while True:
+                    deepest, nested = nested, nest(nested)
+            await adapter.count(search=Search(filters=[deepest]))
+        for operator, value in ((Operator.EQUAL, 1), (Operator.LESS_THAN, "a"), (Operator.CONTAINS, [1])):
+            for step in ("value", -1, '"'):
+                clause = FilterClause(operator, Path("state", *[step] * 32), value)
+                assert await adapter.count(search=Search(filters=[Not(clause)])) == 2
+            clauses = [FilterClause(operator, _VALUE, value)] * 200
+            await adapter.count(search=Search(filters=[AnyOf(*clauses)]))
+            await adapter.count(search=Search(filters=clauses))
+        assert await found_ids(adapter, FilterClause(Operator.EQUAL, _VALUE, deep)) == ["1"]
+        assert await found_ids(adapter, FilterClause(Operator.CONTAINS, _VALUE, deep[0])) == ["1"]
+        assert await found_ids(adapter, FilterClause(Operator.EQUAL, _VALUE, [deep])) == []
+        paths = [Path("state", *[0] * 32), *(Path("state", "value", number) for number in range(15))]
+        sort = [SortField(path, (SortOrder.ASC, SortOrder.DESC)[number % 2]) for number, path in enumerate(paths)]
+        assert await found_ids(adapter, sort=sort, paging=KeySetPagingClause("0")) == ["1"]
+
+    async def test_searches_beyond_their_limits_are_refused(self, adapter: ProjectionStorageAdapter) -> None:
+        one = FilterClause(Operator.EQUAL, _VALUE, 1)
+        beyond: Sequence[tuple[str, Callable[[], object]]] = (
+            ("at most 32 steps", lambda: Path("state", *["a"] * 33)),
+            ("at most 200 filters", lambda: Search(filters=[one] * 201)),
+            ("at most 200 filters", lambda: Search(filters=[Not(AllOf(*[one] * 100)), AnyOf(*[one] * 101)])),
+            ("at most 200 filters", lambda: Lookup(filters=[AllOf(*[one] * 201)])),
+            ("at most 16 fields", lambda: SortClause([SortField(_VALUE)] * 17)),
+        )
+
+        for message, make in beyond:
+            with pytest.raises(QueryError, match=message):
+                make()
+        with pytest.raises(QueryError, match="at most 200 filters"):
+            [each async for each in adapter.scan(filters=[one] * 201)]
 
     async def test_a_field_that_projections_do_not_have_is_refused(self, adapter: ProjectionStorageAdapter) -> None:
         with pytest.raises(QueryError, match="a path begins with one of"):

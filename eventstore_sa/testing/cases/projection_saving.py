@@ -115,7 +115,7 @@ class ProjectionSavingCases:
         loaded = await adapter.find_one(lookup=_lookup(id="1"))
         assert loaded == projection("1", {"a": 2}, metadata=[3])
 
-    @in_turn("saves, expected", [(0, 1), (1, 0), (2, 1), (1, 2)])
+    @in_turn("saves, expected", [(0, 1), (1, 0), (2, 1), (1, 2), (0, 2**63 - 1), (1, 2**63), (1, 10**30)])
     async def test_a_save_over_another_version_changes_nothing(
         self, adapter: ProjectionStorageAdapter, saves: int, expected: int
     ) -> None:
@@ -129,7 +129,7 @@ class ProjectionSavingCases:
         assert (caught.value.expected_version, caught.value.actual_version) == (expected, saves)
         assert [each.state for each in await adapter.find_many(search=Search())] == ["kept"] * min(saves, 1)
 
-    @in_turn("version", [-1, True, "1"])
+    @in_turn("version", [-1, -(2**63), True, "1", 1.0])
     async def test_what_is_no_version_is_refused(self, adapter: ProjectionStorageAdapter, version: Any) -> None:
         with pytest.raises(ConfigurationError, match="expected_version"):
             await adapter.save(projection=projection("1"), expected_version=version)

@@ -85,11 +85,41 @@ def test_what_is_no_regular_expression_is_refused(pattern: Any) -> None:
     [
         *[r"\bword", r"a++", r"a?+", r"a{2}+", r"(?i)a", r"(?<=a)b", r"(?P<n>a)", r"a{", r"a{100}", r"[[:alpha:]]"],
         *[r"[\D]", r"\A", r"\Z", r"(a)\1", r"\é", "[\\b]"],
+        *[
+            "[a-c-e]",
+            "[^a-c-e]",
+            r"[\.-a-c]",
+            "(?=a)*",
+            "(?!a)?b",
+            "(?=a){2}",
+            "(?!a)+?",
+            "((?=a)*b)",
+            "(?=(a))*",
+            "[a-[]",
+        ],
     ],
 )
 def test_what_databases_read_differently_is_refused(pattern: str) -> None:
     with pytest.raises(QueryError, match="not mean the same"):
         compiled(pattern)
+
+
+def test_patterns_have_a_limited_size() -> None:
+    fitting = ["a" * 1000, "(" * 50 + "a" + ")" * 50, "a{99}b{99}c{99}", "(ab?){60}", "a|" * 400 + "b{99}", "a+" * 500]
+    too_large = [
+        "a" * 1001,
+        "(" * 51 + "a" + ")" * 51,
+        "a{99}b{99}c{99}d{99}",
+        "(a{20}){20}",
+        "(?=((a?){99}|b){4})",
+        "((a{99}){99}){99}",
+    ]
+
+    for pattern in fitting:
+        assert compiled(pattern)
+    for pattern in too_large:
+        with pytest.raises(QueryError, match=r"at most (1000|50|300)"):
+            compiled(pattern)
 
 
 @in_turn(
@@ -105,6 +135,12 @@ def test_what_databases_read_differently_is_refused(pattern: str) -> None:
         (r"^\w+$", "été", False),
         (r"^[\w-]{2,4}$", "a-b", True),
         (r"[]a]", "]", True),
+        ("[a-c-]+$", "-", True),
+        ("[-a-c]+$", "-b", True),
+        (r"[a-c\-e]+$", "b-e", True),
+        ("((?!a)b)*c", "bbc", True),
+        ("(?:(?=a)a)+", "aa", True),
+        ("}]", "}]", True),
         (r"[^]a]", "]", False),
         (r"[\]]$", "]", True),
         ("(?:ab|cd)(?=e)", "cde", True),
