@@ -83,4 +83,5 @@ def _sqlite_problem(connection: Connection) -> str | None:
 
 
 def _is_utf8(encoding: str) -> bool:
-    return encoding.upper().replace("-", "") in ("UTF8", "UNICODE")
+    # PgBouncer reports it as it was sent, in quotes.
+    return encoding.strip("'").upper().replace("-", "") in ("UTF8", "UNICODE")

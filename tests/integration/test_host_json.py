@@ -17,12 +17,13 @@ from sqlalchemy import JSON, Text, cast, event, literal, select, text
 from eventstore_sa import Projector, StreamIdentifier
 from eventstore_sa.conditions import stream_is_empty
 from eventstore_sa.errors import DuplicateEventError, StorageError, UnmetWriteConditionError
-from eventstore_sa.persistence.locking import Locking
+from eventstore_sa.persistence.locking import FENCE, EventSerialisationGuarantee, Locking, locking_mode
 from eventstore_sa.projection import ProjectionStore, SnapshotStore, SyncProjectionStore, SyncSnapshotStore
 from eventstore_sa.query import FilterClause, Operator, Path, SortClause, SortField, SortOrder
 from eventstore_sa.types import LogIdentifier, Projection
 from tests.awaiting import collected, entered, settled
 from tests.hosts import DRIVERS, Ground, Host, new_event
+from tests.stores import record_locking
 
 CHOSEN_ON_DRIVER = "tests_chosen_on_driver"
 PAYLOAD = {"text": "ä", "number": 2**70, "float": 1e300, "null": None, "list": [1, [2.5]], "true": True}
@@ -124,21 +125,14 @@ async def publish_and_read(store: Any) -> None:
 async def test_events_of_the_stores_own_transactions(host: Host, locking: Locking) -> None:
     store = host.store_on(host.engine)
     if locking == "row" and host.postgres:
-        store = locked_by_rows(host)
+        record_locking(host.ground.outside, locking_mode("row", EventSerialisationGuarantee.LOG))
+        store = type(host.store)(host.engine, locking="row")
     try:
         await publish_and_read(store)
     finally:
-        with host.ground.outside.begin() as connection:
-            connection.execute(text("UPDATE es_schema SET locking = NULL"))
-            connection.execute(text("DELETE FROM es_locks"))
+        if host.postgres:
+            record_locking(host.ground.outside, FENCE)
         await host.aclose()
-
-
-def locked_by_rows(host: Host) -> Any:
-    with host.ground.outside.begin() as connection:
-        connection.execute(text("UPDATE es_schema SET locking = 'row/log'"))
-    kind = type(host.store)
-    return kind(host.engine, locking="row")
 
 
 async def test_events_in_a_session(host: Host) -> None:

@@ -22,6 +22,7 @@ from eventstore_sa import EventStore, EventStoreSchema, SyncEventStore
 from eventstore_sa.errors import StorageError
 from eventstore_sa.persistence.queries import ConstraintConverters
 from eventstore_sa.persistence.repositories.events import EventRepository
+from eventstore_sa.persistence.repositories.reads import Wanted
 from eventstore_sa.sources.constraints import sequence_number_after
 from eventstore_sa.store.adapters import SQLAlchemyEventStorageAdapter, SyncSQLAlchemyEventStorageAdapter
 from eventstore_sa.testing.cases.awaitable import AwaitableEventStorageAdapter
@@ -140,9 +141,8 @@ def too_late(engine: Any, target: Target) -> ReadAfter:
 
     async def read(cursor: int, limit: int) -> Page:
         with engine.connect() as connection:
-            page = repository.page(
-                connection, target, constraints={sequence_number_after(cursor)}, size=limit, up_to=2**62
-            )
+            wanted = Wanted(target, limit, constraints=frozenset({sequence_number_after(cursor)}), up_to=2**62)
+            page = repository.page(connection, wanted).checked_events()
             _, watermark = repository.dialect.complete_up_to(connection)
         events = note(event for event in page if event.sequence_number <= watermark)
         return events, _last(events, cursor) if len(page) == limit else max(cursor, watermark)
