@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,8 @@ async def assert_refused(host: Host, match: str) -> None:
             await settled(run(verify_schema))
 
 
+# Older SQLAlchemys leave a connection open that they fail to set up.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("driver", POSTGRES_DRIVERS)
 async def test_databases_in_other_encodings_are_refused(other_database: PostgresDatabase, driver: str) -> None:
     outside = create_engine(other_database.url("psycopg2"), poolclass=NullPool)
@@ -68,6 +71,7 @@ async def test_databases_in_other_encodings_are_refused(other_database: Postgres
         with pytest.raises(TypeError, match="bytes"):
             async with entered(host.engine.connect()):
                 pass
+        gc.collect()
     else:
         await assert_refused(host, f"encoding of the database is {encoding}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -371,6 +372,15 @@ async def test_database_may_restart_between_two_calls(crashing_ground: Ground, d
     assert crashing_ground.names() == ["before", "after"]
 
 
+@pytest.fixture
+def collected_sockets() -> Iterator[None]:
+    """Have what psycopg 3.1 leaves open when a server refuses it collected in this test, not in a later one."""
+    yield
+    gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("collected_sockets")
 @pytest.mark.parametrize("driver", POSTGRES_DRIVERS)
 async def test_database_may_restart_in_the_middle_of_a_scan(crashing_ground: Ground, driver: str) -> None:
     host = Host(crashing_ground, driver, poolclass=None, pool_size=2)
@@ -398,6 +408,8 @@ async def next_of(events: Any) -> Any:
     return next(events, None)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("collected_sockets")
 @pytest.mark.parametrize("driver", POSTGRES_DRIVERS)
 async def test_database_that_is_not_there_is_an_error_of_the_library(crashing_ground: Ground, driver: str) -> None:
     with socket.socket() as taken:
