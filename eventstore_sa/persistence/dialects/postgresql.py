@@ -44,6 +44,7 @@ from eventstore_sa.persistence.dialects.base import (
     refuse_autocommit,
 )
 from eventstore_sa.persistence.document import PublishDocument
+from eventstore_sa.persistence.driver_connections import is_closed
 from eventstore_sa.persistence.jsonb_size import check_jsonb
 from eventstore_sa.persistence.problems import Problem, ProblemKind
 from eventstore_sa.persistence.schema import EventStoreSchema
@@ -193,7 +194,7 @@ class PostgreSQLDialect:
             return None
         if type(error).__name__ == "InternalClientError":
             return Problem(ProblemKind.DISCONNECTED)
-        if isinstance(error, OSError) and (connection.closed or _is_closed(connection)):
+        if isinstance(error, OSError) and (connection.closed or is_closed(connection)):
             return Problem(ProblemKind.DISCONNECTED)
         return None
 
@@ -287,11 +288,6 @@ def _call(call: str, columns: str, prefix: str, schema: str | None) -> TextualSe
 def _numbers(array: str | None) -> Sequence[int]:
     """Read an array of numbers as PostgreSQL writes it: {1,2,3}."""
     return () if array is None else _decode_numbers(f"[{array[1:-1]}]")
-
-
-def _is_closed(connection: Connection) -> bool:
-    driver: Any = connection.connection.driver_connection
-    return bool(driver.is_closed())
 
 
 def stored_size(column: ColumnElement[Any]) -> ColumnElement[int]:
