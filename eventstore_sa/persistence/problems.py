@@ -26,7 +26,11 @@ from eventstore_sa.errors import (
     TransactionError,
 )
 
-__all__ = ["Aftermath", "Problem", "ProblemKind", "Refusal", "error_of"]
+__all__ = ["AGAIN", "Aftermath", "Problem", "ProblemKind", "Refusal", "error_of"]
+
+
+AGAIN: Final = "make the call again, or run all of the transaction again"
+"""What to do about a passing failure that leaves the caller's transaction usable."""
 
 
 class ProblemKind(Enum):
@@ -38,6 +42,7 @@ class ProblemKind(Enum):
     MISSING_SCHEMA = auto()
     MISSING_TABLES = auto()
     LOCK_TIMEOUT = auto()
+    PROJECTIONS_HELD = auto()
     DEADLOCK = auto()
     TRANSACTION_LOST = auto()
     SERIALISATION_FAILURE = auto()
@@ -99,7 +104,7 @@ def error_of(problem: Problem, *, publishing: bool, aftermath: Aftermath) -> Eve
     if aftermath is Aftermath.BROKEN:
         steps.insert(0, "roll back, then run all of the transaction again" if explanation.again else "roll back")
     elif explanation.again and aftermath is Aftermath.USABLE:
-        steps.insert(0, "make the call again, or run all of the transaction again")
+        steps.insert(0, AGAIN)
     elif explanation.again:
         steps.insert(0, "make the call again")
     what = explanation.what.format(said=problem.message)
@@ -166,6 +171,12 @@ _EXPLANATIONS: Final[Mapping[ProblemKind, _Explanation]] = {
     ),
     ProblemKind.LOCK_TIMEOUT: _Explanation(
         LockTimeoutError, "a lock could not be acquired in time ({said})", "or raise the time limit", again=True
+    ),
+    ProblemKind.PROJECTIONS_HELD: _Explanation(
+        LockTimeoutError,
+        "{said}, and this transaction holds others already, so that each might wait for the other",
+        "publishes that are staged, or made in one call, take all locks at once",
+        again=True,
     ),
     ProblemKind.DEADLOCK: _Explanation(
         ConcurrencyError,

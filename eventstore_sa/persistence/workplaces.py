@@ -99,7 +99,7 @@ class Workplaces:
             raise
         except Refusal as error:
             aftermath = self._aftermath(error.problem, ended=False)
-            raise error_of(error.problem, publishing=publishing, aftermath=aftermath) from None
+            raise _with_notes(error_of(error.problem, publishing=publishing, aftermath=aftermath), error) from None
         except DBAPIError as error:
             undone = error is failure and workplace is not None and workplace.savepoint
             # From the driver's error: SQLAlchemy's shows the parameters, and so the payloads.

@@ -29,7 +29,7 @@ from eventstore_sa.store import EventStore, SyncEventStore
 from eventstore_sa.store.adapters import SQLAlchemyEventStorageAdapter
 from eventstore_sa.store.adapters.greenlets import GreenletRunner
 from eventstore_sa.types import CategoryIdentifier, LogIdentifier, StreamIdentifier, encode_json
-from eventstore_sa.types.numbers import checked_count
+from eventstore_sa.types.numbers import checked_count, checked_seconds
 
 __all__ = ["RebuildProgress", "is_rebuilding", "rebuild", "rebuild_sync"]
 
@@ -107,6 +107,7 @@ async def rebuild(
     check_storable(projector)
     _check_store(store, EventStore)
     checked_count("batch_size", batch_size)
+    checked_seconds("timeout_s", timeout_s)
     if isinstance(source, StreamIdentifier):
         return await _rebuild_stream(projector, store, source)
     target = _target(projector, source)
@@ -160,6 +161,7 @@ def rebuild_sync(
     check_storable(projector)
     _check_store(store, SyncEventStore)
     checked_count("batch_size", batch_size)
+    checked_seconds("timeout_s", timeout_s)
     if isinstance(source, StreamIdentifier):
         return _rebuild_stream_sync(projector, store, source)
     target = _target(projector, source)

@@ -15,7 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from eventstore_sa import EventStoreSchema, NewEvent, RecordsEvents, SyncEventStore, verify_schema
 from eventstore_sa.cli import main
-from eventstore_sa.errors import ConfigurationError, LockTimeoutError, SchemaError, TransactionError
+from eventstore_sa.errors import ConfigurationError, LockTimeoutError, SchemaError, StorageError, TransactionError
 from eventstore_sa.testing import clear
 from tests.mariadb import NEEDS_MARIADB, fresh_mariadb_database
 
@@ -89,6 +89,28 @@ def test_clearing_waits_so_long_for_an_open_transaction(engine: Engine, store: S
 
     clear(engine)
     assert store.log().read() == []
+
+
+def test_clearing_that_a_row_of_the_host_prevents_leaves_events_that_cannot_be_changed(
+    engine: Engine, store: SyncEventStore
+) -> None:
+    publish(store)
+    with engine.begin() as connection:
+        kind = connection.scalar(
+            text(
+                "SELECT column_type FROM information_schema.columns "
+                "WHERE table_schema = database() AND table_name = 'es_events' AND column_name = 'id'"
+            )
+        )
+        connection.execute(text(f"CREATE TABLE receipts (id {kind} REFERENCES es_events (id))"))
+        connection.execute(text("INSERT INTO receipts SELECT id FROM es_events"))
+
+    with pytest.raises(StorageError):
+        clear(engine)
+
+    assert len(store.log().read()) == 1
+    with engine.connect() as connection:
+        verify_schema(connection, schema=SCHEMA)
 
 
 def test_a_process_that_only_records_needs_no_store(engine: Engine) -> None:

@@ -32,8 +32,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 
-from eventstore_sa.errors import ConfigurationError, LockTimeoutError
+from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.jsonb_size import check_jsonb
+from eventstore_sa.persistence.problems import Problem, ProblemKind, Refusal
 from eventstore_sa.persistence.repositories.projection_locks import (
     LockOn,
     busy_ids,
@@ -129,7 +130,7 @@ class ProjectionBatches:
         """Lock ids for a transaction that may hold others already: then they are tried for a while, and not waited for.
 
         Raises:
-            LockTimeoutError: Others hold one for longer than that.
+            Refusal: Others hold one for longer than that.
         """
         if not self._on_postgresql or is_wide(ids):
             return
@@ -137,12 +138,9 @@ class ProjectionBatches:
         deadline = monotonic() + patience_s
         while connection.scalar(self._busy_ids, parameters):
             if monotonic() >= deadline:
-                raise LockTimeoutError(
-                    f"another transaction holds projections {name!r} that this publish updates, and this transaction holds "
-                    "others already, so that each might wait for the other: roll back, then run all of the transaction "
-                    "again; publishes that are staged, or made in one call, take all locks at once"
-                )
-            connection.execute(select(func.pg_sleep(_PAUSE_S)))
+                said = f"another transaction holds projections {name!r} that this publish updates"
+                raise Refusal(Problem(ProblemKind.PROJECTIONS_HELD, said))
+            connection.execute(select(func.pg_catalog.pg_sleep(_PAUSE_S)))
 
     def save(self, connection: Connection, records: Sequence[ProjectionRecord]) -> int:
         """Save projections over the versions that they were loaded with, 0 for new ones.
