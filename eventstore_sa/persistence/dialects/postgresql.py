@@ -95,17 +95,17 @@ _WATERMARK: Final = "last_number, watermark"
 
 _HOLDER: Final = """
 SELECT fence.pid, a.application_name, p.gid, pg_catalog.timestamptz_send(coalesce(a.xact_start, p.prepared))
-FROM pg_locks fence
-LEFT JOIN pg_stat_activity a ON a.pid = fence.pid
-LEFT JOIN pg_locks tx ON fence.pid IS NULL AND tx.locktype = 'transactionid'
+FROM pg_catalog.pg_locks fence
+LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = fence.pid
+LEFT JOIN pg_catalog.pg_locks tx ON fence.pid IS NULL AND tx.locktype = 'transactionid'
   AND tx.virtualtransaction = fence.virtualtransaction
-LEFT JOIN pg_prepared_xacts p ON p.transaction = tx.transactionid
+LEFT JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = tx.transactionid
 WHERE fence.locktype = 'advisory'
-  AND fence.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+  AND fence.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
   AND fence.classid = CAST(:events AS regclass)::oid
   AND fence.objid = (:watermark & 4294967295)::oid
   AND fence.objsubid = 2
-  AND fence.pid IS DISTINCT FROM pg_backend_pid()
+  AND fence.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
 ORDER BY coalesce(a.xact_start, p.prepared)
 LIMIT 1
 """
@@ -231,10 +231,12 @@ class PostgreSQLDialect:
         """
         c = self._schema.events.c
         utf8: ColumnElement[Any] = literal_column("'UTF8'")
-        nul: ColumnElement[Any] = literal_column("decode('00', 'hex')", BYTEA)
-        names = func.convert_to(c.category, utf8, type_=BYTEA).op("||")(nul)
-        names = names.op("||")(func.convert_to(c.stream, utf8, type_=BYTEA))
-        digits = func.left(func.encode(func.sha256(names), literal_column("'hex'")), literal_column("8"))
+        nul: ColumnElement[Any] = literal_column("pg_catalog.decode('00', 'hex')", BYTEA)
+        names = func.pg_catalog.convert_to(c.category, utf8, type_=BYTEA).op("||")(nul)
+        names = names.op("||")(func.pg_catalog.convert_to(c.stream, utf8, type_=BYTEA))
+        digits = func.pg_catalog.left(
+            func.pg_catalog.encode(func.pg_catalog.sha256(names), literal_column("'hex'")), literal_column("8")
+        )
         stream_hash = cast(cast(literal_column("'x'", Text).op("||")(digits), BIT(32)), BigInteger)
         return case((stream_hash % partitions == partition, true()), else_=false())
 

@@ -182,7 +182,7 @@ class ProjectionBatches:
         table, wanted = self._table, bindparam("ids", type_=Text())
         of_ids: ColumnElement[bool]
         if self._on_postgresql:
-            given = func.jsonb_array_elements_text(cast(wanted, JSONB())).column_valued("given")
+            given = func.pg_catalog.jsonb_array_elements_text(cast(wanted, JSONB())).column_valued("given")
             of_ids = table.c.id == any_(func.array(select(given).scalar_subquery()))
         else:
             of_ids = table.c.id.in_(select(func.json_each(wanted).table_valued(column("value", Text())).c.value))
@@ -216,7 +216,7 @@ class ProjectionBatches:
         if self._on_postgresql:
             types = {key: JSONB() if key in _JSON else BigInteger() if key in _NUMBERS else Text() for key in _FIELDS}
             items = (
-                func.jsonb_to_recordset(cast(given, JSONB()))
+                func.pg_catalog.jsonb_to_recordset(cast(given, JSONB()))
                 .table_valued(*(column(key, kind) for key, kind in types.items()), name="item")
                 .render_derived(with_types=True)
             )
