@@ -39,6 +39,7 @@ class ProblemKind(Enum):
     DUPLICATE_ID = auto()
     POSITION_TAKEN = auto()
     SEQUENCE_BEHIND = auto()
+    MISSING_SEQUENCE = auto()
     MISSING_SCHEMA = auto()
     MISSING_TABLES = auto()
     LOCK_TIMEOUT = auto()
@@ -160,6 +161,12 @@ _EXPLANATIONS: Final[Mapping[ProblemKind, _Explanation]] = {
         SchemaError,
         "the sequence of event numbers is behind the table of events, as after a restore without it",
         "set it to the highest sequence_number stored (ALTER TABLE ... ALTER COLUMN sequence_number RESTART WITH ...)",
+    ),
+    ProblemKind.MISSING_SEQUENCE: _Explanation(
+        SchemaError,
+        "{said}",
+        "make it GENERATED ALWAYS AS IDENTITY, with a sequence that begins above the highest number stored "
+        "(ALTER TABLE ... ALTER COLUMN sequence_number ADD GENERATED ALWAYS AS IDENTITY (START WITH ...))",
     ),
     ProblemKind.MISSING_SCHEMA: _Explanation(
         SchemaError,

@@ -168,6 +168,14 @@ def test_the_commands_that_verifying_recommends_put_it_right(engine: Engine, nam
     publish(SyncEventStore(engine, schema=SCHEMA))
 
 
+def test_verifying_with_a_locking_that_mariadb_has_not_recommends_no_command_that_is_refused(engine: Engine) -> None:
+    with engine.connect() as connection, pytest.raises(SchemaError) as caught:
+        verify_schema(connection)
+
+    assert "give the EventStoreSchema locking='row'" in str(caught.value)
+    assert "eventstore-sa" not in str(caught.value)
+
+
 def test_missing_tables_are_named_with_the_remedy(engine: Engine) -> None:
     with pytest.raises(SchemaError, match=r"^tables are missing .*`alembic upgrade head`.*right database$"):
         publish(SyncEventStore(engine, locking="row"))

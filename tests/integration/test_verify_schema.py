@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import Engine, PrimaryKeyConstraint, UniqueConstraint, create_engine, event, text
 from sqlalchemy.pool import NullPool
 
 from eventstore_sa import EventStoreSchema, NewEvent, SyncEventStore, verify_schema
+from eventstore_sa.cli import main
 from eventstore_sa.errors import SchemaError
 from eventstore_sa.persistence.binds import EngineBind
 from eventstore_sa.persistence.rebuilding import SQLRebuildStorage
@@ -265,6 +268,27 @@ class TestPostgreSQLOnly:
         with reader.connect() as connection:
             verify_schema(connection)
         assert published
+
+    @pytest.mark.parametrize(("prefix", "schema"), [("my shop_", None), ("it's_", "a b"), ("$HOME_", "x;y")])
+    def test_the_commands_recommended_can_be_given_to_a_shell(
+        self, engine: Engine, prefix: str, schema: str | None
+    ) -> None:
+        expected = EventStoreSchema(prefix=prefix, schema=schema)
+        with engine.connect() as connection:
+            for command, spoil in (("sql", "SELECT 1"), ("repair", f'DROP TRIGGER "{prefix}events_fence" ON ')):
+                where = f'"{prefix}events"' if schema is None else f'"{schema}"."{prefix}events"'
+                connection.exec_driver_sql(spoil if spoil == "SELECT 1" else spoil + where)
+                with pytest.raises(SchemaError) as caught:
+                    verify_schema(connection, schema=expected)
+                found = re.search(rf"`eventstore-sa (schema {command} .*?)`", str(caught.value))
+                assert found
+                shell = subprocess.run(
+                    ["sh", "-c", f"printf '%s\\n' {found[1]}"], capture_output=True, text=True, check=True
+                )
+                outcome = CliRunner().invoke(main, shell.stdout.splitlines())
+                assert outcome.exit_code == 0, outcome.output
+                connection.exec_driver_sql(outcome.output.replace("%", "%%"))
+                verify_schema(connection, schema=expected)
 
     def test_publishers_beside_it_do_not_mislead_it(self, engine: Engine) -> None:
         stream = SyncEventStore(engine).stream(category="orders", stream="1")

@@ -69,6 +69,7 @@ _KINDS: Final = {
     "42P05": ProblemKind.LOST_STATEMENT,
     "ES002": ProblemKind.STANDBY,
     "ES003": ProblemKind.ISOLATION,
+    "ES004": ProblemKind.MISSING_SEQUENCE,
 }
 
 _decode_numbers: Final = Decoder(list[int]).decode
