@@ -57,7 +57,10 @@ class ProblemKind(Enum):
     TOO_LARGE = auto()
     LOST_STATEMENT = auto()
     DISCONNECTED = auto()
+    REFUSED = auto()
+    """Anything else that came back as a row, so that there is no error of the driver."""
     OTHER = auto()
+    """Anything else that the driver has raised."""
 
 
 class Problem(Struct, frozen=True):
@@ -239,6 +242,11 @@ _EXPLANATIONS: Final[Mapping[ProblemKind, _Explanation]] = {
     ),
     ProblemKind.DISCONNECTED: _Explanation(
         ConnectionLostError, "the connection to the database was lost before it answered", again=True
+    ),
+    ProblemKind.REFUSED: _Explanation(
+        StorageError,
+        "the database refused ({said})",
+        "look for a constraint, trigger or rule on the event store's tables that is not the library's",
     ),
     ProblemKind.OTHER: _Explanation(
         StorageError, "the database refused ({said})", "see the driver's error, which is the __cause__"

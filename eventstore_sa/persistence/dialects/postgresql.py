@@ -141,7 +141,9 @@ class PostgreSQLDialect:
                 return NotReadCommitted()
             case _:
                 said: Any = decode_json(problem)
-                return self._problem(said["sqlstate"], said["constraint"], said["message"])
+                return self._problem(
+                    said["sqlstate"], said["constraint"], said["message"], otherwise=ProblemKind.REFUSED
+                )
 
     def lock(self, connection: Connection, document: PublishDocument) -> None:
         """Call the function that takes the locks without appending."""
@@ -261,17 +263,21 @@ class PostgreSQLDialect:
     def _call(self, connection: Connection, call: str, columns: str) -> TextualSelect:
         return _call(call, columns, self._schema.prefix, effective_schema(connection, self._schema.schema))
 
-    def _problem(self, sqlstate: str, constraint: str, message: str) -> Problem:
+    def _problem(
+        self, sqlstate: str, constraint: str, message: str, *, otherwise: ProblemKind = ProblemKind.OTHER
+    ) -> Problem:
         prefix = self._schema.prefix
         if sqlstate == "23505":
             kind = {
                 f"{prefix}events_id_key": ProblemKind.DUPLICATE_ID,
                 f"{prefix}events_position_key": ProblemKind.POSITION_TAKEN,
                 f"{prefix}events_pkey": ProblemKind.SEQUENCE_BEHIND,
-            }.get(constraint, ProblemKind.OTHER)
+            }.get(constraint, otherwise)
         else:
-            kind = _KINDS.get(sqlstate, ProblemKind.OTHER)
-        return Problem(kind, f"{message} [{sqlstate}]" if kind is ProblemKind.OTHER else message)
+            kind = _KINDS.get(sqlstate, otherwise)
+        if kind is not otherwise:
+            return Problem(kind, message)
+        return Problem(kind, f"{message} [{', constraint '.join(filter(None, (sqlstate, constraint)))}]")
 
 
 @lru_cache(maxsize=256)
