@@ -153,7 +153,7 @@ class Workplaces:
     ) -> EventStoreError | None:
         """Read an error of the driver that SQLAlchemy passes on as it is; None when it is none.
 
-        What cannot be relied on any more is invalidated, before anybody says another word on it.
+        What cannot be relied on any more is invalidated, before anything else is sent on it.
         """
         if isinstance(error, DBAPIError | EventStoreError):
             return None

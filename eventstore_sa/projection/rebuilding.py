@@ -101,7 +101,7 @@ async def rebuild(
         ConcurrencyError: A later call has taken the rebuild over.
         LockTimeoutError: A publish was under way for too long at the end; call again to go on.
         ConfigurationError: The store cannot rebuild, the projections of the projector are not of one stream each, it
-            is no projector, its `state_type` is missing, or `batch_size` is not a number from 1.
+            is not a projector, its `state_type` is missing, or `batch_size` is not a number from 1.
         MissingProjectionHandlerError: There is no handler for an event, and that is not to be ignored.
     """
     check_storable(projector)

@@ -32,8 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 
-from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.jsonb_size import check_jsonb
+from eventstore_sa.persistence.dialects.projections import projection_dialect
 from eventstore_sa.persistence.problems import Problem, ProblemKind, Refusal
 from eventstore_sa.persistence.repositories.projection_locks import (
     LockOn,
@@ -92,8 +91,7 @@ class ProjectionBatches:
     """
 
     def __init__(self, schema: EventStoreSchema, database: str, table: Table) -> None:
-        if database not in ("postgresql", "sqlite"):
-            raise ConfigurationError(f"projections cannot be kept in {database}: use PostgreSQL or SQLite")
+        self._dialect = projection_dialect(database, table)
         self._schema = schema
         self._table = table
         self._on_postgresql = database == "postgresql"
@@ -154,8 +152,7 @@ class ProjectionBatches:
             SerialisationError: They are too large.
         """
         document = _document(records)
-        if self._on_postgresql:
-            check_jsonb(document, "the projections to save")
+        self._dialect.check_size(document)
         return connection.execute(self._upsert, {"document": document}).rowcount
 
     @cached_property

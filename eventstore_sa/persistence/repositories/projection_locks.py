@@ -164,7 +164,7 @@ def wide_lock(connection: Connection, schema: EventStoreSchema, name: str) -> Co
     """Demand the exclusive lock on the name, which is tried until the deadline; always true.
 
     Raises:
-        DBAPIError: When it is executed, and the lock was not to be had in time.
+        DBAPIError: When it is executed, and the lock could not be acquired in time.
     """
     place = effective_schema(connection, schema.schema)
     lock: Any = getattr(func if place is None else getattr(func, place), f"{schema.prefix}lock_widely_v1")
