@@ -153,7 +153,7 @@ def position_is(position: int | None) -> PositionIsCondition:
     """Demand that the last event of the stream is at `position` (0-based); None demands an empty stream.
 
     Raises:
-        ConfigurationError: The position is negative or no integer.
+        ConfigurationError: The position is negative or not an integer.
     """
     return PositionIsCondition(position)
 

@@ -173,7 +173,7 @@ class LockTimeoutError(TransactionError):
 
 
 class StorageError(EventStoreError):
-    """The database refused for a reason of its own; the driver's error is the `__cause__`."""
+    """The database refused for a reason of its own; the driver's error, if it raised one, is the `__cause__`."""
 
 
 class ConnectionLostError(StorageError):

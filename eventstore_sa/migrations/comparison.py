@@ -179,11 +179,12 @@ def _spare_unattached(connection: Connection, upgrade: UpgradeOps) -> None:
         if prefix == name or "version" not in table.c or events is None or "sequence_number" not in events.c:
             continue
         store = EventStoreSchema(prefix=prefix, schema=place)
+        version = installed_version(connection, store)
         _log.warning(
             "the event store with the tables %s is in the database, but on no MetaData in target_metadata: import the "
             "module that makes its EventStoreSchema in env.py. The tables are left alone; if they are to go, write "
-            "eventstore_migrate(from_version=%d, to_version=0) into a revision",
+            "%s into a revision",
             ", ".join(table.name for table in store.tables),
-            installed_version(connection, store),
+            MigrateOp(from_version=version, to_version=0, prefix=prefix, schema=place).line(),
         )
         _take_out(connection, upgrade, store)

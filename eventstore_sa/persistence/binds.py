@@ -23,6 +23,7 @@ from sqlalchemy.pool import NullPool, Pool, StaticPool
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.dialects import event_dialect
 from eventstore_sa.persistence.dialects.sqlite import READING
+from eventstore_sa.persistence.driver_connections import is_closed
 from eventstore_sa.persistence.schema import EventStoreSchema
 
 __all__ = [
@@ -192,6 +193,9 @@ class EngineBind:
     def _connected(self, options: Mapping[str, Any]) -> Generator[Connection]:
         self._enter_process()
         with self._turn, self.engine.connect() as connection:
+            if is_closed(connection):
+                # Closed while it was in the pool. It is replaced, before SQLAlchemy or we set anything on it.
+                connection.invalidate()
             # Set here and not by an engine with options: cancelled in its connect(), that loses the place in the pool.
             yield connection.execution_options(**options)
 

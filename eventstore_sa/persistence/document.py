@@ -22,10 +22,9 @@ from eventstore_sa.conditions import (
 )
 from eventstore_sa.publishing import PreparedEvent, StreamPublication, prepare
 from eventstore_sa.types import encode_json
+from eventstore_sa.types.numbers import LARGEST_NUMBER
 
 __all__ = ["DocumentStream", "PublishDocument", "publish_document"]
-
-_MAX_POSITION: Final = 2**63 - 1
 
 
 class DocumentStream(Struct, frozen=True, omit_defaults=True):
@@ -96,5 +95,5 @@ def _storable_ranges(ranges: PositionRanges) -> PositionRanges | None:
     if ranges == ANY_POSITION:
         return None
     return tuple(
-        (low, None if high is None or high > _MAX_POSITION else high) for low, high in ranges if low <= _MAX_POSITION
+        (low, None if high is None or high > LARGEST_NUMBER else high) for low, high in ranges if low <= LARGEST_NUMBER
     )

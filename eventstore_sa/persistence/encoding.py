@@ -1,34 +1,38 @@
 """Whether a connection can carry every character that events may hold.
 
-Names and JSON are any text, compared by code point. That takes a database in UTF-8, and on PostgreSQL a client that asks for
+Names and JSON are any text, compared by code point. That takes a database in UTF-8, and on servers a client that asks for
 it: elsewhere a publish or, worse, a read would fail at the first character that the encoding has no code for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection
 
 from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.persistence.driver_connections import is_closed
+from eventstore_sa.persistence.schema.ddl import MARIADB
 
 __all__ = ["encoding_problem", "refuse_other_encodings"]
 
 _CHECKED: Final = "eventstore_sa.encoding"
+_SIDES: Final = ("client", "connection", "results")
 
 
 def encoding_problem(connection: Connection) -> str | None:
-    """Say what is wrong with the encodings of a connection, and what to do; None: nothing, or nobody knows.
+    """Return what is wrong with the encodings of a connection, and what to do; None if nothing is, or if it is closed.
 
-    PostgreSQL has told its drivers, so nothing is sent; SQLite is asked once for each connection of the driver.
+    PostgreSQL reports its encodings to the drivers, so nothing is sent; SQLite and MariaDB are asked once for each
+    connection of the driver.
     """
-    match connection.dialect.name:
-        case "postgresql":
-            return _postgresql_problem(connection)
-        case "sqlite":
-            return _sqlite_problem(connection)
-        case _:
-            return None
+    database = connection.dialect.name
+    if database == "postgresql":
+        return _postgresql_problem(connection)
+    if database == "sqlite":
+        return _sqlite_problem(connection)
+    return _mariadb_problem(connection) if database in MARIADB else None
 
 
 def refuse_other_encodings(connection: Connection) -> None:
@@ -43,6 +47,9 @@ def refuse_other_encodings(connection: Connection) -> None:
 
 
 def _postgresql_problem(connection: Connection) -> str | None:
+    if is_closed(connection):
+        # The next statement fails, and SQLAlchemy makes of that what it is.
+        return None
     driver: Any = connection.connection.driver_connection
     if connection.dialect.driver == "asyncpg":
         settings = driver.get_settings()
@@ -66,20 +73,41 @@ def _postgresql_problem(connection: Connection) -> str | None:
 
 
 def _sqlite_problem(connection: Connection) -> str | None:
-    info = connection.info
-    if _CHECKED not in info:
-        # On the driver's own cursor, because hosts count statements.
-        cursor: Any = connection.connection.cursor()
-        cursor.execute("PRAGMA encoding")
-        (info[_CHECKED],) = cursor.fetchone()
-        cursor.close()
-    encoding: str = info[_CHECKED]
+    (encoding,) = _answer(connection, "PRAGMA encoding")
     if _is_utf8(encoding):
         return None
     return (
         f"the encoding of this SQLite database is {encoding}, whose texts are not ordered by code point: make a new file "
         "without PRAGMA encoding, and copy what is in this one there"
     )
+
+
+def _mariadb_problem(connection: Connection) -> str | None:
+    found = _answer(connection, f"SELECT {', '.join(f'@@character_set_{side}' for side in _SIDES)}")
+    wrong = [f"character_set_{side} is {name}" for side, name in zip(_SIDES, found, strict=True) if name != "utf8mb4"]
+    if not wrong:
+        return None
+    return (
+        f"of this connection {' and '.join(wrong)}, and events may hold any character: put charset=utf8mb4 into the "
+        "engine's URL or connect_args, or leave charset out, and do not change it by SET"
+    )
+
+
+def _answer(connection: Connection, question: str) -> Sequence[str]:
+    """Return the row that a database answers with, which is asked once for each connection of the driver."""
+    info = connection.info
+    if _CHECKED not in info:
+        try:
+            # On the driver's own cursor, because hosts count statements.
+            cursor: Any = connection.connection.cursor()
+            cursor.execute(question)
+            info[_CHECKED] = cursor.fetchone()
+            cursor.close()
+        except connection.dialect.loaded_dbapi.Error:
+            # Through SQLAlchemy, which reads the errors of drivers, and replaces connections that are gone.
+            info[_CHECKED] = connection.exec_driver_sql(question).one()
+    answer: Sequence[str] = info[_CHECKED]
+    return answer
 
 
 def _is_utf8(encoding: str) -> bool:

@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from math import ceil
 from typing import Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from eventstore_sa.errors import LockTimeoutError, TransactionError
 from eventstore_sa.persistence.dialects import EventDialect
+from eventstore_sa.persistence.document import publish_document
+from eventstore_sa.persistence.lock_timeouts import limit_waits, milliseconds
 from eventstore_sa.persistence.problems import ProblemKind
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.schema.ddl import MARIADB, effective_schema, in_text, quoted
@@ -24,16 +26,15 @@ __all__ = ["locked_alone"]
 # Rows of the other tables are deleted, which readers of theirs do not keep anybody from.
 _HOLDERS: Final = text(
     "SELECT DISTINCT l.pid, a.application_name, a.state, coalesce(a.xact_start, p.prepared) AS since, p.gid "
-    "FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid "
-    "LEFT JOIN pg_prepared_xacts p ON l.pid IS NULL AND l.virtualtransaction = '-1/' || p.transaction::text "
-    "WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() "
-    "AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()) "
-    "AND (l.relation = to_regclass(:events) "
-    "OR l.relation IN (SELECT to_regclass(name) FROM unnest(CAST(:tables AS text[])) AS name) "
+    "FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid "
+    "LEFT JOIN pg_catalog.pg_prepared_xacts p ON l.pid IS NULL AND l.virtualtransaction = '-1/' || p.transaction::text "
+    "WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid() "
+    "AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()) "
+    "AND (l.relation = pg_catalog.to_regclass(:events) "
+    "OR l.relation IN (SELECT pg_catalog.to_regclass(name) FROM pg_catalog.unnest(CAST(:tables AS text[])) AS name) "
     "AND l.mode <> 'AccessShareLock') "
     "ORDER BY since"
 )
-_TIMEOUT: Final = text("SELECT set_config('lock_timeout', :value, true)")
 _MARIADB_TIMEOUTS: Final = ("lock_wait_timeout", "innodb_lock_wait_timeout")
 
 
@@ -41,12 +42,13 @@ _MARIADB_TIMEOUTS: Final = ("lock_wait_timeout", "innodb_lock_wait_timeout")
 def locked_alone(
     connection: Connection, dialect: EventDialect, schema: EventStoreSchema, *, timeout_s: float
 ) -> Generator[None]:
-    """Lock the table of events for the rest of the transaction, and wait for this and later locks so long at most.
+    """Lock the table of events for the rest of the transaction, and wait at most that long for this and later locks.
 
-    On SQLite that is what the transaction has done by itself, and how long it waits is told by its busy timeout.
+    On SQLite it is the whole database, and the busy timeout decides how long that waits. What fails within is undone, on
+    PostgreSQL and SQLite by a savepoint; on MariaDB the caller has to do it.
 
     Raises:
-        LockTimeoutError: A lock was held by others for longer; on PostgreSQL all of this was undone, and they are named.
+        LockTimeoutError: A lock was held by others for longer; on PostgreSQL they are named.
         TransactionError: On PostgreSQL, the connection is in autocommit mode.
     """
     if connection.dialect.name == "postgresql":
@@ -56,7 +58,10 @@ def locked_alone(
         with _on_mariadb(connection, timeout_s):
             yield
     else:
-        yield
+        # An engine in autocommit mode has no transaction here, and one that is not configured may have none yet.
+        dialect.lock(connection, publish_document(()))
+        with connection.begin_nested():
+            yield
 
 
 @contextmanager
@@ -74,12 +79,12 @@ def _on_postgresql(
     events, tables = quoted(schema.events.name, place), [quoted(table.name, place) for table in schema.tables]
     try:
         with connection.begin_nested():
-            before = connection.scalar(text("SELECT current_setting('lock_timeout')"))
-            connection.execute(_TIMEOUT, {"value": f"{max(1, ceil(timeout_s * 1000))}ms"})
+            before = connection.scalar(select(func.pg_catalog.current_setting("lock_timeout")))
+            limit_waits(connection, timeout_s)
             # In the strongest mode at once: who strengthens a lock step by step waits for another who does the same.
             connection.execute(text(f"LOCK TABLE {in_text(events)} IN ACCESS EXCLUSIVE MODE"))
             yield
-            connection.execute(_TIMEOUT, {"value": before})
+            connection.execute(select(func.pg_catalog.set_config("lock_timeout", before, True)))
     except DBAPIError as error:
         if dialect.problem_of(error).kind is not ProblemKind.LOCK_TIMEOUT:
             raise
@@ -102,7 +107,7 @@ def _on_mariadb(connection: Connection, timeout_s: float) -> Generator[None]:
     names = ", ".join(f"@@{name}" for name in _MARIADB_TIMEOUTS)
     before = connection.execute(text(f"SELECT {names}")).one()
     for name in _MARIADB_TIMEOUTS:
-        connection.execute(text(f"SET SESSION {name} = :value"), {"value": max(1, ceil(timeout_s))})
+        connection.execute(text(f"SET SESSION {name} = :value"), {"value": ceil(milliseconds(timeout_s) / 1000)})
     try:
         yield
     finally:

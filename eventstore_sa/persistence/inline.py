@@ -11,6 +11,7 @@ from typing import Protocol
 from sqlalchemy.orm import Session
 
 from eventstore_sa.errors import ConcurrencyError, StorageError
+from eventstore_sa.persistence.problems import AGAIN
 from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.query.records import ProjectionRecord
 
@@ -106,8 +107,7 @@ class KeyTakenError(ConcurrencyError):
 
     def __init__(self, row_class: str, keys: Collection[Hashable]) -> None:
         super().__init__(
-            f"another transaction has created a row of {row_class} with the same primary key meanwhile: roll back, then "
-            "run all of the transaction again"
+            f"another transaction has just created a row of {row_class} with the same primary key: {AGAIN}"
         )
         self.row_class: str = row_class
         self.keys: frozenset[Hashable] = frozenset(keys)

@@ -6,7 +6,6 @@ and with it the transaction of a host; a message that is too large breaks the co
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from eventstore_sa.errors import SerialisationError
@@ -20,7 +19,8 @@ MAX_JSONB_VALUES: Final = 2**24
 # `1,` becomes an entry of 4 bytes and a number of 8; nothing grows more.
 _LARGEST_GROWTH: Final = 6
 _LONGEST_CHARACTER: Final = 4
-_STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_PIECE: Final = 2**20
+_DIGITS: Final = bytes.maketrans(b"123456789", b"0" * 9)
 
 
 def check_jsonb(text: str, what: str) -> None:
@@ -36,32 +36,73 @@ def check_jsonb(text: str, what: str) -> None:
     if len(text) * _LONGEST_CHARACTER * _LARGEST_GROWTH <= MAX_JSONB_BYTES:
         return
     written = text.encode()
-    if len(written) <= MAX_PARAMETER_BYTES:
-        size, values = jsonb_size(written)
-        if size <= MAX_JSONB_BYTES and values <= MAX_JSONB_VALUES:
-            return
-    raise SerialisationError(
-        f"{what} are {len(written):,} bytes of JSON, and PostgreSQL takes about {MAX_JSONB_BYTES:,} at once, of which "
-        f"short numbers count for six, with at most {MAX_JSONB_VALUES:,} values: store fewer in one call, or smaller ones"
-    )
+    if len(written) > MAX_PARAMETER_BYTES:
+        raise SerialisationError(
+            f"{what} are {len(written):,} bytes of JSON, and PostgreSQL takes at most {MAX_PARAMETER_BYTES:,} in a "
+            "parameter: store fewer in one call, or smaller ones"
+        )
+    size, values = jsonb_size(written)
+    if size > MAX_JSONB_BYTES or values > MAX_JSONB_VALUES:
+        raise SerialisationError(
+            f"{what} are {len(written):,} bytes of JSON, which become up to {size:,} bytes of jsonb with {values:,} values, "
+            f"and PostgreSQL takes at most {MAX_JSONB_BYTES:,} bytes with {MAX_JSONB_VALUES:,} values at once: store fewer "
+            "in one call, or smaller ones"
+        )
 
 
 def jsonb_size(text: bytes) -> tuple[int, int]:
-    """Return about how many bytes a JSON text, as `encode_json` writes it, has as jsonb, and how many values are in it.
+    """Return how many bytes a JSON text, as `encode_json` writes it, has as jsonb at most, and how many values are in it.
 
-    There is an entry of 4 bytes for each value and each key, and a header of 4 bytes for each container; strings are kept
-    as they are, numbers as groups of four decimal digits. Numbers count for their average; padding is left out.
+    There is an entry of 4 bytes for each value and each key, and a header of 4 bytes for each container. Strings are kept
+    as they are. A number has a header of 6 bytes, 8 if it is long, and 2 bytes for each group of four decimal digits, which
+    are counted from the point. Numbers and containers begin at multiples of 4; see PostgreSQL's `utils/jsonb.h` and
+    `numeric.c`.
     """
-    skeleton = _STRING.sub(b'"', text)
+    skeleton, characters = _without_strings(text)
     strings = skeleton.count(b'"')
-    characters = len(text) - len(skeleton) - strings
-    escapes = text.count(b"\\") - text.count(b"\\\\") + 4 * text.count(b"\\u00")
-
     commas, keys = skeleton.count(b","), skeleton.count(b":")
+    objects = skeleton.count(b"{") - skeleton.count(b"{}")
     containers = skeleton.count(b"[") + skeleton.count(b"{")
     values = commas + containers - skeleton.count(b"[]") - skeleton.count(b"{}")
-    words = {word: skeleton.count(word[:1]) for word in (b"true", b"false", b"null")}
-    numbers = max(0, values + keys - strings - sum(words.values()) - max(0, containers - 1))
-    digits = len(skeleton) - commas - keys - 2 * containers - strings - sum(len(word) * n for word, n in words.items())
-    structure = 4 + 4 * (values + keys + containers)
-    return structure + characters - escapes + 8 * numbers + max(0, digits - 4 * numbers) // 2, values
+    # Keys are strings too, and all containers but the first are values.
+    trues, falses, nulls = (skeleton.count(word) for word in (b"t", b"f", b"n"))
+    numbers = values + keys - strings - trues - falses - nulls - containers + 1
+
+    exponents = skeleton.count(b"e") - trues - falses
+    groups = _groups_of_digits(skeleton)
+    # A long header is for exponents, and for more than 63 digits after the point or some 250 before it.
+    of_numbers = 6 * numbers + 2 * groups + 2 * exponents + 2 * (groups // 16)
+    # A number of an even number of groups leaves 2 bytes over. The keys of an object are stored one behind the other.
+    padding = 2 * min(numbers, groups - numbers) + 3 * min(strings - keys + objects, numbers + containers)
+    return 12 + 4 * (values + keys + containers) + characters + of_numbers + padding, values
+
+
+def _without_strings(text: bytes) -> tuple[bytes, int]:
+    """Return a JSON text with a quotation mark for each string, and how many bytes the strings have."""
+    backslashes = quotes = shortened = 0
+    if b"\\" in text:
+        backslashes = text.count(b"\\\\")
+        text = text.replace(b"\\\\", b"")
+        quotes = text.count(b'\\"')
+        text = text.replace(b'\\"', b"")
+        # What is left stands for one byte each, and is written as \n or \u001f.
+        shortened = text.count(b"\\") + 4 * text.count(b"\\u")
+    outside: list[bytes] = []
+    within = False
+    # Piece by piece, for a list of all strings would take many times their size.
+    for start in range(0, len(text), _PIECE):
+        parts = text[start : start + _PIECE].split(b'"')
+        outside.append(b'"'.join(parts[within::2]))
+        ends_within = within ^ (len(parts) % 2 == 0)
+        if ends_within and len(parts) > 1:
+            outside.append(b'"')
+        within = ends_within
+    skeleton = b"".join(outside)
+    strings = skeleton.count(b'"')
+    return skeleton, len(text) - len(skeleton) - strings - shortened + backslashes + quotes
+
+
+def _groups_of_digits(skeleton: bytes) -> int:
+    digits = skeleton.translate(_DIGITS)
+    whole = digits.count(b"0000")
+    return whole + digits.replace(b"0000", b"").replace(b"000", b"0").replace(b"00", b"0").count(b"0")

@@ -114,7 +114,7 @@ class LockingMode(Struct, frozen=True):
         return not self._is_narrower_than("log")
 
     def check_watermark(self) -> None:
-        """Refuse to tell how far the log is complete where nobody knows.
+        """Refuse to tell how far the log is complete where that cannot be known.
 
         Raises:
             ConfigurationError: With row locks, the level is not the log.
@@ -154,7 +154,7 @@ def locking_mode(locking: str, guarantee: object) -> LockingMode:
     """Put the options of a schema together.
 
     Raises:
-        ConfigurationError: There is no such mode of locking, or it is no guarantee.
+        ConfigurationError: There is no such mode of locking, or it is not a guarantee.
     """
     if locking not in get_args(Locking):
         raise ConfigurationError(f"there is no locking mode {locking!r}: use 'fence', 'advisory' or 'row'")

@@ -26,7 +26,11 @@ from eventstore_sa.errors import (
     TransactionError,
 )
 
-__all__ = ["Aftermath", "Problem", "ProblemKind", "Refusal", "error_of"]
+__all__ = ["AGAIN", "Aftermath", "Problem", "ProblemKind", "Refusal", "error_of"]
+
+
+AGAIN: Final = "make the call again, or run all of the transaction again"
+"""What to do about a passing failure that leaves the caller's transaction usable."""
 
 
 class ProblemKind(Enum):
@@ -35,9 +39,11 @@ class ProblemKind(Enum):
     DUPLICATE_ID = auto()
     POSITION_TAKEN = auto()
     SEQUENCE_BEHIND = auto()
+    MISSING_SEQUENCE = auto()
     MISSING_SCHEMA = auto()
     MISSING_TABLES = auto()
     LOCK_TIMEOUT = auto()
+    PROJECTIONS_HELD = auto()
     DEADLOCK = auto()
     TRANSACTION_LOST = auto()
     SERIALISATION_FAILURE = auto()
@@ -51,7 +57,10 @@ class ProblemKind(Enum):
     TOO_LARGE = auto()
     LOST_STATEMENT = auto()
     DISCONNECTED = auto()
+    REFUSED = auto()
+    """Anything else that came back as a row, so that there is no error of the driver."""
     OTHER = auto()
+    """Anything else that the driver has raised."""
 
 
 class Problem(Struct, frozen=True):
@@ -99,7 +108,7 @@ def error_of(problem: Problem, *, publishing: bool, aftermath: Aftermath) -> Eve
     if aftermath is Aftermath.BROKEN:
         steps.insert(0, "roll back, then run all of the transaction again" if explanation.again else "roll back")
     elif explanation.again and aftermath is Aftermath.USABLE:
-        steps.insert(0, "make the call again, or run all of the transaction again")
+        steps.insert(0, AGAIN)
     elif explanation.again:
         steps.insert(0, "make the call again")
     what = explanation.what.format(said=problem.message)
@@ -156,6 +165,12 @@ _EXPLANATIONS: Final[Mapping[ProblemKind, _Explanation]] = {
         "the sequence of event numbers is behind the table of events, as after a restore without it",
         "set it to the highest sequence_number stored (ALTER TABLE ... ALTER COLUMN sequence_number RESTART WITH ...)",
     ),
+    ProblemKind.MISSING_SEQUENCE: _Explanation(
+        SchemaError,
+        "{said}",
+        "make it GENERATED ALWAYS AS IDENTITY, with a sequence that begins above the highest number stored "
+        "(ALTER TABLE ... ALTER COLUMN sequence_number ADD GENERATED ALWAYS AS IDENTITY (START WITH ...))",
+    ),
     ProblemKind.MISSING_SCHEMA: _Explanation(
         SchemaError,
         "tables or functions are missing ({said})",
@@ -166,6 +181,12 @@ _EXPLANATIONS: Final[Mapping[ProblemKind, _Explanation]] = {
     ),
     ProblemKind.LOCK_TIMEOUT: _Explanation(
         LockTimeoutError, "a lock could not be acquired in time ({said})", "or raise the time limit", again=True
+    ),
+    ProblemKind.PROJECTIONS_HELD: _Explanation(
+        LockTimeoutError,
+        "{said}, and this transaction holds others already, so that each might wait for the other",
+        "publishes that are staged, or made in one call, take all locks at once",
+        again=True,
     ),
     ProblemKind.DEADLOCK: _Explanation(
         ConcurrencyError,
@@ -221,6 +242,11 @@ _EXPLANATIONS: Final[Mapping[ProblemKind, _Explanation]] = {
     ),
     ProblemKind.DISCONNECTED: _Explanation(
         ConnectionLostError, "the connection to the database was lost before it answered", again=True
+    ),
+    ProblemKind.REFUSED: _Explanation(
+        StorageError,
+        "the database refused ({said})",
+        "look for a constraint, trigger or rule on the event store's tables that is not the library's",
     ),
     ProblemKind.OTHER: _Explanation(
         StorageError, "the database refused ({said})", "see the driver's error, which is the __cause__"

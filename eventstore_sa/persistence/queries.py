@@ -20,6 +20,7 @@ from eventstore_sa.sources.constraints import (
     SequenceNumberBeforeConstraint,
 )
 from eventstore_sa.types.codec import text_problem
+from eventstore_sa.types.numbers import LARGEST_NUMBER
 
 __all__ = ["ConstraintConverter", "ConstraintConverters", "storable"]
 
@@ -96,7 +97,7 @@ class ConstraintConverters:
 
 def storable(number: int) -> int:
     """Move a number that no row can have to the end of what rows can have: databases compare 64 bits."""
-    return min(max(number, -(2**63)), 2**63 - 1)
+    return min(max(number, -(2**63)), LARGEST_NUMBER)
 
 
 def _built_in(constraint: QueryConstraint, events: Table) -> ColumnElement[bool]:  # noqa: PLR0911 - a case a line

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from eventstore_sa.errors import ConcurrencyError, ConfigurationError, LockTimeoutError
 from eventstore_sa.persistence.binds import Bind
 from eventstore_sa.persistence.document import publish_document
+from eventstore_sa.persistence.lock_timeouts import limit_waits
 from eventstore_sa.persistence.problems import ProblemKind
 from eventstore_sa.persistence.queries import ConstraintConverters
 from eventstore_sa.persistence.repositories.events import EventRepository
@@ -154,24 +155,21 @@ class SQLRebuildStorage:
                     f"publishes that update projections {self._name!r} did not come to an end in {timeout_s:g} s, those of "
                     f"{holders or 'a transaction that has just ended'}: call again to go on, or give it more time"
                 )
-            connection.execute(select(func.pg_sleep(slice_s)))
+            connection.execute(select(func.pg_catalog.pg_sleep(slice_s)))
             slice_s = min(slice_s * 2, _LONGEST_SLICE_S)
-        self._limit_waits(connection, timeout_s)
+        limit_waits(connection, timeout_s)
 
     def _try_to_exclude(self, connection: Connection, repository: EventRepository, slice_s: float) -> bool:
         """Queue for the lock, but for a moment only: all publishes of these projections queue up behind."""
         try:
             with connection.begin_nested():
-                self._limit_waits(connection, slice_s)
+                limit_waits(connection, slice_s)
                 connection.execute(select(name_lock()), lock_parameters(connection, self._schema, self._name))
         except DBAPIError as error:
             if repository.dialect.problem_of(error).kind is not ProblemKind.LOCK_TIMEOUT:
                 raise
             return False
         return True
-
-    def _limit_waits(self, connection: Connection, limit_s: float) -> None:
-        connection.execute(select(func.set_config("lock_timeout", f"{limit_s * 1000:.0f}", True)))
 
     def _load(self, connection: Connection, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
         return projection_batches(self._schema, connection.dialect.name, rebuilding=True).load(

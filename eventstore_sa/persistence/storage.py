@@ -49,6 +49,8 @@ T = TypeVar("T")
 
 _TRIES_OF_PROJECTIONS: Final = 10
 
+_ALONE: Final = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('eventstore_sa.create_schema'))"
+
 _log = logging.getLogger("eventstore_sa.store")
 
 
@@ -307,7 +309,7 @@ class EventStorage:
             schema = effective_schema(connection, self.schema.schema)
             if connection.dialect.name == "postgresql":
                 # Two processes that start together must not both find nothing.
-                connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('eventstore_sa.create_schema'))"))
+                connection.execute(text(_ALONE))
                 if schema is not None:
                     connection.execute(CreateSchema(schema, if_not_exists=True))
             self.schema.locking_record.check_database(connection)

@@ -99,7 +99,7 @@ class Workplaces:
             raise
         except Refusal as error:
             aftermath = self._aftermath(error.problem, ended=False)
-            raise error_of(error.problem, publishing=publishing, aftermath=aftermath) from None
+            raise _with_notes(error_of(error.problem, publishing=publishing, aftermath=aftermath), error) from None
         except DBAPIError as error:
             undone = error is failure and workplace is not None and workplace.savepoint
             # From the driver's error: SQLAlchemy's shows the parameters, and so the payloads.
@@ -153,7 +153,7 @@ class Workplaces:
     ) -> EventStoreError | None:
         """Read an error of the driver that SQLAlchemy passes on as it is; None when it is none.
 
-        What cannot be relied on any more is invalidated, before anybody says another word on it.
+        What cannot be relied on any more is invalidated, before anything else is sent on it.
         """
         if isinstance(error, DBAPIError | EventStoreError):
             return None

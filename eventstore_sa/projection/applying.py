@@ -27,7 +27,7 @@ async def apply_batch(
 
     Raises:
         ConcurrencyError: Others were faster, time and again.
-        ConfigurationError: It is no projector, `state_type` is missing, or the events are no batch of stored events.
+        ConfigurationError: It is not a projector, `state_type` is missing, or the events are not a batch of stored events.
     """
     check_storable(projector)
     batch, saved = Batch(projector, batch_of(events)), 0
@@ -50,7 +50,7 @@ def apply_batch_sync(
 
     Raises:
         ConcurrencyError: Others were faster, time and again.
-        ConfigurationError: It is no projector, `state_type` is missing, or the events are no batch of stored events.
+        ConfigurationError: It is not a projector, `state_type` is missing, or the events are not a batch of stored events.
     """
     check_storable(projector)
     batch, saved = Batch(projector, batch_of(events)), 0

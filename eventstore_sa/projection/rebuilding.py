@@ -29,7 +29,7 @@ from eventstore_sa.store import EventStore, SyncEventStore
 from eventstore_sa.store.adapters import SQLAlchemyEventStorageAdapter
 from eventstore_sa.store.adapters.greenlets import GreenletRunner
 from eventstore_sa.types import CategoryIdentifier, LogIdentifier, StreamIdentifier, encode_json
-from eventstore_sa.types.numbers import checked_count
+from eventstore_sa.types.numbers import checked_count, checked_seconds
 
 __all__ = ["RebuildProgress", "is_rebuilding", "rebuild", "rebuild_sync"]
 
@@ -101,12 +101,13 @@ async def rebuild(
         ConcurrencyError: A later call has taken the rebuild over.
         LockTimeoutError: A publish was under way for too long at the end; call again to go on.
         ConfigurationError: The store cannot rebuild, the projections of the projector are not of one stream each, it
-            is no projector, its `state_type` is missing, or `batch_size` is not a number from 1.
+            is not a projector, its `state_type` is missing, or `batch_size` is not a number from 1.
         MissingProjectionHandlerError: There is no handler for an event, and that is not to be ignored.
     """
     check_storable(projector)
     _check_store(store, EventStore)
     checked_count("batch_size", batch_size)
+    checked_seconds("timeout_s", timeout_s)
     if isinstance(source, StreamIdentifier):
         return await _rebuild_stream(projector, store, source)
     target = _target(projector, source)
@@ -160,6 +161,7 @@ def rebuild_sync(
     check_storable(projector)
     _check_store(store, SyncEventStore)
     checked_count("batch_size", batch_size)
+    checked_seconds("timeout_s", timeout_s)
     if isinstance(source, StreamIdentifier):
         return _rebuild_stream_sync(projector, store, source)
     target = _target(projector, source)

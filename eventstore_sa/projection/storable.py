@@ -14,11 +14,11 @@ AnyDefinition: TypeAlias = ProjectorDefinition[Any, Any, Any]
 
 
 def check_storable(given: object) -> None:
-    """Refuse what is no projector, and projectors whose handlers would get back another kind of state than they made.
+    """Refuse what is not a projector, and projectors whose handlers would get back another kind of state than they made.
 
     Raises:
-        ConfigurationError: It is a class, or no projector; or states are not JSON, and `state_type` does not say what they
-            are (likewise metadata).
+        ConfigurationError: It is a class, or not a projector; or states are not JSON, and `state_type` does not say what
+            they are (likewise metadata).
     """
     if isinstance(given, type):
         raise ConfigurationError(f"{given.__name__} is a class: give an instance of it, {given.__name__}()")

@@ -18,6 +18,7 @@ from eventstore_sa.query.paths import CustomFunction, Function, Path, Similarity
 from eventstore_sa.query.patterns import compiled
 from eventstore_sa.types.codec import to_json
 from eventstore_sa.types.json import is_sequence
+from eventstore_sa.types.numbers import LARGEST_NUMBER
 
 __all__ = [
     "AllOf",
@@ -39,7 +40,6 @@ __all__ = [
     "SortOrder",
 ]
 
-_LARGEST_OFFSET = 2**63 - 1
 
 # Well below what the parsers of databases and the stack of Python take, in whatever combination.
 _DEEPEST_NESTING = 16
@@ -198,7 +198,7 @@ class SortClause(Struct, frozen=True):
         fields: What to sort by, in a list of at most 16.
 
     Raises:
-        QueryError: It is no list of SortFields, or too long.
+        QueryError: It is not a list of SortFields, or too long.
     """
 
     fields: Sequence[SortField]
@@ -235,7 +235,7 @@ class OffsetPagingClause(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         _check_count("page_number", self.page_number)
         _check_count("item_count", self.item_count)
-        if self.page_number * self.item_count > _LARGEST_OFFSET:
+        if self.page_number * self.item_count > LARGEST_NUMBER:
             raise QueryError(f"page {self.page_number} begins beyond what databases can count to")
 
 
@@ -362,5 +362,5 @@ def _check_kind(what: str, given: object, kinds: tuple[type[Any], ...], wanted: 
 
 
 def _check_count(what: str, count: object) -> None:
-    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= _LARGEST_OFFSET:
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= LARGEST_NUMBER:
         raise QueryError(f"{what} counts from 1: it cannot be {count!r}")

@@ -153,7 +153,7 @@ def sequence_number_after(sequence_number: int) -> SequenceNumberAfterConstraint
     """Return only events with a sequence number above the given one (exclusive).
 
     Raises:
-        ConfigurationError: It is no integer.
+        ConfigurationError: It is not an integer.
     """
     return SequenceNumberAfterConstraint(sequence_number)
 
@@ -162,7 +162,7 @@ def sequence_number_before(sequence_number: int) -> SequenceNumberBeforeConstrai
     """Return only events with a sequence number below the given one (exclusive).
 
     Raises:
-        ConfigurationError: It is no integer.
+        ConfigurationError: It is not an integer.
     """
     return SequenceNumberBeforeConstraint(sequence_number)
 
@@ -171,7 +171,7 @@ def position_after(position: int) -> PositionAfterConstraint:
     """Return only events with a position above the given one (exclusive), each within its own stream.
 
     Raises:
-        ConfigurationError: It is no integer.
+        ConfigurationError: It is not an integer.
     """
     return PositionAfterConstraint(position)
 
@@ -180,7 +180,7 @@ def position_before(position: int) -> PositionBeforeConstraint:
     """Return only events with a position below the given one (exclusive), each within its own stream.
 
     Raises:
-        ConfigurationError: It is no integer.
+        ConfigurationError: It is not an integer.
     """
     return PositionBeforeConstraint(position)
 

@@ -5,22 +5,26 @@ Not for production: it needs the ownership of the tables, and readers that remem
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Generator
+from contextlib import contextmanager
 from typing import Any, cast, overload
 
+from msgspec.structs import replace
 from sqlalchemy import URL, Connection, Engine, delete
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session, async_sessionmaker
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.util import greenlet_spawn
 
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.binds import Bind
+from eventstore_sa.persistence.binds import Bind, Workplace
 from eventstore_sa.persistence.exclusion import locked_alone
 from eventstore_sa.persistence.queries import ConstraintConverters
 from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
+from eventstore_sa.persistence.schema.ddl import MARIADB
 from eventstore_sa.persistence.schema.listeners import changes_allowed
 from eventstore_sa.persistence.workplaces import Workplaces
 from eventstore_sa.store.adapters.binding import AsyncBindable, async_bind, sync_bind
+from eventstore_sa.types.numbers import checked_seconds
 
 __all__ = ["clear"]
 
@@ -47,23 +51,27 @@ def clear(bind: object, *, schema: EventStoreSchema | None = None, timeout_s: fl
     read them.
 
     Args:
-        bind: What a store could be bound to, but no URL; the asyncio ones return an awaitable.
+        bind: What a store could be bound to, except a URL; the asyncio ones return an awaitable.
         schema: The tables; those of `EventStoreSchema()` by default.
-        timeout_s: How long to wait for a transaction that has them open. On SQLite the busy timeout of the connection
-            counts, which `configure_sqlite` sets to ten seconds.
+        timeout_s: How long to wait for a transaction that has them open, at most 24 days. On SQLite the busy timeout of
+            the connection counts, which `configure_sqlite` sets to ten seconds.
 
     Raises:
-        ConfigurationError: It is no bind.
+        ConfigurationError: It is not a bind, or `timeout_s` is not a time.
         SchemaError: There are no tables.
         LockTimeoutError: Another transaction has had them open for all that time; on PostgreSQL the message names its
-            process, application_name, and since when it is open, and the caller's transaction goes on as it was before.
+            process, application_name, and since when it is open.
+        StorageError: The database refused, say because a row of the host refers to an event.
         TransactionError: On PostgreSQL, it is a session or connection in autocommit mode.
+
+        Whatever it is, on PostgreSQL and SQLite the caller's transaction goes on as it was before.
     """
     tables = default_schema() if schema is None else schema
     if isinstance(bind, URL | str):
         raise ConfigurationError(
-            "clear() takes no URL, because nobody would close the engine made of it: give it an engine"
+            "clear() does not accept a URL, because the engine would never be closed: give it an engine"
         )
+    checked_seconds("timeout_s", timeout_s)
     if isinstance(bind, AsyncEngine | async_sessionmaker | AsyncConnection | AsyncSession | async_scoped_session):
         return greenlet_spawn(_clear, async_bind(cast("AsyncBindable", bind), tables).bind, tables, timeout_s)
     _clear(sync_bind(bind, tables).bind, tables, timeout_s)
@@ -72,9 +80,7 @@ def clear(bind: object, *, schema: EventStoreSchema | None = None, timeout_s: fl
 
 def _clear(bind: Bind, tables: EventStoreSchema, timeout_s: float) -> None:
     places = Workplaces(bind, tables, constraint_converters=ConstraintConverters())
-    # Not `transaction()` of an engine of ours: it may be one in autocommit mode.
-    transaction = bind.transaction() if bind.hosted else bind.deciding()
-    with places.enter(transaction, checked=False) as (place, repository):
+    with places.enter(_undoing(bind), checked=False) as (place, repository):
         connection = place.connection
         with (
             locked_alone(connection, repository.dialect, tables, timeout_s=timeout_s),
@@ -82,3 +88,11 @@ def _clear(bind: Bind, tables: EventStoreSchema, timeout_s: float) -> None:
         ):
             for table in (tables.events, tables.locks, tables.projections, tables.snapshots, tables.rebuilds):
                 connection.execute(delete(table))
+
+
+@contextmanager
+def _undoing(bind: Bind) -> Generator[Workplace]:
+    """Give a transaction in which `locked_alone` undoes what goes wrong; on MariaDB, where each DDL commits, it cannot."""
+    # Not `transaction()` of an engine of ours: it may be one in autocommit mode.
+    with bind.transaction() if bind.hosted else bind.deciding() as workplace:
+        yield replace(workplace, savepoint=workplace.connection.dialect.name not in MARIADB)

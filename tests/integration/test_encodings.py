@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 from sqlalchemy import NullPool, create_engine, event, text
+from sqlalchemy.ext.asyncio import create_async_engine
 
-from eventstore_sa import EventStoreSchema, verify_schema
-from eventstore_sa.errors import ConfigurationError, SchemaError
+from eventstore_sa import EventStore, EventStoreSchema, SyncEventStore, verify_schema
+from eventstore_sa.errors import ConfigurationError, LockTimeoutError, SchemaError, StorageError
 from eventstore_sa.testing.postgres import PostgresServer
 from tests.awaiting import entered, settled
 from tests.databases import PostgresDatabase
-from tests.hosts import POSTGRES_DRIVERS, Ground, Host, each_driver, new_event
+from tests.hosts import POSTGRES_DRIVERS, SQLITE_DRIVERS, Ground, Host, each_driver, new_event, statements_of
+from tests.mariadb import NEEDS_MARIADB, fresh_mariadb_database
 
 ODD = "naïve 日本 🎉"
 
@@ -119,3 +121,76 @@ async def test_sqlite_in_utf_16_is_refused(tmp_path: Path, driver: str) -> None:
     await assert_refused(host, "encoding of this SQLite database is UTF-16le")
 
     await host.aclose()
+
+
+@pytest.mark.parametrize("driver", SQLITE_DRIVERS)
+async def test_sqlite_that_is_locked_at_the_first_use_is_a_lock_timeout(tmp_path: Path, driver: str) -> None:
+    outside = create_engine(f"sqlite:///{tmp_path}/locked.db", poolclass=NullPool)
+    EventStoreSchema().metadata.create_all(outside)
+    host = Host(Ground(outside), driver, configured=False, connect_args={"timeout": 0.05})
+    with outside.connect() as holder:
+        holder.connection.dbapi_connection.isolation_level = None  # type: ignore[union-attr]
+        holder.exec_driver_sql("BEGIN EXCLUSIVE")
+
+        for call in (lambda: host.publish(host.store), lambda: settled(host.store.log().latest())):
+            with pytest.raises(LockTimeoutError):
+                await call()
+
+        holder.exec_driver_sql("ROLLBACK")
+    await host.publish(host.store)
+    await host.aclose()
+
+
+@pytest.mark.parametrize("driver", SQLITE_DRIVERS)
+async def test_file_that_is_no_database_raises_an_error_of_the_library(tmp_path: Path, driver: str) -> None:
+    (tmp_path / "text.db").write_bytes(b"not a database" * 1000)
+    host = Host(Ground(create_engine(f"sqlite:///{tmp_path}/text.db", poolclass=NullPool)), driver, configured=False)
+
+    with pytest.raises(StorageError, match="not a database"):
+        await host.publish(host.store)
+
+    await host.aclose()
+
+
+@NEEDS_MARIADB
+# asyncmy knows no utf8mb3.
+@pytest.mark.parametrize(("driver", "charset"), [("pymysql", "latin1"), ("pymysql", "utf8mb3"), ("asyncmy", "latin1")])
+async def test_mariadb_clients_in_other_character_sets_are_refused(driver: str, charset: str) -> None:
+    with fresh_mariadb_database() as url:
+        schema = EventStoreSchema(locking="row")
+        outside = create_engine(url, poolclass=NullPool)
+        SyncEventStore(outside, schema=schema).create_schema()
+        create: Any = create_async_engine if driver == "asyncmy" else create_engine
+        addressed = url.set(drivername=f"mariadb+{driver}")
+        engine = create(addressed.update_query_dict({"charset": charset}), poolclass=NullPool)
+        store: Any = (EventStore if driver == "asyncmy" else SyncEventStore)(engine, schema=schema)
+        stream = store.stream(category="orders", stream="1")
+
+        for call in (lambda: stream.publish(events=[new_event(ODD)]), store.log().latest):
+            with pytest.raises(ConfigurationError, match=f"character_set_client is {charset}.*charset=utf8mb4"):
+                await settled(call())
+        async with entered(engine.connect()) as connection:
+            run = connection.run_sync if driver == "asyncmy" else lambda function: function(connection)
+            with pytest.raises(SchemaError, match="charset=utf8mb4"):
+                await settled(run(lambda each: verify_schema(each, schema=schema)))
+        await settled(engine.dispose())
+
+
+@NEEDS_MARIADB
+@pytest.mark.parametrize("driver", ["pymysql", "asyncmy"])
+async def test_mariadb_clients_that_ask_for_nothing_carry_every_character(driver: str) -> None:
+    with fresh_mariadb_database() as url:
+        schema = EventStoreSchema(locking="row")
+        create: Any = create_async_engine if driver == "asyncmy" else create_engine
+        engine = create(url.set(drivername=f"mariadb+{driver}"))
+        store: Any = (EventStore if driver == "asyncmy" else SyncEventStore)(engine, schema=schema)
+        await settled(store.create_schema())
+        with statements_of(engine) as statements:
+            for _ in range(2):
+                await settled(store.stream(category=ODD, stream=ODD).publish(events=[new_event(ODD, payload=ODD)]))
+
+        latest = await settled(store.log().latest())
+        await settled(engine.dispose())
+
+    assert (latest.name, latest.payload, latest.stream) == (ODD, ODD, ODD)
+    assert not [each for each in statements if "character_set" in each]

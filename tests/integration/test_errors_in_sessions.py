@@ -606,3 +606,25 @@ async def test_a_store_on_an_engine_asks_for_no_rollback(host: Host) -> None:
             await host.publish(store, condition=condition)
         assert not caught.value.must_roll_back
         assert "roll back" not in str(caught.value)
+
+
+@each_driver(*POSTGRES_DRIVERS)
+async def test_refusal_without_an_error_of_the_driver_names_sqlstate_and_constraint(host: Host) -> None:
+    with host.ground.outside.begin() as connection:
+        connection.execute(text("ALTER TABLE es_events ADD CONSTRAINT host_check CHECK (name <> 'bad')"))
+    try:
+        async with host.caller() as (caller, store):
+            with pytest.raises(
+                StorageError, match=r"\[23514, constraint host_check\]\): look for a constraint"
+            ) as caught:
+                await host.publish(store, "bad")
+            assert caught.value.__cause__ is None
+            assert "__cause__" not in str(caught.value)
+            await host.publish(store)
+            await settled(caller.commit())
+        with pytest.raises(StorageError, match=r"\[23514, constraint host_check\]\): see the driver's error") as caught:
+            await host.publish(host.store, "bad")
+        assert caught.value.__cause__ is not None
+    finally:
+        with host.ground.outside.begin() as connection:
+            connection.execute(text("ALTER TABLE es_events DROP CONSTRAINT host_check"))

@@ -8,7 +8,7 @@ statements that SQLAlchemy writes this cannot be said, see docs/roles.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import product
 
 import pytest
@@ -16,11 +16,14 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from eventstore_sa import NewEvent, StreamIdentifier, SyncEventStore
+from eventstore_sa import NewEvent, StreamIdentifier, SyncEventStore, SyncProjectionStore, verify_schema
 from eventstore_sa.conditions import position_is, stream_exists, stream_is_empty
 from eventstore_sa.errors import LockTimeoutError, UnmetWriteConditionError
+from eventstore_sa.projection import rebuild_sync
+from eventstore_sa.testing import clear
 from tests.databases import PostgresDatabase
-from tests.project import SQL
+from tests.project import PACKAGE, SQL
+from tests.projectors import CustomerProjector
 from tests.stores import install_schema
 
 FILES = sorted((SQL / "postgresql").glob("*.sql"))
@@ -35,8 +38,14 @@ ARGUMENTS = (
     *("", "text, oid", "text, text", "text, varchar", "text, int8", "text, int4", "text, bool", "oid, text"),
     *("text, text, bool", "text, int4, text, text, text", "text, text, text, text, text", "text, int8, text, text"),
     *("regclass, text", "oid, oid", "int8, int4", "int4, int8", "int4, int4", "varchar, int8", "text, oid, text, text"),
+    *("bytea", "bytea, text", "text, name", "jsonb, text", "int8, int8"),
     *TYPES,
 )
+# What the library's own statements call; what ends in v1 is ours.
+CALLED = re.compile(r"\bpg_catalog\.([a-z]\w*)\(")
+CALLED_WITHOUT_SCHEMA = re.compile(r"\bfunc\.(\w+)\(")
+# Grammar, and aggregates of columns, whose arguments fit those that are built in exactly.
+EXACT = {*GRAMMAR, "any", "array", "count", "max", "sum"}
 
 
 def calls_in(sql: str) -> Iterator[tuple[str, str]]:
@@ -48,19 +57,28 @@ def calls_in(sql: str) -> Iterator[tuple[str, str]]:
             yield from re.findall(r"(?:(\w+)\.)?\b(pg_(?!catalog)\w+)", without_literals)
 
 
+BODY = "LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'hostile'; END $$"
+
+
 def put_hostile_ones_in_front(connection: Connection) -> None:
     """Create all that could fit better than what is built in; every one of them raises an error."""
-    body = "LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'hostile'; END $$"
     names = {name for path in FILES for schema, name in calls_in(path.read_text()) if schema == "pg_catalog"}
-    functions = [f"CREATE FUNCTION public.{n}({a}) RETURNS text {body}" for n, a in product(sorted(names), ARGUMENTS)]
+    put_functions_in_front(connection, names)
+    functions: list[str] = []
     for left, right in product(TYPES, TYPES):
         function = f'public."{left} and {right}"'
-        functions.append(f"CREATE FUNCTION {function}({left}, {right}) RETURNS bool {body}")
+        functions.append(f"CREATE FUNCTION {function}({left}, {right}) RETURNS bool {BODY}")
         functions += [
             f"CREATE OPERATOR public.{operator} (FUNCTION = {function}, LEFTARG = {left}, RIGHTARG = {right})"
             for operator in OPERATORS
         ]
     connection.exec_driver_sql(";\n".join(functions).replace("%", "%%"))
+
+
+def put_functions_in_front(connection: Connection, names: Collection[str]) -> None:
+    """Create functions that could fit better than those which are built in."""
+    functions = [f"CREATE FUNCTION public.{n}({a}) RETURNS text {BODY}" for n, a in product(sorted(names), ARGUMENTS)]
+    connection.exec_driver_sql(";\n".join(functions))
 
 
 @pytest.fixture
@@ -119,3 +137,49 @@ def test_the_functions_of_an_event_store_call_no_hostile_one(engine: Engine) -> 
         assert ids == [event.id for event in stored]
         with pytest.raises(Exception, match="is forbidden: events are history"):
             connection.execute(text("DELETE FROM es_events"))
+
+
+def test_the_statements_of_the_library_name_the_schema_of_the_functions_that_they_call() -> None:
+    for path in ("dialects/postgresql.py", "dialects/postgresql_projections.py", "repositories/projection_locks.py"):
+        called = set(CALLED_WITHOUT_SCHEMA.findall((PACKAGE / "persistence" / path).read_text()))
+        assert called <= EXACT, path
+
+
+def test_the_statements_of_the_library_call_no_hostile_function(
+    make_postgres_database: Callable[..., PostgresDatabase],
+) -> None:
+    engine = create_engine(make_postgres_database().url("psycopg"), poolclass=NullPool)
+    names = {name for path in PACKAGE.rglob("*.py") for name in CALLED.findall(path.read_text())}
+    assert {"pg_advisory_xact_lock", "convert_to", "hashtextextended", "set_config"} <= names
+    with engine.begin() as connection:
+        put_functions_in_front(connection, {*names, "hashtext", "decode"})
+    with engine.connect() as connection, pytest.raises(Exception, match="hostile"):
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(1)")
+
+    store = SyncEventStore(engine)
+    store.create_schema()
+    inline = store.with_projections(CustomerProjector())
+
+    def publish(to: SyncEventStore, customer: str) -> None:
+        event = NewEvent(name="something-happened", payload=1)
+        to.stream(category="payments", stream=f"{customer}-1").publish(events=[event])
+
+    publish(inline, "a")
+    with Session(engine) as session:
+        publish(inline.within(session), "a")
+        publish(inline.within(session), "b")
+        holder = store.watermark().holder
+        assert holder is not None
+        session.commit()
+    log = store.log()
+    parts = [part.read() for part in log.partitions(2)]
+    assert sorted(event.sequence_number for part in parts for event in part) == [1, 2, 3]
+    assert len(store.category(category="payments").read()) == 3
+    projections = SyncProjectionStore(store)
+    assert {each.id for each in projections.search()} == {"a", "b"}
+    assert rebuild_sync(projector=CustomerProjector(), store=store) == 2
+    with engine.connect() as connection:
+        verify_schema(connection)
+    clear(engine)
+    assert log.read() == []
+    engine.dispose()

@@ -130,6 +130,8 @@ def test_transaction_that_holds_projections_does_not_wait_for_more(store: SyncEv
         with pytest.raises(LockTimeoutError, match="holds projections 'customer' that this publish updates") as caught:
             publish(first, "b")
         assert caught.value.retryable
+        assert not caught.value.must_roll_back
+        assert ": make the call again, or run all of the transaction again" in str(caught.value)
         publish(first, "a")
         publish(first, "c")
         second.commit()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import tracemalloc
 from os import urandom
+from random import Random
 from typing import Any
 
 import pytest
@@ -33,6 +34,21 @@ VALUES: dict[str, Any] = {
     "keys": {f"k{n}": "v" * n for n in range(300)},
     "JSON in strings": ['{"a": "b\\\\c"}'] * 1000,
     "commas in strings": ["a, b: [c] {d}, true, null, 1"] * 1000,
+    "fractions": [1.5] * 5000,
+    "a fraction in each object": [{"a": 1.5}] * 5000,
+    "two fractions in each object": [{"a": 1.5, "b": 1.5}] * 5000,
+    "strings between numbers": ["a", 1] * 5000,
+    "strings between containers": ["a", [], "abc", {}] * 2000,
+    "short keys": [{"abc": "d", "e": [1, "f", 2]}] * 2000,
+    "empty strings": [""] * 5000,
+    "backslashes": ["\\u0041\\", '\\"', '\\\n"\\'] * 1000,
+    "small fractions": [1.2345e-10, 5e-324, 1.2345678901234567e-7] * 1000,
+    "great numbers": [1e300, 1.7976931348623157e308, 123456789.123456789] * 1000,
+    "very large integers": [10**n + 1 for n in range(200, 600)],
+    "a word": True,
+    "a number": 12345,
+    "a string": "abc",
+    "nothing": [],
 }
 
 
@@ -53,7 +69,55 @@ async def test_the_size_of_jsonb_is_told_from_the_text(host: Host) -> None:
 
         size, _ = jsonb_size.jsonb_size(written)
 
-        assert 0.85 * exact <= size <= 1.02 * exact, name
+        assert exact <= size <= 1.3 * exact + 16, name
+
+
+@each_driver("postgresql+psycopg")
+async def test_the_size_of_jsonb_is_never_told_too_small(host: Host) -> None:
+    random = Random(17)
+
+    def value(depth: int) -> Any:
+        kinds = "sifebne" + ("ao" * 2 if depth < 4 else "")
+        match random.choice(kinds):
+            case "s":
+                return "".join(random.choices('a"\\\n\u0001é🎉u0', k=random.randrange(9)))
+            case "i":
+                return random.randrange(10 ** random.choice((1, 2, 5, 9, 40, 300)))
+            case "f":
+                return random.random() * 10.0 ** random.randrange(-6, 6)
+            case "e":
+                return random.choice((-1, 1)) * random.random() * 10.0 ** random.randrange(-300, 300)
+            case "a":
+                return [value(depth + 1) for _ in range(random.randrange(6))]
+            case "o":
+                return {f"{'k' * random.randrange(5)}{n}": value(depth + 1) for n in range(random.randrange(6))}
+            case _:
+                return random.choice((True, False, None))
+
+    written = [encode_json(to_json(value(0))).decode() for _ in range(2000)]
+    with host.ground.outside.connect() as connection:
+        exact = connection.execute(
+            text(
+                "SELECT pg_column_size(t::jsonb) FROM unnest(CAST(:given AS text[])) WITH ORDINALITY g(t, n) ORDER BY n"
+            ),
+            {"given": written},
+        ).scalars()
+        too_small = [
+            one for one, size in zip(written, exact, strict=True) if jsonb_size.jsonb_size(one.encode())[0] < size
+        ]
+
+    assert too_small == []
+
+
+def test_strings_are_counted_across_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = [encode_json(to_json(value)) for value in VALUES.values()]
+    whole = [jsonb_size.jsonb_size(each) for each in written]
+
+    for length in (1, 2, 7, 100):
+        monkeypatch.setattr(jsonb_size, "_PIECE", length)
+        assert [jsonb_size.jsonb_size(each[:5000]) for each in written if len(each) <= 5000] == [
+            size for size, each in zip(whole, written, strict=True) if len(each) <= 5000
+        ]
 
 
 @each_driver(*POSTGRES_DRIVERS)
@@ -68,7 +132,9 @@ async def test_what_postgresql_would_refuse_is_not_sent(host: Host, monkeypatch:
 
     with statements_of(host.engine) as statements:
         for payload in too_large:
-            with pytest.raises(SerialisationError, match=r"the events to publish are [\d,]+ bytes"):
+            with pytest.raises(
+                SerialisationError, match=r"the events to publish are [\d,]+ bytes of JSON, which become up to [\d,]+"
+            ):
                 await settled(stream.publish(events=[new_event(payload=payload)]))
             with pytest.raises(SerialisationError, match=r"the projections to save are [\d,]+ bytes"):
                 await settled(projections.save(projection=projection("1", payload)))

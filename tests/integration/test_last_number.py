@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
+from eventstore_sa import verify_schema
 from eventstore_sa.errors import SchemaError
 from tests.databases import PostgresDatabase
 from tests.interleaving import Stage, install_schema, open_stage
@@ -80,6 +81,12 @@ def test_a_sequence_that_may_not_be_read_is_an_error_and_no_empty_log(stage: Sta
                 connection.execute(text("SET ROLE without_sequence"))
                 with pytest.raises(DBAPIError, match="permission denied for sequence"):
                     connection.execute(text(call))
+            for granted, denied in (("es_locks", "table es_schema"), ("ALL TABLES IN SCHEMA public", "sequence")):
+                connection.execute(text("RESET ROLE"))
+                connection.execute(text(f"GRANT SELECT ON {granted} TO without_sequence"))
+                connection.execute(text("SET ROLE without_sequence"))
+                with pytest.raises(SchemaError, match=rf"permission denied for {denied}.*grant this role SELECT"):
+                    verify_schema(connection)
         finally:
             connection.execute(text("RESET ROLE"))
             connection.execute(text("DROP OWNED BY without_sequence"))
@@ -90,8 +97,17 @@ def test_a_table_that_has_lost_its_sequence_is_named(stage: Stage) -> None:
     with stage.autocommit() as connection:
         connection.execute(text("ALTER TABLE es_events ALTER COLUMN sequence_number DROP IDENTITY"))
 
-    with pytest.raises(SchemaError, match="no sequence belongs to the column sequence_number of es_events"):
+    remedy = "no sequence belongs to the column sequence_number of es_events: make it GENERATED ALWAYS AS IDENTITY"
+    with pytest.raises(SchemaError, match=remedy):
         stage.log()
+    with pytest.raises(SchemaError, match=remedy):
+        stage.publish("lost", stream="1")
+    with stage.autocommit() as connection:
+        connection.execute(
+            text("ALTER TABLE es_events ALTER COLUMN sequence_number ADD GENERATED ALWAYS AS IDENTITY (START WITH 1)")
+        )
+    stage.publish("kept", stream="1")
+    assert stage.log() == ["kept"]
 
 
 def test_the_sequence_may_have_any_name_and_be_anywhere(stage: Stage) -> None:

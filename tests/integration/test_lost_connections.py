@@ -106,6 +106,53 @@ def test_connection_that_the_driver_closes_before_it_is_given_back_costs_no_plac
     engine.dispose()
 
 
+async def driver_connection_of(host: Host, connection: Any) -> Any:
+    raw = await settled(connection.get_raw_connection()) if host.asynchronous else connection.connection
+    return raw.driver_connection
+
+
+async def close(driver: Any) -> None:
+    """Close a driver's connection without SQLAlchemy."""
+    await settled((driver.terminate if hasattr(driver, "terminate") else driver.close)())
+
+
+@each_postgres_driver
+async def test_call_on_a_pooled_connection_that_was_closed_on_our_side_is_made_again(host: Host) -> None:
+    engine = small_pool(host)
+    store = host.store_on(engine)
+    await host.publish(store, "before")
+
+    for call in (
+        lambda: host.publish(store, "after"),
+        lambda: settled(store.log().latest()),
+        lambda: collected(store.log().iterate()),
+    ):
+        async with entered(engine.connect()) as connection:
+            driver = await driver_connection_of(host, connection)
+        await close(driver)
+        assert await call()
+
+    await settled(engine.dispose())
+    assert host.ground.names() == ["before", "after"]
+
+
+@each_postgres_driver
+async def test_connection_of_the_host_that_was_closed_on_our_side_is_a_lost_one(host: Host) -> None:
+    async with host.caller() as (caller, store):
+        await host.execute(caller, "SELECT 1")
+        connection = await settled(caller.connection())
+        await close(await driver_connection_of(host, connection))
+
+        with pytest.raises(ConnectionLostError) as caught:
+            await host.publish(store)
+
+        assert caught.value.must_roll_back
+        await settled(caller.rollback())
+        await host.publish(store)
+        await settled(caller.commit())
+    assert host.ground.names() == ["mine"]
+
+
 @each_postgres_driver
 async def test_nothing_is_said_to_the_server_after_the_one_statement(host: Host) -> None:
     engine = small_pool(host)

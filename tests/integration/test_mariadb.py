@@ -15,7 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from eventstore_sa import EventStoreSchema, NewEvent, RecordsEvents, SyncEventStore, verify_schema
 from eventstore_sa.cli import main
-from eventstore_sa.errors import ConfigurationError, LockTimeoutError, SchemaError, TransactionError
+from eventstore_sa.errors import ConfigurationError, LockTimeoutError, SchemaError, StorageError, TransactionError
 from eventstore_sa.testing import clear
 from tests.mariadb import NEEDS_MARIADB, fresh_mariadb_database
 
@@ -91,6 +91,28 @@ def test_clearing_waits_so_long_for_an_open_transaction(engine: Engine, store: S
     assert store.log().read() == []
 
 
+def test_clearing_that_a_row_of_the_host_prevents_leaves_events_that_cannot_be_changed(
+    engine: Engine, store: SyncEventStore
+) -> None:
+    publish(store)
+    with engine.begin() as connection:
+        kind = connection.scalar(
+            text(
+                "SELECT column_type FROM information_schema.columns "
+                "WHERE table_schema = database() AND table_name = 'es_events' AND column_name = 'id'"
+            )
+        )
+        connection.execute(text(f"CREATE TABLE receipts (id {kind} REFERENCES es_events (id))"))
+        connection.execute(text("INSERT INTO receipts SELECT id FROM es_events"))
+
+    with pytest.raises(StorageError):
+        clear(engine)
+
+    assert len(store.log().read()) == 1
+    with engine.connect() as connection:
+        verify_schema(connection, schema=SCHEMA)
+
+
 def test_a_process_that_only_records_needs_no_store(engine: Engine) -> None:
     class Base(DeclarativeBase):
         pass
@@ -144,6 +166,14 @@ def test_the_commands_that_verifying_recommends_put_it_right(engine: Engine, nam
             connection.exec_driver_sql(statement)
         verify_schema(connection, schema=SCHEMA)
     publish(SyncEventStore(engine, schema=SCHEMA))
+
+
+def test_verifying_with_a_locking_that_mariadb_has_not_recommends_no_command_that_is_refused(engine: Engine) -> None:
+    with engine.connect() as connection, pytest.raises(SchemaError) as caught:
+        verify_schema(connection)
+
+    assert "give the EventStoreSchema locking='row'" in str(caught.value)
+    assert "eventstore-sa" not in str(caught.value)
 
 
 def test_missing_tables_are_named_with_the_remedy(engine: Engine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -316,6 +317,14 @@ async def test_batches_have_a_size(ground: Ground, size: Any) -> None:
 
     with pytest.raises(ConfigurationError, match=r"batch_size is an integer from 1 to 9223372036854775807; got"):
         await ground.rebuild(OrderProjector(), batch_size=size)
+
+
+async def test_the_time_to_wait_is_checked(ground: Ground) -> None:
+    for seconds in (math.nan, -1, "1", None, True):
+        with pytest.raises(ConfigurationError, match="timeout_s is a number of seconds from 0; got"):
+            await ground.rebuild(OrderProjector(), timeout_s=seconds)
+    for seconds in (math.inf, 1e10, 0, 0.0004):
+        assert await ground.rebuild(OrderProjector(), timeout_s=seconds) == 0
 
 
 async def test_handlers_may_be_coroutine_functions(ground: Ground) -> None:

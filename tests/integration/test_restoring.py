@@ -134,7 +134,7 @@ def test_a_store_whose_events_were_not_restored_is_found_out(
 
     programs.restore(new, programs.dump(old, *PREPARED, "--exclude-table-data=es_events"))
 
-    with pytest.raises(SchemaError, match=r"es_events is empty, but 3 numbers .* es_projections know"):
+    with pytest.raises(SchemaError, match=r"es_events is empty, but 3 numbers .* es_projections refer"):
         verify(new)
 
 

@@ -5,6 +5,7 @@ The same on every driver, and with any name that a database takes. What `verify_
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +22,7 @@ from sqlalchemy import (
     NullPool,
     create_engine,
     delete,
+    event,
     func,
     inspect,
     select,
@@ -38,6 +40,7 @@ from eventstore_sa.errors import (
     DuplicateEventError,
     LockTimeoutError,
     SchemaError,
+    StorageError,
     TransactionError,
     UnmetWriteConditionError,
 )
@@ -77,6 +80,13 @@ HOSTILE_NAMES = {
     "reserved word": "select",
     "none at all": "",
 }
+
+
+def enforce_foreign_keys(dbapi_connection: Any, _record: Any) -> None:
+    """Let SQLite look at foreign keys on new connections."""
+    cursor = dbapi_connection.cursor()
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -680,6 +690,46 @@ class TestImmutability:
         await settled(clear(autocommit))
 
         assert await collected(host.store.log().iterate()) == []
+
+    @each_driver()
+    @pytest.mark.parametrize("configured", [True, False])
+    async def test_clear_that_a_row_of_the_host_prevents_leaves_everything_as_it_was(
+        self, host: Host, configured: bool
+    ) -> None:
+        stored = host.ground.publish()
+        engine = host.make_engine(configured=configured)
+        if not host.postgres:
+            event.listen(getattr(engine, "sync_engine", engine), "connect", enforce_foreign_keys)
+        with host.ground.outside.begin() as connection:
+            kind = "uuid" if host.postgres else "char(32)"
+            connection.execute(text(f"CREATE TABLE receipts (id {kind} REFERENCES es_events (id))"))
+            connection.execute(text("INSERT INTO receipts SELECT id FROM es_events"))
+        try:
+            for bind in (engine, engine.execution_options(isolation_level="AUTOCOMMIT")):
+                with pytest.raises(StorageError):
+                    await settled(clear(bind))
+            async with entered(host.session(engine)) as session:
+                await host.write(session)
+                with pytest.raises(StorageError) as caught:
+                    await settled(clear(session))
+                assert not caught.value.must_roll_back
+                await settled(session.commit())
+            assert host.ground.notes() == ["mine"]
+            assert await collected(host.store.log().iterate()) == [stored]
+            with host.ground.outside.connect() as connection:
+                verify_schema(connection)
+        finally:
+            with host.ground.outside.begin() as connection:
+                connection.execute(text("DROP TABLE receipts"))
+            await settled(engine.dispose())
+
+    @each_driver("sqlite", "postgresql+psycopg")
+    async def test_clear_checks_how_long_it_is_to_wait(self, host: Host) -> None:
+        for seconds in (math.nan, -1, "1", None, True):
+            with pytest.raises(ConfigurationError, match="timeout_s is a number of seconds from 0; got"):
+                await settled(clear(host.engine, timeout_s=seconds))
+        for seconds in (math.inf, 1e10, 0, 0.0004):
+            await settled(clear(host.engine, timeout_s=seconds))
 
     def test_clear_takes_no_url(self) -> None:
         with pytest.raises(ConfigurationError, match="give it an engine"):

@@ -138,6 +138,32 @@ def test_functions_are_the_same_whether_the_schema_was_named_or_found(
     assert SyncEventStore(engine).log().read() == [stored]
 
 
+def test_a_repair_binds_triggers_to_the_functions_beside_the_table(engine_on: Callable[[str], Engine]) -> None:
+    with engine_on("public").begin() as connection:
+        for name in ("a", "b"):
+            connection.execute(CreateSchema(name))
+    engine = engine_on("b")
+    SyncEventStore(engine).create_schema()
+    with engine_on("a").begin() as connection:
+        for name in ("fence", "forbid_change"):
+            connection.exec_driver_sql(
+                f"CREATE FUNCTION a.es_{name}_v1() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NULL; END$$"
+            )
+    with engine_on("a, b").begin() as connection:
+        connection.execute(text("DROP TRIGGER es_events_fence ON es_events"))
+        for element in repair(SCHEMA_VERSION, Site("postgresql")):
+            connection.execute(element)
+        bound = connection.scalars(
+            text(
+                "SELECT DISTINCT p.pronamespace::regnamespace::text FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid "
+                "WHERE NOT t.tgisinternal"
+            )
+        ).all()
+        assert bound == ["b"]
+    with engine.connect() as connection:
+        verify_schema(connection)
+
+
 @pytest.mark.parametrize("path", ["pg_catalog", "", "pg_temp, pg_catalog", "elsewhere"])
 def test_a_named_schema_needs_no_search_path(path: str, engine_on: Callable[[str], Engine]) -> None:
     engine = engine_on(path)

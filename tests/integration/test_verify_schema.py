@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import Engine, PrimaryKeyConstraint, UniqueConstraint, create_engine, event, text
 from sqlalchemy.pool import NullPool
 
 from eventstore_sa import EventStoreSchema, NewEvent, SyncEventStore, verify_schema
+from eventstore_sa.cli import main
 from eventstore_sa.errors import SchemaError
+from eventstore_sa.persistence.binds import EngineBind
+from eventstore_sa.persistence.rebuilding import SQLRebuildStorage
 from tests.databases import PostgresDatabase
 from tests.stores import install_schema
 
@@ -221,7 +226,7 @@ class TestPostgreSQLOnly:
             said = problem_after(
                 engine, f"INSERT INTO {table} {row}", "SELECT setval('es_events_sequence_number_seq', 3)"
             )
-            assert f"table es_events is empty, but 3 numbers were given to events, and {table} know" in said
+            assert f"table es_events is empty, but 3 numbers were given to events, and {table} refer to some" in said
 
     def test_an_empty_log_whose_numbers_were_given_out_is_worth_a_warning(
         self, engine: Engine, caplog: pytest.LogCaptureFixture
@@ -234,6 +239,56 @@ class TestPostgreSQLOnly:
 
         (said,) = caplog.messages
         assert said.startswith("es_events is empty, although its sequence is at 1: ")
+
+    def test_a_rebuild_that_has_met_no_event_yet_knows_none(self, engine: Engine) -> None:
+        with engine.begin() as connection:
+            connection.execute(text("SELECT nextval('es_events_sequence_number_seq')"))
+            verify_schema(connection)
+        SQLRebuildStorage(EngineBind(engine, blocking=True), EventStoreSchema(), "customers").begin("plan")
+
+        with engine.connect() as connection:
+            verify_schema(connection)
+
+    def test_a_first_publish_between_its_statements_does_not_mislead_it(self, engine: Engine) -> None:
+        stream = SyncEventStore(engine).stream(category="orders", stream="1")
+        reader = create_engine(engine.url, poolclass=NullPool)
+        published: list[str] = []
+
+        @event.listens_for(reader, "before_cursor_execute")
+        def publish(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+            if 'last_number_v1"(' in statement and not published:
+                published.append(statement)
+                (stored,) = stream.publish(events=[NewEvent(name="first", payload=None)])
+                with engine.begin() as other:
+                    other.execute(
+                        text("INSERT INTO es_snapshots VALUES ('p', '1', :id, '{}', 1, :id, '{}', '{}', now(), 1, 1)"),
+                        {"id": stored.id},
+                    )
+
+        with reader.connect() as connection:
+            verify_schema(connection)
+        assert published
+
+    @pytest.mark.parametrize(("prefix", "schema"), [("my shop_", None), ("it's_", "a b"), ("$HOME_", "x;y")])
+    def test_the_commands_recommended_can_be_given_to_a_shell(
+        self, engine: Engine, prefix: str, schema: str | None
+    ) -> None:
+        expected = EventStoreSchema(prefix=prefix, schema=schema)
+        with engine.connect() as connection:
+            for command, spoil in (("sql", "SELECT 1"), ("repair", f'DROP TRIGGER "{prefix}events_fence" ON ')):
+                where = f'"{prefix}events"' if schema is None else f'"{schema}"."{prefix}events"'
+                connection.exec_driver_sql(spoil if spoil == "SELECT 1" else spoil + where)
+                with pytest.raises(SchemaError) as caught:
+                    verify_schema(connection, schema=expected)
+                found = re.search(rf"`eventstore-sa (schema {command} .*?)`", str(caught.value))
+                assert found
+                shell = subprocess.run(
+                    ["sh", "-c", f"printf '%s\\n' {found[1]}"], capture_output=True, text=True, check=True
+                )
+                outcome = CliRunner().invoke(main, shell.stdout.splitlines())
+                assert outcome.exit_code == 0, outcome.output
+                connection.exec_driver_sql(outcome.output.replace("%", "%%"))
+                verify_schema(connection, schema=expected)
 
     def test_publishers_beside_it_do_not_mislead_it(self, engine: Engine) -> None:
         stream = SyncEventStore(engine).stream(category="orders", stream="1")

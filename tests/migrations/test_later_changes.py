@@ -163,6 +163,43 @@ def test_an_event_store_that_is_attached_to_nothing_is_not_dropped(make_project:
     assert "import the module that makes its EventStoreSchema in env.py" in outcome.stderr
 
 
+@pytest.mark.parametrize(
+    ("driver", "schema", "line"),
+    [
+        ("sqlite", None, "eventstore_migrate(from_version=1, to_version=0, prefix='audit_')"),
+        (
+            "postgresql+psycopg",
+            "archive",
+            "eventstore_migrate(from_version=1, to_version=0, prefix='audit_', schema='archive')",
+        ),
+    ],
+)
+def test_the_line_recommended_for_an_unattached_event_store_drops_that_one_and_no_other(
+    driver: str, schema: str | None, line: str, make_project: MakeProject
+) -> None:
+    project = make_project(driver, configure="include_schemas=True")
+    unattached = EventStoreSchema(prefix="audit_", schema=schema)
+    if schema is not None:
+        execute(project, f"CREATE SCHEMA {schema}")
+    engine = project.engine()
+    unattached.metadata.create_all(engine)
+    project.in_turn("revision --autogenerate -m first", "upgrade head")
+
+    said = project.run("revision", "--autogenerate", "-m", "second").stderr
+    assert f"write {line} into a revision" in said
+    newest = max(project.revisions(), key=lambda path: path.stat().st_mtime_ns)
+    newest.write_text(
+        newest.read_text().replace("def upgrade() -> None:", f"def upgrade() -> None:\n    {line}\n    return")
+        + "\n\nfrom eventstore_sa.migrations import eventstore_migrate\n"
+    )
+    project.alembic("upgrade", "head")
+
+    assert not [name for name in inspect(engine).get_table_names(schema=schema) if name.startswith("audit_")]
+    with engine.connect() as connection:
+        verify_schema(connection)
+    engine.dispose()
+
+
 def test_tables_that_plain_alembic_made_are_recognised(make_project: MakeProject) -> None:
     """What comes of a first revision without the import: tables, but neither functions nor a version."""
     project = make_project(imports=IMPORTS)

@@ -121,7 +121,7 @@ class HostTransactions:
         try:
             stored = await self._publish_somewhere(transaction.store)
         except TransactionError as error:
-            # A deadlock, or a lock that was not to be had, costs this publish, not the transaction.
+            # A deadlock, or a lock that could not be acquired, costs this publish, not the transaction.
             expected = trouble(error)
             if expected not in {"deadlock", "lock timeout"}:
                 raise

@@ -44,6 +44,7 @@ from eventstore_sa.persistence.dialects.base import (
     refuse_autocommit,
 )
 from eventstore_sa.persistence.document import PublishDocument
+from eventstore_sa.persistence.driver_connections import is_closed
 from eventstore_sa.persistence.jsonb_size import check_jsonb
 from eventstore_sa.persistence.problems import Problem, ProblemKind
 from eventstore_sa.persistence.schema import EventStoreSchema
@@ -68,6 +69,7 @@ _KINDS: Final = {
     "42P05": ProblemKind.LOST_STATEMENT,
     "ES002": ProblemKind.STANDBY,
     "ES003": ProblemKind.ISOLATION,
+    "ES004": ProblemKind.MISSING_SEQUENCE,
 }
 
 _decode_numbers: Final = Decoder(list[int]).decode
@@ -94,17 +96,17 @@ _WATERMARK: Final = "last_number, watermark"
 
 _HOLDER: Final = """
 SELECT fence.pid, a.application_name, p.gid, pg_catalog.timestamptz_send(coalesce(a.xact_start, p.prepared))
-FROM pg_locks fence
-LEFT JOIN pg_stat_activity a ON a.pid = fence.pid
-LEFT JOIN pg_locks tx ON fence.pid IS NULL AND tx.locktype = 'transactionid'
+FROM pg_catalog.pg_locks fence
+LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = fence.pid
+LEFT JOIN pg_catalog.pg_locks tx ON fence.pid IS NULL AND tx.locktype = 'transactionid'
   AND tx.virtualtransaction = fence.virtualtransaction
-LEFT JOIN pg_prepared_xacts p ON p.transaction = tx.transactionid
+LEFT JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = tx.transactionid
 WHERE fence.locktype = 'advisory'
-  AND fence.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+  AND fence.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
   AND fence.classid = CAST(:events AS regclass)::oid
   AND fence.objid = (:watermark & 4294967295)::oid
   AND fence.objsubid = 2
-  AND fence.pid IS DISTINCT FROM pg_backend_pid()
+  AND fence.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
 ORDER BY coalesce(a.xact_start, p.prepared)
 LIMIT 1
 """
@@ -139,7 +141,9 @@ class PostgreSQLDialect:
                 return NotReadCommitted()
             case _:
                 said: Any = decode_json(problem)
-                return self._problem(said["sqlstate"], said["constraint"], said["message"])
+                return self._problem(
+                    said["sqlstate"], said["constraint"], said["message"], otherwise=ProblemKind.REFUSED
+                )
 
     def lock(self, connection: Connection, document: PublishDocument) -> None:
         """Call the function that takes the locks without appending."""
@@ -193,7 +197,7 @@ class PostgreSQLDialect:
             return None
         if type(error).__name__ == "InternalClientError":
             return Problem(ProblemKind.DISCONNECTED)
-        if isinstance(error, OSError) and (connection.closed or _is_closed(connection)):
+        if isinstance(error, OSError) and (connection.closed or is_closed(connection)):
             return Problem(ProblemKind.DISCONNECTED)
         return None
 
@@ -230,10 +234,12 @@ class PostgreSQLDialect:
         """
         c = self._schema.events.c
         utf8: ColumnElement[Any] = literal_column("'UTF8'")
-        nul: ColumnElement[Any] = literal_column("decode('00', 'hex')", BYTEA)
-        names = func.convert_to(c.category, utf8, type_=BYTEA).op("||")(nul)
-        names = names.op("||")(func.convert_to(c.stream, utf8, type_=BYTEA))
-        digits = func.left(func.encode(func.sha256(names), literal_column("'hex'")), literal_column("8"))
+        nul: ColumnElement[Any] = literal_column("pg_catalog.decode('00', 'hex')", BYTEA)
+        names = func.pg_catalog.convert_to(c.category, utf8, type_=BYTEA).op("||")(nul)
+        names = names.op("||")(func.pg_catalog.convert_to(c.stream, utf8, type_=BYTEA))
+        digits = func.pg_catalog.left(
+            func.pg_catalog.encode(func.pg_catalog.sha256(names), literal_column("'hex'")), literal_column("8")
+        )
         stream_hash = cast(cast(literal_column("'x'", Text).op("||")(digits), BIT(32)), BigInteger)
         return case((stream_hash % partitions == partition, true()), else_=false())
 
@@ -257,17 +263,21 @@ class PostgreSQLDialect:
     def _call(self, connection: Connection, call: str, columns: str) -> TextualSelect:
         return _call(call, columns, self._schema.prefix, effective_schema(connection, self._schema.schema))
 
-    def _problem(self, sqlstate: str, constraint: str, message: str) -> Problem:
+    def _problem(
+        self, sqlstate: str, constraint: str, message: str, *, otherwise: ProblemKind = ProblemKind.OTHER
+    ) -> Problem:
         prefix = self._schema.prefix
         if sqlstate == "23505":
             kind = {
                 f"{prefix}events_id_key": ProblemKind.DUPLICATE_ID,
                 f"{prefix}events_position_key": ProblemKind.POSITION_TAKEN,
                 f"{prefix}events_pkey": ProblemKind.SEQUENCE_BEHIND,
-            }.get(constraint, ProblemKind.OTHER)
+            }.get(constraint, otherwise)
         else:
-            kind = _KINDS.get(sqlstate, ProblemKind.OTHER)
-        return Problem(kind, f"{message} [{sqlstate}]" if kind is ProblemKind.OTHER else message)
+            kind = _KINDS.get(sqlstate, otherwise)
+        if kind is not otherwise:
+            return Problem(kind, message)
+        return Problem(kind, f"{message} [{', constraint '.join(filter(None, (sqlstate, constraint)))}]")
 
 
 @lru_cache(maxsize=256)
@@ -287,11 +297,6 @@ def _call(call: str, columns: str, prefix: str, schema: str | None) -> TextualSe
 def _numbers(array: str | None) -> Sequence[int]:
     """Read an array of numbers as PostgreSQL writes it: {1,2,3}."""
     return () if array is None else _decode_numbers(f"[{array[1:-1]}]")
-
-
-def _is_closed(connection: Connection) -> bool:
-    driver: Any = connection.connection.driver_connection
-    return bool(driver.is_closed())
 
 
 def stored_size(column: ColumnElement[Any]) -> ColumnElement[int]:

@@ -54,8 +54,8 @@ _ORDERINGS: Final = {
 
 # Where pg_trgm is, if it can be used and takes ASCII as we do: in Turkish, "i" is not the small letter of "I".
 _TRIGRAM_SCHEMA: Final = text(
-    "SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace "
-    "WHERE e.extname = 'pg_trgm' AND has_schema_privilege(n.oid, 'USAGE') AND lower('I') = 'i'"
+    "SELECT n.nspname FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace "
+    "WHERE e.extname = 'pg_trgm' AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.lower('I') = 'i'"
 )
 
 
@@ -70,7 +70,7 @@ class _Place(JsonPlace):
 
     @property
     def kind(self) -> ColumnElement[str]:
-        return func.jsonb_typeof(self._json, type_=Text())
+        return func.pg_catalog.jsonb_typeof(self._json, type_=Text())
 
     @property
     def text(self) -> ColumnElement[str]:
@@ -106,7 +106,7 @@ class PostgreSQLProjections(ProjectionDialect):
         return insert(self.table)
 
     def items(self, document: ColumnElement[str]) -> tuple[ColumnElement[Any], ColumnElement[int]]:
-        elements = func.jsonb_array_elements(cast(document, JSONB()))
+        elements = func.pg_catalog.jsonb_array_elements(cast(document, JSONB()))
         item = elements.table_valued(column("value", JSONB()), with_ordinality="place", name="item").render_derived()
         return item.c.value, item.c.place
 
@@ -126,14 +126,14 @@ class PostgreSQLProjections(ProjectionDialect):
         json: ColumnElement[Any] = self.table.c[path.top_level]
         if path.top_level in NAME_COLUMNS:
             as_text: ColumnElement[str] = json
-            json = func.to_jsonb(json, type_=JSONB())
+            json = func.pg_catalog.to_jsonb(json, type_=JSONB())
         else:
             as_text = json.op("#>>", return_type=Text())(_constant("{}"))
         for is_index, steps in groupby(path.sub_levels, lambda step: isinstance(step, int)):
             if is_index:
                 # Not the operator ->, which takes a scalar for an array of one; strict, an object is none either.
                 subscripts = self._text("strict $" + "".join(map(_subscript, steps)))
-                json = func.jsonb_path_query_first(
+                json = func.pg_catalog.jsonb_path_query_first(
                     json, cast(subscripts, JSONPATH), _sql("'{}'", JSONB()), true(), type_=JSONB()
                 )
                 as_text = json.op("#>>", return_type=Text())(_constant("{}"))
@@ -148,7 +148,7 @@ class PostgreSQLProjections(ProjectionDialect):
         return literal(value, Text())
 
     def computed(self, value: ColumnElement[Any]) -> JsonPlace:
-        json = func.to_jsonb(value, type_=JSONB())
+        json = func.pg_catalog.to_jsonb(value, type_=JSONB())
         return _Place(json, json.op("#>>", return_type=Text())(_constant("{}")))
 
     def equal(self, place: JsonPlace, value: Operand) -> ColumnElement[bool]:
@@ -157,12 +157,12 @@ class PostgreSQLProjections(ProjectionDialect):
 
     def equal_to_one(self, place: JsonPlace, values: Operand) -> ColumnElement[bool]:
         # As one array, however many: its parameter is one, and an index finds each of them.
-        items = select(func.jsonb_array_elements(_json(values), type_=JSONB()))
+        items = select(func.pg_catalog.jsonb_array_elements(_json(values), type_=JSONB()))
         one = _is(place.json, func.any(_array(items, JSONB())))
         return or_(place.json.is_(None), one) if None in values.plain else one
 
     def text_is_one_of(self, text: ColumnElement[str], values: Operand) -> ColumnElement[bool]:
-        items = select(func.jsonb_array_elements_text(_json(values), type_=Text()))
+        items = select(func.pg_catalog.jsonb_array_elements_text(_json(values), type_=Text()))
         return _is(text, func.any(_array(items, Text())))
 
     def ordered(self, place: JsonPlace, operator: Operator, value: Operand) -> ColumnElement[bool]:
@@ -175,14 +175,14 @@ class PostgreSQLProjections(ProjectionDialect):
         return false()
 
     def contains(self, place: JsonPlace, value: Operand) -> ColumnElement[bool]:
-        one = func.jsonb_build_array(_json(value), type_=JSONB())
+        one = func.pg_catalog.jsonb_build_array(_json(value), type_=JSONB())
         contained: ColumnElement[bool] = place.json.op("@>", is_comparison=True)(one)
         is_array = place.kind == _constant("array")
         if not isinstance(value.plain, list | dict):
             return and_(is_array, contained)
         # Of arrays and objects, @> is content with less than equality. Without CASE the function may meet a scalar.
         array = case((is_array, place.json), else_=cast(_constant("[]"), JSONB()))
-        item = func.jsonb_array_elements(array, type_=JSONB()).column_valued("item")
+        item = func.pg_catalog.jsonb_array_elements(array, type_=JSONB()).column_valued("item")
         return and_(is_array, contained, select(item).where(_is(item, _json(value))).exists())
 
     def matches(self, place: JsonPlace, pattern: Operand, *, negated: bool) -> ColumnElement[bool]:
@@ -197,7 +197,9 @@ class PostgreSQLProjections(ProjectionDialect):
         trigram_schema = connection.scalar(_TRIGRAM_SCHEMA)
         if trigram_schema is not None:
             # What the extension makes of other letters depends on the database's locale.
-            ascii_only = and_(*(func.octet_length(each) == func.char_length(each) for each in (left, right)))
+            ascii_only = and_(
+                *(func.pg_catalog.octet_length(each) == func.pg_catalog.char_length(each) for each in (left, right))
+            )
             extension = Function[float]("similarity", left, right, packagenames=(trigram_schema,), type_=_REAL)
             share = case((ascii_only, extension), else_=share)
         comparable = and_(left.is_not(None), right.is_not(None))
@@ -257,10 +259,10 @@ def _share_of_trigrams(left: ColumnElement[str], right: ColumnElement[str]) -> C
 
 
 def _trigrams(text: ColumnElement[str]) -> Select[Any]:
-    folded = func.translate(text, UNFOLDED, FOLDED).collate("C")
-    word = func.regexp_split_to_table(folded, SEPARATORS, type_=Text()).column_valued("word")
-    place = func.generate_series(1, func.length(word) + 1, type_=Integer()).column_valued(
+    folded = func.pg_catalog.translate(text, UNFOLDED, FOLDED).collate("C")
+    word = func.pg_catalog.regexp_split_to_table(folded, SEPARATORS, type_=Text()).column_valued("word")
+    place = func.pg_catalog.generate_series(1, func.pg_catalog.length(word) + 1, type_=Integer()).column_valued(
         "place", joins_implicitly=True
     )
     padded = literal("  ", Text()).concat(word).concat(literal(" ", Text()))
-    return select(func.substr(padded, place, 3).label("trigram")).where(word != "").distinct()
+    return select(func.pg_catalog.substr(padded, place, 3).label("trigram")).where(word != "").distinct()

@@ -148,7 +148,7 @@ class SQLiteDialect:
             if not met:
                 return Unmet(item, last_position)
         if any(document.counts):
-            return Problem(ProblemKind.OTHER, "the stream changed while its condition was being checked")
+            return Problem(ProblemKind.REFUSED, "the stream changed while its condition was being checked")
         return Appended([0] * len(document.counts), ())
 
     def lock(self, connection: Connection, document: PublishDocument) -> None:

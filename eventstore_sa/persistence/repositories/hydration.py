@@ -144,19 +144,19 @@ def _unreadable_row(row: Sequence[Any], read_time: ReadTime) -> UnreadableEventE
         ("name", "text", _text),
         ("stream", "text", _text),
         ("category", "text", _text),
-        ("position", "integer", _integer),
-        ("sequence_number", "integer", _integer),
+        ("position", "an integer", _integer),
+        ("sequence_number", "an integer", _integer),
         ("payload", "JSON", _json),
         ("metadata", "JSON", _json),
-        ("observed_at", "time", read_time),
-        ("occurred_at", "time", read_time),
+        ("observed_at", "a time", read_time),
+        ("occurred_at", "a time", read_time),
     )
     reason = "it changed while it was being read"
     for (field, kind, read), value in zip(readers, row, strict=False):
         try:
             read(value)
         except _FAILURES as error:
-            reason = f"its {field} is no {kind} that Python can read ({error})"
+            reason = f"its {field} is not {kind} that Python can read ({error})"
             break
     return unreadable_event(
         reason, sequence_number=sequence_number, position=position, category=category, stream=stream

@@ -32,8 +32,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 
-from eventstore_sa.errors import ConfigurationError, LockTimeoutError
-from eventstore_sa.persistence.jsonb_size import check_jsonb
+from eventstore_sa.persistence.dialects.projections import projection_dialect
+from eventstore_sa.persistence.problems import Problem, ProblemKind, Refusal
 from eventstore_sa.persistence.repositories.projection_locks import (
     LockOn,
     busy_ids,
@@ -91,8 +91,7 @@ class ProjectionBatches:
     """
 
     def __init__(self, schema: EventStoreSchema, database: str, table: Table) -> None:
-        if database not in ("postgresql", "sqlite"):
-            raise ConfigurationError(f"projections cannot be kept in {database}: use PostgreSQL or SQLite")
+        self._dialect = projection_dialect(database, table)
         self._schema = schema
         self._table = table
         self._on_postgresql = database == "postgresql"
@@ -129,7 +128,7 @@ class ProjectionBatches:
         """Lock ids for a transaction that may hold others already: then they are tried for a while, and not waited for.
 
         Raises:
-            LockTimeoutError: Others hold one for longer than that.
+            Refusal: Others hold one for longer than that.
         """
         if not self._on_postgresql or is_wide(ids):
             return
@@ -137,12 +136,9 @@ class ProjectionBatches:
         deadline = monotonic() + patience_s
         while connection.scalar(self._busy_ids, parameters):
             if monotonic() >= deadline:
-                raise LockTimeoutError(
-                    f"another transaction holds projections {name!r} that this publish updates, and this transaction holds "
-                    "others already, so that each might wait for the other: roll back, then run all of the transaction "
-                    "again; publishes that are staged, or made in one call, take all locks at once"
-                )
-            connection.execute(select(func.pg_sleep(_PAUSE_S)))
+                said = f"another transaction holds projections {name!r} that this publish updates"
+                raise Refusal(Problem(ProblemKind.PROJECTIONS_HELD, said))
+            connection.execute(select(func.pg_catalog.pg_sleep(_PAUSE_S)))
 
     def save(self, connection: Connection, records: Sequence[ProjectionRecord]) -> int:
         """Save projections over the versions that they were loaded with, 0 for new ones.
@@ -156,8 +152,7 @@ class ProjectionBatches:
             SerialisationError: They are too large.
         """
         document = _document(records)
-        if self._on_postgresql:
-            check_jsonb(document, "the projections to save")
+        self._dialect.check_size(document)
         return connection.execute(self._upsert, {"document": document}).rowcount
 
     @cached_property
@@ -184,7 +179,7 @@ class ProjectionBatches:
         table, wanted = self._table, bindparam("ids", type_=Text())
         of_ids: ColumnElement[bool]
         if self._on_postgresql:
-            given = func.jsonb_array_elements_text(cast(wanted, JSONB())).column_valued("given")
+            given = func.pg_catalog.jsonb_array_elements_text(cast(wanted, JSONB())).column_valued("given")
             of_ids = table.c.id == any_(func.array(select(given).scalar_subquery()))
         else:
             of_ids = table.c.id.in_(select(func.json_each(wanted).table_valued(column("value", Text())).c.value))
@@ -218,7 +213,7 @@ class ProjectionBatches:
         if self._on_postgresql:
             types = {key: JSONB() if key in _JSON else BigInteger() if key in _NUMBERS else Text() for key in _FIELDS}
             items = (
-                func.jsonb_to_recordset(cast(given, JSONB()))
+                func.pg_catalog.jsonb_to_recordset(cast(given, JSONB()))
                 .table_valued(*(column(key, kind) for key, kind in types.items()), name="item")
                 .render_derived(with_types=True)
             )

@@ -60,7 +60,7 @@ _HELD: Final = ("eventstore_sa.projections", "held")
 # So that stores do not meet.
 _SEED: Final = cast(cast(cast(bindparam("lock_table", type_=Text()), REGCLASS()), OID()), BigInteger())
 _NAME: Final = bindparam("lock_name", type_=Text())
-_NAME_KEY: Final = func.hashtextextended(_NAME, _SEED, type_=BigInteger())
+_NAME_KEY: Final = func.pg_catalog.hashtextextended(_NAME, _SEED, type_=BigInteger())
 _LOCKS: Final = table(
     "pg_locks",
     *map(column, ("locktype", "classid", "objid", "pid")),
@@ -94,12 +94,19 @@ def lock_parameters(
 
 def lock_condition(lock: LockOn) -> ColumnElement[bool]:
     """Demand locks, in their order; always true. A condition without columns is evaluated before any row is looked for."""
-    shared = select(func.count(func.pg_advisory_xact_lock_shared(_NAME_KEY))).scalar_subquery() >= 0
+    shared = (
+        select(func.pg_catalog.count(func.pg_catalog.pg_advisory_xact_lock_shared(_NAME_KEY))).scalar_subquery() >= 0
+    )
     if lock is LockOn.NAME:
         return shared
     keys = _keys_of_ids()
-    held = func.set_config(*map(literal, _HELD), true(), type_=Text()).is_not(None)
-    return select(func.count(func.pg_advisory_xact_lock(keys.c.key))).where(shared, held).scalar_subquery() >= 0
+    held = func.pg_catalog.set_config(*map(literal, _HELD), true(), type_=Text()).is_not(None)
+    return (
+        select(func.pg_catalog.count(func.pg_catalog.pg_advisory_xact_lock(keys.c.key)))
+        .where(shared, held)
+        .scalar_subquery()
+        >= 0
+    )
 
 
 def busy_ids() -> Select[Any]:
@@ -108,15 +115,17 @@ def busy_ids() -> Select[Any]:
     Whoever holds locks and waits for more, in another order than others, may wait for one who waits for them.
     """
     keys, (setting, value) = _keys_of_ids(), _HELD
-    is_free = func.pg_try_advisory_xact_lock(keys.c.key, type_=Boolean())
-    holds_others = func.current_setting(literal(setting), true(), type_=Text()) == literal(value)
+    is_free = func.pg_catalog.pg_try_advisory_xact_lock(keys.c.key, type_=Boolean())
+    holds_others = func.pg_catalog.current_setting(literal(setting), true(), type_=Text()) == literal(value)
     return select(func.count().filter(not_(is_free))).select_from(keys).where(holds_others)
 
 
 def _keys_of_ids() -> Subquery:
-    given = func.jsonb_array_elements_text(cast(bindparam("ids", type_=Text()), JSONB())).column_valued("given")
-    first = func.hashtextextended(bindparam("lock_start", type_=Text()), _SEED, type_=BigInteger())
-    place = func.hashtextextended(given, literal(0, BigInteger()), type_=BigInteger()).op("&")(
+    given = func.pg_catalog.jsonb_array_elements_text(cast(bindparam("ids", type_=Text()), JSONB())).column_valued(
+        "given"
+    )
+    first = func.pg_catalog.hashtextextended(bindparam("lock_start", type_=Text()), _SEED, type_=BigInteger())
+    place = func.pg_catalog.hashtextextended(given, literal(0, BigInteger()), type_=BigInteger()).op("&")(
         literal(_PLACES - 1, BigInteger())
     )
     key = first.op("#")(place).label("key")
@@ -125,23 +134,23 @@ def _keys_of_ids() -> Subquery:
 
 def name_lock() -> ColumnElement[Any]:
     """Take the exclusive lock on the name."""
-    return func.pg_advisory_xact_lock(_NAME_KEY)
+    return func.pg_catalog.pg_advisory_xact_lock(_NAME_KEY)
 
 
 def lock_holders() -> Select[tuple[str]]:
     """Tell who holds the lock on the name, in words."""
     lock, activity = _LOCKS, _ACTIVITY
     key = cast(lock.c.classid, BigInteger).op("<<")(literal(32, Integer())).op("|")(cast(lock.c.objid, BigInteger))
-    process = func.concat("process ", lock.c.pid, " (", activity.c.application_name, ")")
+    process = func.pg_catalog.concat("process ", lock.c.pid, " (", activity.c.application_name, ")")
     return (
-        select(func.string_agg(process, ", "))
+        select(func.pg_catalog.string_agg(process, ", "))
         .select_from(lock.outerjoin(activity, activity.c.pid == lock.c.pid))
         .where(
             lock.c.locktype == "advisory",
             lock.c.objsubid == 1,
             lock.c.granted,
             key == _NAME_KEY,
-            lock.c.pid != func.pg_backend_pid(),
+            lock.c.pid != func.pg_catalog.pg_backend_pid(),
         )
     )
 
@@ -155,9 +164,9 @@ def wide_lock(connection: Connection, schema: EventStoreSchema, name: str) -> Co
     """Demand the exclusive lock on the name, which is tried until the deadline; always true.
 
     Raises:
-        DBAPIError: When it is executed, and the lock was not to be had in time.
+        DBAPIError: When it is executed, and the lock could not be acquired in time.
     """
     place = effective_schema(connection, schema.schema)
     lock: Any = getattr(func if place is None else getattr(func, place), f"{schema.prefix}lock_widely_v1")
     locked = cast(literal(f"projections {name!r}", Text()), Text())
-    return select(func.count(lock(_NAME_KEY, locked))).scalar_subquery() >= 0
+    return select(func.pg_catalog.count(lock(_NAME_KEY, locked))).scalar_subquery() >= 0

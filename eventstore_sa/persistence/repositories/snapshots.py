@@ -123,12 +123,14 @@ class SnapshotRepository:
         """Take one of a few locks to the end of the transaction, unless another transaction has it."""
         table = quoted(self._table.name, effective_schema(connection, self._table.schema))
         scope = f"{table} {key.source_hash.int % _LOCKS}"
-        return func.pg_try_advisory_xact_lock(func.hashtextextended(literal(scope, Text()), literal(0, BigInteger())))
+        return func.pg_catalog.pg_try_advisory_xact_lock(
+            func.pg_catalog.hashtextextended(literal(scope, Text()), literal(0, BigInteger()))
+        )
 
     @staticmethod
     def _waits_briefly() -> ColumnElement[bool]:
         """Limit how long this statement, a transaction of its own, waits for a row that a caller's transaction holds."""
-        limit: ColumnElement[bool] = func.set_config("lock_timeout", _LONGEST_WAIT, True).is_not(None)
+        limit: ColumnElement[bool] = func.pg_catalog.set_config("lock_timeout", _LONGEST_WAIT, True).is_not(None)
         return limit
 
 

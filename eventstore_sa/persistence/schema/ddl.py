@@ -16,6 +16,7 @@ from sqlalchemy import DDL, Connection
 __all__ = [
     "MARIADB",
     "create_function",
+    "create_trigger",
     "dollar_tag",
     "effective_schema",
     "fill_in",
@@ -84,13 +85,28 @@ def create_function(sql: str, prefix: str, schema: str | None) -> str:
     """
     if schema is not None:
         return fill_in(sql, prefix, schema)
-    parts = [dollar_tag(part) + part + dollar_tag(part) for part in function_parts(fill_in(sql, prefix, _UNKNOWN))]
+    return _in_schema_of_events(prefix, *function_parts(fill_in(sql, prefix, _UNKNOWN)))
+
+
+def create_trigger(name: str, moment: str, function: str, prefix: str, schema: str | None) -> str:
+    """Return the statement that creates a trigger on the table of events, with the function in the schema of that table."""
+    place = _UNKNOWN if schema is None else schema
+    sql = (
+        f"CREATE TRIGGER {quoted(f'{prefix}events_{name}')} {moment} ON {quoted(f'{prefix}events', place)} "
+        f"FOR EACH STATEMENT EXECUTE FUNCTION {quoted(f'{prefix}{function}', place)}()"
+    )
+    return sql if schema is not None else _in_schema_of_events(prefix, sql)
+
+
+def _in_schema_of_events(prefix: str, head: str, body: str | None = None) -> str:
+    head = dollar_tag(head) + head + dollar_tag(head)
+    body = "NULL" if body is None else dollar_tag(body) + body + dollar_tag(body)
     names = {
-        "{head}": parts[0],
-        "{body}": parts[1],
+        "{head}": head,
+        "{body}": body,
         "{events_literal}": quoted(f"{prefix}events").replace("'", "''"),
         "{unknown}": quoted(_UNKNOWN),
-        "{tag}": dollar_tag("".join(parts)),
+        "{tag}": dollar_tag(head + body),
     }
     placeholders = "|".join(map(re.escape, names))
     return re.sub(placeholders, lambda found: names[found[0]], read_sql("postgresql/in_schema_of_events.sql"))

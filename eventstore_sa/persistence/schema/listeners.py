@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Table
 
 from eventstore_sa.persistence.locking import LockingMode
 from eventstore_sa.persistence.schema.ddl import MARIADB, effective_schema, statement
-from eventstore_sa.persistence.schema.versions import Site, latest, version_row
+from eventstore_sa.persistence.schema.versions import Routines, Site, latest, version_row
 
 __all__ = ["changes_allowed", "creator", "dropper", "room_maker", "site_on", "version_writer"]
 
@@ -68,7 +68,8 @@ def version_writer(prefix: str, schema: str | None, mode: LockingMode) -> Callab
 def changes_allowed(connection: Connection, prefix: str, schema: str | None) -> Generator[None]:
     """Let events be deleted for a while, within the connection's transaction; numbers begin at 1 again afterwards.
 
-    On MariaDB every statement of this commits what came before.
+    What fails within is undone by the caller's savepoint, the triggers with it. On MariaDB, where every statement of this
+    commits what came before, it is rolled back here, and the triggers are created again.
     """
     site = site_on(connection, prefix, schema)
     if site.database == "postgresql":
@@ -77,10 +78,18 @@ def changes_allowed(connection: Connection, prefix: str, schema: str | None) -> 
         connection.execute(statement(f"ALTER TABLE {site.name('events')} ALTER COLUMN sequence_number RESTART WITH 1"))
         connection.execute(statement(f"ALTER TABLE {site.name('events')} ENABLE TRIGGER USER"))
     else:
-        for name in latest().routines.row_triggers:
-            connection.execute(statement(f"DROP TRIGGER IF EXISTS {site.name(f'events_{name}')}"))
-        yield
-        if site.database in MARIADB:
-            connection.execute(statement(f"ALTER TABLE {site.name('events')} AUTO_INCREMENT = 1"))
-        for created in latest().routines.create(site):
+        routines = latest().routines
+        for dropped in routines.drop_triggers(site, after=Routines()):
+            connection.execute(dropped)
+        try:
+            yield
+            if site.database in MARIADB:
+                connection.execute(statement(f"ALTER TABLE {site.name('events')} AUTO_INCREMENT = 1"))
+        except BaseException:
+            if site.database in MARIADB and not connection.invalidated:
+                connection.exec_driver_sql("ROLLBACK")
+                for created in routines.create(site):
+                    connection.execute(created)
+            raise
+        for created in routines.create(site):
             connection.execute(created)

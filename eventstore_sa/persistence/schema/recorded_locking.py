@@ -26,7 +26,11 @@ NO_VERSION: Final = (
 
 
 class LockingRecord:
-    """The mode of a schema, compared with the one in the database once for each pool and tenant.
+    """The mode of a schema, compared with the one in the database once for each pool and schema that is named in it.
+
+    A schema is named by the `EventStoreSchema` or by `schema_translate_map`. Where the search path alone decides, the
+    tenants of a pool cannot be told apart without asking the database in each call, so only the tables that the first call
+    finds are compared; `verify_schema` compares those of its connection.
 
     Args:
         mode: The mode of the schema.
@@ -41,7 +45,9 @@ class LockingRecord:
         self._checked: WeakKeyDictionary[Pool, set[str | None]] = WeakKeyDictionary()
 
     def check(self, connection: Connection) -> None:
-        """Compare, with one statement at the first use; none on SQLite, where a single writer makes all modes one.
+        """Compare, with one statement at the first use of a pool and schema.
+
+        There is none on SQLite, where a single writer makes all modes one.
 
         Raises:
             ConfigurationError: The tables are for another mode, or the database cannot have this one.
@@ -68,7 +74,7 @@ class LockingRecord:
         checked.add(schema)
 
     def check_database(self, connection: Connection) -> None:
-        """Refuse a database that has not what the mode needs.
+        """Refuse a database that does not have what the mode needs.
 
         Raises:
             ConfigurationError: It is MySQL, or MariaDB and the mode another one than row locks.

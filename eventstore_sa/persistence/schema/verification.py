@@ -7,8 +7,10 @@ they need to be trusted (`safety`). Alembic's comparison looks at columns and in
 from __future__ import annotations
 
 from collections.abc import Iterator
+from shlex import quote
 
 from sqlalchemy import Connection, func, inspect, select
+from sqlalchemy.exc import ProgrammingError
 
 from eventstore_sa.errors import ConfigurationError, SchemaError
 from eventstore_sa.persistence.encoding import encoding_problem
@@ -36,7 +38,7 @@ def verify_schema(connection: Connection, *, schema: EventStoreSchema | None = N
     Raises:
         SchemaError: Something is missing, of another version, changed, or not safe; the message names it, and the commands
             that put it right, with Alembic and without.
-        ConfigurationError: It is no connection.
+        ConfigurationError: It is not a connection.
     """
     checked: object = connection
     if not isinstance(checked, Connection):
@@ -44,11 +46,25 @@ def verify_schema(connection: Connection, *, schema: EventStoreSchema | None = N
             f"verify_schema takes a Connection; got a {type(checked).__name__}: write `with engine.connect() as connection: "
             "verify_schema(connection)`, or with asyncio `await async_connection.run_sync(verify_schema)`"
         )
+    try:
+        _verify(connection, default_schema() if schema is None else schema)
+    except ProgrammingError as error:
+        (said, *_) = str(error.orig).splitlines()
+        raise SchemaError(
+            f"the event store could not be looked at ({said}): grant this role SELECT on its tables and on their sequences, "
+            "or verify with another role"
+        ) from error.orig
+
+
+def _verify(connection: Connection, expected: EventStoreSchema) -> None:
     problem = encoding_problem(connection)
     if problem is not None:
         raise SchemaError(problem)
-    expected = default_schema() if schema is None else schema
     site = site_on(connection, expected.prefix, expected.schema)
+    try:
+        expected.locking_record.check_database(connection)
+    except ConfigurationError as error:
+        raise SchemaError(error.message) from error
     version, needed = installed_version(connection, expected), latest().number
     if version > needed:
         raise SchemaError(
@@ -58,7 +74,8 @@ def verify_schema(connection: Connection, *, schema: EventStoreSchema | None = N
     missing = _missing_tables(connection, expected, site)
     if version == needed and missing:
         raise SchemaError(
-            f"the event store's tables {', '.join(missing)} are missing, though version {version} has them"
+            f"the event store's tables {', '.join(missing)} are missing, though version {version} has them: restore "
+            "them from a backup, or create them with store.create_schema() or metadata.create_all(), which leaves the others"
         )
     if version < needed:
         found = (
@@ -121,8 +138,8 @@ def _repair(site: Site) -> str:
 def _options(site: Site) -> str:
     return (
         f" --dialect {'mariadb' if site.database in MARIADB else site.database}"
-        + (f" --prefix {site.prefix}" if site.prefix != "es_" else "")
-        + (f" --schema {site.schema}" if site.schema is not None else "")
+        + (f" --prefix {quote(site.prefix)}" if site.prefix != "es_" else "")
+        + (f" --schema {quote(site.schema)}" if site.schema is not None else "")
     )
 
 

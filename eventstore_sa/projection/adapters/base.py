@@ -219,7 +219,7 @@ def checked_expectation(version: object) -> int:
     """Refuse what can be no version.
 
     Raises:
-        ConfigurationError: It is no integer from 0.
+        ConfigurationError: It is not an integer from 0.
     """
     if not isinstance(version, int) or isinstance(version, bool) or version < 0:
         raise ConfigurationError(f"expected_version is 0 (none stored yet) or a version from 1, not {version!r}")

@@ -68,7 +68,7 @@ def async_bind(bindable: object, schema: EventStoreSchema) -> BoundTo:
     """Resolve the bind of an asyncio store.
 
     Raises:
-        ConfigurationError: It is no bind for asyncio, or its driver is not installed.
+        ConfigurationError: It is not a bind for asyncio, or its driver is not installed.
     """
     match bindable:
         case AsyncEngine():

@@ -85,7 +85,7 @@ class InMemoryProjections:
             return unchanged
 
     def begin_rebuild(self, name: str, plan: str) -> InMemoryRebuild:
-        """Go on with a rebuild of the same plan, or begin one; whoever was at it is at it no more."""
+        """Resume the rebuild of the same plan, or begin one; the run that was at work on it cannot save any more."""
         with self._lock:
             found = self._rebuilds.get(name)
             begun = InMemoryRebuild(RebuildProgressRecord(plan))

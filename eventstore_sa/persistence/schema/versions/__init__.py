@@ -85,7 +85,7 @@ def version_row(version: int, site: Site, locking: RecordedLocking) -> Executabl
 def locking_change(locking: RecordedLocking, site: Site) -> tuple[str, str]:
     """Return the statements that record another mode of locking, while nothing is written.
 
-    The positions in lock rows are of no worth after another mode.
+    The positions in lock rows are no longer valid once another mode has been used.
     """
     return (
         f"UPDATE {site.name('schema')} SET locking = '{locking}'",  # noqa: S608 - all of it ours

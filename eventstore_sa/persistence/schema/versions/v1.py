@@ -144,7 +144,7 @@ def _create_tables(site: Site) -> Iterator[ExecutableDDLElement]:
         literal, tag = name.replace("'", "''"), dollar_tag(name)
         # Looked at first, because CREATE SCHEMA IF NOT EXISTS wants the privilege even when there is nothing to do.
         yield statement(
-            f"DO {tag} BEGIN IF to_regnamespace('{literal}') IS NULL THEN CREATE SCHEMA {name}; END IF; END {tag}"
+            f"DO {tag} BEGIN IF pg_catalog.to_regnamespace('{literal}') IS NULL THEN CREATE SCHEMA {name}; END IF; END {tag}"
         )
     for table in _tables(site):
         yield CreateTable(table)

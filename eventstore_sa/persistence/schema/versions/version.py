@@ -13,7 +13,15 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 from sqlalchemy.schema import ExecutableDDLElement
 
-from eventstore_sa.persistence.schema.ddl import MARIADB, create_function, fill_in, quoted, read_sql, statement
+from eventstore_sa.persistence.schema.ddl import (
+    MARIADB,
+    create_function,
+    create_trigger,
+    fill_in,
+    quoted,
+    read_sql,
+    statement,
+)
 
 __all__ = ["Function", "Routines", "Site", "TableChange", "Trigger", "Version", "row_trigger_text"]
 
@@ -63,10 +71,7 @@ class Trigger(Struct, frozen=True):
 
     def text(self, site: Site) -> str:
         """Return the statement that creates it."""
-        return (
-            f"CREATE TRIGGER {quoted(f'{site.prefix}events_{self.name}')} {self.moment} ON {site.name('events')} "
-            f"FOR EACH STATEMENT EXECUTE FUNCTION {site.name(self.function.name)}()"
-        )
+        return create_trigger(self.name, self.moment, self.function.name, site.prefix, site.schema)
 
     def drop_text(self, site: Site) -> str:
         """Return the statement that drops it if it is there."""

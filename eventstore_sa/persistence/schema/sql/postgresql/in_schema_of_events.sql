@@ -1,5 +1,5 @@
--- Create a function for tables without a named schema, in the schema in which the search path finds the table of events.
--- Its body names that schema, as it does where the schema is known beforehand.
+-- Create a function or trigger for tables without a named schema, in the schema in which the search path finds the table of
+-- events. A function's body names that schema, as it does where the schema is known beforehand; a trigger has none.
 DO {tag}
 DECLARE
   events constant regclass := pg_catalog.to_regclass('{events_literal}');
@@ -17,6 +17,6 @@ BEGIN
   WHERE c.oid = events::oid;
   body := pg_catalog.replace(body, '''{unknown}', '''' || pg_catalog.replace(found, '''', ''''''));
   body := pg_catalog.replace(body, '{unknown}', found);
-  EXECUTE pg_catalog.replace({head}, '{unknown}', found) || pg_catalog.quote_literal(body);
+  EXECUTE pg_catalog.replace({head}, '{unknown}', found) || coalesce(pg_catalog.quote_literal(body), '');
 END
 {tag}

@@ -14,7 +14,7 @@ DECLARE
 BEGIN
   IF sequence IS NULL THEN
     RAISE EXCEPTION USING
-      ERRCODE = 'undefined_table',
+      ERRCODE = 'ES004',
       MESSAGE = pg_catalog.concat('no sequence belongs to the column sequence_number of ', events);
   END IF;
   IF last_number IS NULL THEN
