@@ -10,11 +10,11 @@ from typing import Protocol
 
 from sqlalchemy.orm import Session
 
-from eventstore_sa.errors import ConcurrencyError, StorageError
+from eventstore_sa.errors import ConcurrencyError, LockTimeoutError, StorageError
 from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.query.records import ProjectionRecord
 
-__all__ = ["InlineProjection", "KeyTakenError", "PublishPlace"]
+__all__ = ["InlineProjection", "KeyTakenError", "OutOfTurnError", "PublishPlace"]
 
 
 class PublishPlace(Protocol):
@@ -96,6 +96,17 @@ class InlineProjection(Protocol):
         ...
 
 
+class OutOfTurnError(LockTimeoutError):
+    """A publish did not wait for projections that others hold, because publishes before it in its transaction hold some."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"another transaction holds projections {name!r} that this publish updates, and earlier publishes of this "
+            "transaction hold others already, so that each might wait for the other: run all of the transaction again; "
+            "publishes that are staged together, or made in one call, take all locks in one order, and wait"
+        )
+
+
 class KeyTakenError(ConcurrencyError):
     """New rows were refused because one of their primary keys is taken by a row that was not there when they were loaded.
 
@@ -112,7 +123,7 @@ class KeyTakenError(ConcurrencyError):
         self.row_class: str = row_class
         self.keys: frozenset[Hashable] = frozenset(keys)
 
-    def lasting(self, earlier: ConcurrencyError | None) -> StorageError | None:
+    def lasting(self, earlier: Exception | None) -> StorageError | None:
         """Return the error to raise when the same new rows were refused before, and so were not found this time either.
 
         Then the row in the way is none that another transaction has just created, and trying again would not help.

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from eventstore_sa.errors import ConcurrencyError, ConfigurationError
 from eventstore_sa.persistence.binds import Workplace
-from eventstore_sa.persistence.inline import InlineProjection, KeyTakenError, PublishPlace
+from eventstore_sa.persistence.inline import InlineProjection, KeyTakenError, OutOfTurnError, PublishPlace
 from eventstore_sa.persistence.repositories.projection_batches import ProjectionBatches, projection_batches
 from eventstore_sa.persistence.repositories.projection_locks import LockOn
 from eventstore_sa.persistence.schema import EventStoreSchema
@@ -20,7 +20,7 @@ from eventstore_sa.query.records import ProjectionRecord
 __all__ = ["LostRace", "Projections", "SQLPublishPlace", "apply_projections", "combined", "update_projections"]
 
 # As long as a publish of its own may hold a projection; those who hold some themselves and wait longer bring all to a halt.
-_PATIENCE_S: Final = 0.02
+_PATIENCE_S: Final = 0.05
 
 Projections = tuple[InlineProjection, ...]
 """Inline projections that differ in their names, in the order of these."""
@@ -100,6 +100,11 @@ def update_projections(
         place.finish()
     except ConcurrencyError as error:
         raise LostRace(error) from error
+    except OutOfTurnError as error:
+        # Raised by what handlers have staged. Only a transaction of our own gives back what it holds when it is done again.
+        if workplace.hosted:
+            raise
+        raise LostRace(error) from error
     finally:
         place.close()
 
@@ -107,7 +112,7 @@ def update_projections(
 class LostRace(Exception):  # noqa: N818 - it is caught by the publish
     """Takes what a projection has raised out of a transaction, which is rolled back on the way."""
 
-    def __init__(self, error: ConcurrencyError) -> None:
+    def __init__(self, error: ConcurrencyError | OutOfTurnError) -> None:
         super().__init__()
         self.error = error
 
@@ -138,11 +143,12 @@ class SQLPublishPlace:
     def __init__(
         self, connection: Connection, schema: EventStoreSchema, session: Session | None, *, hosted: bool
     ) -> None:
-        self._hosted = hosted
         self._connection = connection
         self._schema = schema
         self._session = session
         self._own_session: Session | None = None
+        # Whether earlier publishes of the transaction have locked projections; None: not known.
+        self._holds_others: bool | None = None if hosted else False
 
     def session(self) -> Session:
         """Return the host's session, or one of our own on the connection."""
@@ -171,8 +177,9 @@ class SQLPublishPlace:
             )
 
     def _await_turn(self, name: str, ids: Collection[str]) -> None:
-        if self._hosted:
-            self._batches.lock_in_turn(self._connection, name, ids, patience_s=_PATIENCE_S)
+        # Asked before this publish has locked any: its own come in the order of their names, and may be waited for.
+        if self._holds_others is not False:
+            self._holds_others = self._batches.lock_in_turn(self._connection, name, ids, patience_s=_PATIENCE_S)
 
     @property
     def _batches(self) -> ProjectionBatches:

@@ -32,7 +32,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 
-from eventstore_sa.errors import ConfigurationError, LockTimeoutError
+from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.persistence.inline import OutOfTurnError
 from eventstore_sa.persistence.jsonb_size import check_jsonb
 from eventstore_sa.persistence.repositories.projection_locks import (
     LockOn,
@@ -125,23 +126,27 @@ class ProjectionBatches:
         condition = wide_lock(connection, self._schema, name) if wide else self._id_locks
         connection.execute(select(condition), lock_parameters(connection, self._schema, name, ids))
 
-    def lock_in_turn(self, connection: Connection, name: str, ids: Collection[str], *, patience_s: float) -> None:
-        """Lock ids for a transaction that may hold others already: then they are tried for a while, and not waited for.
+    def lock_in_turn(
+        self, connection: Connection, name: str, ids: Collection[str], *, patience_s: float
+    ) -> bool | None:
+        """Lock ids if the transaction holds others from before: then they are tried for a while, and not waited for.
+
+        Returns:
+            Whether it does; None where that was not asked.
 
         Raises:
-            LockTimeoutError: Others hold one for longer than that.
+            OutOfTurnError: Others hold one for longer than that.
         """
         if not self._on_postgresql or is_wide(ids):
-            return
+            return None
         parameters = lock_parameters(connection, self._schema, name, ids)
         deadline = monotonic() + patience_s
-        while connection.scalar(self._busy_ids, parameters):
+        while True:
+            holds_others, busy = connection.execute(self._busy_ids, parameters).one()
+            if not busy:
+                return bool(holds_others)
             if monotonic() >= deadline:
-                raise LockTimeoutError(
-                    f"another transaction holds projections {name!r} that this publish updates, and this transaction holds "
-                    "others already, so that each might wait for the other: roll back, then run all of the transaction "
-                    "again; publishes that are staged, or made in one call, take all locks at once"
-                )
+                raise OutOfTurnError(name)
             connection.execute(select(func.pg_sleep(_PAUSE_S)))
 
     def save(self, connection: Connection, records: Sequence[ProjectionRecord]) -> int:
