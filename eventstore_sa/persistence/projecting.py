@@ -19,7 +19,7 @@ from eventstore_sa.query.records import ProjectionRecord
 
 __all__ = ["LostRace", "Projections", "SQLPublishPlace", "apply_projections", "combined", "update_projections"]
 
-# As long as a publish of its own may hold a projection; those who hold some themselves and wait longer bring all to a halt.
+# Longer than a publish of its own holds a projection; if those who hold some themselves wait longer, all come to a halt.
 _PATIENCE_S: Final = 0.05
 
 Projections = tuple[InlineProjection, ...]
