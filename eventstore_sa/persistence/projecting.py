@@ -17,10 +17,20 @@ from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.publishing import AnyStoredEvent, as_read, own_copy
 from eventstore_sa.query.records import ProjectionRecord
 
-__all__ = ["LostRace", "Projections", "SQLPublishPlace", "apply_projections", "combined", "update_projections"]
+__all__ = [
+    "LostRace",
+    "Projections",
+    "SQLPublishPlace",
+    "apply_projections",
+    "combined",
+    "is_session_of_publish",
+    "update_projections",
+]
 
 # Longer than a publish of its own holds a projection; if those who hold some themselves wait longer, all come to a halt.
 _PATIENCE_S: Final = 0.05
+
+_OF_PUBLISH: Final = "eventstore_sa.of_publish"
 
 Projections = tuple[InlineProjection, ...]
 """Inline projections that differ in their names, in the order of these."""
@@ -109,6 +119,11 @@ def update_projections(
         place.close()
 
 
+def is_session_of_publish(session: Session) -> bool:
+    """Tell whether it is one of our own, for the projections of a publish: where it fails, all that it did is rolled back."""
+    return _OF_PUBLISH in session.info
+
+
 class LostRace(Exception):  # noqa: N818 - it is caught by the publish
     """Takes what a projection has raised out of a transaction, which is rolled back on the way."""
 
@@ -154,7 +169,7 @@ class SQLPublishPlace:
         """Return the host's session, or one of our own on the connection."""
         if self._session is None:
             self._session = self._own_session = Session(
-                self._connection, join_transaction_mode="rollback_only", expire_on_commit=False
+                self._connection, join_transaction_mode="rollback_only", expire_on_commit=False, info={_OF_PUBLISH: True}
             )
         return self._session
 

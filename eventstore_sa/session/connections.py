@@ -44,7 +44,7 @@ class ConnectionWatch:
         self.connection: Final = ref(connection)
         # The first level is that of the transaction, and of the savepoints that were open when this was made.
         self._levels: list[list[_Entry]] = [[]]
-        self._checks: list[Callable[[], object]] = []
+        self._checks: list[Callable[[bool], object]] = []
         self._committed = False
         for name, listener in (
             ("begin", self._next),
@@ -52,8 +52,9 @@ class ConnectionWatch:
             ("savepoint", self._begin_savepoint),
             ("release_savepoint", self._release_savepoint),
             ("rollback_savepoint", self._undo_savepoint),
+            ("prepare_twophase", self._prepare),
             ("commit", self._commit),
-            ("commit_twophase", self._commit),
+            ("commit_twophase", self._commit_prepared),
             ("rollback", self._undo),
             ("rollback_twophase", self._undo),
         ):
@@ -72,8 +73,11 @@ class ConnectionWatch:
         """
         self._levels[-1].append(_Entry(when_durable, when_undone))
 
-    def check_commits(self, check: Callable[[], object]) -> None:
-        """Have something called before this transaction, or a savepoint in it, is committed; it may raise an error."""
+    def check_commits(self, check: Callable[[bool], object]) -> None:
+        """Have something called before this transaction, or a savepoint in it, is committed; it may raise an error.
+
+        It is told whether that is the first phase of two: what is prepared cannot be changed any more.
+        """
         self._checks.append(check)
 
     def checked_in(self) -> None:
@@ -88,8 +92,14 @@ class ConnectionWatch:
     def _begin_savepoint(self, *_: object) -> None:
         self._levels.append([])
 
-    def _release_savepoint(self, *_: object) -> None:
-        self._check()
+    def _release_savepoint(self, connection: Connection, name: str, *_: object) -> None:
+        try:
+            self._check()
+        except BaseException:
+            # Not released, the savepoint is ended for SQLAlchemy all the same, and what is in it would stay.
+            connection.dialect.do_rollback_to_savepoint(connection, name)
+            self._undo_savepoint()
+            raise
         if len(self._levels) > 1:
             released = self._levels.pop()
             self._levels[-1].extend(released)
@@ -100,8 +110,20 @@ class ConnectionWatch:
             self._levels.append([])
         _tell_undone(undone)
 
-    def _commit(self, *_: object) -> None:
-        self._check()
+    def _prepare(self, *_: object) -> None:
+        self._check(preparing=True)
+
+    def _commit(self, connection: Connection) -> None:
+        try:
+            self._check()
+        except BaseException:
+            # Not committed, the transaction is ended for SQLAlchemy all the same: open still, it would go back to the pool.
+            _roll_back(connection)
+            self._undo()
+            raise
+        self._committed = True
+
+    def _commit_prepared(self, *_: object) -> None:
         self._committed = True
 
     def _undo(self, *_: object) -> None:
@@ -123,9 +145,16 @@ class ConnectionWatch:
         self._committed = False
         return levels
 
-    def _check(self) -> None:
+    def _check(self, *, preparing: bool = False) -> None:
         for check in tuple(self._checks):
-            check()
+            check(preparing)
+
+
+def _roll_back(connection: Connection) -> None:
+    try:
+        connection.connection.rollback()
+    except BaseException as error:  # noqa: BLE001 - the error that forbids the commit is the one to raise
+        connection.invalidate(error)
 
 
 def _tell_undone(entries: list[_Entry]) -> None:

@@ -1,6 +1,6 @@
 """What a session is doing at this moment, where SQLAlchemy has no public way of asking.
 
-The private names of SQLAlchemy that staging relies on are all here. The events around a flush and a commit cannot take
+The private names of SQLAlchemy's sessions that we rely on are all here. The events around a flush and a commit cannot take
 their place: they do not tell when one of these fails, and a commit of the outermost transaction looks like the release of
 a savepoint that is open in it.
 """
@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import Column, Connection
 from sqlalchemy.orm import Session, SessionTransaction
 
-__all__ = ["connections_of", "is_committing", "is_flushing", "update_key"]
+__all__ = ["connections_of", "is_committing", "is_flushing", "leaves_joined_transaction", "update_key"]
 
 _PREPARING: Final = "_prepare_impl"
 
@@ -35,6 +35,14 @@ def connections_of(transaction: SessionTransaction) -> set[Connection]:
     """Return the connections that a transaction has used so far, or had used when it ended; without I/O."""
     # Public from SQLAlchemy 2.1.7 on, as `transaction.connections`.
     return {used[0] for used in transaction._connections.values()}  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+
+
+def leaves_joined_transaction(transaction: SessionTransaction) -> bool:
+    """Tell whether what a session has done in a transaction that ends is in one of a connection's that goes on without it."""
+    used = transaction._connections.values()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    return any(
+        not commits and joined.is_active and not connection.closed for connection, joined, commits, _ in used
+    )
 
 
 def update_key(column: Column[Any]) -> str:
