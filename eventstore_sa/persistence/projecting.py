@@ -120,7 +120,7 @@ def update_projections(
 
 
 def is_session_of_publish(session: Session) -> bool:
-    """Tell whether it is one of our own, for the projections of a publish: where it fails, all that it did is rolled back."""
+    """Tell whether it is one of our own, for the projections of a publish: all that it did is undone if that fails."""
     return _OF_PUBLISH in session.info
 
 
@@ -169,7 +169,10 @@ class SQLPublishPlace:
         """Return the host's session, or one of our own on the connection."""
         if self._session is None:
             self._session = self._own_session = Session(
-                self._connection, join_transaction_mode="rollback_only", expire_on_commit=False, info={_OF_PUBLISH: True}
+                self._connection,
+                join_transaction_mode="rollback_only",
+                expire_on_commit=False,
+                info={_OF_PUBLISH: True},
             )
         return self._session
 

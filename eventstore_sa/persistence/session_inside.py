@@ -9,10 +9,17 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import Column, Connection
+from sqlalchemy import Column, Connection, NestedTransaction
 from sqlalchemy.orm import Session, SessionTransaction
 
-__all__ = ["connections_of", "is_committing", "is_flushing", "leaves_joined_transaction", "update_key"]
+__all__ = [
+    "connections_of",
+    "is_committing",
+    "is_flushing",
+    "leaves_joined_transaction",
+    "savepoint_around",
+    "update_key",
+]
 
 _PREPARING: Final = "_prepare_impl"
 
@@ -38,11 +45,17 @@ def connections_of(transaction: SessionTransaction) -> set[Connection]:
 
 
 def leaves_joined_transaction(transaction: SessionTransaction) -> bool:
-    """Tell whether what a session has done in a transaction that ends is in one of a connection's that goes on without it."""
+    """Tell whether what a session did in a transaction that ends is in one of a connection's that goes on without it."""
     used = transaction._connections.values()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
-    return any(
-        not commits and joined.is_active and not connection.closed for connection, joined, commits, _ in used
-    )
+    return any(not commits and joined.is_active and not connection.closed for connection, joined, commits, _ in used)
+
+
+def savepoint_around(connection: Connection, name: str) -> NestedTransaction | None:
+    """Return the savepoint in which the one with a name was begun; the event of its beginning does not tell the name."""
+    savepoint = connection.get_nested_transaction()
+    while savepoint is not None and savepoint._savepoint != name:  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        savepoint = savepoint._previous_nested  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    return None if savepoint is None else savepoint._previous_nested  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
 
 def update_key(column: Column[Any]) -> str:

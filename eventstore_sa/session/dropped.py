@@ -9,15 +9,14 @@ from types import FrameType
 from typing import Final
 
 import sqlalchemy
-from greenlet import getcurrent
+from greenlet import getcurrent  # type: ignore[import-untyped]
 
-import eventstore_sa
 from eventstore_sa.errors import DroppedEventsWarning
 
 __all__ = ["warn_of_dropped"]
 
 # SQLAlchemy also makes functions out of text.
-_INNER: Final = ("<", *(str(Path(package.__file__ or "").parent) for package in (eventstore_sa, sqlalchemy)))
+_INNER: Final = ("<", str(Path(__file__).parents[1]), str(Path(sqlalchemy.__file__ or "").parent))
 
 
 def warn_of_dropped(how_many: int) -> None:

@@ -19,10 +19,10 @@ from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.inline import InlineProjection
 from eventstore_sa.persistence.projecting import combined
 from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.session_inside import is_flushing
 from eventstore_sa.publishing import AnyNewEvent, StreamPublication
 from eventstore_sa.session.hooks import follow_sessions, staged_in
 from eventstore_sa.session.hosted import SessionStorage
-from eventstore_sa.persistence.session_inside import is_flushing
 from eventstore_sa.session.unattached import Unattached, follow_bulk_operations, has_kept, is_any_kept, keep, take
 from eventstore_sa.types import NewEvent, StreamIdentifier, with_ambient_metadata
 

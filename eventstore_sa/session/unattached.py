@@ -17,8 +17,8 @@ from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import InstanceState, Mapper, Session, SessionTransaction, SessionTransactionOrigin, UOWTransaction
 
 from eventstore_sa.errors import TransactionError
-from eventstore_sa.publishing import AnyNewEvent
 from eventstore_sa.persistence.session_inside import is_flushing, update_key
+from eventstore_sa.publishing import AnyNewEvent
 
 __all__ = ["Unattached", "follow_bulk_operations", "has_kept", "is_any_kept", "keep", "take"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, insert, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SAWarning
 
 from eventstore_sa.errors import DroppedEventsWarning, TransactionError
 from eventstore_sa.session.connections import watch
@@ -226,6 +226,26 @@ async def test_close_without_commit_warns_however_rows_were_written(host: Host, 
     # `settled` awaits what has been called here.
     assert warned[0].filename in (__file__, awaiting.__file__)
     assert host.ground.notes() == ["mine"]
+
+
+@pytest.mark.parametrize("end", ["rollback", "commit"])
+@each_driver("sqlite", "postgresql+psycopg")
+async def test_savepoint_that_ends_takes_along_those_that_are_open_in_it(host: Host, end: str) -> None:
+    with host.session() as session:
+        connection = session.connection()
+        stage(host.store_on(session), "around")
+        outer = connection.begin_nested()
+        stage(host.store_on(session), "in the outer")
+        session.execute(insert(Note).values(note="mine"))
+        connection.begin_nested()
+        stage(host.store_on(session), "in the inner")
+        with pytest.warns(SAWarning, match="already deassociated"):
+            getattr(outer, end)()
+        session.commit()
+
+    kept = end == "commit"
+    assert host.ground.names() == ["around", *(["in the outer", "in the inner"] if kept else [])]
+    assert host.ground.notes() == (["mine"] if kept else [])
 
 
 @some_drivers

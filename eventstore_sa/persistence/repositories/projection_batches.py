@@ -142,9 +142,9 @@ class ProjectionBatches:
         parameters = lock_parameters(connection, self._schema, name, ids)
         deadline = monotonic() + patience_s
         while True:
-            holds_others, busy = connection.execute(self._busy_ids, parameters).one()
-            if not busy:
-                return bool(holds_others)
+            found = connection.execute(self._busy_ids, parameters).one()
+            if not found.busy:
+                return bool(found.holds_others)
             if monotonic() >= deadline:
                 raise OutOfTurnError(name)
             connection.execute(select(func.pg_sleep(_PAUSE_S)))
@@ -166,7 +166,7 @@ class ProjectionBatches:
         return connection.execute(self._upsert, {"document": document}).rowcount
 
     @cached_property
-    def _busy_ids(self) -> Select[Any]:
+    def _busy_ids(self) -> Executable:
         return busy_ids()
 
     @cached_property
