@@ -201,7 +201,6 @@ def _follow_into_sessions() -> None:
         event.listen(Session, "after_flush", _around_flush)
         event.listen(Session, "after_rollback", _forget_merged)
         event.listen(Session, "pending_to_transient", _take_back)
-        event.listen(Session, "persistent_to_transient", _take_back)
     follow_bulk_operations()
 
 
@@ -211,7 +210,7 @@ def _after_attach(session: Session, instance: object) -> None:
 
 
 def _take_back(session: Session, instance: object) -> None:
-    # It was expunged before it was stored, or what stored it was rolled back.
+    # It was expunged before it was stored. Where a rollback has made it new again, its events are dropped with the rest.
     staging = staged_in(session) if isinstance(instance, RecordsEvents) else None
     if staging is not None:
         staging.withdraw(instance)
