@@ -161,8 +161,8 @@ class _BulkOperation:
             kept = _kept_for(state)
             if kept is not None and not kept.is_empty and _writes(statement, state, rows):
                 raise TransactionError(
-                    f"a bulk operation would store a {state.class_.__name__} without the events that it has recorded: roll "
-                    "back, and add the object to the session instead"
+                    f"a bulk operation would store an object of {state.class_.__name__} without the events that it has "
+                    "recorded: roll back, and add the object to the session instead"
                 )
 
 
