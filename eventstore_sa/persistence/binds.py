@@ -25,6 +25,7 @@ from eventstore_sa.persistence.dialects import event_dialect
 from eventstore_sa.persistence.dialects.sqlite import READING
 from eventstore_sa.persistence.driver_connections import is_closed
 from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.session_inside import is_flushing
 
 __all__ = [
     "Bind",
@@ -332,7 +333,7 @@ class SessionBind(ConnectionBind):
     def deciding(self, *, in_session: bool = False) -> Generator[Workplace]:
         session = self.session_of()
         # While it is flushing, a session can be read but not flushed: others have to work beside it.
-        usable = not session._flushing  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        usable = not is_flushing(session)
         savepoint_of = session if in_session and usable else None
         with self.writing() as workplace, (savepoint_of or workplace.connection).begin_nested():
             # Asked for anew: a session begins its savepoint on a connection when that is first used in it.

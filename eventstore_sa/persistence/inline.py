@@ -112,7 +112,7 @@ class KeyTakenError(ConcurrencyError):
         self.row_class: str = row_class
         self.keys: frozenset[Hashable] = frozenset(keys)
 
-    def lasting(self, earlier: ConcurrencyError | None) -> StorageError | None:
+    def lasting(self, earlier: Exception | None) -> StorageError | None:
         """Return the error to raise when the same new rows were refused before, and so were not found this time either.
 
         Then the row in the way is none that another transaction has just created, and trying again would not help.

@@ -26,7 +26,7 @@ from eventstore_sa.errors import (
     TransactionError,
 )
 
-__all__ = ["AGAIN", "Aftermath", "Problem", "ProblemKind", "Refusal", "error_of"]
+__all__ = ["AGAIN", "Aftermath", "OutOfTurnError", "Problem", "ProblemKind", "Refusal", "error_of"]
 
 
 AGAIN: Final = "make the call again, or run all of the transaction again"
@@ -73,6 +73,10 @@ class Problem(Struct, frozen=True):
     def ends_transaction(self) -> bool:
         """Whether nothing can be done in the transaction any more, savepoint or not."""
         return self.kind in _ENDING
+
+
+class OutOfTurnError(LockTimeoutError):
+    """A publish did not wait for projections that others hold, because publishes before it in its transaction hold some."""
 
 
 class Refusal(Exception):  # noqa: N818 - it never leaves the package
@@ -183,9 +187,9 @@ _EXPLANATIONS: Final[Mapping[ProblemKind, _Explanation]] = {
         LockTimeoutError, "a lock could not be acquired in time ({said})", "or raise the time limit", again=True
     ),
     ProblemKind.PROJECTIONS_HELD: _Explanation(
-        LockTimeoutError,
-        "{said}, and this transaction holds others already, so that each might wait for the other",
-        "publishes that are staged, or made in one call, take all locks at once",
+        OutOfTurnError,
+        "{said}, and earlier publishes of this transaction hold others already, so that each might wait for the other",
+        "publishes that are staged together, or made in one call, take all locks in one order, and wait",
         again=True,
     ),
     ProblemKind.DEADLOCK: _Explanation(

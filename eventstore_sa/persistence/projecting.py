@@ -11,16 +11,27 @@ from sqlalchemy.orm import Session
 from eventstore_sa.errors import ConcurrencyError, ConfigurationError
 from eventstore_sa.persistence.binds import Workplace
 from eventstore_sa.persistence.inline import InlineProjection, KeyTakenError, PublishPlace
+from eventstore_sa.persistence.problems import OutOfTurnError
 from eventstore_sa.persistence.repositories.projection_batches import ProjectionBatches, projection_batches
 from eventstore_sa.persistence.repositories.projection_locks import LockOn
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.publishing import AnyStoredEvent, as_read, own_copy
 from eventstore_sa.query.records import ProjectionRecord
 
-__all__ = ["LostRace", "Projections", "SQLPublishPlace", "apply_projections", "combined", "update_projections"]
+__all__ = [
+    "LostRace",
+    "Projections",
+    "SQLPublishPlace",
+    "apply_projections",
+    "combined",
+    "is_session_of_publish",
+    "update_projections",
+]
 
-# As long as a publish of its own may hold a projection; those who hold some themselves and wait longer bring all to a halt.
-_PATIENCE_S: Final = 0.02
+# Longer than a publish of its own holds a projection; if those who hold some themselves wait longer, all come to a halt.
+_PATIENCE_S: Final = 0.05
+
+_OF_PUBLISH: Final = "eventstore_sa.of_publish"
 
 Projections = tuple[InlineProjection, ...]
 """Inline projections that differ in their names, in the order of these."""
@@ -100,14 +111,24 @@ def update_projections(
         place.finish()
     except ConcurrencyError as error:
         raise LostRace(error) from error
+    except OutOfTurnError as error:
+        # Raised by what handlers have staged. Only a transaction of our own gives back what it holds when it is done again.
+        if workplace.hosted:
+            raise
+        raise LostRace(error) from error
     finally:
         place.close()
+
+
+def is_session_of_publish(session: Session) -> bool:
+    """Tell whether it is one of our own, for the projections of a publish: all that it did is undone if that fails."""
+    return _OF_PUBLISH in session.info
 
 
 class LostRace(Exception):  # noqa: N818 - it is caught by the publish
     """Takes what a projection has raised out of a transaction, which is rolled back on the way."""
 
-    def __init__(self, error: ConcurrencyError) -> None:
+    def __init__(self, error: ConcurrencyError | OutOfTurnError) -> None:
         super().__init__()
         self.error = error
 
@@ -138,17 +159,21 @@ class SQLPublishPlace:
     def __init__(
         self, connection: Connection, schema: EventStoreSchema, session: Session | None, *, hosted: bool
     ) -> None:
-        self._hosted = hosted
         self._connection = connection
         self._schema = schema
         self._session = session
         self._own_session: Session | None = None
+        # Whether earlier publishes of the transaction have locked projections; None: not known.
+        self._holds_others: bool | None = None if hosted else False
 
     def session(self) -> Session:
         """Return the host's session, or one of our own on the connection."""
         if self._session is None:
             self._session = self._own_session = Session(
-                self._connection, join_transaction_mode="rollback_only", expire_on_commit=False
+                self._connection,
+                join_transaction_mode="rollback_only",
+                expire_on_commit=False,
+                info={_OF_PUBLISH: True},
             )
         return self._session
 
@@ -171,8 +196,9 @@ class SQLPublishPlace:
             )
 
     def _await_turn(self, name: str, ids: Collection[str]) -> None:
-        if self._hosted:
-            self._batches.lock_in_turn(self._connection, name, ids, patience_s=_PATIENCE_S)
+        # Asked before this publish has locked any: its own come in the order of their names, and may be waited for.
+        if self._holds_others is not False:
+            self._holds_others = self._batches.lock_in_turn(self._connection, name, ids, patience_s=_PATIENCE_S)
 
     @property
     def _batches(self) -> ProjectionBatches:

@@ -56,7 +56,7 @@ class RowKeys:
         self._defaults: Final = dict(_plain_defaults(mapper))
         self.attributes: Final = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
         self._locking, self._loading = _statements(mapper, self.attributes)
-        self._taken: Final = _taken_keys(mapper)
+        self._taken: Final = _taken_keys(mapper, self.attributes)
 
     def require(self, attribute: str) -> None:
         """Demand that rows have a mapped attribute.
@@ -271,11 +271,17 @@ def _kind_of(column: ColumnElement[Any]) -> _KeyKind:
     return _KeyKind(python_type, _integer if python_type is int else None)
 
 
-def _taken_keys(mapper: Mapper[Any]) -> Select[Any] | None:
-    """Make the statement that finds primary keys in a table that the class shares with others, if it does."""
+def _taken_keys(mapper: Mapper[Any], attributes: Sequence[str]) -> Select[Any] | None:
+    """Make the statement that finds primary keys in a table that the class shares with others, if it does.
+
+    It leaves out those of the class itself: another transaction may have created one since rows were loaded, which passes.
+    """
     if mapper.inherits is None or mapper.concrete:
         return None
-    return select(*mapper.primary_key).where(_among(mapper.primary_key))
+    own: Sequence[Any] = [getattr(mapper.class_, attribute) for attribute in attributes]
+    keys: Any = mapper.primary_key[0] if len(own) == 1 else tuple_(*mapper.primary_key)
+    of_class = select(*own).where(_among(own)).correlate(None)
+    return select(*mapper.primary_key).where(_among(mapper.primary_key), keys.not_in(of_class))
 
 
 def _plain_defaults(mapper: Mapper[Any]) -> Iterator[tuple[str, Any]]:

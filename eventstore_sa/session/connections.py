@@ -11,8 +11,10 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 from weakref import ref
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, NestedTransaction, event
 from sqlalchemy.pool import ConnectionPoolEntry
+
+from eventstore_sa.persistence.session_inside import savepoint_around
 
 __all__ = ["ConnectionWatch", "watch"]
 
@@ -33,18 +35,26 @@ def watch(connection: Connection) -> ConnectionWatch:
     return found
 
 
+class _Level:
+    """What was done in a savepoint, and not in one that is open in it; `around` is the savepoint in which it was begun."""
+
+    def __init__(self, around: NestedTransaction | None = None) -> None:
+        self.around: Final = around
+        self.entries: list[_Entry] = []
+
+
 class ConnectionWatch:
     """What waits for the fate of one connection's transaction, in a stack that follows its savepoints.
 
-    Savepoints end in the reverse order of their beginnings; SQLAlchemy warns when they do not.
+    A savepoint that ends takes along those that were begun in it.
     """
 
     def __init__(self, connection: Connection) -> None:
         """Watch a connection from now on; savepoints may be open already."""
         self.connection: Final = ref(connection)
         # The first level is that of the transaction, and of the savepoints that were open when this was made.
-        self._levels: list[list[_Entry]] = [[]]
-        self._checks: list[Callable[[], object]] = []
+        self._levels = [_Level()]
+        self._checks: list[Callable[[bool], object]] = []
         self._committed = False
         for name, listener in (
             ("begin", self._next),
@@ -52,8 +62,9 @@ class ConnectionWatch:
             ("savepoint", self._begin_savepoint),
             ("release_savepoint", self._release_savepoint),
             ("rollback_savepoint", self._undo_savepoint),
+            ("prepare_twophase", self._prepare),
             ("commit", self._commit),
-            ("commit_twophase", self._commit),
+            ("commit_twophase", self._commit_prepared),
             ("rollback", self._undo),
             ("rollback_twophase", self._undo),
         ):
@@ -70,10 +81,13 @@ class ConnectionWatch:
         There is no event behind the commit of a connection. The next thing that happens to it is that it begins another
         transaction or goes back to its pool, and then it is known that the commit came to its end.
         """
-        self._levels[-1].append(_Entry(when_durable, when_undone))
+        self._levels[-1].entries.append(_Entry(when_durable, when_undone))
 
-    def check_commits(self, check: Callable[[], object]) -> None:
-        """Have something called before this transaction, or a savepoint in it, is committed; it may raise an error."""
+    def check_commits(self, check: Callable[[bool], object]) -> None:
+        """Have something called before this transaction, or a savepoint in it, is committed; it may raise an error.
+
+        It is told whether that is the first phase of two: what is prepared cannot be changed any more.
+        """
         self._checks.append(check)
 
     def checked_in(self) -> None:
@@ -85,47 +99,74 @@ class ConnectionWatch:
         if self._committed:
             self._undo()
 
-    def _begin_savepoint(self, *_: object) -> None:
-        self._levels.append([])
+    def _begin_savepoint(self, connection: Connection, *_: object) -> None:
+        self._levels.append(_Level(connection.get_nested_transaction()))
 
-    def _release_savepoint(self, *_: object) -> None:
-        self._check()
-        if len(self._levels) > 1:
-            released = self._levels.pop()
-            self._levels[-1].extend(released)
+    def _release_savepoint(self, connection: Connection, name: str, *_: object) -> None:
+        try:
+            self._check()
+        except BaseException:
+            # Not released, the savepoint is ended for SQLAlchemy all the same, and what is in it would stay.
+            connection.dialect.do_rollback_to_savepoint(connection, name)
+            self._undo_savepoint(connection, name)
+            raise
+        released = self._pop_savepoint(connection, name)
+        self._levels[-1].entries.extend(released)
 
-    def _undo_savepoint(self, *_: object) -> None:
-        undone = self._levels.pop()
-        if not self._levels:
-            self._levels.append([])
-        _tell_undone(undone)
+    def _undo_savepoint(self, connection: Connection, name: str, *_: object) -> None:
+        _tell_undone(self._pop_savepoint(connection, name))
 
-    def _commit(self, *_: object) -> None:
-        self._check()
+    def _pop_savepoint(self, connection: Connection, name: str) -> list[_Entry]:
+        """Take what was done since a savepoint began; all there is, if that was before this was made."""
+        around = savepoint_around(connection, name)
+        begun = (number for number, level in enumerate(self._levels) if number and level.around is around)
+        start = next(begun, 0)
+        popped, self._levels = self._levels[start:], self._levels[:start] or [_Level()]
+        return [entry for level in popped for entry in level.entries]
+
+    def _prepare(self, *_: object) -> None:
+        self._check(preparing=True)
+
+    def _commit(self, connection: Connection) -> None:
+        try:
+            self._check()
+        except BaseException:
+            # Not committed, the transaction is ended for SQLAlchemy all the same: open still, it would go back to the pool.
+            _roll_back(connection)
+            self._undo()
+            raise
+        self._committed = True
+
+    def _commit_prepared(self, *_: object) -> None:
         self._committed = True
 
     def _undo(self, *_: object) -> None:
-        for level in self._reset():
-            _tell_undone(level)
+        _tell_undone(self._reset())
 
     def _next(self, *_: object) -> None:
         if not self._committed:
             self._reset()
             return
-        for level in self._reset():
-            for entry in level:
-                if entry.when_durable is not None:
-                    entry.when_durable()
+        for entry in self._reset():
+            if entry.when_durable is not None:
+                entry.when_durable()
 
-    def _reset(self) -> list[list[_Entry]]:
-        levels, self._levels = self._levels, [[]]
+    def _reset(self) -> list[_Entry]:
+        levels, self._levels = self._levels, [_Level()]
         self._checks.clear()
         self._committed = False
-        return levels
+        return [entry for level in levels for entry in level.entries]
 
-    def _check(self) -> None:
+    def _check(self, *, preparing: bool = False) -> None:
         for check in tuple(self._checks):
-            check()
+            check(preparing)
+
+
+def _roll_back(connection: Connection) -> None:
+    try:
+        connection.connection.rollback()
+    except BaseException as error:  # noqa: BLE001 - the error that forbids the commit is the one to raise
+        connection.invalidate(error)
 
 
 def _tell_undone(entries: list[_Entry]) -> None:

@@ -10,16 +10,16 @@ from __future__ import annotations
 from threading import Lock
 from typing import Any, Final
 
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 from sqlalchemy.orm import Session, SessionTransaction
 
-from eventstore_sa.session.inside import connections_of, is_flushing
+from eventstore_sa.persistence.projecting import is_session_of_publish
+from eventstore_sa.persistence.session_inside import is_flushing, leaves_joined_transaction
 from eventstore_sa.session.staging import Staging, innermost
 
 __all__ = ["follow_sessions", "staged_in", "staging_of"]
 
 _KEY: Final = "eventstore_sa.staging"
-_FLUSHED: Final = "eventstore_sa.flushed"
 _attaching: Final = Lock()
 
 
@@ -47,6 +47,7 @@ def follow_sessions() -> None:
     with _attaching:
         if not event.contains(Session, "before_commit", _before_commit):
             event.listen(Session, "before_commit", _before_commit)
+            event.listen(Session, "after_begin", _after_begin)
             event.listen(Session, "after_flush_postexec", _after_flush)
             event.listen(Session, "after_commit", _after_commit)
             event.listen(Session, "after_rollback", _after_rollback)
@@ -59,9 +60,13 @@ def _before_commit(session: Session) -> None:
         staging.before_commit(session)
 
 
+def _after_begin(session: Session, _: SessionTransaction, connection: Connection) -> None:
+    staging = staged_in(session)
+    if staging is not None:
+        staging.after_begin(session, connection)
+
+
 def _after_flush(session: Session, _: Any) -> None:
-    # What is flushed first may be what an event is staged for later.
-    session.info[_FLUSHED] = True
     staging = staged_in(session)
     if staging is not None:
         staging.after_flush(session)
@@ -80,24 +85,14 @@ def _after_rollback(session: Session) -> None:
 
 
 def _after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
-    flushed = transaction.parent is None and session.info.pop(_FLUSHED, False)
     staging = staged_in(session)
     if staging is None:
         return
     if transaction.parent is None:
         del session.info[_KEY]
-        staging.after_end(transaction, joined_transaction_stays=flushed and _has_joined(session, transaction))
+        stays = leaves_joined_transaction(transaction) and not is_session_of_publish(session)
+        staging.after_end(transaction, joined_transaction_stays=stays)
     elif transaction.nested:
         staging.after_savepoint(session, transaction)
     elif is_flushing(session):
         staging.after_flush_end(session)
-
-
-def _has_joined(session: Session, transaction: SessionTransaction) -> bool:
-    """Tell whether what has been written is in a transaction of a connection's that goes on without the session."""
-    mode = session.join_transaction_mode
-    return any(
-        mode == "rollback_only" or (mode == "conditional_savepoint" and not connection.in_nested_transaction())
-        for connection in connections_of(transaction)
-        if not connection.closed and connection.in_transaction()
-    )

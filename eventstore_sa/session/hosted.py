@@ -21,6 +21,7 @@ from eventstore_sa.publishing import AnyStoredEvent, StreamPublication, prepare
 from eventstore_sa.session.after_commit import CommitCallback
 from eventstore_sa.session.hooks import follow_sessions, staged_in, staging_of
 from eventstore_sa.session.staged import Publish, StagedPublish
+from eventstore_sa.session.staging import check_takes_events
 
 __all__ = ["SessionStorage"]
 
@@ -114,11 +115,22 @@ class SessionStorage:
         *,
         before_write: Callable[[], object] | None,
         on_drop: Callable[[], object] | None,
+        subject: object,
     ) -> Publish:
         """Have something stored when the session commits that is known only then."""
-        self._bind.check_routing()
         session = self._session_of()
-        return staging_of(session).stage(session, self, parts, before_write=before_write, on_drop=on_drop)
+        staging = staging_of(session)
+        return staging.stage(session, self, parts, before_write=before_write, on_drop=on_drop, subject=subject)
+
+    def check_takes_events(self) -> None:
+        """Refuse what could not be recorded now.
+
+        Raises:
+            TransactionError: The transaction takes no more events.
+            ConfigurationError: The session does not know where the events are.
+        """
+        self._bind.check_routing()
+        check_takes_events(self._session_of())
 
     def flush(self) -> None:
         """Flush the session, and store what is staged in it."""

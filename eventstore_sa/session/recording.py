@@ -11,7 +11,7 @@ from inspect import iscoroutine
 from typing import Any, ClassVar
 
 from sqlalchemy import Table, event, inspect
-from sqlalchemy.orm import Mapper, Session, object_session
+from sqlalchemy.orm import InstanceState, Mapper, Session, object_session
 from sqlalchemy.orm.attributes import flag_modified
 
 from eventstore_sa.conditions import NoCondition, WriteCondition, position_is
@@ -19,11 +19,11 @@ from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.inline import InlineProjection
 from eventstore_sa.persistence.projecting import combined
 from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.session_inside import is_flushing
 from eventstore_sa.publishing import AnyNewEvent, StreamPublication
-from eventstore_sa.session.hooks import follow_sessions
+from eventstore_sa.session.hooks import follow_sessions, staged_in
 from eventstore_sa.session.hosted import SessionStorage
-from eventstore_sa.session.inside import is_flushing
-from eventstore_sa.session.unattached import Unattached, follow_bulk_operations, is_any_kept, keep, take
+from eventstore_sa.session.unattached import Unattached, follow_bulk_operations, has_kept, is_any_kept, keep, take
 from eventstore_sa.types import NewEvent, StreamIdentifier, with_ambient_metadata
 
 __all__ = ["RecordsEvents"]
@@ -83,8 +83,9 @@ class RecordsEvents:
         if session is None:
             keep(self).add(*events)
             return
+        storage = _storage_for(session, self)
         for new in events:
-            _stage(session, self, new)
+            _stage(storage, session, self, new)
 
     def event_stream(self) -> StreamIdentifier:
         """Return the stream of this object; called after the flush. Override it for other names.
@@ -105,8 +106,22 @@ class RecordsEvents:
         return StreamIdentifier(_category_of(type(self)), ":".join(map(str, identity)))
 
 
-def _stage(session: Session, entity: RecordsEvents, new: AnyNewEvent, *, kept_in: Unattached | None = None) -> None:
+def _storage_for(session: Session, entity: RecordsEvents) -> SessionStorage:
+    """Return where an object's events go; whatever keeps them from being recorded is found before anything is changed."""
     schema = entity.__event_schema__ or _only_schema(type(entity))
+    storage = SessionStorage.of_schema(session, schema, combined(entity.__event_projections__))
+    storage.check_takes_events()
+    return storage
+
+
+def _stage(
+    storage: SessionStorage,
+    session: Session,
+    entity: RecordsEvents,
+    new: AnyNewEvent,
+    *,
+    kept_in: Unattached | None = None,
+) -> None:
     condition: WriteCondition = NoCondition()
     column, count = entity.__event_version__, 0
     if column is not None:
@@ -120,24 +135,24 @@ def _stage(session: Session, entity: RecordsEvents, new: AnyNewEvent, *, kept_in
         return (StreamPublication(_stream_of(entity), (published,), condition),)
 
     def give_back() -> None:
-        # Added or merged again after the rollback, the object is stored again; so its events have to be there again.
-        if kept_in is None:
-            return
-        kept_in.add(new)
+        # An object that is new again may be added again, and a merge be repeated: then the events have to be there.
         if inspect(entity).transient:
-            keep(entity, kept_in)
+            keep(entity, kept_in).add(new)
             if column is not None:
                 setattr(entity, column, min(getattr(entity, column), count))
+        elif kept_in is not None:
+            kept_in.add(new)
 
     def restate_version() -> None:
         # A flush takes what is set while it runs for what the database has.
         if column is not None and inspect(entity).persistent:
             flag_modified(entity, column)
 
-    SessionStorage.of_schema(session, schema, combined(entity.__event_projections__)).record(
+    storage.record(
         parts,
         before_write=restate_version if column is not None and is_flushing(session) else None,
-        on_drop=None if kept_in is None else give_back,
+        on_drop=give_back,
+        subject=entity,
     )
 
 
@@ -185,12 +200,20 @@ def _follow_into_sessions() -> None:
         event.listen(Session, "before_flush", _around_flush)
         event.listen(Session, "after_flush", _around_flush)
         event.listen(Session, "after_rollback", _forget_merged)
+        event.listen(Session, "pending_to_transient", _take_back)
     follow_bulk_operations()
 
 
 def _after_attach(session: Session, instance: object) -> None:
     if isinstance(instance, RecordsEvents):
         _stage_kept(session, instance)
+
+
+def _take_back(session: Session, instance: object) -> None:
+    # It was expunged before it was stored. Where a rollback has made it new again, its events are dropped with the rest.
+    staging = staged_in(session) if isinstance(instance, RecordsEvents) else None
+    if staging is not None:
+        staging.withdraw(instance)
 
 
 def _around_flush(session: Session, *_: object) -> None:
@@ -215,7 +238,16 @@ def _forget_merged(session: Session) -> None:
 
 
 def _stage_kept(session: Session, instance: RecordsEvents) -> None:
-    kept = take(inspect(instance))
-    if kept is not None:
-        for new in kept.take():
-            _stage(session, instance, new, kept_in=kept)
+    state: InstanceState[Any] = inspect(instance)
+    if not has_kept(state):
+        return
+    storage = _storage_for(session, instance)
+    kept = take(state)
+    events = () if kept is None else kept.take()
+    for staged, new in enumerate(events, start=1):
+        try:
+            _stage(storage, session, instance, new, kept_in=kept)
+        except BaseException:
+            # This one is staged all the same: writing it has failed.
+            keep(instance, kept).add(*events[staged:])
+            raise

@@ -70,6 +70,7 @@ class Publish:
         owner: SessionTransaction,
         before_write: Callable[[], object] | None = None,
         on_drop: Callable[[], object] | None = None,
+        subject: object = None,
     ) -> None:
         """Take a publish.
 
@@ -78,7 +79,8 @@ class Publish:
             parts: Asked for what is in it when it is written.
             owner: The transaction or savepoint that it belongs to.
             before_write: Called once, before the flush ahead of the write.
-            on_drop: Called when the owner was rolled back.
+            on_drop: Called when it is dropped.
+            subject: What has recorded it.
         """
         self.storage: Final = storage
         self.parts: Final = parts
@@ -87,11 +89,12 @@ class Publish:
         self.results: Sequence[Sequence[AnyStoredEvent]] = ()
         self.committed: bool = False
         self.undone: bool = False
+        self._subject = subject
         self._before_write: Callable[[], object] | None = before_write
         self._on_drop = on_drop
 
     def drop(self) -> None:
-        """Forget it, because its owner was rolled back."""
+        """Forget it, because its owner was rolled back, or what has recorded it is not stored."""
         self.owner = None
         if self._on_drop is not None:
             self._on_drop()

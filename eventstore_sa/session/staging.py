@@ -7,7 +7,6 @@ no transaction is committed while something is staged in it that is not written.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Final
 
@@ -15,14 +14,15 @@ from sqlalchemy import Connection
 from sqlalchemy.orm import Session, SessionTransaction
 
 from eventstore_sa.conditions import NoCondition
-from eventstore_sa.errors import DroppedEventsWarning, DuplicateEventError, TransactionError
+from eventstore_sa.errors import DuplicateEventError, TransactionError
+from eventstore_sa.persistence.session_inside import connections_of, is_committing, is_flushing
 from eventstore_sa.publishing import AnyStoredEvent, StreamPublication
 from eventstore_sa.session.after_commit import CommitCallback, call_when_durable
 from eventstore_sa.session.connections import watch
-from eventstore_sa.session.inside import connections_of, is_committing, is_flushing
+from eventstore_sa.session.dropped import warn_of_dropped
 from eventstore_sa.session.staged import HostedStorage, Publish
 
-__all__ = ["Staging", "innermost"]
+__all__ = ["Staging", "check_takes_events", "innermost"]
 
 _MOST_ROUNDS: Final = 100  # as many as a commit of SQLAlchemy's flushes before it complains
 
@@ -32,12 +32,16 @@ class Staging:
 
     def __init__(self) -> None:
         self._publishes: list[Publish] = []
+        # By the id of what has recorded it, which is kept alive by the publish.
+        self._by_subject: dict[int, list[Publish]] = {}
         self._callbacks: list[CommitCallback] = []
         self._connections: dict[Connection, None] = {}
         self._committed: list[SessionTransaction] = []
         self._rolled_back = False
         self._writing = False
         self._failure: Exception | None = None
+        self._told = False
+        self._insists = False
         self._insisting_on: set[Connection] = set()
 
     def stage(
@@ -48,6 +52,7 @@ class Staging:
         *,
         before_write: Callable[[], object] | None = None,
         on_drop: Callable[[], object] | None = None,
+        subject: object = None,
     ) -> Publish:
         """Take a publish into the innermost transaction; no I/O.
 
@@ -57,23 +62,28 @@ class Staging:
         Raises:
             TransactionError: The transaction is prepared for a two-phase commit, or can only be rolled back.
         """
+        check_takes_events(session)
         owner = innermost(session)
-        if not owner.is_active:
-            raise TransactionError(
-                "this session's transaction takes no more events: it is prepared or committed, or an error has ended it; "
-                "commit or roll back first"
-            )
-        publish = Publish(storage, parts, owner=owner, before_write=before_write, on_drop=on_drop)
+        publish = Publish(storage, parts, owner=owner, before_write=before_write, on_drop=on_drop, subject=subject)
+        if subject is not None:
+            self._by_subject.setdefault(id(subject), []).append(publish)
         for connection in connections_of(session.get_transaction() or owner):
             if connection.in_nested_transaction() and not connection.invalidated:
                 watch(connection).add(when_undone=publish.undo)
         self._publishes.append(publish)
         if is_committing(session) and not self._writing:
-            if is_flushing(session):
-                self._insist_on_writing(session, storage.connection())
-            else:
+            self._insist_on_writing(session)
+            # One that is begun now is insisted on as well; there has to be one, or nobody would ask before the commit.
+            storage.connection()
+            if not is_flushing(session):
                 self.write(session)
         return publish
+
+    def withdraw(self, subject: object) -> None:
+        """Drop what an object has recorded."""
+        for publish in self._by_subject.pop(id(subject), ()):
+            if publish.owner is not None:
+                publish.drop()
 
     def call_after_commit(self, callback: CommitCallback) -> None:
         """Have a function called with what this transaction stores, once it is durable."""
@@ -95,18 +105,26 @@ class Staging:
         """
         self._writing = True
         try:
-            # Before the flush: in autocommit mode it would be the first statement that cannot be taken back.
-            for publishes in self._waiting().values():
-                publishes[0].storage.check_transaction()
-            for _ in range(_MOST_ROUNDS):
-                self._flush(session)
-                waiting = self._waiting()
-                if not waiting:
-                    return
-                for publishes in waiting.values():
-                    self._note_written(publishes, _stored(publishes), session)
+            self._write(session)
+        except Exception as error:
+            # A listener may hide it from the commit.
+            self._failure = error
+            raise
         finally:
             self._writing = False
+        self._failure = None
+
+    def _write(self, session: Session) -> None:
+        # Before the flush: in autocommit mode it would be the first statement that cannot be taken back.
+        for publishes in self._waiting().values():
+            publishes[0].storage.check_transaction()
+        for _ in range(_MOST_ROUNDS):
+            self._flush(session)
+            waiting = self._waiting()
+            if not waiting:
+                return
+            for publishes in waiting.values():
+                self._note_written(publishes, _stored(publishes), session)
         raise TransactionError(
             f"storing what is staged has staged more, {_MOST_ROUNDS} times in a row: does a projection or a listener stage "
             "an event for each of its own? roll back"
@@ -117,6 +135,11 @@ class Staging:
         # A projection works in a savepoint of the session's, which is released while this writes.
         if is_committing(session) and not self._writing:
             self.write(session)
+
+    def after_begin(self, session: Session, connection: Connection) -> None:
+        """Take in a connection that the transaction uses from now on."""
+        if self._insists:
+            self._insist_on(session, connection)
 
     def after_flush(self, session: Session) -> None:
         """Write what listeners of a flush have staged while the session commits."""
@@ -176,8 +199,9 @@ class Staging:
         if transaction not in self._committed:
             for publish in publishes:
                 publish.drop()
-            if publishes and joined_transaction_stays and not self._rolled_back:
-                _warn_of_dropped(len(publishes))
+            lost = sum(publish.written_in is None for publish in publishes)
+            if lost and joined_transaction_stays and not self._rolled_back and not self._told:
+                warn_of_dropped(lost)
             return
         for publish in publishes:
             publish.committed = True
@@ -198,16 +222,24 @@ class Staging:
             if not session.new and not session.dirty:
                 return
 
-    def _insist_on_writing(self, session: Session, connection: Connection) -> None:
-        """Let nothing be committed as long as something is not written: there may be no more occasion for it."""
+    def _insist_on_writing(self, session: Session) -> None:
+        """Let nothing be committed as long as something is not written: there may be no more occasion for it.
+
+        Any connection of the transaction may be the first to be committed.
+        """
+        self._insists = True
+        for connection in connections_of(session.get_transaction() or innermost(session)):
+            self._insist_on(session, connection)
+
+    def _insist_on(self, session: Session, connection: Connection) -> None:
         if connection in self._insisting_on:
             return
         self._insisting_on.add(connection)
         transaction = session.get_transaction()
 
-        def check() -> None:
+        def check(preparing: bool) -> None:
             # Savepoints come and go while it is active; when it is not any more, it is its own commit.
-            if transaction is not None and not transaction.is_active:
+            if transaction is not None and (preparing or not transaction.is_active):
                 self._check_all_written()
 
         watch(connection).check_commits(check)
@@ -215,6 +247,7 @@ class Staging:
     def _check_all_written(self) -> None:
         if self._waiting():
             failure, self._failure = self._failure, None
+            self._told = True
             raise failure or TransactionError(
                 "events were staged or recorded so late in the commit that they could not be stored any more, for example "
                 "in a before_flush listener of a flush that had nothing to write: roll back, and stage them earlier"
@@ -222,7 +255,7 @@ class Staging:
 
     def _drop_undone(self) -> None:
         for publish in self._publishes:
-            if publish.undone:
+            if publish.undone and publish.owner is not None:
                 publish.drop()
         self._publishes = [publish for publish in self._publishes if publish.owner is not None]
 
@@ -247,9 +280,22 @@ class Staging:
             if in_savepoint:
                 watch(connection).add(when_undone=publish.note_unwritten)
         if in_savepoint:
-            self._insist_on_writing(session, connection)
+            self._insist_on_writing(session)
         if self._callbacks:
             self._connections[connection] = None
+
+
+def check_takes_events(session: Session) -> None:
+    """Refuse a session whose transaction takes no more events.
+
+    Raises:
+        TransactionError: It is prepared or committed, or can only be rolled back; or there is none, and none is begun.
+    """
+    if not innermost(session).is_active:
+        raise TransactionError(
+            "this session's transaction takes no more events: it is prepared or committed, or an error has ended it; commit "
+            "or roll back first"
+        )
 
 
 def innermost(session: Session) -> SessionTransaction:
@@ -264,16 +310,6 @@ def innermost(session: Session) -> SessionTransaction:
     if not session.autobegin:
         raise TransactionError("this session has no transaction, and autobegin=False: call session.begin() first")
     return session.begin()
-
-
-def _warn_of_dropped(how_many: int) -> None:
-    warnings.warn(
-        f"a session was closed without a commit, and {how_many} staged or recorded publishes were dropped; but what it has "
-        "flushed stays in the transaction of the connection, which the session had joined: commit the session, or roll it "
-        "back",
-        DroppedEventsWarning,
-        stacklevel=2,
-    )
 
 
 def _stored(publishes: Sequence[Publish]) -> list[list[list[AnyStoredEvent]]]:

@@ -17,10 +17,10 @@ from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import InstanceState, Mapper, Session, SessionTransaction, SessionTransactionOrigin, UOWTransaction
 
 from eventstore_sa.errors import TransactionError
+from eventstore_sa.persistence.session_inside import is_flushing, update_key
 from eventstore_sa.publishing import AnyNewEvent
-from eventstore_sa.session.inside import is_flushing, update_key
 
-__all__ = ["Unattached", "follow_bulk_operations", "is_any_kept", "keep", "take"]
+__all__ = ["Unattached", "follow_bulk_operations", "has_kept", "is_any_kept", "keep", "take"]
 
 # SQLAlchemy keeps here what loads single attributes of an object, by their names, and `merge` copies it to the copy.
 _KEY: Final = "eventstore_sa.unattached"
@@ -86,6 +86,12 @@ def take(state: InstanceState[Any]) -> Unattached | None:
                 del state.callables
             _objects.pop(state, None)
     return kept
+
+
+def has_kept(state: InstanceState[Any]) -> bool:
+    """Tell whether events are kept for an object."""
+    kept = _kept_for(state)
+    return kept is not None and not kept.is_empty
 
 
 def is_any_kept() -> bool:
@@ -155,8 +161,8 @@ class _BulkOperation:
             kept = _kept_for(state)
             if kept is not None and not kept.is_empty and _writes(statement, state, rows):
                 raise TransactionError(
-                    f"a bulk operation would store a {state.class_.__name__} without the events that it has recorded: roll "
-                    "back, and add the object to the session instead"
+                    f"a bulk operation would store an object of {state.class_.__name__} without the events that it has "
+                    "recorded: roll back, and add the object to the session instead"
                 )
 
 

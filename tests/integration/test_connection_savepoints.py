@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import event, insert, text
+from sqlalchemy.exc import DBAPIError, SAWarning
 
 from eventstore_sa.errors import DroppedEventsWarning, TransactionError
 from eventstore_sa.session.connections import watch
+from tests import awaiting
 from tests.awaiting import entered, settled
 from tests.hosts import Host, Note, each_driver, new_event
 
@@ -193,7 +194,7 @@ async def test_close_without_commit_warns_where_rows_outlive_their_events(
         stage(host.store_on(session), "dropped")
         survives = flushed and join_mode in ("conditional_savepoint", "rollback_only")
         if survives:
-            with pytest.warns(DroppedEventsWarning, match="1 staged or recorded"):
+            with pytest.warns(DroppedEventsWarning, match="one staged or recorded publish was"):
                 await settled(session.close())
         else:
             await settled(session.close())
@@ -202,6 +203,67 @@ async def test_close_without_commit_warns_where_rows_outlive_their_events(
 
     assert host.ground.names() == []
     assert host.ground.notes() == (["mine"] if survives else [])
+
+
+@pytest.mark.parametrize("written_by", ["statement", "bulk operation"])
+@some_drivers
+async def test_close_without_commit_warns_however_rows_were_written(host: Host, written_by: str) -> None:
+    async with entered(host.engine.connect()) as connection:
+        outer = await settled(connection.begin())
+        session = host.session(connection)
+        if written_by == "statement":
+            await settled(session.execute(insert(Note).values(note="mine")))
+        elif host.asynchronous:
+            await session.run_sync(lambda sync: sync.bulk_save_objects([Note(note="mine")]))
+        else:
+            session.bulk_save_objects([Note(note="mine")])
+        for name in ("dropped", "dropped too"):
+            stage(host.store_on(session), name)
+        with pytest.warns(DroppedEventsWarning, match="2 staged or recorded publishes were dropped") as warned:
+            await settled(session.close())
+        await settled(outer.commit())
+
+    # `settled` awaits what has been called here.
+    assert warned[0].filename in (__file__, awaiting.__file__)
+    assert host.ground.notes() == ["mine"]
+
+
+@pytest.mark.parametrize("end", ["rollback", "commit"])
+@each_driver("sqlite", "postgresql+psycopg")
+async def test_savepoint_that_ends_takes_along_those_that_are_open_in_it(host: Host, end: str) -> None:
+    with host.session() as session:
+        connection = session.connection()
+        stage(host.store_on(session), "around")
+        outer = connection.begin_nested()
+        stage(host.store_on(session), "in the outer")
+        session.execute(insert(Note).values(note="mine"))
+        connection.begin_nested()
+        stage(host.store_on(session), "in the inner")
+        with pytest.warns(SAWarning, match="already deassociated"):
+            getattr(outer, end)()
+        session.commit()
+
+    kept = end == "commit"
+    assert host.ground.names() == ["around", *(["in the outer", "in the inner"] if kept else [])]
+    assert host.ground.notes() == (["mine"] if kept else [])
+
+
+@some_drivers
+async def test_close_without_commit_does_not_warn_of_what_was_written_with_the_rows(host: Host) -> None:
+    async with entered(host.engine.connect()) as connection:
+        outer = await settled(connection.begin())
+        session = host.session(connection)
+        session.add(Note(note="mine"))
+        within = host.store_on(session)
+        within.after_commit(list)
+        await settled(within.stream(category="orders", stream="1").publish(events=[new_event("published")]))
+        stage(within, "staged")
+        await settled(within.flush())
+        await settled(session.close())
+        await settled(outer.commit())
+
+    assert host.ground.names() == ["published", "staged"]
+    assert host.ground.notes() == ["mine"]
 
 
 @some_drivers

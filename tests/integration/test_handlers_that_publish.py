@@ -179,6 +179,24 @@ async def test_apply_stores_what_handlers_stage_with_the_commit_of_its_session(h
     assert host.ground.names() == ["order-placed", "row-placed"]
 
 
+@pytest.mark.parametrize("way", WAYS)
+@some_drivers
+async def test_handler_that_fails_behind_a_flush_has_its_own_error_raised(host: Host, way: str) -> None:
+    """Warnings are errors here: one in the place of the error would be raised."""
+
+    class Failing(Staging):
+        def order_placed(self, session: Session, event: AnyEvent) -> None:
+            super().order_placed(session, event)
+            session.flush()
+            raise ValueError("not this one")
+
+    async with tables(host):
+        with pytest.raises(ValueError, match="not this one"):
+            await publish(host, way, "order-placed", Failing())
+
+    assert host.ground.names() == []
+
+
 @some_drivers
 async def test_publish_that_is_done_again_stores_what_handlers_stage_once(host: Host) -> None:
     """Only what the attempt that is committed has staged is stored."""
@@ -187,6 +205,7 @@ async def test_publish_that_is_done_again_stores_what_handlers_stage_once(host: 
     class Losing(Staging):
         def order_placed(self, session: Session, event: AnyEvent) -> None:
             super().order_placed(session, event)
+            session.flush()
             attempts.append(len(attempts))
             if len(attempts) < 3:
                 raise ConcurrencyError("another was faster")

@@ -13,6 +13,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from eventstore_sa import StreamIdentifier, SyncEventStore, SyncProjectionStore
 from eventstore_sa.errors import LockTimeoutError, TransactionError
+from eventstore_sa.projection import TableProjection, project
+from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
 from tests.blocking import wait_for_waiting
 from tests.databases import PostgresDatabase
@@ -163,6 +165,74 @@ def test_transaction_that_holds_no_projections_any_more_waits(store: SyncEventSt
         first.commit()
 
     assert {each.id: each.state["sum"] for each in SyncProjectionStore(store).search()} == {"b": 2}
+
+
+class SameAgainProjector(CustomerProjector):
+    """What every event of the other changes, too."""
+
+    name = "same-again"
+
+
+@pytest.mark.parametrize("way", ["at once", "staged", "of its own"])
+@pytest.mark.parametrize("store", ["psycopg"], indirect=True)
+def test_publish_to_several_projections_waits_for_each(store: SyncEventStore, way: str) -> None:
+    """The second is held: that the publish itself has locked the first is no reason to give up."""
+    both = store.with_projections(CustomerProjector(), SameAgainProjector())
+    adapter: Any = store.adapter
+    engine = adapter.bind.engine
+
+    def publish() -> None:
+        if way == "of its own":
+            both.stream(category="payments", stream="a-1").publish(events=[new_event(payload=1)])
+            return
+        with Session(engine) as session:
+            stream = both.within(session).stream(category="payments", stream="a-1")
+            (stream.stage if way == "staged" else stream.publish)(events=[new_event(payload=1)])
+            session.commit()
+
+    with Session(engine) as holder, ThreadPoolExecutor(1) as thread:
+        holding = store.with_projections(SameAgainProjector()).within(holder)
+        holding.stream(category="payments", stream="a-2").publish(events=[new_event(payload=1)])
+        waiting = thread.submit(publish)
+        wait_for_waiting(Ground(engine))
+        holder.commit()
+        waiting.result()
+
+    assert {each.name: each.state["sum"] for each in SyncProjectionStore(store).search()} == {
+        "customer": 1,
+        "same-again": 2,
+    }
+
+
+@pytest.mark.parametrize("store", ["psycopg"], indirect=True)
+def test_publish_whose_handlers_stage_for_a_held_projection_is_done_again(store: SyncEventStore) -> None:
+    calls: list[Session] = []
+    adapter: Any = store.adapter
+    engine = adapter.bind.engine
+
+    with Session(engine) as holder:
+
+        @project(Session)
+        class Paying(TableProjection):
+            name = "paying"
+
+            def ordered(self, session: Session, _: AnyStoredEvent) -> None:
+                calls.append(session)
+                if len(calls) == 3:
+                    holder.commit()
+                stream = store.with_projections(SameAgainProjector()).within(session).stream
+                stream(category="payments", stream="a-1").stage(events=[new_event(payload=1)])
+
+        holding = store.with_projections(SameAgainProjector()).within(holder)
+        holding.stream(category="payments", stream="a-2").publish(events=[new_event(payload=1)])
+        projecting = store.with_projections(CustomerProjector(), Paying())
+        projecting.stream(category="orders", stream="a-3").publish(events=[new_event("ordered"), new_event()])
+
+    assert len(calls) == 3
+    assert {each.name: each.state["sum"] for each in SyncProjectionStore(store).search()} == {
+        "customer": 0,
+        "same-again": 2,
+    }
 
 
 def test_one_new_projection_for_all(store: SyncEventStore) -> None:

@@ -161,6 +161,65 @@ async def test_new_entity_that_is_added_again_after_a_rollback_brings_its_events
     assert stored(host) == [("recorded_orders", "1", "order-placed")]
 
 
+@pytest.mark.parametrize(
+    ("undone_by", "flushed"),
+    [
+        ("rollback", True),
+        ("savepoint", True),
+        ("rollback", False),
+        ("savepoint", False),
+        ("close", False),
+        ("expunge", False),
+    ],
+)
+@some_drivers
+async def test_object_that_is_new_again_has_its_events_and_its_version_again(
+    host: Host, undone_by: str, flushed: bool
+) -> None:
+    """What was recorded before it was added, and after."""
+    async with recording(host) as session:
+        order = Versioned(id=1, version=0)
+        order.record(new_event("before"))
+        savepoint = await settled(session.begin_nested()) if undone_by == "savepoint" else None
+        session.add(order)
+        order.record(new_event("after"))
+        if flushed:
+            await settled(session.flush())
+        if undone_by == "expunge":
+            session.expunge(order)
+        else:
+            await settled(getattr(session, undone_by)() if savepoint is None else savepoint.rollback())
+        assert order.version == 0
+        async with entered(host.session(expire_on_commit=False)) as other:
+            await settled(session.commit())
+            assert stored(host) == []
+            other.add(order)
+            await settled(other.commit())
+            assert order.version == 2
+            order.record(new_event("later"))
+            await settled(other.commit())
+
+    assert [name for _, _, name in stored(host)] == ["before", "after", "later"]
+
+
+def test_object_whose_events_are_refused_is_not_stored_without_them() -> None:
+    class NoStore(DeclarativeBase):
+        pass
+
+    class Stray(RecordsEvents, NoStore):
+        __tablename__ = "stray"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    with sqlite_session(NoStore.metadata) as session:
+        stray = Stray(id=1)
+        stray.record(new_event())
+        for attempt in (lambda: session.add(stray), session.commit):
+            with pytest.raises(ConfigurationError, match="there is no event store"):
+                attempt()
+        session.rollback()
+        assert session.scalars(select(Stray.id)).all() == []
+
+
 @some_drivers
 async def test_entity_that_is_never_added_publishes_nothing(host: Host) -> None:
     async with recording(host) as session:

@@ -96,9 +96,13 @@ class Walk:
             self.stage()
             return
         order = Order(id=next(self.numbers), changes=0)
-        how = self.random.randrange(3)
+        how = self.random.randrange(4)
         if how == 0:
             order.record(new_event(self.name()))
+        if how == 3:
+            self.session.add(order)
+            order.record(new_event(self.name()))
+            self.session.expunge(order)
         if how == 1:
             order.record(new_event(self.name()))
             order = self.session.merge(order)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, event
+from sqlalchemy import create_engine, event, insert, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from eventstore_sa import EventStoreSchema, RecordsEvents, SyncEventStore
+from eventstore_sa import EventStoreSchema, RecordsEvents, SyncEventStore, configure_sqlite
 from eventstore_sa.conditions import position_is
 from eventstore_sa.errors import TransactionError, UnmetWriteConditionError
+from eventstore_sa.persistence.session_inside import connections_of, is_committing, is_flushing
 from eventstore_sa.projection import TableProjection, project
-from eventstore_sa.session.inside import connections_of, is_committing, is_flushing
 from tests.awaiting import entered, settled
 from tests.hosts import Host, each_driver, new_event
 from tests.tables import AnyEvent
@@ -241,18 +242,106 @@ async def test_commit_raises_where_there_is_no_more_occasion_to_write(host: Host
             if join_mode == "own":
                 await settled(outer.rollback())
 
-            def stage_and_give_up(*_: Any) -> None:
-                stage(session)
-                session.expunge_all()
-
-            event.listen(session, "before_flush", stage_and_give_up)
-            event.listen(session, "before_commit", lambda _: session.add(Order(id=1)))
+            await settled(caller.execute(insert(Order).values(id=1, state="placed")))
+            give_up_late(session)
             with pytest.raises(TransactionError, match="so late"):
                 await settled(caller.commit())
         if outer.is_active:
-            await settled(outer.rollback())
+            # What joins without a savepoint of its own has no end of its own either: whoever owns the outer one decides.
+            await settled(outer.commit() if join_mode == "create_savepoint" else outer.rollback())
         assert orders(host) == []
     assert stored(host) == []
+
+
+@pytest.mark.parametrize("swallowed_in", ["before_commit", "after_flush_postexec"])
+@some_drivers
+async def test_error_that_a_listener_hides_from_the_commit_fails_it(host: Host, swallowed_in: str) -> None:
+    async with open_session(host) as (caller, session):
+        session.add(Order(id=1))
+
+        def stage_and_hide() -> None:
+            with suppress(UnmetWriteConditionError):
+                stage(session, condition=position_is(7))
+
+        with once(swallowed_in, session, stage_and_hide), pytest.raises(UnmetWriteConditionError):
+            await settled(caller.commit())
+        await settled(caller.rollback())
+        session.add(Order(id=2))
+        await settled(caller.commit())
+
+        assert orders(host) == [2]
+    assert stored(host) == []
+
+
+@pytest.mark.parametrize("caught", [True, False])
+@some_drivers
+async def test_stage_in_after_commit_is_refused_and_what_is_committed_stays(host: Host, caught: bool) -> None:
+    async with open_session(host, expire_on_commit=False) as (caller, session):
+        order = Versioned(id=1, version=0)
+        session.add(order)
+
+        def act() -> None:
+            for late in (lambda: stage(session), lambda: order.record(new_event("late"))):
+                with pytest.raises(TransactionError, match="takes no more events") if caught else nullcontext():
+                    late()
+
+        with once("after_commit", session, act) as results:
+            if caught:
+                await settled(caller.commit())
+            else:
+                with pytest.raises(TransactionError, match="takes no more events"):
+                    await settled(caller.commit())
+        await settled(caller.close())
+
+        assert results
+        assert order.version == 0
+    assert stored(host) == []
+
+
+def give_up_late(session: Session) -> None:
+    """Stage in a flush that has nothing to do any more, which is too late."""
+
+    def stage_and_give_up(*_: Any) -> None:
+        stage(session)
+        session.expunge_all()
+
+    event.listen(session, "before_commit", lambda _: session.add(Order(id=2)))
+    event.listen(session, "before_flush", stage_and_give_up, once=True)
+
+
+@each_driver("postgresql+asyncpg", "postgresql+psycopg")
+async def test_nothing_is_prepared_when_it_is_too_late_to_write(host: Host) -> None:
+    if host.asynchronous:
+        pytest.skip("two phases are SQLAlchemy's own there, and asyncpg has none")
+    async with open_session(host, twophase=True) as (caller, session):
+        session.execute(insert(Order).values(id=1, state="placed"))
+        give_up_late(session)
+        with pytest.raises(TransactionError, match="so late"):
+            await settled(caller.commit())
+        with host.ground.outside.connect() as connection:
+            assert connection.exec_driver_sql("SELECT gid FROM pg_prepared_xacts").all() == []
+        await settled(caller.rollback())
+
+        assert orders(host) == []
+    assert stored(host) == []
+
+
+def test_no_connection_is_committed_when_it_is_too_late_to_write(tmp_path: Path) -> None:
+    """SQLAlchemy commits them in the order of a set, so only many rounds tell."""
+    for number in range(30):
+        engines = [create_engine(f"sqlite:///{tmp_path / f'{number}-{which}.db'}") for which in ("rows", "events")]
+        for engine in engines:
+            configure_sqlite(engine)
+            Base.metadata.create_all(engine)
+        with Session(binds={Base: engines[0], SCHEMA.EventRecord: engines[1]}) as session:
+            session.execute(insert(Order).values(id=1, state="placed"))
+            give_up_late(session)
+            with pytest.raises(TransactionError, match="so late"):
+                session.commit()
+        with Session(engines[0]) as session:
+            assert session.scalars(select(Order.id)).all() == []
+        for engine in engines:
+            engine.dispose()
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -136,6 +136,26 @@ def test_row_that_is_created_twice_at_once_is_a_lost_race(host: Host, background
 
 
 @postgresql
+def test_row_of_a_joined_subclass_that_another_has_just_created_is_a_lost_race(host: Host) -> None:
+    """It is there before the keys are looked for that rows of other classes have."""
+
+    @project(Manager)
+    class Faster(CountProjection):
+        pass
+
+    @project(Manager)
+    class Losing(CountProjection):
+        def create(self, key: Any, event: AnyEvent) -> Any:
+            counted(host, Faster(), "1")
+            return super().create(key, event)
+
+    with pytest.raises(ConcurrencyError, match="created a row of Manager with the same primary key"):
+        counted(host, Losing(), "1")
+
+    assert [row.count for row in rows(host, Manager)] == [1]
+
+
+@postgresql
 def test_other_unique_keys_are_no_lost_race(host: Host) -> None:
     class Labelled(CountedProjection):
         def counted(self, row: Any, event: AnyEvent) -> None:

@@ -124,17 +124,25 @@ class ProjectionBatches:
         condition = wide_lock(connection, self._schema, name) if wide else self._id_locks
         connection.execute(select(condition), lock_parameters(connection, self._schema, name, ids))
 
-    def lock_in_turn(self, connection: Connection, name: str, ids: Collection[str], *, patience_s: float) -> None:
-        """Lock ids for a transaction that may hold others already: then they are tried for a while, and not waited for.
+    def lock_in_turn(
+        self, connection: Connection, name: str, ids: Collection[str], *, patience_s: float
+    ) -> bool | None:
+        """Lock ids if the transaction holds others from before: then they are tried for a while, and not waited for.
+
+        Returns:
+            Whether it does; None where that was not asked.
 
         Raises:
             Refusal: Others hold one for longer than that.
         """
         if not self._on_postgresql or is_wide(ids):
-            return
+            return None
         parameters = lock_parameters(connection, self._schema, name, ids)
         deadline = monotonic() + patience_s
-        while connection.scalar(self._busy_ids, parameters):
+        while True:
+            found = connection.execute(self._busy_ids, parameters).one()
+            if not found.busy:
+                return bool(found.holds_others)
             if monotonic() >= deadline:
                 said = f"another transaction holds projections {name!r} that this publish updates"
                 raise Refusal(Problem(ProblemKind.PROJECTIONS_HELD, said))
@@ -156,7 +164,7 @@ class ProjectionBatches:
         return connection.execute(self._upsert, {"document": document}).rowcount
 
     @cached_property
-    def _busy_ids(self) -> Select[Any]:
+    def _busy_ids(self) -> Executable:
         return busy_ids()
 
     @cached_property

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Boolean,
     ColumnElement,
     Connection,
+    Executable,
     Integer,
     Select,
     Subquery,
@@ -24,6 +25,7 @@ from sqlalchemy import (
     bindparam,
     cast,
     column,
+    false,
     func,
     literal,
     not_,
@@ -109,15 +111,18 @@ def lock_condition(lock: LockOn) -> ColumnElement[bool]:
     )
 
 
-def busy_ids() -> Select[Any]:
-    """Lock ids as far as that needs no waiting, where the transaction has locked others before; count those that do.
+def busy_ids() -> Executable:
+    """Tell whether the transaction has locked ids before; then lock ids as far as that needs no waiting, and count the rest.
 
     Whoever holds locks and waits for more, in another order than others, may wait for one who waits for them.
     """
     keys, (setting, value) = _keys_of_ids(), _HELD
     is_free = func.pg_catalog.pg_try_advisory_xact_lock(keys.c.key, type_=Boolean())
-    holds_others = func.pg_catalog.current_setting(literal(setting), true(), type_=Text()) == literal(value)
-    return select(func.count().filter(not_(is_free))).select_from(keys).where(holds_others)
+    holds_others = func.coalesce(
+        func.pg_catalog.current_setting(literal(setting), true(), type_=Text()) == literal(value), false()
+    )
+    busy = func.count().filter(not_(is_free))
+    return select(holds_others.label("holds_others"), busy.label("busy")).select_from(keys).where(holds_others)
 
 
 def _keys_of_ids() -> Subquery:
