@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -28,6 +28,7 @@ from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.session_inside import is_flushing
 
 __all__ = [
+    "WHEN_RETURNED",
     "Bind",
     "ConnectionBind",
     "EngineBind",
@@ -35,6 +36,10 @@ __all__ = [
     "SessionBind",
     "Workplace",
 ]
+
+
+WHEN_RETURNED: Final = "eventstore_sa.when_returned"
+"""An option of connections of our own: a list of what is to be called when the connection is back in its pool."""
 
 
 class Workplace(Struct, frozen=True):
@@ -149,8 +154,11 @@ class EngineBind:
 
     @contextmanager
     def deciding(self, *, in_session: bool = False) -> Generator[Workplace]:
-        with self._connected(self._read_committed) as connection, connection.begin():
+        calls: list[Callable[[], object]] = []
+        with self._connected({**self._read_committed, WHEN_RETURNED: calls}) as connection, connection.begin():
             yield Workplace(connection, guarded=True, hosted=False)
+        for call in calls:
+            call()
 
     @contextmanager
     def transaction(self) -> Generator[Workplace]:

@@ -14,6 +14,7 @@ from weakref import ref
 from sqlalchemy import Connection, NestedTransaction, event
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from eventstore_sa.persistence.binds import WHEN_RETURNED
 from eventstore_sa.persistence.session_inside import savepoint_around
 
 __all__ = ["ConnectionWatch", "watch"]
@@ -91,8 +92,16 @@ class ConnectionWatch:
         self._checks.append(check)
 
     def checked_in(self) -> None:
-        """Call what waits for a commit, if there was one: the connection goes back to its pool."""
-        self._next()
+        """Call what waits for a commit, if there was one: the connection goes back to its pool.
+
+        It is not back yet; so a connection of the library's own is told to make the call when it is.
+        """
+        connection = self.connection()
+        when_returned = None if connection is None else connection.get_execution_options().get(WHEN_RETURNED)
+        if when_returned is None:
+            self._next()
+        else:
+            when_returned.append(self._next)
 
     def failed(self) -> None:
         """Forget a commit that the database has refused."""

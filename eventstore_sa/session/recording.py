@@ -23,7 +23,7 @@ from eventstore_sa.persistence.session_inside import is_flushing
 from eventstore_sa.publishing import AnyNewEvent, StreamPublication
 from eventstore_sa.session.hooks import follow_sessions, staged_in
 from eventstore_sa.session.hosted import SessionStorage
-from eventstore_sa.session.unattached import Unattached, follow_bulk_operations, has_kept, is_any_kept, keep, take
+from eventstore_sa.session.unattached import Unattached, follow_bulk_operations, has_kept, keep, kept_in, take
 from eventstore_sa.types import NewEvent, StreamIdentifier, with_ambient_metadata
 
 __all__ = ["RecordsEvents"]
@@ -223,18 +223,15 @@ def _around_flush(session: Session, *_: object) -> None:
 
 def _stage_merged(session: Session) -> None:
     """Stage the events of objects that were merged: nothing tells of a merge but what it has copied."""
-    if is_any_kept():
-        for instance in list(session):
-            if isinstance(instance, RecordsEvents):
-                _stage_kept(session, instance)
+    for instance in kept_in(session):
+        if isinstance(instance, RecordsEvents):
+            _stage_kept(session, instance)
 
 
 def _forget_merged(session: Session) -> None:
     """Leave events with the object that they were recorded on, where the rollback undoes its merge."""
-    if is_any_kept():
-        for instance in list(session):
-            if isinstance(instance, RecordsEvents):
-                take(inspect(instance))
+    for instance in kept_in(session):
+        take(inspect(instance, raiseerr=True))
 
 
 def _stage_kept(session: Session, instance: RecordsEvents) -> None:

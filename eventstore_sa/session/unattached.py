@@ -7,20 +7,20 @@ session, and so without their events; they are refused here, at the statement th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from threading import Lock, get_ident
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Insert, Update, event, inspect
-from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import InstanceState, Mapper, Session, SessionTransaction, SessionTransactionOrigin, UOWTransaction
+from sqlalchemy.orm.attributes import instance_state
 
 from eventstore_sa.errors import TransactionError
-from eventstore_sa.persistence.session_inside import is_flushing, update_key
+from eventstore_sa.persistence.session_inside import connections_of, is_flushing, update_key
 from eventstore_sa.publishing import AnyNewEvent
 
-__all__ = ["Unattached", "follow_bulk_operations", "has_kept", "is_any_kept", "keep", "take"]
+__all__ = ["Unattached", "follow_bulk_operations", "has_kept", "keep", "kept_in", "take"]
 
 # SQLAlchemy keeps here what loads single attributes of an object, by their names, and `merge` copies it to the copy.
 _KEY: Final = "eventstore_sa.unattached"
@@ -94,9 +94,13 @@ def has_kept(state: InstanceState[Any]) -> bool:
     return kept is not None and not kept.is_empty
 
 
-def is_any_kept() -> bool:
-    """Tell whether events of any object are kept in this process."""
-    return bool(_kept)
+def kept_in(session: Session) -> Sequence[object]:
+    """Return the objects of a session for which events are kept: copies that a merge has made, mostly."""
+    if not _kept:
+        return ()
+    states = [*session.identity_map.all_states(), *map(instance_state, session.new)]
+    objects = [state.obj() for state in states if _KEY in state.callables]
+    return [instance for instance in objects if instance is not None]
 
 
 def follow_bulk_operations() -> None:
@@ -104,6 +108,7 @@ def follow_bulk_operations() -> None:
     if not event.contains(Session, "before_flush", _before_flush):
         event.listen(Session, "before_flush", _before_flush)
         event.listen(Session, "after_transaction_create", _after_transaction_create)
+        event.listen(Session, "after_begin", _after_begin)
         event.listen(Session, "after_transaction_end", _after_transaction_end)
 
 
@@ -118,6 +123,12 @@ def _after_transaction_create(session: Session, transaction: SessionTransaction)
     flush: UOWTransaction | None = session.info.pop(_FLUSH, None)
     if flush is None or not flush.has_work:
         session.info[_BULK] = _BulkOperation(session, transaction)
+
+
+def _after_begin(session: Session, _: SessionTransaction, connection: Connection) -> None:
+    operation: _BulkOperation | None = session.info.get(_BULK)
+    if operation is not None:
+        operation.listen_to(connection)
 
 
 def _after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
@@ -135,21 +146,21 @@ class _BulkOperation:
         with _lock:
             here = _here()
             self._states: Sequence[InstanceState[Any]] = [state for state, where in _objects.items() if where == here]
-        self._listening_to: Final = set(self._connections(session))
-        for connection in self._listening_to:
+        self._listening_to: Final[set[Connection]] = set()
+        # And those that it begins to use from now on.
+        for connection in connections_of(session.get_transaction() or transaction):
+            self.listen_to(connection)
+
+    def listen_to(self, connection: Connection) -> None:
+        """Look at what is executed on a connection."""
+        if connection not in self._listening_to:
+            self._listening_to.add(connection)
             event.listen(connection, "before_execute", self._before_execute)
 
     def end(self) -> None:
         """Listen no longer."""
         for connection in self._listening_to:
             event.remove(connection, "before_execute", self._before_execute)
-
-    def _connections(self, session: Session) -> Iterator[Connection]:
-        for mapper in {state.mapper for state in self._states}:
-            try:
-                yield session.connection(bind_arguments={"mapper": mapper})
-            except UnboundExecutionError:
-                continue
 
     def _before_execute(
         self, conn: Connection, clauseelement: Any, multiparams: Any, params: Any, execution_options: Any

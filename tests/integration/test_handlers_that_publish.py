@@ -215,3 +215,27 @@ async def test_publish_that_is_done_again_stores_what_handlers_stage_once(host: 
 
     assert len(attempts) == 3
     assert sorted(host.ground.names()) == ["invoice-made", "mail-wanted", "order-placed"]
+
+
+@each_driver("sqlite", "postgresql+psycopg", "postgresql+asyncpg")
+async def test_call_after_the_commit_of_a_publish_finds_its_connection_back_in_the_pool(host: Host) -> None:
+    small = Host(host.ground, host.driver, poolclass=None, pool_size=1, max_overflow=0, pool_timeout=5)
+    found: list[str] = []
+
+    async def ask() -> None:
+        found.append((await settled(small.store.log().latest())).name)
+
+    def ask_at_once() -> None:
+        found.append(small.store.log().latest().name)
+
+    class Asking(Staging):
+        def order_placed(self, session: Session, event: AnyEvent) -> None:
+            super().order_placed(session, event)
+            here = SyncEventStore(session, schema=self.schema)
+            here.after_commit(lambda _: ask() if small.asynchronous else ask_at_once())
+
+    async with tables(host):
+        await publish(small, "plain", "order-placed", Asking())
+
+    assert found == ["mail-wanted"]
+    await small.aclose()
