@@ -6,6 +6,7 @@ The same on every driver, and with any name that a database takes. What `verify_
 from __future__ import annotations
 
 import math
+import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,7 +34,14 @@ from sqlalchemy import __version__ as SQLALCHEMY
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column, relationship
 
-from eventstore_sa import EventStoreSchema, StreamIdentifier, SyncEventStore, configure_sqlite, verify_schema
+from eventstore_sa import (
+    EventStore,
+    EventStoreSchema,
+    StreamIdentifier,
+    SyncEventStore,
+    configure_sqlite,
+    verify_schema,
+)
 from eventstore_sa.conditions import position_is, stream_is_empty
 from eventstore_sa.errors import (
     ConfigurationError,
@@ -44,6 +52,7 @@ from eventstore_sa.errors import (
     TransactionError,
     UnmetWriteConditionError,
 )
+from eventstore_sa.persistence.dialects import sqlite as sqlite_dialect
 from eventstore_sa.sources.constraints import name_in
 from eventstore_sa.testing import clear
 from eventstore_sa.testing.cases.tables import in_turn
@@ -445,6 +454,26 @@ class TestCreating:
     def test_processes_that_start_together_create_the_file_once(self, tmp_path: Path) -> None:
         url = f"sqlite:///{tmp_path}/events.db"
         self.create_together([SyncEventStore(url) for _ in range(4)])
+
+    @pytest.mark.parametrize("driver", ["pysqlite", "aiosqlite"])
+    async def test_connecting_waits_for_whoever_is_creating_the_file(
+        self, tmp_path: Path, driver: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """SQLite does not wait by itself, when several connections switch the file to write-ahead logging."""
+        other = sqlite3.connect(tmp_path / "events.db", isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        monkeypatch.setattr(
+            sqlite_dialect, "sleep", lambda _: other.execute("COMMIT") if other.in_transaction else None
+        )
+        monkeypatch.setattr(sqlite_dialect, "_BUSY_TIMEOUT_MS", 0)
+        kind = SyncEventStore if driver == "pysqlite" else EventStore
+
+        store = kind(f"sqlite+{driver}:///{tmp_path}/events.db")
+        await settled(store.create_schema())
+
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        await settled(store.close() if driver == "pysqlite" else store.aclose())
+        other.close()
 
     def create_together(self, stores: list[SyncEventStore]) -> None:
         start = Barrier(len(stores))

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import accumulate
+from sqlite3 import SQLITE_BUSY, OperationalError
+from time import monotonic, sleep
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -50,6 +52,9 @@ READING: Final = "eventstore_sa_reading"
 _CONFIGURED: Final = "eventstore_sa.configured"
 _HASHES: Final = "eventstore_sa.stream_hash"
 _LEGACY: Final = -1
+_BUSY_TIMEOUT_MS: Final = 10_000
+_PATIENCE_S: Final = 10
+_PAUSE_S: Final = 0.01
 _OLDEST: Final = (3, 38, 0)
 
 # JSON null is not SQL NULL after `->`, hence json_type.
@@ -279,16 +284,27 @@ def stored_size(column: ColumnElement[Any]) -> ColumnElement[int]:
 def _prepare_connection(dbapi_connection: Any, record: ConnectionPoolEntry) -> None:
     dbapi_connection.isolation_level = None
     cursor = dbapi_connection.cursor()
-    for pragma in (
-        "PRAGMA journal_mode = WAL",
-        "PRAGMA busy_timeout = 10000",
-        "PRAGMA foreign_keys = ON",
-        # With it, INSERT OR REPLACE fires the trigger that forbids deleting events.
-        "PRAGMA recursive_triggers = ON",
-    ):
-        cursor.execute(pragma)
+    cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+    _use_write_ahead_log(cursor)
+    cursor.execute("PRAGMA foreign_keys = ON")
+    # With it, INSERT OR REPLACE fires the trigger that forbids deleting events.
+    cursor.execute("PRAGMA recursive_triggers = ON")
     cursor.close()
     record.info[_CONFIGURED] = True
+
+
+def _use_write_ahead_log(cursor: Any) -> None:
+    """Switch a file to write-ahead logging; of several that do so together, SQLite refuses some without waiting."""
+    deadline = monotonic() + _PATIENCE_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != SQLITE_BUSY or monotonic() >= deadline:
+                raise
+            sleep(_PAUSE_S)
+        else:
+            return
 
 
 def _begin_immediate(connection: Connection) -> None:
