@@ -23,8 +23,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.schema import ExecutableDDLElement
 
 from eventstore_sa.errors import ConfigurationError, SchemaError
-from eventstore_sa.persistence.locking import FENCE, EventSerialisationGuarantee, Locking, RecordedLocking
 from eventstore_sa.persistence.schema import SCHEMA_VERSION, EventStoreSchema, verify_schema, versions
+from eventstore_sa.persistence.schema.locking import FENCE, EventSerialisationGuarantee, Locking, RecordedLocking
 from eventstore_sa.persistence.schema.versions import Site, is_outside_transactions, migration, repair
 
 try:

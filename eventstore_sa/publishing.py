@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Generic, NotRequired, TypeAlias, TypeVar
+from typing import Any, Final, Generic, NotRequired, TypeVar
 from uuid import UUID
 
 from msgspec import Struct
@@ -18,6 +18,8 @@ from typing_extensions import ReadOnly, TypedDict
 from eventstore_sa.conditions import NoCondition, WriteCondition
 from eventstore_sa.errors import ConfigurationError, DuplicateEventError, SerialisationError
 from eventstore_sa.types import (
+    AnyNewEvent,
+    AnyStoredEvent,
     CategoryIdentifier,
     JsonValue,
     LogIdentifier,
@@ -33,8 +35,6 @@ from eventstore_sa.types import (
 )
 
 __all__ = [
-    "AnyNewEvent",
-    "AnyStoredEvent",
     "PreparedEvent",
     "StreamPublication",
     "StreamPublishDefinition",
@@ -52,9 +52,6 @@ T = TypeVar("T")
 Name = TypeVar("Name", covariant=True)
 Payload = TypeVar("Payload", covariant=True)
 Metadata = TypeVar("Metadata", covariant=True)
-
-AnyNewEvent: TypeAlias = NewEvent[Any, Any, Any]
-AnyStoredEvent: TypeAlias = StoredEvent[Any, Any, Any]
 
 _CONTAINERS: Final = (dict, list)
 

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from eventstore_sa.projection import MissingHandlerBehaviour, Projector
-from eventstore_sa.publishing import AnyStoredEvent
-from eventstore_sa.types import StreamIdentifier
+from eventstore_sa.types import AnyStoredEvent, StreamIdentifier
 
 __all__ = ["CustomerProjector", "OrderProjector"]
 

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from eventstore_sa import EventStoreSchema
-from eventstore_sa.persistence.locking import LockingMode
+from eventstore_sa.persistence.schema.locking import LockingMode
 from eventstore_sa.persistence.schema.versions import Site, locking_change
 from tests.databases import PostgresDatabase
 

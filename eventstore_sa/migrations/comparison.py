@@ -25,7 +25,7 @@ from sqlalchemy import Connection, Identity, MetaData, inspect, select
 
 from eventstore_sa.errors import SchemaError
 from eventstore_sa.migrations.operations import ChangeLockingOp, EventStoreOp, MigrateOp, MigrationError, RepairOp
-from eventstore_sa.persistence.projection_indexes import projection_indexes_of
+from eventstore_sa.persistence.projections.indexes import projection_indexes_of
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.schema.drift import differences
 from eventstore_sa.persistence.schema.listeners import site_on

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from alembic import op
 from eventstore_sa.migrations.operations import ChangeLockingOp, MigrateOp, RepairOp
-from eventstore_sa.persistence.locking import FENCE, RecordedLocking
+from eventstore_sa.persistence.schema.locking import FENCE, RecordedLocking
 
 __all__ = ["eventstore_change_locking", "eventstore_migrate", "eventstore_repair"]
 

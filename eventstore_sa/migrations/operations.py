@@ -17,9 +17,9 @@ from sqlalchemy import select
 from sqlalchemy.schema import ExecutableDDLElement
 
 from eventstore_sa.errors import SchemaError
-from eventstore_sa.persistence.locking import FENCE, RecordedLocking, checked_recorded_locking
 from eventstore_sa.persistence.schema import EventStoreSchema, ddl
 from eventstore_sa.persistence.schema.listeners import site_on
+from eventstore_sa.persistence.schema.locking import FENCE, RecordedLocking, checked_recorded_locking
 from eventstore_sa.persistence.schema.verification import installed_version
 from eventstore_sa.persistence.schema.versions import (
     Site,

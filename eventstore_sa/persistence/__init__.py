@@ -1,1 +1,1 @@
-"""Everything that speaks SQL: what exists in the database, how it is done there, and in which order."""
+"""Everything that speaks SQL, by subject: transactions, events, projections, snapshots, and the schema below them."""

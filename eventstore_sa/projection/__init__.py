@@ -5,10 +5,10 @@ and finds them again by what is in them; `rebuild` makes them anew; `SnapshotSto
 long source begins. `project` makes classes that keep the host's own tables up to date.
 """
 
+from eventstore_sa.contracts.inline_projections import InlineProjection, PublishPlace
 from eventstore_sa.errors import MissingProjectionHandlerError
-from eventstore_sa.persistence.inline import InlineProjection, PublishPlace
-from eventstore_sa.persistence.projection_indexes import projection_index
-from eventstore_sa.persistence.projection_places import JsonPlace, ProjectionColumns
+from eventstore_sa.persistence.projections.dialects.base import JsonPlace, ProjectionColumns
+from eventstore_sa.persistence.projections.indexes import projection_index
 from eventstore_sa.projection import adapters
 from eventstore_sa.projection.adapters import (
     InMemoryProjectionStorageAdapter,

@@ -11,8 +11,8 @@ from eventstore_sa.projection.batches import Batch
 from eventstore_sa.projection.projector import Projector
 from eventstore_sa.projection.reading import batch_of
 from eventstore_sa.projection.storable import check_storable
-from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.store.transactions import Backoff
+from eventstore_sa.types import AnyStoredEvent
 
 __all__ = ["apply_batch", "apply_batch_sync"]
 

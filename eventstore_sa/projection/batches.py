@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 from msgspec import Struct
 from msgspec.structs import replace
 
+from eventstore_sa.contracts.projection_records import ProjectionRecord, projection_text, record_of
 from eventstore_sa.errors import ConfigurationError, SerialisationError
 from eventstore_sa.projection.faults import noting
-from eventstore_sa.publishing import AnyStoredEvent, own_copy
-from eventstore_sa.query.records import ProjectionRecord, projection_text, record_of
+from eventstore_sa.publishing import own_copy
 from eventstore_sa.types import (
+    AnyStoredEvent,
     CategoryIdentifier,
     EventSourceIdentifier,
     LogIdentifier,

@@ -11,8 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast, final
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.projection.handlers import HandlerTable
 from eventstore_sa.projection.naming import kebab_case
-from eventstore_sa.publishing import AnyStoredEvent
-from eventstore_sa.types import EventSourceIdentifier, StreamIdentifier
+from eventstore_sa.types import AnyStoredEvent, EventSourceIdentifier, StreamIdentifier
 
 __all__ = ["MissingHandlerBehaviour", "ProjectorDefinition", "check_categories"]
 

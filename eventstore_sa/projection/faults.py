@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from eventstore_sa.errors import MissingProjectionHandlerError
 from eventstore_sa.projection.naming import snake_case
-from eventstore_sa.publishing import AnyStoredEvent
+from eventstore_sa.types import AnyStoredEvent
 
 __all__ = ["missing_handler", "note_event", "noting"]
 

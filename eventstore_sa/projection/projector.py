@@ -20,8 +20,8 @@ from eventstore_sa.projection.handlers import HandlerTable
 from eventstore_sa.projection.reading import ProjectableSource, SyncProjectableSource, check_source, closer
 from eventstore_sa.projection.resuming import resumed, resumed_sync
 from eventstore_sa.projection.storable import check_storable
-from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.types import (
+    AnyStoredEvent,
     EventSourceIdentifier,
     Projection,
     Snapshots,
@@ -30,7 +30,7 @@ from eventstore_sa.types import (
 )
 
 if TYPE_CHECKING:
-    from eventstore_sa.persistence.inline import PublishPlace
+    from eventstore_sa.contracts.inline_projections import PublishPlace
 
 __all__ = ["MissingHandlerBehaviour", "ProjectableSource", "Projector", "SyncProjectableSource"]
 

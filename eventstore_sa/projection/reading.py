@@ -11,8 +11,7 @@ from typing import Any, Protocol, TypeVar, cast
 from uuid import UUID
 
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.publishing import AnyStoredEvent
-from eventstore_sa.types import EventSourceIdentifier, StoredEvent
+from eventstore_sa.types import AnyStoredEvent, EventSourceIdentifier, StoredEvent
 
 __all__ = ["ProjectableSource", "SyncProjectableSource", "batch_of", "check_source", "closer"]
 

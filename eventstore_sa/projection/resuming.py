@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from eventstore_sa.errors import ConfigurationError, EventStoreError, SerialisationError
 from eventstore_sa.projection.reading import closer
-from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.sources.constraints import QueryConstraints, position_after, sequence_number_after
 from eventstore_sa.types import (
+    AnyStoredEvent,
     Snapshot,
     SnapshotKey,
     Snapshots,

@@ -11,10 +11,10 @@ from typing import Any, Final, NamedTuple, final
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from eventstore_sa.contracts.inline_projections import KeyTakenError
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.inline import KeyTakenError
 from eventstore_sa.projection.row_keys import RowKey, RowKeys, unpacked
-from eventstore_sa.publishing import AnyStoredEvent
+from eventstore_sa.types import AnyStoredEvent
 
 __all__ = ["DELETE", "Handling", "RowBatch", "RowDeletion"]
 

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.dialects.base import driver_attribute
+from eventstore_sa.persistence.events.dialects.base import driver_attribute
 
 __all__ = ["RowKey", "RowKeys", "iter_given", "packed", "unpacked"]
 

@@ -26,11 +26,17 @@ from eventstore_sa.projection.adapters.base import JsonProjection
 from eventstore_sa.projection.adapters.beside import adapter_beside, sync_adapter_beside
 from eventstore_sa.projection.applying import apply_batch, apply_batch_sync
 from eventstore_sa.projection.projector import Projector
-from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.query import FilterClause, FilterExpression, Lookup, Operator, PagingClause, Path, Search, SortClause
 from eventstore_sa.store import EventStore, SyncEventStore
 from eventstore_sa.store.adapters.binding import AsyncBindable, SyncBindable
-from eventstore_sa.types import EventSourceIdentifier, JsonValue, JsonValueType, Projection, deserialise_projection
+from eventstore_sa.types import (
+    AnyStoredEvent,
+    EventSourceIdentifier,
+    JsonValue,
+    JsonValueType,
+    Projection,
+    deserialise_projection,
+)
 
 __all__ = ["ProjectionStore", "SyncProjectionStore"]
 

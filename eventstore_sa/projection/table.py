@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Final, NamedTuple, TypeVar, cast, final
 
 from sqlalchemy.orm import Session, scoped_session
 
+from eventstore_sa.contracts.inline_projections import PublishPlace
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.inline import PublishPlace
 from eventstore_sa.projection.definition import check_categories
 from eventstore_sa.projection.faults import missing_handler, noting
 from eventstore_sa.projection.handlers import HandlerTable
@@ -24,8 +24,8 @@ from eventstore_sa.projection.projector import MissingHandlerBehaviour
 from eventstore_sa.projection.reading import batch_of
 from eventstore_sa.projection.row_batch import Handling, RowBatch
 from eventstore_sa.projection.row_keys import RowKeys, iter_given, packed
-from eventstore_sa.publishing import AnyStoredEvent, own_copy
-from eventstore_sa.types import serialise_to_string
+from eventstore_sa.publishing import own_copy
+from eventstore_sa.types import AnyStoredEvent, serialise_to_string
 
 __all__ = ["TableProjection", "project"]
 

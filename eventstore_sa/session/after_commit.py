@@ -14,8 +14,8 @@ from typing import Final, TypeAlias
 from sqlalchemy import Connection
 from sqlalchemy.util import await_only
 
-from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.session.connections import watch
+from eventstore_sa.types import AnyStoredEvent
 
 __all__ = ["CommitCallback", "call_when_durable"]
 

@@ -14,8 +14,8 @@ from weakref import ref
 from sqlalchemy import Connection, NestedTransaction, event
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from eventstore_sa.persistence.binds import WHEN_RETURNED
-from eventstore_sa.persistence.session_inside import savepoint_around
+from eventstore_sa.persistence.sqlalchemy_internals import savepoint_around
+from eventstore_sa.persistence.transactions.binds import WHEN_RETURNED
 
 __all__ = ["ConnectionWatch", "watch"]
 

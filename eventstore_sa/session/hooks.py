@@ -13,8 +13,8 @@ from typing import Any, Final
 from sqlalchemy import Connection, event
 from sqlalchemy.orm import Session, SessionTransaction
 
-from eventstore_sa.persistence.projecting import is_session_of_publish
-from eventstore_sa.persistence.session_inside import is_flushing, leaves_joined_transaction
+from eventstore_sa.persistence.projections.publishes import is_session_of_publish
+from eventstore_sa.persistence.sqlalchemy_internals import is_flushing, leaves_joined_transaction
 from eventstore_sa.session.staging import Staging, innermost
 
 __all__ = ["follow_sessions", "staged_in", "staging_of"]

@@ -9,19 +9,20 @@ from typing import TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
+from eventstore_sa.contracts.inline_projections import Projections
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.binds import Bind, SessionBind
-from eventstore_sa.persistence.custom_conditions import ConditionEvaluators
-from eventstore_sa.persistence.dialects import event_dialect
-from eventstore_sa.persistence.projecting import Projections
-from eventstore_sa.persistence.queries import ConstraintConverters
+from eventstore_sa.persistence.events.conditions import ConditionEvaluators
+from eventstore_sa.persistence.events.constraints import ConstraintConverters
+from eventstore_sa.persistence.events.dialects import event_dialect
+from eventstore_sa.persistence.events.storage import EventStorage
 from eventstore_sa.persistence.schema import EventStoreSchema
-from eventstore_sa.persistence.storage import EventStorage
-from eventstore_sa.publishing import AnyStoredEvent, StreamPublication, prepare
+from eventstore_sa.persistence.transactions.binds import Bind, SessionBind
+from eventstore_sa.publishing import StreamPublication, prepare
 from eventstore_sa.session.after_commit import CommitCallback
 from eventstore_sa.session.hooks import follow_sessions, staged_in, staging_of
 from eventstore_sa.session.staged import Publish, StagedPublish
 from eventstore_sa.session.staging import check_takes_events
+from eventstore_sa.types import AnyStoredEvent
 
 __all__ = ["SessionStorage"]
 

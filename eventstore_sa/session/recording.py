@@ -15,16 +15,15 @@ from sqlalchemy.orm import InstanceState, Mapper, Session, object_session
 from sqlalchemy.orm.attributes import flag_modified
 
 from eventstore_sa.conditions import NoCondition, WriteCondition, position_is
+from eventstore_sa.contracts.inline_projections import InlineProjection, combined
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.inline import InlineProjection
-from eventstore_sa.persistence.projecting import combined
 from eventstore_sa.persistence.schema import EventStoreSchema
-from eventstore_sa.persistence.session_inside import is_flushing
-from eventstore_sa.publishing import AnyNewEvent, StreamPublication
+from eventstore_sa.persistence.sqlalchemy_internals import is_flushing
+from eventstore_sa.publishing import StreamPublication
 from eventstore_sa.session.hooks import follow_sessions, staged_in
 from eventstore_sa.session.hosted import SessionStorage
 from eventstore_sa.session.unattached import Unattached, follow_bulk_operations, has_kept, keep, kept_in, take
-from eventstore_sa.types import NewEvent, StreamIdentifier, with_ambient_metadata
+from eventstore_sa.types import AnyNewEvent, NewEvent, StreamIdentifier, with_ambient_metadata
 
 __all__ = ["RecordsEvents"]
 

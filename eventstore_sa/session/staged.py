@@ -8,9 +8,10 @@ from typing import Final, Generic, Protocol, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.orm import SessionTransaction
 
+from eventstore_sa.contracts.inline_projections import Projections
 from eventstore_sa.errors import TransactionError
-from eventstore_sa.persistence.projecting import Projections
-from eventstore_sa.publishing import AnyStoredEvent, StreamPublication
+from eventstore_sa.publishing import StreamPublication
+from eventstore_sa.types import AnyStoredEvent
 
 __all__ = ["HostedStorage", "Publish", "StagedPublish"]
 

@@ -15,12 +15,13 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from eventstore_sa.conditions import NoCondition
 from eventstore_sa.errors import DuplicateEventError, TransactionError
-from eventstore_sa.persistence.session_inside import connections_of, is_committing, is_flushing
-from eventstore_sa.publishing import AnyStoredEvent, StreamPublication
+from eventstore_sa.persistence.sqlalchemy_internals import connections_of, is_committing, is_flushing
+from eventstore_sa.publishing import StreamPublication
 from eventstore_sa.session.after_commit import CommitCallback, call_when_durable
 from eventstore_sa.session.connections import watch
 from eventstore_sa.session.dropped import warn_of_dropped
 from eventstore_sa.session.staged import HostedStorage, Publish
+from eventstore_sa.types import AnyStoredEvent
 
 __all__ = ["Staging", "check_takes_events", "innermost"]
 

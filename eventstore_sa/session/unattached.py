@@ -17,8 +17,8 @@ from sqlalchemy.orm import InstanceState, Mapper, Session, SessionTransaction, S
 from sqlalchemy.orm.attributes import instance_state
 
 from eventstore_sa.errors import TransactionError
-from eventstore_sa.persistence.session_inside import connections_of, is_flushing, update_key
-from eventstore_sa.publishing import AnyNewEvent
+from eventstore_sa.persistence.sqlalchemy_internals import connections_of, is_flushing, update_key
+from eventstore_sa.types import AnyNewEvent
 
 __all__ = ["Unattached", "follow_bulk_operations", "has_kept", "keep", "kept_in", "take"]
 

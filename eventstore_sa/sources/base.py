@@ -13,9 +13,8 @@ from typing import Generic
 from typing_extensions import TypeVar
 
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.sources.constraints import QueryConstraints
-from eventstore_sa.types import EventSourceIdentifier
+from eventstore_sa.types import AnyStoredEvent, EventSourceIdentifier
 
 __all__ = ["EventSource", "SyncEventSource", "checked_limit"]
 

@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 
 from typing_extensions import TypeVar
 
-from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.sources.base import EventSource, SyncEventSource
 from eventstore_sa.sources.constraints import QueryConstraint, QueryConstraints, checked_constraints
-from eventstore_sa.types import EventSourceIdentifier
+from eventstore_sa.types import AnyStoredEvent, EventSourceIdentifier
 
 __all__ = ["ConstrainedEventSource", "SyncConstrainedEventSource"]
 

@@ -1,7 +1,7 @@
 """Query constraints: which events of a source a read returns.
 
 A constraint is a value that can tell of any stored event whether it meets it; databases translate the built-in ones to
-SQL (`persistence/queries.py`). Constraints of one read are ANDed. Pure Python: SQLAlchemy is not imported here.
+SQL (`persistence/events/constraints.py`). Constraints of one read are ANDed. Pure Python: SQLAlchemy is not imported here.
 """
 
 from __future__ import annotations

@@ -11,10 +11,9 @@ from itertools import islice
 
 from typing_extensions import TypeVar
 
-from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.sources.base import EventSource, SyncEventSource, checked_limit
 from eventstore_sa.sources.constraints import QueryConstraints, checked_constraints
-from eventstore_sa.types import EventSourceIdentifier
+from eventstore_sa.types import AnyStoredEvent, EventSourceIdentifier
 
 __all__ = [
     "InMemoryEventSource",

@@ -1,6 +1,6 @@
 """The event store: streams, categories and the log, and the adapters that keep their events."""
 
-from eventstore_sa.persistence.locking import EventSerialisationGuarantee
+from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee
 from eventstore_sa.publishing import StreamPublishDefinition, stream_publish_definition
 from eventstore_sa.sources import (
     ConstrainedEventSource,

@@ -13,10 +13,10 @@ from typing import Any, Final, Self, TypeVar, overload
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
+from eventstore_sa.contracts.inline_projections import InlineProjection
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.inline import InlineProjection
-from eventstore_sa.persistence.locking import EventSerialisationGuarantee, Locking
 from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee, Locking
 from eventstore_sa.publishing import StreamPublishDefinition
 from eventstore_sa.session import CommitCallback, StagedPublish
 from eventstore_sa.store.adapters.base import EventStorageAdapter, Listable, SyncEventStorageAdapter

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
 from eventstore_sa.conditions import NoCondition, WriteCondition
-from eventstore_sa.publishing import AnyStoredEvent, StreamPublishDefinition
+from eventstore_sa.publishing import StreamPublishDefinition
 from eventstore_sa.session import StagedPublish
 from eventstore_sa.sources import EventSource
 from eventstore_sa.sources.constraints import QueryConstraints
@@ -18,6 +18,7 @@ from eventstore_sa.store.adapters.base import EventStorageAdapter
 from eventstore_sa.store.updating import DecideAsync, StreamProjector, StreamUpdate, update
 from eventstore_sa.store.waiting import wait_until_complete
 from eventstore_sa.types import (
+    AnyStoredEvent,
     CategoryIdentifier,
     CategoryPartitionIdentifier,
     EventPartitionIdentifier,

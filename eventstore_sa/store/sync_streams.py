@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
 from eventstore_sa.conditions import NoCondition, WriteCondition
-from eventstore_sa.publishing import AnyStoredEvent, StreamPublishDefinition
+from eventstore_sa.publishing import StreamPublishDefinition
 from eventstore_sa.session import StagedPublish
 from eventstore_sa.sources import SyncEventSource
 from eventstore_sa.sources.constraints import QueryConstraints
@@ -14,6 +14,7 @@ from eventstore_sa.store.adapters.base import SyncEventStorageAdapter
 from eventstore_sa.store.updating import Decide, StreamUpdate, SyncStreamProjector, update_sync
 from eventstore_sa.store.waiting import wait_until_complete_sync
 from eventstore_sa.types import (
+    AnyStoredEvent,
     CategoryIdentifier,
     CategoryPartitionIdentifier,
     EventPartitionIdentifier,

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, Typ
 
 from eventstore_sa.conditions import position_is
 from eventstore_sa.errors import ConfigurationError, UnmetWriteConditionError
-from eventstore_sa.publishing import AnyNewEvent, AnyStoredEvent
 from eventstore_sa.sources import InMemoryEventSource, SyncInMemoryEventSource
 from eventstore_sa.sources.constraints import QueryConstraints
 from eventstore_sa.store.transactions import Backoff
-from eventstore_sa.types import Projection, Snapshots, StreamIdentifier, SyncSnapshots
+from eventstore_sa.types import AnyNewEvent, AnyStoredEvent, Projection, Snapshots, StreamIdentifier, SyncSnapshots
 from eventstore_sa.types.numbers import checked_count
 
 if TYPE_CHECKING:

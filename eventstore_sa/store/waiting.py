@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from eventstore_sa.errors import ConfigurationError, WaitTimeoutError
-from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.store.adapters.base import EventStorageAdapter, SyncEventStorageAdapter
-from eventstore_sa.types import StoredEvent
+from eventstore_sa.types import AnyStoredEvent, StoredEvent
 from eventstore_sa.types.watermark import Watermark, WatermarkHolder
 
 __all__ = ["wait_until_complete", "wait_until_complete_sync"]

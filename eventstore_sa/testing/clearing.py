@@ -16,13 +16,13 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.util import greenlet_spawn
 
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.binds import Bind, Workplace
-from eventstore_sa.persistence.exclusion import locked_alone
-from eventstore_sa.persistence.queries import ConstraintConverters
+from eventstore_sa.persistence.events.constraints import ConstraintConverters
+from eventstore_sa.persistence.events.exclusion import locked_alone
 from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
 from eventstore_sa.persistence.schema.ddl import MARIADB
 from eventstore_sa.persistence.schema.listeners import changes_allowed
-from eventstore_sa.persistence.workplaces import Workplaces
+from eventstore_sa.persistence.transactions.binds import Bind, Workplace
+from eventstore_sa.persistence.transactions.running import Workplaces
 from eventstore_sa.store.adapters.binding import AsyncBindable, async_bind, sync_bind
 from eventstore_sa.types.numbers import checked_seconds
 

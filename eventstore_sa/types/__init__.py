@@ -36,6 +36,8 @@ from eventstore_sa.types.conversion import (
     str_serialisation_fallback,
 )
 from eventstore_sa.types.events import (
+    AnyNewEvent,
+    AnyStoredEvent,
     NewEvent,
     StoredEvent,
 )
@@ -96,6 +98,8 @@ __all__ = [
     "LATEST_TIME",
     "MAX_DEPTH",
     "MAX_NAME_BYTES",
+    "AnyNewEvent",
+    "AnyStoredEvent",
     "CategoryIdentifier",
     "CategoryIdentifierDict",
     "CategoryPartitionIdentifier",

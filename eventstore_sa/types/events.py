@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, overload
 from uuid import UUID
 
 from msgspec import Struct, StructMeta
@@ -21,7 +21,7 @@ from eventstore_sa.types.conversion import default_serialisation_fallback, seria
 from eventstore_sa.types.json import JsonValue
 from eventstore_sa.types.uuid7 import uuid7  # pyright: ignore[reportUnusedImport] - see _NewEventMeta
 
-__all__ = ["NewEvent", "StoredEvent"]
+__all__ = ["AnyNewEvent", "AnyStoredEvent", "NewEvent", "StoredEvent"]
 
 Name = TypeVar("Name", covariant=True, default=str)
 Payload = TypeVar("Payload", covariant=True, default=JsonValue)
@@ -229,3 +229,10 @@ def _check_instant(field: str, value: object) -> None:
             f"{field} is the naive datetime {value.isoformat()}, which could mean any time zone: give it one, as in "
             "datetime.now(UTC) or value.replace(tzinfo=UTC)"
         )
+
+
+AnyNewEvent: TypeAlias = NewEvent[Any, Any, Any]
+"""A new event of any name, payload and metadata."""
+
+AnyStoredEvent: TypeAlias = StoredEvent[Any, Any, Any]
+"""A stored event of any name, payload and metadata."""

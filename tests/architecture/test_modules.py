@@ -1,4 +1,4 @@
-"""Every module says what it is for, stays small, and documents what it offers to users."""
+"""Every module says what it is for, and documents what it offers to users."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from eventstore_sa.testing.cases.tables import in_turn
 from tests.architecture.test_public_names import PUBLIC
 from tests.project import SQL, modules
 
-LONGEST_MODULE = 400
 MODULES = modules()
 
 
@@ -26,13 +25,6 @@ def test_no_two_modules_say_the_same() -> None:
     docstrings = Counter(docstring for path in MODULES if (docstring := _docstring(path)))
 
     assert [docstring for docstring, number in docstrings.items() if number > 1] == []
-
-
-@in_turn("path", MODULES)
-def test_module_holds_one_concept(path: Path) -> None:
-    length = len(path.read_text(encoding="utf-8").splitlines())
-
-    assert length < LONGEST_MODULE, f"{length} lines: which is the second concept in it?"
 
 
 @in_turn("name", list(PUBLIC))

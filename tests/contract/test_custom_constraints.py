@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from eventstore_sa import EventStore, NewEvent, SyncEventStore
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.queries import ConstraintConverters
+from eventstore_sa.persistence.events.constraints import ConstraintConverters
 from eventstore_sa.sources.constraints import (
     QueryConstraint,
     SequenceNumberAfterConstraint,

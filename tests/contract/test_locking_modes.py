@@ -14,7 +14,7 @@ import pytest_asyncio
 from sqlalchemy import NullPool, create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from eventstore_sa.persistence.locking import EventSerialisationGuarantee, Locking, LockingMode
+from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee, Locking, LockingMode
 from eventstore_sa.store.adapters import (
     EventStorageAdapter,
     SQLAlchemyEventStorageAdapter,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.locking import EventSerialisationGuarantee
+from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee
 from eventstore_sa.store.adapters import EventStorageAdapter
 from eventstore_sa.types import (
     CategoryIdentifier,

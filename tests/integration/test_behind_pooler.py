@@ -18,7 +18,7 @@ from sqlalchemy import URL, NullPool, create_engine, exists, text
 from eventstore_sa import Projector, StreamIdentifier, SyncEventStore
 from eventstore_sa.conditions import ConditionScope, WriteCondition, position_is, stream_is_empty
 from eventstore_sa.errors import ConfigurationError, DuplicateEventError, UnmetWriteConditionError
-from eventstore_sa.persistence.custom_conditions import ConditionContext
+from eventstore_sa.persistence.events.conditions import ConditionContext
 from eventstore_sa.projection import ProjectionStore, SnapshotStore, SyncProjectionStore, SyncSnapshotStore
 from eventstore_sa.testing.postgres import PostgresServer
 from eventstore_sa.types import LogIdentifier, Projection

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.__main__ import BENCHMARKS
 from benchmarks.samples import append_document, new_events
 from eventstore_sa.conditions import stream_is_empty
-from eventstore_sa.persistence.document import publish_document
+from eventstore_sa.persistence.events.document import publish_document
 from eventstore_sa.publishing import publications
 from eventstore_sa.types import StreamIdentifier
 from tests.project import run_python

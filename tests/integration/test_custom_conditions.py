@@ -23,7 +23,7 @@ from eventstore_sa.conditions import (
     stream_is_empty,
 )
 from eventstore_sa.errors import ConfigurationError, LockTimeoutError, TransactionError, UnmetWriteConditionError
-from eventstore_sa.persistence.custom_conditions import ConditionContext
+from eventstore_sa.persistence.events.conditions import ConditionContext
 from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
 from eventstore_sa.types import CategoryIdentifier, LogIdentifier
 from tests.databases import PostgresDatabase

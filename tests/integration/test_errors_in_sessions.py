@@ -31,7 +31,7 @@ from eventstore_sa.errors import (
     TransactionError,
     UnmetWriteConditionError,
 )
-from eventstore_sa.persistence.custom_conditions import ConditionContext
+from eventstore_sa.persistence.events.conditions import ConditionContext
 from eventstore_sa.types import LogIdentifier
 from tests.awaiting import settled
 from tests.blocking import outcome_while_waiting, terminate_others, terminate_waiting, wait_for_waiting

@@ -17,7 +17,7 @@ from sqlalchemy import JSON, Text, cast, event, literal, select, text
 from eventstore_sa import Projector, StreamIdentifier
 from eventstore_sa.conditions import stream_is_empty
 from eventstore_sa.errors import DuplicateEventError, StorageError, UnmetWriteConditionError
-from eventstore_sa.persistence.locking import FENCE, EventSerialisationGuarantee, Locking, locking_mode
+from eventstore_sa.persistence.schema.locking import FENCE, EventSerialisationGuarantee, Locking, locking_mode
 from eventstore_sa.projection import ProjectionStore, SnapshotStore, SyncProjectionStore, SyncSnapshotStore
 from eventstore_sa.query import FilterClause, Operator, Path, SortClause, SortField, SortOrder
 from eventstore_sa.types import LogIdentifier, Projection

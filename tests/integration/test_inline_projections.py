@@ -33,9 +33,9 @@ from eventstore_sa.errors import (
     UnmetWriteConditionError,
 )
 from eventstore_sa.projection import MissingHandlerBehaviour, rebuild
-from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.store.adapters import EventStorageAdapter, InMemoryEventStorageAdapter
 from eventstore_sa.testing.cases.tables import in_turn
+from eventstore_sa.types import AnyStoredEvent
 from tests.awaiting import entered, settled
 from tests.hosts import DRIVERS, POSTGRES_DRIVERS, Host, Note, each_driver, new_event, statements_of
 from tests.projectors import CustomerProjector, OrderProjector

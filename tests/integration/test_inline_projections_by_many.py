@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from eventstore_sa import StreamIdentifier, SyncEventStore, SyncProjectionStore
 from eventstore_sa.errors import LockTimeoutError, TransactionError
 from eventstore_sa.projection import TableProjection, project
-from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
+from eventstore_sa.types import AnyStoredEvent
 from tests.blocking import wait_for_waiting
 from tests.databases import PostgresDatabase
 from tests.hosts import Ground, new_event

@@ -12,7 +12,7 @@ from sqlalchemy.pool import StaticPool
 
 from eventstore_sa import EventStoreSchema, NewEvent, SyncEventStore, configure_sqlite
 from eventstore_sa.errors import ConfigurationError, SchemaError
-from eventstore_sa.persistence.locking import EventSerialisationGuarantee, Locking
+from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee, Locking
 from eventstore_sa.store.adapters import SyncSQLAlchemyEventStorageAdapter
 from eventstore_sa.testing.cases.tables import in_turn
 from tests.databases import PostgresDatabase

@@ -15,9 +15,9 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from eventstore_sa import EventStore, EventStoreSchema, SyncEventStore
 from eventstore_sa.conditions import ConditionScope, WriteCondition
 from eventstore_sa.errors import ConnectionLostError, SchemaError, StorageError, TransactionError
-from eventstore_sa.persistence.custom_conditions import ConditionContext
-from eventstore_sa.persistence.dialects.postgresql import PostgreSQLDialect
-from eventstore_sa.persistence.problems import ProblemKind
+from eventstore_sa.persistence.events.conditions import ConditionContext
+from eventstore_sa.persistence.events.dialects.postgresql import PostgreSQLDialect
+from eventstore_sa.persistence.transactions.failures import ProblemKind
 from eventstore_sa.store.adapters import SQLAlchemyEventStorageAdapter, SyncSQLAlchemyEventStorageAdapter
 from eventstore_sa.store.sync_streams import SyncEventStream
 from eventstore_sa.testing.cases.tables import in_turn

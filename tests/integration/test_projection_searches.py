@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from eventstore_sa import EventStoreSchema, Projection, ProjectionStore, SyncProjectionStore, configure_sqlite
 from eventstore_sa.errors import ConfigurationError, QueryError, SerialisationError
-from eventstore_sa.persistence.dialects.sqlite_projections import sort_key_text
+from eventstore_sa.persistence.projections.dialects.sqlite_json import sort_key_text
 from eventstore_sa.projection import ProjectionColumns, projection_index
 from eventstore_sa.projection.adapters import SQLAlchemyProjectionStorageAdapter, SyncSQLAlchemyProjectionStorageAdapter
 from eventstore_sa.query import (

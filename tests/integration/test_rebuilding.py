@@ -17,9 +17,8 @@ from sqlalchemy.orm import Session
 from eventstore_sa import EventStore, ProjectionStore, SyncEventStore, SyncProjectionStore
 from eventstore_sa.errors import ConcurrencyError, ConfigurationError, LockTimeoutError
 from eventstore_sa.projection import RebuildProgress, TableProjection, is_rebuilding, rebuild, rebuild_sync
-from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
-from eventstore_sa.types import CategoryIdentifier, LogIdentifier, Projection, StreamIdentifier
+from eventstore_sa.types import AnyStoredEvent, CategoryIdentifier, LogIdentifier, Projection, StreamIdentifier
 from tests.awaiting import entered, settled
 from tests.databases import PostgresDatabase
 from tests.hosts import DRIVERS, POSTGRES_DRIVERS, Host, each_driver, new_event, statements_of

@@ -24,8 +24,8 @@ from eventstore_sa.errors import (
     TransactionError,
     UnmetWriteConditionError,
 )
-from eventstore_sa.persistence.custom_conditions import ConditionContext
-from eventstore_sa.persistence.locking import EventSerialisationGuarantee, LockingMode
+from eventstore_sa.persistence.events.conditions import ConditionContext
+from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee, LockingMode
 from eventstore_sa.sources.constraints import sequence_number_after
 from tests.databases import PostgresDatabase
 from tests.mariadb import NEEDS_MARIADB, fresh_mariadb_database

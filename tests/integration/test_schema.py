@@ -52,7 +52,7 @@ from eventstore_sa.errors import (
     TransactionError,
     UnmetWriteConditionError,
 )
-from eventstore_sa.persistence.dialects import sqlite as sqlite_dialect
+from eventstore_sa.persistence.events.dialects import sqlite as sqlite_dialect
 from eventstore_sa.sources.constraints import name_in
 from eventstore_sa.testing import clear
 from eventstore_sa.testing.cases.tables import in_turn

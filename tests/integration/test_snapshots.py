@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from eventstore_sa import EventStoreSchema, Projector
 from eventstore_sa.errors import ConfigurationError, SchemaError
-from eventstore_sa.persistence.repositories.snapshots import SnapshotRepository
+from eventstore_sa.persistence.snapshots.repository import SnapshotRepository
 from eventstore_sa.projection import SnapshotStore, SyncSnapshotStore
 from eventstore_sa.projection.adapters import (
     InMemorySnapshotStorageAdapter,

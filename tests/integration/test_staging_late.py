@@ -16,7 +16,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from eventstore_sa import EventStoreSchema, RecordsEvents, SyncEventStore, configure_sqlite
 from eventstore_sa.conditions import position_is
 from eventstore_sa.errors import TransactionError, UnmetWriteConditionError
-from eventstore_sa.persistence.session_inside import connections_of, is_committing, is_flushing
+from eventstore_sa.persistence.sqlalchemy_internals import connections_of, is_committing, is_flushing
 from eventstore_sa.projection import TableProjection, project
 from tests.awaiting import entered, settled
 from tests.hosts import Host, each_driver, new_event

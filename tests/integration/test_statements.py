@@ -19,7 +19,7 @@ from sqlalchemy import AsyncAdaptedQueuePool, QueuePool, event, exists
 from eventstore_sa import EventStoreSchema, StreamIdentifier
 from eventstore_sa.conditions import ConditionScope, WriteCondition, position_is, stream_exists, stream_is_empty
 from eventstore_sa.errors import UnmetWriteConditionError
-from eventstore_sa.persistence.custom_conditions import ConditionContext
+from eventstore_sa.persistence.events.conditions import ConditionContext
 from eventstore_sa.testing.cases.tables import in_turn
 from tests.awaiting import collected, entered, settled
 from tests.hosts import POSTGRES_DRIVERS, Ground, Host, each_driver, new_event

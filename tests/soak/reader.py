@@ -20,9 +20,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from eventstore_sa import EventStore, EventStoreSchema, SyncEventStore
 from eventstore_sa.errors import StorageError
-from eventstore_sa.persistence.queries import ConstraintConverters
-from eventstore_sa.persistence.repositories.events import EventRepository
-from eventstore_sa.persistence.repositories.reads import Wanted
+from eventstore_sa.persistence.events.constraints import ConstraintConverters
+from eventstore_sa.persistence.events.reads import Wanted
+from eventstore_sa.persistence.events.repository import EventRepository
 from eventstore_sa.sources.constraints import sequence_number_after
 from eventstore_sa.store.adapters import SQLAlchemyEventStorageAdapter, SyncSQLAlchemyEventStorageAdapter
 from eventstore_sa.testing.cases.awaitable import AwaitableEventStorageAdapter

@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Table
 
-from eventstore_sa.persistence.locking import LockingMode
 from eventstore_sa.persistence.schema.ddl import MARIADB, effective_schema, statement
+from eventstore_sa.persistence.schema.locking import LockingMode
 from eventstore_sa.persistence.schema.versions import Routines, Site, latest, version_row
 
 __all__ = ["changes_allowed", "creator", "dropper", "room_maker", "site_on", "version_writer"]

@@ -12,8 +12,8 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Connection, Pool, Table, select
 
 from eventstore_sa.errors import ConfigurationError, SchemaError
-from eventstore_sa.persistence.locking import LockingMode
 from eventstore_sa.persistence.schema.ddl import MARIADB, effective_schema
+from eventstore_sa.persistence.schema.locking import LockingMode
 from eventstore_sa.persistence.schema.versions import Site, locking_change
 
 __all__ = ["NO_VERSION", "LockingRecord"]

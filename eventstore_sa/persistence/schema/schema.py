@@ -13,8 +13,14 @@ from sqlalchemy import MetaData, Table, event
 from sqlalchemy.orm import registry
 
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.locking import FENCE, EventSerialisationGuarantee, Locking, LockingMode, locking_mode
 from eventstore_sa.persistence.schema import listeners
+from eventstore_sa.persistence.schema.locking import (
+    FENCE,
+    EventSerialisationGuarantee,
+    Locking,
+    LockingMode,
+    locking_mode,
+)
 from eventstore_sa.persistence.schema.recorded_locking import LockingRecord
 from eventstore_sa.persistence.schema.tables import (
     EventRecord,

@@ -13,15 +13,15 @@ from sqlalchemy import Connection, func, inspect, select
 from sqlalchemy.exc import ProgrammingError
 
 from eventstore_sa.errors import ConfigurationError, SchemaError
-from eventstore_sa.persistence.encoding import encoding_problem
-from eventstore_sa.persistence.locking import FENCE
 from eventstore_sa.persistence.schema.ddl import MARIADB
 from eventstore_sa.persistence.schema.drift import differences
 from eventstore_sa.persistence.schema.listeners import site_on
+from eventstore_sa.persistence.schema.locking import FENCE
 from eventstore_sa.persistence.schema.recorded_locking import NO_VERSION
 from eventstore_sa.persistence.schema.safety import unsafe_parts
 from eventstore_sa.persistence.schema.schema import EventStoreSchema, default_schema
 from eventstore_sa.persistence.schema.versions import Site, latest, locking_change
+from eventstore_sa.persistence.transactions.encoding import encoding_problem
 
 __all__ = ["installed_version", "verify_schema"]
 

@@ -9,9 +9,9 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeAlias
 
+from eventstore_sa.contracts.projection_records import ProjectionRecord, record_of
 from eventstore_sa.errors import ConfigurationError, QueryError
 from eventstore_sa.query import FilterExpression, Lookup, OffsetPagingClause, Search, SortClause
-from eventstore_sa.query.records import ProjectionRecord, record_of
 from eventstore_sa.types import JsonValue, Projection
 
 __all__ = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from eventstore_sa.contracts.projection_records import ProjectionRecord, record_of
 from eventstore_sa.projection.adapters.base import (
     AnyProjection,
     JsonProjection,
@@ -23,7 +24,6 @@ from eventstore_sa.query.evaluation import (
     OperatorEvaluator,
     QueryEvaluators,
 )
-from eventstore_sa.query.records import ProjectionRecord, record_of
 from eventstore_sa.store.adapters.memory_projections import InMemoryProjections
 
 __all__ = ["InMemoryProjectionStorageAdapter", "SyncInMemoryProjectionStorageAdapter"]

@@ -9,9 +9,9 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from eventstore_sa.persistence.binds import Bind
 from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
-from eventstore_sa.persistence.snapshots import SnapshotStorage
+from eventstore_sa.persistence.snapshots.storage import SnapshotStorage
+from eventstore_sa.persistence.transactions.binds import Bind
 from eventstore_sa.projection.adapters.snapshots_base import SnapshotStorageAdapter, SyncSnapshotStorageAdapter
 from eventstore_sa.store.adapters.binding import AsyncBindable, SyncBindable, async_bind, sync_bind
 from eventstore_sa.store.adapters.bound import AsyncBoundAdapter, BoundAdapter, SyncBoundAdapter

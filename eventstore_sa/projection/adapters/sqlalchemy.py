@@ -10,15 +10,16 @@ from typing import Final, Self
 
 from msgspec import Struct
 
-from eventstore_sa.persistence.binds import Bind
-from eventstore_sa.persistence.projection_queries import (
+from eventstore_sa.contracts.projection_records import ProjectionRecord, record_of
+from eventstore_sa.persistence.projections.queries import (
     FilterConverter,
     FunctionConverter,
     OperatorConverter,
     ProjectionConverters,
 )
-from eventstore_sa.persistence.projections import ProjectionStorage
+from eventstore_sa.persistence.projections.storage import ProjectionStorage
 from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
+from eventstore_sa.persistence.transactions.binds import Bind
 from eventstore_sa.projection.adapters.base import (
     AnyProjection,
     JsonProjection,
@@ -39,7 +40,6 @@ from eventstore_sa.query import (
     SortClause,
 )
 from eventstore_sa.query.converters import QueryConverters
-from eventstore_sa.query.records import ProjectionRecord, record_of
 from eventstore_sa.store.adapters.binding import AsyncBindable, BoundTo, SyncBindable, async_bind, sync_bind
 from eventstore_sa.store.adapters.bound import AsyncBoundAdapter, BoundAdapter, SyncBoundAdapter
 from eventstore_sa.types.numbers import checked_count

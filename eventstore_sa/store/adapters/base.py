@@ -12,13 +12,15 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeAlias, overload
 
 from eventstore_sa.conditions import WriteCondition
+from eventstore_sa.contracts.inline_projections import InlineProjection
+from eventstore_sa.contracts.rebuilds import RebuildStorage
 from eventstore_sa.errors import ConfigurationError, TransactionError
-from eventstore_sa.persistence.inline import InlineProjection
-from eventstore_sa.persistence.rebuilding import RebuildStorage
-from eventstore_sa.publishing import AnyNewEvent, AnyStoredEvent, StreamPublishDefinition
+from eventstore_sa.publishing import StreamPublishDefinition
 from eventstore_sa.session import CommitCallback, StagedPublish
 from eventstore_sa.sources.constraints import QueryConstraints
 from eventstore_sa.types import (
+    AnyNewEvent,
+    AnyStoredEvent,
     CategoryIdentifier,
     EventPartitionIdentifier,
     EventSequenceIdentifier,

@@ -1,6 +1,7 @@
 """What a store may be bound to: engines, session factories, URLs, and sessions and connections of the caller's.
 
-Here the bind that a user gives becomes a `Bind` of `persistence/binds.py`, or an error that says what to give instead.
+Here the bind that a user gives becomes a `Bind` of `persistence/transactions/binds.py`, or an error that says what to
+give instead.
 No I/O happens here: engines connect when they are first used.
 """
 
@@ -22,9 +23,9 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.binds import Bind, ConnectionBind, EngineBind, FactoryBind, SessionBind
-from eventstore_sa.persistence.dialects import configure_sqlite, event_dialect, unknown_database
+from eventstore_sa.persistence.events.dialects import configure_sqlite, event_dialect, unknown_database
 from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.transactions.binds import Bind, ConnectionBind, EngineBind, FactoryBind, SessionBind
 
 __all__ = ["AsyncBindable", "BoundTo", "SyncBindable", "async_bind", "sync_bind"]
 

@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_sessi
 from sqlalchemy.orm import Session, scoped_session
 
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.binds import Bind
 from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.transactions.binds import Bind
 from eventstore_sa.store.adapters.binding import BoundTo, async_bind, sync_bind
 from eventstore_sa.store.adapters.greenlets import GreenletRunner
 

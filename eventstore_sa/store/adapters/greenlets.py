@@ -15,8 +15,8 @@ from sqlalchemy.pool import NullPool, Pool, StaticPool
 from sqlalchemy.util import greenlet_spawn
 
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.binds import Bind
-from eventstore_sa.persistence.cancellation import uninterrupted
+from eventstore_sa.persistence.transactions.binds import Bind
+from eventstore_sa.persistence.transactions.cancellation import uninterrupted
 
 __all__ = ["GreenletRunner"]
 

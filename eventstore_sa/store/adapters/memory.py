@@ -10,10 +10,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 from eventstore_sa.conditions import WriteCondition
+from eventstore_sa.contracts.inline_projections import InlineProjection, Projections, combined
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.inline import InlineProjection
-from eventstore_sa.persistence.projecting import Projections, combined
-from eventstore_sa.publishing import AnyNewEvent, AnyStoredEvent
 from eventstore_sa.sources.constraints import QueryConstraints
 from eventstore_sa.store.adapters.base import (
     AnyStreamPublishDefinition,
@@ -26,7 +24,7 @@ from eventstore_sa.store.adapters.base import (
 from eventstore_sa.store.adapters.memory_projections import InMemoryProjections
 from eventstore_sa.store.adapters.memory_rebuilds import InMemoryRebuildStorage
 from eventstore_sa.store.adapters.memory_storage import InMemoryConditionEvaluator, InMemoryEventStorage
-from eventstore_sa.types import CategoryIdentifier, LogIdentifier, StreamIdentifier
+from eventstore_sa.types import AnyNewEvent, AnyStoredEvent, CategoryIdentifier, LogIdentifier, StreamIdentifier
 
 __all__ = ["InMemoryEventStorageAdapter", "SyncInMemoryEventStorageAdapter"]
 

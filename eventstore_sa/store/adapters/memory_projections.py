@@ -12,9 +12,9 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 from sqlalchemy.orm import Session
 
+from eventstore_sa.contracts.projection_records import ProjectionRecord, unexpected_version
+from eventstore_sa.contracts.rebuilds import RebuildProgressRecord
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.repositories.projection_rebuilds import RebuildProgressRecord
-from eventstore_sa.query.records import ProjectionRecord, unexpected_version
 
 __all__ = ["InMemoryProjections", "InMemoryPublishPlace", "InMemoryRebuild"]
 

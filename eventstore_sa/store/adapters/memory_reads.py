@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterator, Sequence
 from operator import attrgetter
 from typing import Final, Protocol
 
-from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.sources.constraints import (
     NameInConstraint,
     ObservedBetweenConstraint,
@@ -25,7 +24,7 @@ from eventstore_sa.sources.constraints import (
     order_range,
 )
 from eventstore_sa.store.adapters.base import Scannable
-from eventstore_sa.types import PartitionIdentifier, StreamIdentifier
+from eventstore_sa.types import AnyStoredEvent, PartitionIdentifier, StreamIdentifier
 
 __all__ = ["Readable", "selected"]
 

@@ -7,9 +7,8 @@ from itertools import islice
 
 from msgspec.structs import replace
 
-from eventstore_sa.persistence.rebuilding import ApplyLast, RebuildTarget, rebuild_taken_over
-from eventstore_sa.persistence.repositories.projection_rebuilds import RebuildProgressRecord
-from eventstore_sa.query.records import ProjectionRecord
+from eventstore_sa.contracts.projection_records import ProjectionRecord
+from eventstore_sa.contracts.rebuilds import ApplyLast, RebuildProgressRecord, RebuildTarget, rebuild_taken_over
 from eventstore_sa.sources.constraints import sequence_number_after
 from eventstore_sa.store.adapters.memory_projections import InMemoryRebuild
 from eventstore_sa.store.adapters.memory_storage import InMemoryEventStorage

@@ -25,11 +25,9 @@ from eventstore_sa.conditions import (
     decided,
     unmet_condition_error,
 )
+from eventstore_sa.contracts.inline_projections import Projections, apply_projections
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.projecting import Projections, apply_projections
 from eventstore_sa.publishing import (
-    AnyNewEvent,
-    AnyStoredEvent,
     StreamPublication,
     keyed_results,
     prepare,
@@ -50,6 +48,8 @@ from eventstore_sa.store.adapters.base import (
 from eventstore_sa.store.adapters.memory_projections import InMemoryProjections, InMemoryPublishPlace
 from eventstore_sa.store.adapters.memory_reads import selected
 from eventstore_sa.types import (
+    AnyNewEvent,
+    AnyStoredEvent,
     CategoryIdentifier,
     CategoryPartitionIdentifier,
     LogIdentifier,

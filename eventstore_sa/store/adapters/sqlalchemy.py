@@ -1,4 +1,4 @@
-"""Storage of events in a SQL database through SQLAlchemy: two thin faces over `persistence/storage.py`.
+"""Storage of events in a SQL database through SQLAlchemy: two thin faces over `persistence/events/storage.py`.
 
 The asyncio face runs the same synchronous code in a greenlet, as SQLAlchemy's own asyncio extension does. What a bind may
 be is told in `binding.py`.
@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from eventstore_sa.conditions import WriteCondition
-from eventstore_sa.persistence.locking import EventSerialisationGuarantee, Locking
-from eventstore_sa.persistence.queries import ConstraintConverters
+from eventstore_sa.persistence.events.constraints import ConstraintConverters
+from eventstore_sa.persistence.events.storage import EventStorage
 from eventstore_sa.persistence.schema import EventStoreSchema
-from eventstore_sa.persistence.storage import EventStorage
-from eventstore_sa.publishing import AnyNewEvent, AnyStoredEvent, keyed_results, publications
+from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee, Locking
+from eventstore_sa.publishing import keyed_results, publications
 from eventstore_sa.sources.base import checked_limit
 from eventstore_sa.sources.constraints import QueryConstraints, checked_constraints
 from eventstore_sa.store.adapters.base import (
@@ -30,7 +30,7 @@ from eventstore_sa.store.adapters.base import (
 from eventstore_sa.store.adapters.binding import AsyncBindable, SyncBindable, async_bind, sync_bind
 from eventstore_sa.store.adapters.bound import AsyncBoundAdapter, SyncBoundAdapter
 from eventstore_sa.store.adapters.sqlalchemy_base import SQLAlchemyAdapterBase, StorageOptions
-from eventstore_sa.types import CategoryIdentifier, LogIdentifier, StreamIdentifier
+from eventstore_sa.types import AnyNewEvent, AnyStoredEvent, CategoryIdentifier, LogIdentifier, StreamIdentifier
 from eventstore_sa.types.watermark import Watermark
 
 __all__ = ["SQLAlchemyEventStorageAdapter", "SyncSQLAlchemyEventStorageAdapter"]

@@ -9,23 +9,22 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from eventstore_sa.conditions import WriteCondition
+from eventstore_sa.contracts.inline_projections import InlineProjection, Projections, combined
 from eventstore_sa.errors import ConfigurationError, TransactionError
-from eventstore_sa.persistence.binds import Bind
-from eventstore_sa.persistence.custom_conditions import ConditionEvaluator, ConditionEvaluators
-from eventstore_sa.persistence.inline import InlineProjection
-from eventstore_sa.persistence.locking import EventSerialisationGuarantee, Locking
-from eventstore_sa.persistence.projecting import Projections, combined
-from eventstore_sa.persistence.queries import ConstraintConverter, ConstraintConverters
-from eventstore_sa.persistence.rebuilding import SQLRebuildStorage
+from eventstore_sa.persistence.events.conditions import ConditionEvaluator, ConditionEvaluators
+from eventstore_sa.persistence.events.constraints import ConstraintConverter, ConstraintConverters
+from eventstore_sa.persistence.events.storage import EventStorage
+from eventstore_sa.persistence.projections.rebuilds import SQLRebuildStorage
 from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
-from eventstore_sa.persistence.storage import EventStorage
-from eventstore_sa.publishing import AnyNewEvent, AnyStoredEvent, StreamPublication, keyed_results, publications
+from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee, Locking
+from eventstore_sa.persistence.transactions.binds import Bind
+from eventstore_sa.publishing import StreamPublication, keyed_results, publications
 from eventstore_sa.session import CommitCallback, SessionStorage, StagedPublish
 from eventstore_sa.sources.constraints import QueryConstraint
 from eventstore_sa.store.adapters.base import STAGING_NEEDS_A_SESSION, AnyStreamPublishDefinition
 from eventstore_sa.store.adapters.binding import BoundTo
 from eventstore_sa.store.adapters.bound import BoundAdapter
-from eventstore_sa.types import CategoryIdentifier, LogIdentifier, StreamIdentifier
+from eventstore_sa.types import AnyNewEvent, AnyStoredEvent, CategoryIdentifier, LogIdentifier, StreamIdentifier
 from eventstore_sa.types.numbers import checked_count
 
 __all__ = ["SQLAlchemyAdapterBase", "StorageOptions"]

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from eventstore_sa.conditions import WriteCondition
-from eventstore_sa.publishing import AnyNewEvent, AnyStoredEvent
 from eventstore_sa.sources.constraints import QueryConstraints
 from eventstore_sa.store.adapters.base import (
     AnyStreamPublishDefinition,
@@ -19,7 +18,7 @@ from eventstore_sa.store.adapters.base import (
     Scannable,
     SyncEventStorageAdapter,
 )
-from eventstore_sa.types import CategoryIdentifier, LogIdentifier, StreamIdentifier
+from eventstore_sa.types import AnyNewEvent, AnyStoredEvent, CategoryIdentifier, LogIdentifier, StreamIdentifier
 from eventstore_sa.types.watermark import Watermark
 
 __all__ = ["AwaitableEventStorageAdapter"]

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.sources.constraints import (
     QueryConstraint,
     name_in,
@@ -38,6 +37,7 @@ from eventstore_sa.testing.cases.tables import case
 from eventstore_sa.types import (
     EARLIEST_TIME,
     LATEST_TIME,
+    AnyStoredEvent,
     LogPartitionIdentifier,
     StreamNamePrefixPartitionIdentifier,
 )

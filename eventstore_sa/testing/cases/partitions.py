@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.sources.constraints import sequence_number_after
 from eventstore_sa.store.adapters.base import EventStorageAdapter
 from eventstore_sa.testing.cases.setting import (
@@ -26,6 +25,7 @@ from eventstore_sa.testing.cases.setting import (
 )
 from eventstore_sa.testing.cases.tables import case, in_turn
 from eventstore_sa.types import (
+    AnyStoredEvent,
     CategoryPartitionIdentifier,
     EventPartitionIdentifier,
     LogPartitionIdentifier,

@@ -8,18 +8,24 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from eventstore_sa.contracts.projection_records import record_of
 from eventstore_sa.errors import ConcurrencyError, ConfigurationError, SerialisationError
 from eventstore_sa.projection.adapters import ProjectionStorageAdapter
 from eventstore_sa.projection.projector import MissingHandlerBehaviour, Projector
 from eventstore_sa.projection.store import ProjectionStore
-from eventstore_sa.publishing import AnyStoredEvent
 from eventstore_sa.query import Search
-from eventstore_sa.query.records import record_of
 from eventstore_sa.sources import InMemoryEventSource, SyncInMemoryEventSource
 from eventstore_sa.testing.builders import StoredEventBuilder
 from eventstore_sa.testing.cases.projection_setting import projection
 from eventstore_sa.testing.cases.tables import in_turn
-from eventstore_sa.types import CategoryIdentifier, EventSourceIdentifier, LogIdentifier, NewEvent, StreamIdentifier
+from eventstore_sa.types import (
+    AnyStoredEvent,
+    CategoryIdentifier,
+    EventSourceIdentifier,
+    LogIdentifier,
+    NewEvent,
+    StreamIdentifier,
+)
 
 __all__ = ["ProjectionBatchCases"]
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
+from eventstore_sa.contracts.projection_records import ProjectionRecord
 from eventstore_sa.projection.adapters import ProjectionStorageAdapter, SyncProjectionStorageAdapter
 from eventstore_sa.query import FilterExpression, Lookup, PagingClause, Search, SortClause, SortField
-from eventstore_sa.query.records import ProjectionRecord
 from eventstore_sa.types import EventSourceIdentifier, Projection, StreamIdentifier
 
 __all__ = ["AwaitableProjectionStorageAdapter", "found_ids", "projection", "stored_states"]

@@ -13,7 +13,7 @@ import pytest
 
 from eventstore_sa.conditions import position_is, stream_exists, stream_is_empty
 from eventstore_sa.errors import UnmetWriteConditionError
-from eventstore_sa.publishing import AnyNewEvent, AnyStoredEvent, stream_publish_definition
+from eventstore_sa.publishing import stream_publish_definition
 from eventstore_sa.store.adapters.base import EventStorageAdapter
 from eventstore_sa.testing.cases.setting import (
     LOG,
@@ -26,7 +26,7 @@ from eventstore_sa.testing.cases.setting import (
     stream,
 )
 from eventstore_sa.testing.cases.tables import in_turn
-from eventstore_sa.types import CategoryIdentifier
+from eventstore_sa.types import AnyNewEvent, AnyStoredEvent, CategoryIdentifier
 
 __all__ = ["PublishingCases"]
 

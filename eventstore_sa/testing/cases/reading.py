@@ -11,8 +11,7 @@ from itertools import product
 import pytest
 
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.locking import EventSerialisationGuarantee
-from eventstore_sa.publishing import AnyStoredEvent
+from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee
 from eventstore_sa.sources.constraints import sequence_number_after
 from eventstore_sa.store.adapters.base import EventStorageAdapter, Scannable
 from eventstore_sa.testing.cases.setting import (
@@ -26,7 +25,7 @@ from eventstore_sa.testing.cases.setting import (
     stream,
 )
 from eventstore_sa.testing.cases.tables import case, in_turn
-from eventstore_sa.types import CategoryIdentifier
+from eventstore_sa.types import AnyStoredEvent, CategoryIdentifier
 
 __all__ = ["ReadingCases"]
 

@@ -13,7 +13,6 @@ import pytest
 
 from eventstore_sa.conditions import stream_is_empty
 from eventstore_sa.errors import ConfigurationError, EventStoreError, SerialisationError
-from eventstore_sa.publishing import AnyNewEvent
 from eventstore_sa.store.adapters.base import EventStorageAdapter
 from eventstore_sa.testing.cases.setting import (
     LOG,
@@ -29,6 +28,7 @@ from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import (
     EARLIEST_TIME,
     LATEST_TIME,
+    AnyNewEvent,
     CategoryIdentifier,
     LogPartitionIdentifier,
     StreamIdentifier,

@@ -13,7 +13,6 @@ import pytest
 
 from eventstore_sa.conditions import NoCondition, WriteCondition, position_is, stream_is_empty
 from eventstore_sa.errors import DuplicateEventError
-from eventstore_sa.publishing import AnyNewEvent, AnyStoredEvent
 from eventstore_sa.store.adapters.base import EventStorageAdapter
 from eventstore_sa.testing.cases.setting import (
     LOG,
@@ -26,6 +25,7 @@ from eventstore_sa.testing.cases.setting import (
     stream,
 )
 from eventstore_sa.testing.cases.tables import case, in_turn
+from eventstore_sa.types import AnyNewEvent, AnyStoredEvent
 
 __all__ = ["RepetitionCases"]
 

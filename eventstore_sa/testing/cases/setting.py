@@ -10,11 +10,18 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from itertools import count
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
-from eventstore_sa.persistence.locking import EventSerialisationGuarantee
-from eventstore_sa.publishing import AnyNewEvent, AnyStoredEvent
+from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee
 from eventstore_sa.sources.constraints import QueryConstraints, sequence_number_after
 from eventstore_sa.store.adapters.base import EventStorageAdapter, Scannable
-from eventstore_sa.types import CategoryIdentifier, LogIdentifier, NewEvent, PartitionIdentifier, StreamIdentifier
+from eventstore_sa.types import (
+    AnyNewEvent,
+    AnyStoredEvent,
+    CategoryIdentifier,
+    LogIdentifier,
+    NewEvent,
+    PartitionIdentifier,
+    StreamIdentifier,
+)
 
 __all__ = [
     "LOG",

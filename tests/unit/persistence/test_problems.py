@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from eventstore_sa.errors import ConnectionLostError, EventStoreError, TransactionError
-from eventstore_sa.persistence.problems import Aftermath, Problem, ProblemKind, error_of
+from eventstore_sa.persistence.transactions.failures import Aftermath, Problem, ProblemKind, error_of
 
 
 def errors() -> list[tuple[str, Aftermath, EventStoreError]]:

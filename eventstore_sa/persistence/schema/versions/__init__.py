@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from sqlalchemy.schema import CreateIndex, ExecutableDDLElement
 
 from eventstore_sa.errors import SchemaError
-from eventstore_sa.persistence.locking import FENCE, RecordedLocking
 from eventstore_sa.persistence.schema.ddl import statement
+from eventstore_sa.persistence.schema.locking import FENCE, RecordedLocking
 from eventstore_sa.persistence.schema.versions import v1
 from eventstore_sa.persistence.schema.versions.version import Function, Routines, Site, TableChange, Trigger, Version
 

@@ -1,0 +1,245 @@
+"""Row locks: publishing by `SELECT ... FOR UPDATE`, for databases without a fence, in SQLAlchemy Core.
+
+The table `es_locks` has a row for the log, for each category or for each stream, as the guarantee asks, and one for each
+stream with its last position. A publish locks its rows, checks, moves the positions and inserts. The locks are held until
+the transaction ends; numbers are drawn below them, so within the level of the guarantee their order is that of commits.
+
+Rows are locked in the order of their keys: the log, then categories, then streams. Those that are missing are made
+before the first is locked, in the same order, or below the lock on the log, where nobody else can make them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    DateTime,
+    Insert,
+    String,
+    bindparam,
+    cast,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.types import TypeEngine
+
+from eventstore_sa.conditions import EMPTY_STREAM_POSITION
+from eventstore_sa.persistence.events.dialects.base import Appended, AppendOutcome, Unmet
+from eventstore_sa.persistence.events.dialects.postgresql import PostgreSQLDialect
+from eventstore_sa.persistence.events.document import DocumentStream, PublishDocument
+from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.schema.jsonb_size import check_jsonb
+from eventstore_sa.persistence.schema.locking import Level
+from eventstore_sa.persistence.transactions.failures import Problem, ProblemKind, Refusal
+from eventstore_sa.publishing import PreparedEvent
+from eventstore_sa.types import encode_json
+from eventstore_sa.types.watermark import Watermark
+
+__all__ = ["RowLockingPostgreSQLDialect", "RowLocks"]
+
+T = TypeVar("T")
+
+_BATCH: Final = 1000
+_LOG_KEY: Final = ""
+
+
+class RowLocks:
+    """The statements of one event store.
+
+    Args:
+        schema: The tables.
+        level: Within what publishes exclude each other.
+        create: Inserts lock rows, and leaves those alone that are there.
+        stored: Makes what is stored in a column of a text with JSON or with a time.
+    """
+
+    def __init__(
+        self,
+        schema: EventStoreSchema,
+        level: Level,
+        *,
+        create: Insert,
+        stored: Callable[[ColumnElement[str], TypeEngine[Any]], ColumnElement[Any]],
+    ) -> None:
+        self._level = level
+        self._events = schema.events
+        self._create_rows = create
+        rows = schema.locks
+        row = select(rows.c.lock_key, rows.c.last_position)
+        self._find = row.where(rows.c.lock_key.in_(bindparam("lock_keys", expanding=True))).order_by(rows.c.lock_key)
+        # Small tables are scanned as a whole otherwise, and all that is scanned is locked.
+        self._lock_rows = (
+            self._find.with_for_update()
+            .with_hint(rows, "FORCE INDEX (PRIMARY)", "mysql")
+            .with_hint(rows, "FORCE INDEX (PRIMARY)", "mariadb")
+        )
+        self._move = (
+            update(rows)
+            .where(rows.c.lock_key == bindparam("moved_key", type_=rows.c.lock_key.type))
+            .values(last_position=bindparam("moved_to", type_=rows.c.last_position.type))
+        )
+        c = schema.events.c
+        converted = {
+            name: stored(bindparam(f"{name}_text", type_=String()), c[name].type)
+            for name in ("payload", "metadata", "observed_at", "occurred_at")
+        }
+        self._insert = (
+            insert(schema.events).values(converted).returning(c.sequence_number, sort_by_parameter_order=True)
+        )
+        self._last_number = select(func.coalesce(func.max(c.sequence_number), 0))
+
+    def append(self, connection: Connection, document: PublishDocument) -> AppendOutcome:
+        """Lock, check and insert: three statements, and three more for streams that are new."""
+        ends = self.lock(connection, document)
+        moved: dict[str, int] = {}
+        first_positions: list[int] = []
+        rows: list[dict[str, Any]] = []
+        for item, stream in enumerate(document.streams):
+            key = _stream_key(stream.category, stream.stream)
+            last = moved.get(key, ends[key])
+            if not _is_met(stream, last):
+                return Unmet(item, last)
+            first_positions.append(last + 1)
+            if stream.events:
+                rows += (_row(stream, event, position) for position, event in enumerate(stream.events, start=last + 1))
+                moved[key] = last + len(stream.events)
+        if not rows:
+            return Appended(first_positions, ())
+        connection.execute(self._move, [{"moved_key": key, "moved_to": last} for key, last in moved.items()])
+        return Appended(first_positions, connection.scalars(self._insert, rows).all())
+
+    def lock(self, connection: Connection, document: PublishDocument) -> dict[str, int]:
+        """Lock the rows of a publish; return them with their last positions."""
+        streams = {_stream_key(stream.category, stream.stream): stream for stream in document.streams}
+        keys = sorted({*self._guards(document), *streams})
+        # The row of the log comes first of all and stands for all, so the others may be missing while it is taken.
+        found = self._rows(connection, keys, lock=self._level == "log")
+        missing = [key for key in keys if key not in found]
+        if missing:
+            self._create(connection, missing, streams)
+        if missing or self._level != "log":
+            found = self._rows(connection, keys, lock=True)
+        return found
+
+    def last_number(self, connection: Connection) -> int:
+        """Return the highest number that is committed."""
+        return connection.scalar(self._last_number) or 0
+
+    def _guards(self, document: PublishDocument) -> Iterator[str]:
+        if self._level == "log":
+            yield _LOG_KEY
+        elif self._level == "category":
+            yield from (_category_key(stream) for stream in document.streams)
+
+    def _rows(self, connection: Connection, keys: Sequence[str], *, lock: bool) -> dict[str, int]:
+        statement = self._lock_rows if lock else self._find
+        found: dict[str, int] = {}
+        for batch in _batches(keys):
+            found |= {row.lock_key: row.last_position for row in connection.execute(statement, {"lock_keys": batch})}
+        return found
+
+    def _create(self, connection: Connection, keys: Sequence[str], streams: dict[str, DocumentStream]) -> None:
+        """Make rows that start where their streams are, which may have been written in another mode of locking."""
+        c = self._events.c
+        ends: dict[str, int] = {}
+        for batch in _batches([streams[key] for key in keys if key in streams]):
+            names = [(stream.category, stream.stream) for stream in batch]
+            end = select(c.category, c.stream, func.max(c.position).label("last"))
+            in_batch = end.where(tuple_(c.category, c.stream).in_(names)).group_by(c.category, c.stream)
+            ends |= {_stream_key(row.category, row.stream): row.last for row in connection.execute(in_batch)}
+        connection.execute(
+            self._create_rows,
+            [{"lock_key": key, "last_position": ends.get(key, EMPTY_STREAM_POSITION)} for key in keys],
+        )
+
+
+class RowLockingPostgreSQLDialect(PostgreSQLDialect):
+    """One event store on PostgreSQL, published to by row locks; see `EventDialect`.
+
+    The trigger of the fence belongs to the table and is fired all the same, to no purpose: no reader looks.
+    """
+
+    def __init__(self, schema: EventStoreSchema, level: Level) -> None:
+        super().__init__(schema)
+        create = postgresql.insert(schema.locks).on_conflict_do_nothing()
+        self._rows = RowLocks(schema, level, create=create, stored=_cast)
+
+    def append(self, connection: Connection, document: PublishDocument, *, guarded: bool) -> AppendOutcome:
+        """Lock, check and insert; what goes wrong is raised, and undone by a rollback to the caller's savepoint."""
+        check_jsonb(document.text, "the events to publish")
+        return self._rows.append(connection, document)
+
+    def lock(self, connection: Connection, document: PublishDocument) -> None:
+        """Lock the rows, before conditions are evaluated that are not the library's."""
+        require_read_committed(connection)
+        self._rows.lock(connection, document)
+
+    def complete_up_to(self, connection: Connection) -> tuple[int, int]:
+        """Return the last number twice: with the guarantee LOG all earlier ones are committed."""
+        last = self._rows.last_number(connection)
+        return last, last
+
+    def watermark(self, connection: Connection) -> Watermark:
+        """Return the last number; nobody can hold it back."""
+        return Watermark(self._rows.last_number(connection))
+
+
+def require_read_committed(connection: Connection) -> None:
+    """Refuse a transaction whose snapshot may be older than its locks.
+
+    Raises:
+        Refusal: It is not READ COMMITTED.
+    """
+    if connection.get_isolation_level() not in ("READ COMMITTED", "READ UNCOMMITTED"):
+        said = "a condition of the application needs READ COMMITTED: an older snapshot may not see what it looks at"
+        raise Refusal(Problem(ProblemKind.ISOLATION, said))
+
+
+def _cast(text: ColumnElement[str], column_type: TypeEngine[Any]) -> ColumnElement[Any]:
+    return cast(text.concat("+00") if isinstance(column_type, DateTime) else text, column_type)
+
+
+def _category_key(stream: DocumentStream) -> str:
+    return f"c{stream.category}"
+
+
+def _stream_key(category: str, stream: str) -> str:
+    # The length keeps ("ab", "c") and ("a", "bc") apart.
+    return f"s{len(category)}:{category}{stream}"
+
+
+def _is_met(stream: DocumentStream, last_position: int) -> bool:
+    return stream.allowed is None or any(
+        low <= last_position and (high is None or last_position <= high) for low, high in stream.allowed
+    )
+
+
+def _row(stream: DocumentStream, event: PreparedEvent, position: int) -> dict[str, Any]:
+    return {
+        "id": event.id,
+        "category": stream.category,
+        "stream": stream.stream,
+        "position": position,
+        "name": event.name,
+        "payload_text": encode_json(event.payload).decode(),
+        "metadata_text": None if event.metadata is None else encode_json(event.metadata).decode(),
+        "observed_at_text": _without_zone(event.observed_at),
+        "occurred_at_text": _without_zone(event.occurred_at),
+    }
+
+
+def _without_zone(moment: datetime) -> str:
+    return moment.replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
+
+
+def _batches(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(values), _BATCH):
+        yield values[start : start + _BATCH]

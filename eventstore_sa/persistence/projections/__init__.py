@@ -1,0 +1,1 @@
+"""Stored projections: saving, searching and rebuilding them, and updating them in the transactions of publishes."""

@@ -1,0 +1,149 @@
+"""Saving and finding projections as whole operations: connections are opened and closed here.
+
+Synchronous; the asyncio adapter runs it in a greenlet. The twin of `storage`, which does this for events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+from typing import TypeVar
+
+from sqlalchemy import Connection
+
+from eventstore_sa.contracts.projection_records import ProjectionRecord, unexpected_version
+from eventstore_sa.persistence.events.conditions import ConditionEvaluators
+from eventstore_sa.persistence.events.constraints import ConstraintConverters
+from eventstore_sa.persistence.events.storage import EventStorage
+from eventstore_sa.persistence.projections.batches import ProjectionBatches, projection_batches
+from eventstore_sa.persistence.projections.queries import ProjectionConverters
+from eventstore_sa.persistence.projections.repository import ProjectionRepository
+from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.transactions.binds import Bind
+from eventstore_sa.persistence.transactions.running import Workplaces
+from eventstore_sa.query import FilterExpression, Search, SortClause
+
+__all__ = ["ProjectionStorage"]
+
+T = TypeVar("T")
+
+
+class ProjectionStorage:
+    """The projections of one event store, on one bind.
+
+    Args:
+        bind: Where connections come from.
+        schema: The tables.
+        converters: What of queries is the application's own.
+        page_size: How many projections `pages` fetches at a time.
+    """
+
+    def __init__(
+        self, bind: Bind, schema: EventStoreSchema, *, converters: ProjectionConverters, page_size: int
+    ) -> None:
+        self._bind = bind
+        self._schema = schema
+        self._converters = converters
+        self._page_size = page_size
+        self._repositories: dict[str, ProjectionRepository] = {}
+        self._places = Workplaces(bind, schema, constraint_converters=ConstraintConverters())
+
+    def save(self, records: Sequence[ProjectionRecord]) -> list[int]:
+        """Insert or replace projections, all or none; return their new versions."""
+        if not records:
+            return []
+        return self._places.retried(lambda: self._write(lambda connection, do: do.save(connection, records)))
+
+    def save_expecting(self, record: ProjectionRecord, expected: int) -> int:
+        """Insert or replace a projection if it is at a version; return the new one.
+
+        It is not tried again: had the first try been stored, the second would find a version that nobody expects.
+
+        Raises:
+            ProjectionVersionError: It is at another version.
+        """
+        version = self._write(lambda connection, do: do.save_expecting(connection, record, expected))
+        if version is not None:
+            return version
+        actual = self._read(lambda connection, do: do.version(connection, record))
+        raise unexpected_version(record, expected=expected, actual=actual)
+
+    def delete(self, name: str, id: str) -> bool:
+        """Delete a projection; return whether there was one."""
+        return self._write(lambda connection, do: do.delete(connection, name=name, id=id))
+
+    def search(self, search: Search) -> list[ProjectionRecord]:
+        """Return what a search finds."""
+        return self._places.retried(lambda: self._read(lambda connection, do: do.searches.search(connection, search)))
+
+    def pages(self, filters: Collection[FilterExpression], sort: SortClause | None) -> Iterator[list[ProjectionRecord]]:
+        """Yield all that meets the filters, page by page; no connection of our own is held in between."""
+        after: Sequence[str] | None = None
+        looks_ahead = self._page_size
+        while True:
+            page, after = self._places.retried(partial(self._page, filters, sort, after, looks_ahead))
+            if page:
+                yield page
+            if after is None:
+                return
+            looks_ahead = min(self._page_size, 2 * len(page))
+
+    def _page(
+        self, filters: Collection[FilterExpression], sort: SortClause | None, after: Sequence[str] | None, size: int
+    ) -> tuple[list[ProjectionRecord], Sequence[str] | None]:
+        return self._read(
+            lambda connection, do: do.searches.page_beyond(connection, filters, sort, after=after, size=size)
+        )
+
+    def count(self, filters: Collection[FilterExpression]) -> int:
+        """Count the projections that meet all filters."""
+        return self._places.retried(lambda: self._read(lambda connection, do: do.searches.count(connection, filters)))
+
+    def load_batch(self, name: str, ids: Collection[str]) -> dict[str, ProjectionRecord]:
+        """Return the projections of a name that are there, by id."""
+        return self._places.retried(
+            lambda: self._read(lambda connection, _: self._batches(connection).load(connection, name, ids))
+        )
+
+    def save_batch(self, records: Sequence[ProjectionRecord]) -> int:
+        """Save projections over the versions that they were loaded with; return how many were saved.
+
+        What a first try has saved when the connection broke is not counted: it has another version then.
+        """
+        return self._places.retried(
+            lambda: self._write(lambda connection, _: self._batches(connection).save(connection, records))
+        )
+
+    def create_schema(self) -> None:
+        """Create all tables of the library that are missing; see `EventStorage.create_schema`."""
+        self._events().create_schema()
+
+    def drop_schema(self) -> None:
+        """Drop all tables of the library."""
+        self._events().drop_schema()
+
+    def _events(self) -> EventStorage:
+        return EventStorage(
+            self._bind,
+            self._schema,
+            page_size=1,
+            evaluators=ConditionEvaluators(),
+            constraint_converters=ConstraintConverters(),
+        )
+
+    def _read(self, work: Callable[[Connection, ProjectionRepository], T]) -> T:
+        with self._places.enter(self._bind.reading(), checked=False) as (workplace, _):
+            return work(workplace.connection, self._repository(workplace.connection))
+
+    def _write(self, work: Callable[[Connection, ProjectionRepository], T]) -> T:
+        with self._places.enter(self._bind.writing(), checked=False) as (workplace, _):
+            return work(workplace.connection, self._repository(workplace.connection))
+
+    def _batches(self, connection: Connection) -> ProjectionBatches:
+        return projection_batches(self._schema, connection.dialect.name)
+
+    def _repository(self, connection: Connection) -> ProjectionRepository:
+        database = connection.dialect.name
+        if database not in self._repositories:
+            self._repositories[database] = ProjectionRepository(self._schema, database, self._converters)
+        return self._repositories[database]

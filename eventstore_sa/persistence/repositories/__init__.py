@@ -1,1 +1,0 @@
-"""All statements, written once: synchronous, a connection in and values out."""
