@@ -1,9 +1,9 @@
-"""Migrates the tables of eventstore_sa alone: a standalone event store, without a host.
+"""Migrates only the tables of eventstore_sa: a standalone event store, without a host.
 
     alembic -x url=postgresql+psycopg://user@host/database upgrade head
 
-or with the URL in EVENTSTORE_SA_URL. Drivers with asyncio and without it will do. `-x prefix=` and `-x schema=` name another
-event store than the default one, and `-x locking=row/category` says how its writers exclude each other.
+or with the URL in EVENTSTORE_SA_URL. The driver may be asynchronous or synchronous. `-x prefix=` and `-x schema=` select an
+event store other than the default one, and `-x locking=row/category` says how its writers exclude each other.
 """
 
 import asyncio
@@ -35,10 +35,10 @@ def migrate(connection: Connection) -> None:
     context.configure(
         connection=connection,
         target_metadata=schema.metadata,
-        # Beside the applications that may live in the same database, with revisions of their own.
+        # Applications in the same database may have their own revisions.
         version_table=f"{schema.prefix}alembic_version",
         include_schemas=schema.schema is not None,
-        # What is not ours is nothing to us.
+        # Tables of other applications are ignored.
         include_name=lambda name, kind, _: kind != "table" or name in {table.name for table in schema.tables},
     )
     with context.begin_transaction():
@@ -46,7 +46,7 @@ def migrate(connection: Connection) -> None:
 
 
 async def migrate_with_asyncio() -> None:
-    """Run the revisions through a driver for asyncio."""
+    """Run the revisions through an asyncio driver."""
     engine = create_async_engine(url, poolclass=NullPool)
     async with engine.connect() as connection:
         await connection.run_sync(migrate)

@@ -1,7 +1,7 @@
-"""An orders table that was there before: events change its rows in the transaction that stores them.
+"""An existing orders table: events change its rows in the transaction that stores them.
 
-Run it with `python examples/order_rows.py`, on a SQLite file in a temporary directory; or give it the URL of another
-database, say `postgresql+asyncpg://...`, in which it makes its tables.
+Run it with `python examples/order_rows.py`, on a SQLite file in a temporary directory, or give it the URL of another
+database, such as `postgresql+asyncpg://...`, in which it creates its tables.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Event = StoredEvent[str, Any]
 
 
 class Base(DeclarativeBase):
-    """What the application maps."""
+    """The base of the application's mapped classes."""
 
 
 class Order(Base):
-    """The table that reports, joins and screens of the application have always read."""
+    """The table that the application's reports, joins and screens already read."""
 
     __tablename__ = "orders"
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -46,7 +46,7 @@ class Customer(Base):
 
 @project(Order)
 class OrderProjection(TableProjection):
-    """One row for each stream of the category orders; its key is the name of the stream."""
+    """One row for each stream of the category "orders"; its key is the name of the stream."""
 
     categories = ("orders",)
 
@@ -92,7 +92,7 @@ async def main(url: str) -> None:
     await store.stream(category="orders", stream=str(first)).publish(events=[placed("Ada", 30)])
     await show(sessions, "Ada")
 
-    print("2. Within a transaction of the application the rows are objects of its own session")
+    print("2. Within a transaction of the application, the rows are objects of its own session")
     async with sessions.begin() as session:
         order = await session.get_one(Order, first)
         order.note = "leave it at the door"
@@ -106,7 +106,7 @@ async def main(url: str) -> None:
         print(f"   {order.state}, with the note {order.note!r}")
     await show(sessions, "Ada")
 
-    print("3. What a handler refuses is not stored either")
+    print("3. If a handler fails, the event is not stored either")
     try:
         await store.stream(category="orders", stream=str(uuid4())).publish(
             events=[NewEvent(name="order-placed", payload={"customer": "Bob"})]
@@ -115,7 +115,7 @@ async def main(url: str) -> None:
         print(f"   KeyError: {error}; {error.__notes__[0].split(' (id')[0]}")
     await show(sessions, "Bob")
 
-    print("4. The same class applies stored events to a table that is empty or behind")
+    print("4. The same class applies stored events to a table that is empty or out of date")
     async with sessions.begin() as session:
         await session.delete(await session.get_one(Order, first))
         events = await store.stream(category="orders", stream=str(first)).read()
@@ -125,7 +125,7 @@ async def main(url: str) -> None:
 
 
 async def show(sessions: async_sessionmaker[AsyncSession], customer: str) -> None:
-    """Read the table as the application always has."""
+    """Read the table as the application already does."""
     query = select(Order.state, func.count(), func.sum(Order.total)).where(Order.customer == customer)
     async with sessions() as session:
         found = (await session.execute(query.group_by(Order.state).order_by(Order.state))).all()

@@ -16,7 +16,7 @@ History = dict[str, int]
 
 
 class ProfileProjector(Projector[StreamIdentifier, Profile, History]):
-    """What is known about a person now; the metadata says how often it changed."""
+    """The current profile of a person; the metadata says how often it changed."""
 
     def initial_state_factory(self) -> Profile:
         return {}

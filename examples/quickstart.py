@@ -1,7 +1,7 @@
 """A tour of the event store: `make demo`, or `python examples/quickstart.py`.
 
-It needs no server: all of it happens in a SQLite file in a temporary directory. To watch the same on PostgreSQL, in tables
-of its own that are gone afterwards: `python examples/quickstart.py postgresql+asyncpg://user@localhost/database`.
+It needs no server: it uses a SQLite file in a temporary directory. To run it on PostgreSQL, in separate tables that are
+dropped afterwards: `python examples/quickstart.py postgresql+asyncpg://user@localhost/database`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from eventstore_sa.store import stream_publish_definition
 
 
 class Base(DeclarativeBase):
-    """What the application maps."""
+    """The base of the application's mapped classes."""
 
 
 class Customer(Base):
@@ -44,7 +44,7 @@ SCHEMA = EventStoreSchema(Base.metadata, prefix="quickstart_")
 
 
 class BalanceProjector(Projector[StreamIdentifier, int, None]):
-    """What is in an account. Each event goes to the method of its name."""
+    """The balance of an account. Each event is passed to the method with its name."""
 
     def initial_state_factory(self) -> int:
         return 0
@@ -77,12 +77,12 @@ def places(events: Sequence[StoredEvent[str, int]]) -> str:
 
 async def main(url: str) -> None:
     engine = create_async_engine(url)
-    configure_sqlite(engine)  # gives SQLite real transactions, and leaves other databases alone
+    configure_sqlite(engine)  # gives SQLite real transactions; no effect on other databases
     store = EventStore(engine, schema=SCHEMA)
 
-    print(f"1. Create the tables on {engine.dialect.name}: those of the application and those of the events.")
+    print(f"1. Create the tables on {engine.dialect.name}: the application's and the event store's.")
     async with engine.begin() as connection:
-        await connection.run_sync(Base.metadata.drop_all)  # what an interrupted run has left
+        await connection.run_sync(Base.metadata.drop_all)  # in case an interrupted run has left tables
         await connection.run_sync(Base.metadata.create_all)
     print("  ", ", ".join(sorted(Base.metadata.tables)))
 
@@ -100,7 +100,9 @@ async def tour(store: EventStore, sessions: async_sessionmaker[AsyncSession]) ->
     opening, deposit = NewEvent(name="account-opened", payload=0), NewEvent(name="money-deposited", payload=100)
     show(*await ada.publish(events=[opening, deposit]))
 
-    print("3. Two tellers have both seen position 1, and 100 in the account. The first pays out 70, the second cannot.")
+    print(
+        "3. Two tellers have both seen position 1, and a balance of 100. The first pays out 70; the second is refused."
+    )
     withdrawal = NewEvent(name="money-withdrawn", payload=70)
     show(*await ada.publish(events=[withdrawal], condition=position_is(1)))
     try:
@@ -108,10 +110,10 @@ async def tour(store: EventStore, sessions: async_sessionmaker[AsyncSession]) ->
     except UnmetWriteConditionError as error:
         print(f"   {type(error).__name__}: {error}")
 
-    print("4. The first teller's answer got lost on its way: she sends the same event again, and it is stored once.")
+    print("4. The first teller never received the reply: she sends the same event again, and it is stored once.")
     show(*await ada.publish(events=[withdrawal], condition=position_is(1)))
 
-    print("5. Transfer 25 to a new account: two streams, each with a condition of its own, both or neither.")
+    print("5. Transfer 25 to a new account: two streams, each with its own condition, both or neither.")
     outgoing, incoming = NewEvent(name="money-withdrawn", payload=25), NewEvent(name="account-opened", payload=25)
     transfer = await accounts.publish(
         streams={
@@ -121,7 +123,7 @@ async def tour(store: EventStore, sessions: async_sessionmaker[AsyncSession]) ->
     )
     show(*transfer["ada"], *transfer["grace"])
 
-    print("6. Read history back: one stream; the newest two events of the category; all that is in the log.")
+    print("6. Read the history: one stream; the newest two events of the category; the whole log.")
     show(*[event async for event in ada])
     print("   newest:", places(await accounts.read(backwards=True, limit=2)))
     print("   log:   ", places(await store.log().read()))
@@ -131,7 +133,7 @@ async def tour(store: EventStore, sessions: async_sessionmaker[AsyncSession]) ->
         balance = await BalanceProjector().project(source=account)
         print(f"   {balance.name} of {balance.id}: {balance.state}")
 
-    print("8. Publish in a transaction of the application: row and event are rolled back together, or stay together.")
+    print("8. Publish in a transaction of the application: row and event are rolled back or committed together.")
     mary = accounts.stream(stream="mary")
     for outcome in ("rolled back", "committed"):
         async with sessions() as session:
@@ -142,7 +144,7 @@ async def tour(store: EventStore, sessions: async_sessionmaker[AsyncSession]) ->
             row = await session.get(Customer, "mary")
         print(f"   {outcome}: the row is {'there' if row else 'gone'}, the stream has {len(await mary.read())} events")
 
-    print("9. Try to rewrite history. The database refuses, whoever asks.")
+    print("9. Try to rewrite history. The database refuses, even outside the library.")
     try:
         async with sessions() as session:
             await session.execute(update(SCHEMA.events).values(name="nothing-happened"))

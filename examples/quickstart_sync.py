@@ -24,7 +24,7 @@ from eventstore_sa.errors import UnmetWriteConditionError
 
 
 class Base(DeclarativeBase):
-    """What the application maps."""
+    """The base of the application's mapped classes."""
 
 
 class Shipment(Base):
@@ -37,7 +37,7 @@ SCHEMA = EventStoreSchema(Base.metadata)
 
 
 class StockProjector(Projector[StreamIdentifier, int, None]):
-    """How many pieces of an article there are."""
+    """How many pieces of an article are in stock."""
 
     def initial_state_factory(self) -> int:
         return 0
@@ -65,13 +65,13 @@ def main(url: str) -> None:
     print("Publish: 500 bolts are received.")
     received = bolts.publish(events=[NewEvent(name="received", payload=500)])[-1]
 
-    print("Ship 120 of them: the row and the event are committed together, if nobody has published in between.")
+    print("Ship 120 of them: the row and the event are committed together, if nothing was published in between.")
     with Session(engine) as session, session.begin():
         session.add(Shipment(id=1, article="bolts"))
         here = store.within(session).stream(category="articles", stream="bolts")
         here.publish(events=[NewEvent(name="shipped", payload=120)], condition=position_is(received.position))
 
-    print("Ship another 450, going by the position that was read before the first shipment.")
+    print("Ship another 450, based on the position that was read before the first shipment.")
     with Session(engine) as session:
         session.add(Shipment(id=2, article="bolts"))
         here = store.within(session).stream(category="articles", stream="bolts")
@@ -80,9 +80,9 @@ def main(url: str) -> None:
         except UnmetWriteConditionError as error:
             print(f"  {type(error).__name__}: {error}")
             session.rollback()
-        print("  shipments that are kept:", [row.id for row in session.query(Shipment)])
+        print("  remaining shipments:", [row.id for row in session.query(Shipment)])
 
-    print("Read the stream back, and project it to what is left.")
+    print("Read the stream, and project it to the remaining stock.")
     for event in bolts:
         print(f"  {event.position}: {event.name} {event.payload}")
     stock = StockProjector().project_sync(source=bolts)

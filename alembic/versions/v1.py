@@ -22,6 +22,6 @@ def downgrade() -> None:
 
 
 def named() -> dict[str, str]:
-    """Return what env.py was told about the event store."""
+    """Return the options of the event store that were passed to env.py."""
     given = context.get_x_argument(as_dictionary=True)
     return {name: given[name] for name in ("prefix", "schema", "locking") if name in given}

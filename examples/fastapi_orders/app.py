@@ -1,6 +1,6 @@
-"""Orders over HTTP, with FastAPI and an asyncio session: the row of an order and its events are one transaction.
+"""Orders over HTTP, with FastAPI and an asyncio session: the row of an order and its events are stored in one transaction.
 
-Run it from the folder `examples`, in a SQLite file beside it or in any PostgreSQL:
+Run it from the folder `examples`, with a SQLite file there or with any PostgreSQL database:
 
     uvicorn fastapi_orders.app:app
     DATABASE_URL=postgresql+asyncpg://user@localhost/shop uvicorn fastapi_orders.app:app
@@ -29,14 +29,14 @@ from eventstore_sa.errors import UnmetWriteConditionError
 
 
 class Base(DeclarativeBase):
-    """What the application maps."""
+    """The base of the application's mapped classes."""
 
 
 class Order(RecordsEvents, Base):
-    """An order. What happens to it is recorded where it happens, and published when the session commits."""
+    """An order. Its events are recorded where they happen, and published when the session commits."""
 
     __tablename__ = "orders"
-    __event_version__ = "version"  # of two requests that change an order at the same time, one gets a 409
+    __event_version__ = "version"  # if two requests change an order at the same time, one of them gets a 409
 
     id: Mapped[int] = mapped_column(primary_key=True)
     customer: Mapped[str]
@@ -91,13 +91,13 @@ KnownOrder = Annotated[Order, Depends(order_of)]
 
 
 async def name_request(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Have every event tell by which request it came."""
+    """Add the id of the request to the metadata of every event."""
     with event_metadata(correlation_id=request.headers.get("x-request-id", str(uuid4()))):
         return await call_next(request)
 
 
 async def refuse_lost_race(_: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": f"somebody else has changed this order: {error}"}, 409)
+    return JSONResponse({"detail": f"another request has changed this order: {error}"}, 409)
 
 
 async def place(new: NewOrder, session: OpenSession) -> dict[str, Any]:
@@ -128,9 +128,9 @@ async def history(order: KnownOrder, request: Request) -> list[dict[str, Any]]:
 
 
 def create_app(url: str) -> FastAPI:
-    """Make the application on a database."""
+    """Create the application, connected to a database."""
     engine = create_async_engine(url)
-    configure_sqlite(engine)  # gives SQLite real transactions, and leaves other databases alone
+    configure_sqlite(engine)  # gives SQLite real transactions; no effect on other databases
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:

@@ -1,6 +1,6 @@
 """An inventory over HTTP, with Flask-SQLAlchemy: its `db.session` stores articles and their events together.
 
-Run it from the folder `examples`, in a SQLite file or in any PostgreSQL:
+Run it from the folder `examples`, with a SQLite file or with any PostgreSQL database:
 
     flask --app flask_inventory.app run
     DATABASE_URL=postgresql+psycopg://user@localhost/shop flask --app flask_inventory.app run
@@ -34,7 +34,7 @@ from eventstore_sa.errors import UnmetWriteConditionError
 
 
 class Base(DeclarativeBase):
-    """What the application maps."""
+    """The base of the application's mapped classes."""
 
 
 db = SQLAlchemy(model_class=Base)
@@ -50,7 +50,7 @@ SCHEMA = EventStoreSchema(Base.metadata)
 
 
 class StockProjector(Projector[StreamIdentifier, int, None]):
-    """The stock as the events tell it."""
+    """The stock according to the events."""
 
     def initial_state_factory(self) -> int:
         return 0
@@ -89,7 +89,7 @@ def deliver(sku: str) -> tuple[dict[str, Any], int]:
 def ship(sku: str) -> tuple[dict[str, Any], int]:
     pieces = int(request.get_json()["pieces"])
     stream = store().within(db.session).stream(category="articles", stream=sku)
-    # Checked while the row is locked, which it stays until the commit.
+    # Checked while the row is locked; the row stays locked until the commit.
     enough = exists_row(select(Article).where(Article.sku == sku, Article.stock >= pieces))
     stream.publish(events=[NewEvent(name="shipped", payload={"pieces": pieces})], condition=enough)
     article = db.session.get_one(Article, sku)
@@ -114,12 +114,12 @@ def refuse(error: UnmetWriteConditionError) -> tuple[dict[str, str], int]:
 
 
 def create_app(url: str | None = None) -> Flask:
-    """Make the application on a database."""
+    """Create the application, connected to a database."""
     app = Flask(__name__)
     app.config["SQLALCHEMY_DATABASE_URI"] = url or os.environ.get("DATABASE_URL", "sqlite:///inventory.db")
     db.init_app(app)
     with app.app_context():
-        configure_sqlite(db.engine)  # gives SQLite real transactions, and leaves other databases alone
+        configure_sqlite(db.engine)  # gives SQLite real transactions; no effect on other databases
         db.create_all()
         app.extensions["event-store"] = SyncEventStore(db.engine, schema=SCHEMA)
     app.add_url_rule("/articles/<sku>/deliveries", view_func=deliver, methods=["POST"])
