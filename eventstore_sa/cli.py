@@ -1,10 +1,10 @@
-"""The command line: the schema of an event store without Alembic, as SQL to execute, and checked in place.
+"""The command line: manages the schema of an event store without Alembic, by printing SQL and by checking a database.
 
-`eventstore-sa schema --help` tells the rest. It needs the extra `cli`. Exit codes are a promise to scripts:
+See `eventstore-sa schema --help`. It needs the extra `cli`. Scripts can rely on the exit codes:
 
-    0  done; the schema is as it should be
+    0  success: the schema is correct
     1  the schema is missing, of another version, or not as it should be
-    2  the command was called wrongly
+    2  the command was called incorrectly
     3  the database could not be reached, or refused
 """
 
@@ -44,9 +44,9 @@ _DIALECTS: Final[dict[str, Any]] = {
 }
 
 _prefix: Final = click.option(
-    "--prefix", default="es_", show_default=True, help="What the names of its tables begin with."
+    "--prefix", default="es_", show_default=True, help="The prefix of the names of its tables."
 )
-_schema: Final = click.option("--schema", help="The database schema that it is in. [default: by the search path]")
+_schema: Final = click.option("--schema", help="Its database schema. [default: determined by the search path]")
 _locking: Final = click.option(
     "--locking",
     type=click.Choice(get_args(RecordedLocking)),
@@ -60,17 +60,19 @@ _dialect: Final = click.option("--dialect", type=click.Choice(sorted(_DIALECTS))
 @click.group()
 @click.version_option(package_name="eventstore-sa", message="%(version)s")
 def main() -> None:
-    """Look after an event store."""
+    """Manage an event store."""
 
 
 @main.group()
 def schema() -> None:
-    """Make, change and check the tables, functions and triggers of an event store without Alembic."""
+    """Create, change and check the tables, functions and triggers of an event store without Alembic."""
 
 
 @schema.command()
-@click.option("--from", "from_version", type=int, default=0, show_default=True, help="The version there is; 0: none.")
-@click.option("--to", "to_version", type=int, default=SCHEMA_VERSION, show_default=True, help="The version to get.")
+@click.option("--from", "from_version", type=int, default=0, show_default=True, help="The installed version; 0: none.")
+@click.option(
+    "--to", "to_version", type=int, default=SCHEMA_VERSION, show_default=True, help="The version to migrate to."
+)
 @_dialect
 @_prefix
 @_schema
@@ -78,10 +80,10 @@ def schema() -> None:
 def sql(
     *, from_version: int, to_version: int, dialect: str, prefix: str, schema: str | None, locking: RecordedLocking
 ) -> None:
-    """Print the SQL that takes an event store from one version to another; on the way down to 0 all events are lost."""
+    """Print the SQL that migrates an event store from one version to another; a migration down to 0 deletes all events."""
     site = Site(dialect, prefix, schema)
     if dialect == "mariadb" and from_version == 0 and not locking.startswith("row"):
-        raise click.UsageError(f"there is no locking {locking!r} on MariaDB: use --locking row/log")
+        raise click.UsageError(f"MariaDB does not support locking {locking!r}: use --locking row/log")
     try:
         statements = [*migration(from_version, to_version, site, locking)]
     except SchemaError as error:
@@ -96,7 +98,7 @@ def sql(
 @_prefix
 @_schema
 def repair_command(dialect: str, prefix: str, schema: str | None) -> None:
-    """Print the SQL that puts functions and triggers back as the newest version of the schema has them."""
+    """Print the SQL that restores the functions and triggers of the newest version of the schema."""
     _print_script(repair(SCHEMA_VERSION, Site(dialect, prefix, schema)), dialect)
 
 
@@ -110,10 +112,10 @@ def repair_command(dialect: str, prefix: str, schema: str | None) -> None:
 def check(
     context: click.Context, *, url: str, prefix: str, schema: str | None, locking: RecordedLocking, as_json: bool
 ) -> None:
-    """Check the event store in the database at URL, as the function `verify_schema` does; it only reads."""
+    """Check the event store in the database at URL, as the function `verify_schema` does. It only reads."""
 
     def end(code: int, problem: str | None) -> NoReturn:
-        fine = f"The event store's schema is as it should be: version {SCHEMA_VERSION}."
+        fine = f"The event store's schema is correct: version {SCHEMA_VERSION}."
         if as_json:
             click.echo(json.dumps({"ok": problem is None, "version": SCHEMA_VERSION, "problem": problem}))
         else:
@@ -128,8 +130,8 @@ def check(
         )
         _verify(url, store)
     except (ArgumentError, NoSuchModuleError, ConfigurationError) as error:
-        # An address that cannot be read is not shown: it may hold a password.
-        problem = "URL is none of SQLAlchemy's, such as postgresql+psycopg://user@host/database"
+        # A URL that cannot be parsed is not shown: it may contain a password.
+        problem = "URL is not a valid SQLAlchemy URL, such as postgresql+psycopg://user@host/database"
         raise click.UsageError(str(error) if isinstance(error, ConfigurationError) else problem) from None
     except ImportError as error:
         raise click.UsageError(f"the driver of this URL is not installed: {error}") from error
@@ -137,7 +139,7 @@ def check(
         end(_WRONG, error.message)
     except (SQLAlchemyError, OSError) as error:
         cause = getattr(error, "orig", None) or error
-        end(_REFUSED, f"the database could not be asked: {type(cause).__name__}: {cause}")
+        end(_REFUSED, f"could not query the database: {type(cause).__name__}: {cause}")
     end(0, None)
 
 
@@ -166,8 +168,8 @@ def _print_script(statements: Iterable[ExecutableDDLElement], dialect: str) -> N
 
 
 def _script(statements: Iterable[ExecutableDDLElement], database: str) -> Iterator[str]:
-    """Yield a transaction, in which those statements are left out that cannot be part of one."""
-    # Some styles of parameters would double percent signs.
+    """Yield a script in a transaction, which is interrupted for statements that cannot be part of one."""
+    # Some parameter styles would double percent signs.
     dialect: Any = _DIALECTS[database](paramstyle="named")
     yield "BEGIN;"
     for statement in statements:

@@ -1,7 +1,7 @@
-"""Alembic for the event store: `import eventstore_sa.migrations` in the host's `env.py` is all that it needs.
+"""Alembic support for the event store: it only needs `import eventstore_sa.migrations` in the host's `env.py`.
 
 The import registers the operations, how they are written into revisions, and the comparison that makes `alembic revision
---autogenerate` and `alembic check` find them. Nobody in this package imports it.
+--autogenerate` and `alembic check` detect them. No other module of the package imports this one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if find_spec("alembic") is None:
     raise ImportError("eventstore_sa.migrations needs Alembic: install it with the extra 'eventstore-sa[alembic]'")
 if tuple(map(int, re.findall(r"\d+", version("alembic"))[:3])) < (1, 18, 3):
     raise ImportError(
-        f"eventstore_sa.migrations needs Alembic 1.18.3 or newer, and {version('alembic')} is installed: upgrade it with "
+        f"eventstore_sa.migrations needs Alembic 1.18.3 or newer, but {version('alembic')} is installed: upgrade it with "
         "the extra 'eventstore-sa[alembic]'"
     )
 

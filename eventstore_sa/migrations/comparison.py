@@ -1,7 +1,7 @@
-"""What `alembic revision --autogenerate` and `alembic check` find out about event stores.
+"""What `alembic revision --autogenerate` and `alembic check` detect about event stores.
 
-The versions are compared first. If they differ, one operation of ours takes the place of all that Alembic found out about
-our tables; if not, Alembic's findings stand, and functions and triggers are compared too, which Alembic does not see.
+The versions are compared first. If they differ, a single operation replaces everything that Alembic detected about the
+library's tables. If not, Alembic's findings stand, and functions and triggers, which Alembic does not see, are compared too.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def set_projection_indexes_aside(context: AutogenContext, _upgrade: UpgradeOps, 
 
 @comparators.dispatch_for("schema", priority=DispatchPriority.LAST)
 def compare_event_stores(context: AutogenContext, upgrade: UpgradeOps, schemas: set[str | None]) -> None:
-    """Compare every event store on the host's MetaData with the database, and spare those that are on none."""
+    """Compare every event store on the host's MetaData with the database, and do not drop stores that are on none."""
     connection = context.connection
     assert connection is not None  # noqa: S101 - Alembic compares in no other way
     found: list[MigrateOperation] = []
@@ -87,8 +87,8 @@ def _differences(connection: Connection, store: EventStoreSchema) -> Iterator[Ev
         raise MigrationError(error.message) from error
     if version > needed:
         raise MigrationError(
-            f"the event store's schema in the database has version {version}, and this version of the library knows only "
-            f"{needed}: install the version of eventstore-sa that made it"
+            f"the event store's schema in the database has version {version}, but this version of the library supports "
+            f"only versions up to {needed}: install the version of eventstore-sa that created it"
         )
     if version < needed:
         locking = store.locking_mode.recorded
@@ -111,16 +111,17 @@ def _other_locking(connection: Connection, store: EventStoreSchema) -> Iterator[
 
 
 def _is_compared(connection: Connection, store: EventStoreSchema, schemas: set[str | None]) -> bool:
-    """Tell whether Alembic looked where the tables are.
+    """Return whether Alembic looked where the tables are.
 
-    Without `include_schemas` it takes those elsewhere for missing; and always those in the default schema, if that is named.
+    Without `include_schemas`, it considers tables in other schemas missing; tables in the default schema always, if that
+    schema is named explicitly.
     """
     schema = site_on(connection, store.prefix, store.schema).schema
     return schema in schemas and schema != connection.dialect.default_schema_name
 
 
 def _place(connection: Connection, schema: str | None) -> str | None:
-    """Return a schema as Alembic names it: the default one is None."""
+    """Return a schema as Alembic names it: None for the default schema."""
     return None if schema == connection.dialect.default_schema_name else schema
 
 
@@ -171,7 +172,7 @@ def _take_out_identities(upgrade: UpgradeOps) -> None:
 
 
 def _spare_unattached(connection: Connection, upgrade: UpgradeOps) -> None:
-    """Keep Alembic from dropping an event store only because the module that attaches it was not imported."""
+    """Keep Alembic from dropping an event store just because the module that attaches it was not imported."""
     dropped = {(op.table_name, op.schema): op.to_table() for op in upgrade.ops if isinstance(op, DropTableOp)}
     for (name, place), table in dropped.items():
         prefix = name.removesuffix("schema")
@@ -182,8 +183,8 @@ def _spare_unattached(connection: Connection, upgrade: UpgradeOps) -> None:
         version = installed_version(connection, store)
         _log.warning(
             "the event store with the tables %s is in the database, but on no MetaData in target_metadata: import the "
-            "module that makes its EventStoreSchema in env.py. The tables are left alone; if they are to go, write "
-            "%s into a revision",
+            "module that makes its EventStoreSchema in env.py. The tables are not dropped; to drop them, write %s into "
+            "a revision",
             ", ".join(table.name for table in store.tables),
             MigrateOp(from_version=version, to_version=0, prefix=prefix, schema=place).line(),
         )

@@ -1,6 +1,6 @@
-"""What revisions call: functions with types, which `alembic.op` cannot have for the operations of others.
+"""The functions that revisions call: they are typed, which operations of third parties on `alembic.op` cannot be.
 
-Each works like those of `op`: it belongs into `upgrade()` or `downgrade()` of a revision that Alembic runs.
+Each works like those of `op`: call it in `upgrade()` or `downgrade()` of a revision that Alembic runs.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ def eventstore_migrate(
     schema: str | None = None,
     locking: RecordedLocking = FENCE.recorded,
 ) -> None:
-    """Take the schema of an event store from one version to another, in the transaction of the migration.
+    """Migrate the schema of an event store from one version to another, in the transaction of the migration.
 
-    On the way down to version 0 all events are lost.
+    A migration down to version 0 deletes all events.
 
     Args:
-        from_version: The version that is there; 0 is a database without the event store.
-        to_version: The version that is to be there.
-        prefix: What the names of its tables, functions and triggers begin with.
-        schema: The database schema that it is in; on PostgreSQL it is created if there is none.
-        locking: How its writers exclude each other, and at which level, such as "row/category"; recorded on the way up
-            from version 0, and ignored on others.
+        from_version: The installed version; 0 is a database without the event store.
+        to_version: The version to migrate to.
+        prefix: The prefix of the names of its tables, functions and triggers.
+        schema: Its database schema; on PostgreSQL it is created if it does not exist.
+        locking: How its writers exclude each other, and at which level, such as "row/category". Recorded by a migration
+            up from version 0, and ignored by others.
 
     Raises:
-        MigrationError: The database is at another version than `from_version` (not seen in offline mode).
-        SchemaError: This version of the library does not know one of the versions.
-        ConfigurationError: There is no such locking.
+        MigrationError: If the database is at another version than `from_version` (not detected in offline mode).
+        SchemaError: If this version of the library does not support one of the versions.
+        ConfigurationError: If there is no such locking mode.
     """
     op.invoke(
         MigrateOp(from_version=from_version, to_version=to_version, prefix=prefix, schema=schema, locking=locking)
@@ -43,17 +43,17 @@ def eventstore_migrate(
 
 
 def eventstore_repair(*, version: int, prefix: str = "es_", schema: str | None = None) -> None:
-    """Put the functions and triggers of an event store back as a version of its schema has them.
+    """Restore the functions and triggers of an event store to those of a version of its schema.
 
-    Owners and grants of functions stay as they are. Additional functions and triggers are left alone.
+    Owners and grants of functions are kept. Additional functions and triggers are left alone.
 
     Args:
-        version: The version that is there.
-        prefix: What the names of its tables, functions and triggers begin with.
-        schema: The database schema that it is in.
+        version: The installed version.
+        prefix: The prefix of the names of its tables, functions and triggers.
+        schema: Its database schema.
 
     Raises:
-        MigrationError: The database is at another version (not seen in offline mode).
+        MigrationError: If the database is at another version (not detected in offline mode).
     """
     op.invoke(RepairOp(version=version, prefix=prefix, schema=schema))
 
@@ -61,19 +61,19 @@ def eventstore_repair(*, version: int, prefix: str = "es_", schema: str | None =
 def eventstore_change_locking(
     *, from_locking: RecordedLocking, to_locking: RecordedLocking, prefix: str = "es_", schema: str | None = None
 ) -> None:
-    """Record that the writers of an event store exclude each other in another way from now on.
+    """Record that the writers of an event store use another locking mode from now on.
 
-    Writers that lock in different ways do not exclude each other, so end every process that publishes first. Lock rows
+    Writers that lock in different ways do not exclude each other, so first end every process that publishes. Lock rows
     are deleted.
 
     Args:
-        from_locking: How they have done so far.
-        to_locking: How they do from now on, such as "row/category".
-        prefix: What the names of its tables, functions and triggers begin with.
-        schema: The database schema that it is in.
+        from_locking: The mode so far.
+        to_locking: The mode from now on, such as "row/category".
+        prefix: The prefix of the names of its tables, functions and triggers.
+        schema: Its database schema.
 
     Raises:
-        MigrationError: The database has another locking than `from_locking` (not seen in offline mode).
-        ConfigurationError: There is no such locking.
+        MigrationError: If the database records another mode than `from_locking` (not detected in offline mode).
+        ConfigurationError: If there is no such locking mode.
     """
     op.invoke(ChangeLockingOp(from_locking=from_locking, to_locking=to_locking, prefix=prefix, schema=schema))

@@ -1,7 +1,7 @@
-"""The operations on an event store: from one version of its schema to another, another way of locking, and repair.
+"""The operations on an event store: migrating its schema between versions, changing its locking mode, and repairing it.
 
 Each is registered with Alembic here: how it is executed, reversed, and written into a revision as a call of a function of
-`directives.py`. What the versions are is in `persistence/schema/versions/`.
+`directives.py`. The versions are in `persistence/schema/versions/`.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ __all__ = ["ChangeLockingOp", "MigrateOp", "MigrationError", "RepairOp"]
 
 
 class MigrationError(SchemaError, CommandError):
-    """The event store cannot be migrated as asked; Alembic's command line shows the message alone."""
+    """The event store cannot be migrated as requested; Alembic's command line shows only the message."""
 
 
 class EventStoreOp(MigrateOperation):
-    """What the operations on an event store have in common: its prefix and its schema."""
+    """The base of the operations on an event store, with its prefix and its schema."""
 
     name: str
 
@@ -51,23 +51,23 @@ class EventStoreOp(MigrateOperation):
         return {name: value for name, value in given.items() if value is not None}
 
     def line(self) -> str:
-        """Return the line of Python that stands for it in a revision."""
+        """Return the line of Python that represents it in a revision."""
         return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in self.arguments().items())})"
 
     def comments(self) -> Sequence[str]:
-        """Return what those who read the revision should know, line by line."""
+        """Return comments for readers of the revision, line by line."""
         return ()
 
     def execute(self, operations: Operations, version: int, statements: Iterable[ExecutableDDLElement]) -> None:
-        """Execute statements in an event store that is at `version`; in offline mode, write them out."""
+        """Execute statements in an event store that is at `version`; in offline mode, write them to the script."""
         context = operations.get_context()
         if not context.as_sql:
             found = installed_version(operations.get_bind(), EventStoreSchema(prefix=self.prefix, schema=self.schema))
             if found != version:
                 raise MigrationError(
-                    f"{self.line()} found the event store's schema at version {found}: the database has not come here by "
-                    "the revisions before this one. If it was made by create_all() or create_schema(), bring Alembic up "
-                    "to date with `alembic stamp`"
+                    f"{self.line()} found the event store's schema at version {found}: the database did not reach its "
+                    "state through the revisions before this one. If create_all() or create_schema() created the tables, "
+                    "bring Alembic up to date with `alembic stamp`"
                 )
         for statement in statements:
             if is_outside_transactions(statement) and context.dialect.name == "postgresql":
@@ -77,7 +77,7 @@ class EventStoreOp(MigrateOperation):
                 operations.execute(statement)
 
     def site(self, operations: Operations) -> Site:
-        """Return where the event store is; in offline mode there is no `schema_translate_map` to follow."""
+        """Return where the event store is; in offline mode, there is no `schema_translate_map` to follow."""
         context = operations.get_context()
         if context.as_sql:
             return Site(context.dialect.name, self.prefix, self.schema)
@@ -85,7 +85,7 @@ class EventStoreOp(MigrateOperation):
 
 
 class MigrateOp(EventStoreOp):
-    """Take the schema of an event store from one version to another."""
+    """Migrate the schema of an event store from one version to another."""
 
     name = "eventstore_migrate"
 
@@ -104,7 +104,7 @@ class MigrateOp(EventStoreOp):
         self.locking: RecordedLocking = checked_recorded_locking(locking)
 
     def arguments(self) -> dict[str, Any]:
-        # Written down with the tables, and changed by an operation of its own.
+        # Recorded with the tables, and changed by a separate operation.
         locking = {"locking": self.locking} if self.from_version == 0 and self.locking != FENCE.recorded else {}
         return {"from_version": self.from_version, "to_version": self.to_version, **super().arguments(), **locking}
 
@@ -124,10 +124,10 @@ class MigrateOp(EventStoreOp):
 
 
 class RepairOp(EventStoreOp):
-    """Put the functions and triggers of an event store back as they should be.
+    """Restore the functions and triggers of an event store.
 
     Attributes:
-        differences: What was found, in words.
+        differences: The differences that were found, in words.
     """
 
     name = "eventstore_repair"
@@ -144,7 +144,7 @@ class RepairOp(EventStoreOp):
 
     def reverse(self) -> RepairOp:
         """Return the same again."""
-        # The way back leads to the same version, so to the same functions and triggers.
+        # The downgrade leads to the same version, and so to the same functions and triggers.
         return RepairOp(version=self.version, prefix=self.prefix, schema=self.schema)
 
     def to_diff_tuple(self) -> tuple[str, ...]:
@@ -156,7 +156,7 @@ class RepairOp(EventStoreOp):
 
 
 class ChangeLockingOp(EventStoreOp):
-    """Record that the writers of an event store exclude each other in another way from now on."""
+    """Record that the writers of an event store use another locking mode from now on."""
 
     name = "eventstore_change_locking"
 
@@ -187,7 +187,7 @@ class ChangeLockingOp(EventStoreOp):
 
     def comments(self) -> Sequence[str]:
         return (
-            "End every process that publishes before this, and start none with the old locking after it: writers that",
+            "Before this, end every process that publishes, and afterwards start none with the old locking: writers that",
             "lock in different ways do not exclude each other.",
         )
 
@@ -211,8 +211,8 @@ def _change_locking(operations: Operations, operation: ChangeLockingOp) -> None:
         found = operations.get_bind().scalar(select(store.version.c.locking))
         if found != operation.from_locking:
             raise MigrationError(
-                f"{operation.line()} found locking {found!r}: the database has not come here by the revisions before this "
-                "one. If it was changed by hand, bring Alembic up to date with `alembic stamp`"
+                f"{operation.line()} found locking {found!r}: the database did not reach its state through the revisions "
+                "before this one. If it was changed by hand, bring Alembic up to date with `alembic stamp`"
             )
     for sql in locking_change(operation.to_locking, operation.site(operations)):
         operations.execute(ddl.statement(sql))
@@ -222,7 +222,7 @@ def _change_locking(operations: Operations, operation: ChangeLockingOp) -> None:
 @renderers.dispatch_for(RepairOp)
 @renderers.dispatch_for(ChangeLockingOp)
 def _render(context: AutogenContext, operation: EventStoreOp) -> list[str]:
-    # The revision imports what it needs, so it goes on working if the import in env.py is lost; and as Alembic loads
-    # all revisions before it compares anything, the comparison goes on working too.
+    # The revision imports what it needs, so it continues to work if the import in env.py is lost; and because Alembic loads
+    # all revisions before it compares anything, so does the comparison.
     context.imports.add(f"from eventstore_sa.migrations import {operation.name}")
     return [*(f"# {comment}" for comment in operation.comments()), operation.line()]

@@ -74,7 +74,7 @@ def test_another_version_is_refused(engine: Engine) -> None:
 def test_another_locking_than_that_of_the_schema_is_named_with_both_remedies(engine: Engine) -> None:
     problem = problem_after(engine, "UPDATE es_schema SET locking = 'row/category'")
 
-    assert "it records locking 'row/category', and this EventStoreSchema has 'fence'" in problem
+    assert "it records locking 'row/category', but this EventStoreSchema has 'fence'" in problem
     _, _, statements = problem.partition("or execute ")
     with engine.begin() as connection:
         for statement in statements.split(";"):
@@ -83,7 +83,7 @@ def test_another_locking_than_that_of_the_schema_is_named_with_both_remedies(eng
 
 
 def test_a_version_table_without_a_row_is_refused(engine: Engine) -> None:
-    assert "no row in es_schema tells their version" in problem_after(engine, "DELETE FROM es_schema")
+    assert "es_schema has no row with their version" in problem_after(engine, "DELETE FROM es_schema")
 
 
 def test_a_missing_trigger_is_named(engine: Engine) -> None:
@@ -226,7 +226,7 @@ class TestPostgreSQLOnly:
             said = problem_after(
                 engine, f"INSERT INTO {table} {row}", "SELECT setval('es_events_sequence_number_seq', 3)"
             )
-            assert f"table es_events is empty, but 3 numbers were given to events, and {table} refer to some" in said
+            assert f"table es_events is empty, but 3 numbers were assigned to events, and {table} refer to some" in said
 
     def test_an_empty_log_whose_numbers_were_given_out_is_worth_a_warning(
         self, engine: Engine, caplog: pytest.LogCaptureFixture

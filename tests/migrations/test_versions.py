@@ -183,7 +183,7 @@ def test_migrations_record_how_writers_lock(make_engine: Callable[[], Engine]) -
 
 
 def test_unknown_versions_are_refused() -> None:
-    with pytest.raises(SchemaError, match=r"version 9 .* unknown to this version of the library, whose newest is 1"):
+    with pytest.raises(SchemaError, match=r"does not support version 9 .* the newest it supports is 1"):
         list(migration(1, 9, Site("sqlite")))
 
 

@@ -1,7 +1,7 @@
-"""Names and texts of what SQLAlchemy has no objects for: functions and triggers.
+"""Names and texts of functions and triggers, for which SQLAlchemy has no objects.
 
-Their SQL is in `sql/`, one function a file, with placeholders for the names of one event store, which are filled in here.
-Which of them a version of the schema has is in `versions/`; `listeners.py` creates them beside the tables.
+Their SQL is in `sql/`, one function per file, with placeholders for the names of one event store, which are filled in here.
+`versions/` says which of them a version of the schema has; `listeners.py` creates them with the tables.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ __all__ = [
 ]
 
 MARIADB: Final = ("mariadb", "mysql")
-"""The names under which SQLAlchemy knows MariaDB."""
+"""SQLAlchemy's dialect names for MariaDB."""
 
 _BODY: Final = "eventstore_sa"
 _FUNCTION: Final = r"\{(?P<function>\w+_v\d+)\}"
 _PARTS: Final = re.compile(r"\A(?P<head>.*?)(?P<tag>\$eventstore_sa_*\$)(?P<body>.*)(?P=tag)\s*\Z", re.DOTALL)
-# Longer than a prefix may be, so that none can look like it.
+# Longer than a prefix may be, so no prefix can look like it.
 _UNKNOWN: Final = "eventstore_sa: the schema of the table of events"
 
 
 def quoted(name: str, schema: str | None = None, *, database: str = "postgresql") -> str:
-    """Quote a name, with its schema in front when it has one; in the standard's way, but for MariaDB."""
+    """Quote a name, qualified with its schema if it has one; as in the SQL standard, except on MariaDB."""
     parts = (name,) if schema is None else (schema, name)
     quote = "`" if database in MARIADB else '"'
     return ".".join(quote + part.replace(quote, quote * 2) + quote for part in parts)
 
 
 def in_text(name: str) -> str:
-    """Escape what `text()` would take for a parameter in a quoted name."""
+    """Escape everything in a quoted name that `text()` would take for a parameter."""
     return name.replace(":", "\\:")
 
 
 def dollar_tag(name: str) -> str:
-    """Return what encloses a body, between dollars, in which a name occurs that must not end it."""
+    """Return a dollar quote for a body, such that a name that occurs in the body cannot end it."""
     tag = _BODY
     while f"${tag}" in name:
         tag += "_"
@@ -58,7 +58,7 @@ def dollar_tag(name: str) -> str:
 
 
 def fill_in(sql: str, prefix: str, schema: str | None, *, database: str = "postgresql") -> str:
-    """Replace the placeholders of a file of `sql/` by the quoted names of one event store; `{lock_v1}` is a function."""
+    """Replace the placeholders in a file of `sql/` by the quoted names of one event store; `{lock_v1}` is a function."""
 
     def named(name: str, place: str | None = schema) -> str:
         return quoted(f"{prefix}{name}", place, database=database)
@@ -80,8 +80,8 @@ def fill_in(sql: str, prefix: str, schema: str | None, *, database: str = "postg
 def create_function(sql: str, prefix: str, schema: str | None) -> str:
     """Return the statement that creates the function of a file of `sql/postgresql/`, or replaces its body.
 
-    The body names the schema that it is in. Where that is not known, because the search path decides, the statement finds
-    it out when it is executed.
+    The body names the schema that it is in. If that is not known, because the search path decides, the statement finds it
+    when it is executed.
     """
     if schema is not None:
         return fill_in(sql, prefix, schema)
@@ -113,20 +113,20 @@ def _in_schema_of_events(prefix: str, head: str, body: str | None = None) -> str
 
 
 def function_parts(sql: str) -> tuple[str, str]:
-    """Take the statement that creates a function apart: what stands before its body, and the body."""
+    """Split the statement that creates a function into the part before its body, and the body."""
     parts = _PARTS.match(sql)
     assert parts, "every file of a function quotes its body with $eventstore_sa$"  # noqa: S101 - a file of ours
     return parts["head"], parts["body"]
 
 
 def effective_schema(connection: Connection, schema: str | None) -> str | None:
-    """Return the schema that `schema_translate_map` puts in the place of ours on this connection."""
+    """Return the schema to which `schema_translate_map` translates the given one on this connection."""
     translate_map: dict[str | None, str | None] = connection.get_execution_options().get("schema_translate_map") or {}
     return translate_map.get(schema, schema)
 
 
 def statement(sql: str) -> DDL:
-    """Make a statement of a text in which nothing is to be replaced any more."""
+    """Make a statement of a text that has no placeholders left."""
     return DDL(sql.replace("%", "%%"))  # type: ignore[no-untyped-call]
 
 

@@ -1,7 +1,7 @@
-"""What is different in the database from what the functions and triggers of an event store should be.
+"""How the functions and triggers in the database differ from those that an event store should have.
 
-SQLAlchemy and Alembic see tables; this sees the rest: whether functions and triggers are there, enabled, and with the
-body that belongs to their name. It only reads, and needs no rights but to look at the catalogue.
+SQLAlchemy and Alembic see tables; this module sees the rest: whether functions and triggers exist, are enabled, and have
+the body that belongs to their name. It only reads, and needs only the privilege to read the catalogue.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MOMENTS: Final = {"BEFORE": 2, "INSERT": 4, "DELETE": 8, "UPDATE": 16, "TRUNCAT
 
 
 def differences(connection: Connection, site: Site, version: int) -> Iterator[str]:
-    """Yield, as words for a message, what is not as a version of the schema has it."""
+    """Yield, in words for a message, what differs from a version of the schema."""
     routines = routines_of(version)
     if site.database == "sqlite":
         yield from _of_sqlite_triggers(connection, site, routines.row_triggers)
@@ -64,8 +64,8 @@ def _of_functions(connection: Connection, site: Site, functions: tuple[Function,
             yield f"function {name} is missing"
         elif place not in found[name]:
             yield (
-                f"function {name} on the search path is in the schema {', '.join(sorted(found[name]))}, and the table "
-                f"{site.prefix}events in {place}"
+                f"function {name} on the search path is in the schema {', '.join(sorted(found[name]))}, but the table "
+                f"{site.prefix}events is in {place}"
             )
         elif _expected(function, Site(site.database, site.prefix, place)) not in found[name][place]:
             yield f"function {name} was changed"

@@ -1,4 +1,4 @@
-"""How large a JSON text becomes as jsonb, and whether PostgreSQL takes it: found out before anything is sent.
+"""How large a JSON text becomes as jsonb, and whether PostgreSQL accepts it; determined before anything is sent.
 
 A jsonb value has at most 256 MB less a byte, a parameter 1 GB less a byte. JSON that is too large makes its statement fail,
 and with it the transaction of a host; a message that is too large breaks the connection.
@@ -14,7 +14,7 @@ __all__ = ["check_jsonb", "jsonb_size"]
 
 MAX_JSONB_BYTES: Final = 2**28 - 1
 MAX_PARAMETER_BYTES: Final = 2**30 - 1
-# An array with more cannot be built up in memory; that they might be in several is not looked at.
+# PostgreSQL cannot build an array with more in memory. Whether they are spread over several arrays is not considered.
 MAX_JSONB_VALUES: Final = 2**24
 # `1,` becomes an entry of 4 bytes and a number of 8; nothing grows more.
 _LARGEST_GROWTH: Final = 6
@@ -24,34 +24,34 @@ _DIGITS: Final = bytes.maketrans(b"123456789", b"0" * 9)
 
 
 def check_jsonb(text: str, what: str) -> None:
-    """Refuse JSON that PostgreSQL would refuse for its size; costs nothing where that is far away.
+    """Refuse JSON that PostgreSQL would refuse for its size; the check costs nothing if the limit is far away.
 
     Args:
         text: JSON as `encode_json` writes it.
         what: What it is, for the message, in the plural.
 
     Raises:
-        SerialisationError: It is too large.
+        SerialisationError: If it is too large.
     """
     if len(text) * _LONGEST_CHARACTER * _LARGEST_GROWTH <= MAX_JSONB_BYTES:
         return
     written = text.encode()
     if len(written) > MAX_PARAMETER_BYTES:
         raise SerialisationError(
-            f"{what} are {len(written):,} bytes of JSON, and PostgreSQL takes at most {MAX_PARAMETER_BYTES:,} in a "
+            f"{what} are {len(written):,} bytes of JSON, but PostgreSQL accepts at most {MAX_PARAMETER_BYTES:,} in a "
             "parameter: store fewer in one call, or smaller ones"
         )
     size, values = jsonb_size(written)
     if size > MAX_JSONB_BYTES or values > MAX_JSONB_VALUES:
         raise SerialisationError(
             f"{what} are {len(written):,} bytes of JSON, which become up to {size:,} bytes of jsonb with {values:,} values, "
-            f"and PostgreSQL takes at most {MAX_JSONB_BYTES:,} bytes with {MAX_JSONB_VALUES:,} values at once: store fewer "
-            "in one call, or smaller ones"
+            f"but PostgreSQL accepts at most {MAX_JSONB_BYTES:,} bytes with {MAX_JSONB_VALUES:,} values at once: store "
+            "fewer in one call, or smaller ones"
         )
 
 
 def jsonb_size(text: bytes) -> tuple[int, int]:
-    """Return how many bytes a JSON text, as `encode_json` writes it, has as jsonb at most, and how many values are in it.
+    """Return the largest size in bytes that a JSON text, as `encode_json` writes it, has as jsonb, and its number of values.
 
     There is an entry of 4 bytes for each value and each key, and a header of 4 bytes for each container. Strings are kept
     as they are. A number has a header of 6 bytes, 8 if it is long, and 2 bytes for each group of four decimal digits, which

@@ -1,4 +1,4 @@
-"""Functions and triggers for `create_all`: listeners that create them with the tables and drop them with these.
+"""Functions and triggers for `create_all`: listeners that create and drop them together with the tables.
 
 They are created on PostgreSQL, SQLite and MariaDB; other databases get the tables alone.
 """
@@ -19,7 +19,7 @@ __all__ = ["changes_allowed", "creator", "dropper", "room_maker", "site_on", "ve
 
 
 def site_on(connection: Connection, prefix: str, schema: str | None) -> Site:
-    """Return where an event store is on a connection, whose `schema_translate_map` counts."""
+    """Return where an event store is on a connection, following its `schema_translate_map`."""
     return Site(connection.dialect.name, prefix, effective_schema(connection, schema))
 
 
@@ -44,7 +44,7 @@ def dropper(prefix: str, schema: str | None) -> Callable[..., None]:
 
 
 def room_maker(prefix: str, schema: str | None, name: str) -> Callable[..., None]:
-    """Make the listener that leaves room on the pages of a table whose rows are updated again and again."""
+    """Make the listener that leaves room on the pages of a table whose rows are updated often."""
 
     def make_room(_table: Table, connection: Connection, **_: Any) -> None:
         site = site_on(connection, prefix, schema)
@@ -56,7 +56,7 @@ def room_maker(prefix: str, schema: str | None, name: str) -> Callable[..., None
 
 
 def version_writer(prefix: str, schema: str | None, mode: LockingMode) -> Callable[..., None]:
-    """Make the listener that writes the version row, with the mode of locking, after its table was created."""
+    """Make the listener that writes the version row, with the locking mode, after its table was created."""
 
     def write(_table: Table, connection: Connection, **_: Any) -> None:
         connection.execute(version_row(latest().number, site_on(connection, prefix, schema), mode.recorded))
@@ -66,10 +66,10 @@ def version_writer(prefix: str, schema: str | None, mode: LockingMode) -> Callab
 
 @contextmanager
 def changes_allowed(connection: Connection, prefix: str, schema: str | None) -> Generator[None]:
-    """Let events be deleted for a while, within the connection's transaction; numbers begin at 1 again afterwards.
+    """Allow events to be deleted inside the block, in the connection's transaction; then numbers start at 1 again.
 
-    What fails within is undone by the caller's savepoint, the triggers with it. On MariaDB, where every statement of this
-    commits what came before, it is rolled back here, and the triggers are created again.
+    If the block fails, the caller's savepoint undoes everything, including the change of the triggers. On MariaDB, where
+    each of these statements commits, the block is rolled back here, and the triggers are created again.
     """
     site = site_on(connection, prefix, schema)
     if site.database == "postgresql":

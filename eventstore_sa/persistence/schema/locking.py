@@ -1,6 +1,6 @@
 """How the writers of an event store exclude each other, and which order of events that guarantees to readers.
 
-It belongs to an `EventStoreSchema`, and stands in the table `es_schema`: see `schema/recorded_locking.py`.
+It belongs to an `EventStoreSchema`, and is recorded in the table `es_schema`: see `schema/recorded_locking.py`.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ __all__ = [
 ]
 
 Locking: TypeAlias = Literal["fence", "advisory", "row"]
-"""How the writers of an event store exclude each other: the same for all stores on the same tables, and kept there.
+"""How the writers of an event store exclude each other: the same for all stores on the same tables, and recorded in them.
 
-"fence", the default: those of one stream only. Readers of the log and of categories stop at a watermark, so that open
-transactions hide nothing from them. PostgreSQL.
+"fence", the default: writers exclude each other within one stream only. Readers of the log and of categories stop at a
+watermark, so they do not miss events of open transactions. PostgreSQL.
 
-"advisory": the same, and until they commit publishes exclude each other within the log or a category, as the
-`EventSerialisationGuarantee` says; readers that know nothing of watermarks miss nothing there either. PostgreSQL.
+"advisory": the same; in addition, publishes exclude each other within the log or a category until they commit, as the
+`EventSerialisationGuarantee` says. Readers that do not use watermarks miss nothing there either. PostgreSQL.
 
 "row": publishes exclude each other within the log, a category or a stream, as the guarantee says, by locks on rows of a
-table. What is wider than that cannot be read in order, and is refused. PostgreSQL and MariaDB.
+table. Wider reads could not be in order, and are refused. PostgreSQL and MariaDB.
 
-SQLite has a single writer, so all of them are the same to writers there.
+SQLite has a single writer, so there all modes have the same effect on writers.
 """
 
 Level: TypeAlias = Literal["log", "category", "stream"]
@@ -54,11 +54,11 @@ Level: TypeAlias = Literal["log", "category", "stream"]
 RecordedLocking: TypeAlias = Literal[
     "fence", "advisory/log", "advisory/category", "advisory/stream", "row/log", "row/category", "row/stream"
 ]
-"""A `Locking` and its level as the database has them, and revisions of Alembic's."""
+"""A `Locking` and its level as recorded in the database and in Alembic revisions."""
 
 
 class EventSerialisationGuarantee(Enum):
-    """Within what events become visible in the order of their sequence numbers."""
+    """The scope within which events become visible in the order of their sequence numbers."""
 
     LOG = "log"
     CATEGORY = "category"
@@ -77,8 +77,8 @@ class LockingMode(Struct, frozen=True):
     """How writers exclude each other.
 
     Attributes:
-        locking: By a fence that readers look at, by advisory locks beside it, or by rows of a table.
-        level: Within what they do, until they commit; of no meaning with the fence.
+        locking: By a fence that readers look at, by additional advisory locks, or by rows of a table.
+        level: The scope in which they exclude each other until they commit; it has no meaning for the fence.
     """
 
     locking: Locking
@@ -86,20 +86,20 @@ class LockingMode(Struct, frozen=True):
 
     @property
     def recorded(self) -> RecordedLocking:
-        """What stands for it in the database."""
+        """The name of the mode as recorded in the database."""
         text = self.locking if self.locking == "fence" else f"{self.locking}/{self.level}"
         return cast("RecordedLocking", text)
 
     @property
     def serialise(self) -> Level | None:
-        """Where PostgreSQL's functions make publishes exclude each other beyond their streams."""
+        """The level, wider than a stream, at which PostgreSQL's functions make publishes exclude each other."""
         return self.level if self.locking == "advisory" and self.level != "stream" else None
 
     def check_read(self, target: EventSequenceIdentifier | EventPartitionIdentifier) -> None:
-        """Refuse to read what is not complete.
+        """Refuse reads that could not be complete.
 
         Raises:
-            ConfigurationError: With row locks, the target is wider than the level.
+            ConfigurationError: If, with row locks, the target is wider than the level.
         """
         needed = _level_of(target)
         if self._is_narrower_than(needed):
@@ -110,14 +110,14 @@ class LockingMode(Struct, frozen=True):
 
     @property
     def has_watermark(self) -> bool:
-        """Whether it can be told how far the log is complete."""
+        """Whether it is known how far the log is complete."""
         return not self._is_narrower_than("log")
 
     def check_watermark(self) -> None:
-        """Refuse to tell how far the log is complete where that cannot be known.
+        """Refuse a watermark if it is not known how far the log is complete.
 
         Raises:
-            ConfigurationError: With row locks, the level is not the log.
+            ConfigurationError: If, with row locks, the level is not the log.
         """
         if not self.has_watermark:
             raise ConfigurationError(
@@ -126,16 +126,16 @@ class LockingMode(Struct, frozen=True):
             )
 
     def check_conditions(self, conditions: Iterable[WriteCondition]) -> None:
-        """Refuse conditions of the application's own that look at more than the locks protect.
+        """Refuse custom conditions that look at more than the locks protect.
 
         Raises:
-            ConfigurationError: With row locks, the scope of one is wider than the level.
+            ConfigurationError: If, with row locks, the scope of one is wider than the level.
         """
         for condition in conditions:
             scope = _SCOPES[condition.scope]
             if self._is_narrower_than(scope):
                 raise ConfigurationError(
-                    f"{type(condition).__name__} looks at {_NAMES[scope]}, and with locking='row' writers exclude each "
+                    f"{type(condition).__name__} looks at {_NAMES[scope]}, but with locking='row' writers exclude each "
                     f"other within {_NAMES[self.level]} only: use serialisation_guarantee={scope.upper()}, or "
                     "locking='fence'"
                 )
@@ -151,30 +151,30 @@ _NAMES: Final[dict[Level, str]] = {"stream": "a stream", "category": "a category
 
 
 def locking_mode(locking: str, guarantee: object) -> LockingMode:
-    """Put the options of a schema together.
+    """Return the locking mode for the options of a schema.
 
     Raises:
-        ConfigurationError: There is no such mode of locking, or it is not a guarantee.
+        ConfigurationError: If there is no such locking mode, or `guarantee` is not an `EventSerialisationGuarantee`.
     """
     if locking not in get_args(Locking):
         raise ConfigurationError(f"there is no locking mode {locking!r}: use 'fence', 'advisory' or 'row'")
     if not isinstance(guarantee, EventSerialisationGuarantee):
         raise ConfigurationError(
-            f"serialisation_guarantee is an EventSerialisationGuarantee, such as EventSerialisationGuarantee.LOG; got "
+            f"serialisation_guarantee must be an EventSerialisationGuarantee, such as EventSerialisationGuarantee.LOG; got "
             f"{guarantee!r}"
         )
     return LockingMode(cast("Locking", locking), guarantee.value)
 
 
 def checked_recorded_locking(recorded: str) -> RecordedLocking:
-    """Refuse what stands for no mode of locking in the database.
+    """Return the name of a recorded locking mode, if there is such a mode.
 
     Raises:
-        ConfigurationError: It stands for none.
+        ConfigurationError: If there is no such locking mode.
     """
     known = get_args(RecordedLocking)
     if recorded not in known:
-        raise ConfigurationError(f"there is no locking {recorded!r}: use one of {', '.join(map(repr, known))}")
+        raise ConfigurationError(f"there is no locking mode {recorded!r}: use one of {', '.join(map(repr, known))}")
     return cast("RecordedLocking", recorded)
 
 

@@ -1,7 +1,7 @@
-"""What makes an event store on PostgreSQL unsafe although all of its tables, functions and triggers are there.
+"""What makes an event store on PostgreSQL unsafe although all of its tables, functions and triggers exist.
 
-Keys that decide races, the identity that numbers events, tables that do not survive a crash or hide rows, a sequence that
-is behind or whose events are gone. It only reads; `verification` asks it, and each finding names its remedy.
+It checks the keys that decide races, the identity that numbers events, tables that do not survive a crash or hide rows, and
+a sequence that is behind or whose events are gone. It only reads. `verification` calls it; each finding names its remedy.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _SEQUENCE: Final = text(
 
 
 def unsafe_parts(connection: Connection, expected: EventStoreSchema, site: Site) -> Iterator[str]:
-    """Yield, as words for a message, what cannot be trusted in an event store whose functions are as they should be."""
+    """Yield, in words for a message, what is unsafe in an event store whose functions are as they should be."""
     place = schema_of_events(connection, site)
     where = {"place": place, "tables": [table.name for table in expected.tables]}
     there = Site(site.database, site.prefix, place)
@@ -62,8 +62,8 @@ def unsafe_parts(connection: Connection, expected: EventStoreSchema, site: Site)
         for column in table.columns:
             if column.identity is not None and (table.name, column.name) not in identities:
                 yield (
-                    f"the column {column.name} of table {table.name} is not GENERATED ALWAYS AS IDENTITY: make it so, with "
-                    "a sequence that begins above the highest number stored"
+                    f"the column {column.name} of table {table.name} is not GENERATED ALWAYS AS IDENTITY: change this, with "
+                    "a sequence that starts above the highest stored number"
                 )
     yield from _sequence(connection, expected, there)
 
@@ -117,7 +117,7 @@ def _sequence(connection: Connection, expected: EventStoreSchema, site: Site) ->
     )
     if last_number is not None and last_number < stored:
         yield (
-            f"sequence {sequence} is at {last_number}, behind the highest number stored, {stored}: set it forward with "
+            f"sequence {sequence} is at {last_number}, behind the highest stored number, {stored}: advance it with "
             f"ALTER TABLE {site.name('events')} ALTER COLUMN sequence_number RESTART WITH {stored + 1}"
         )
     elif last_number and not stored:
@@ -125,7 +125,7 @@ def _sequence(connection: Connection, expected: EventStoreSchema, site: Site) ->
 
 
 def _missing_events(connection: Connection, expected: EventStoreSchema, last_number: int) -> Iterator[str]:
-    """Tell whether events were stored once that are not here: a backup was restored without them."""
+    """Yield a finding if events were stored that are missing now, because a backup was restored without them."""
     projections, rebuilds, snapshots, locks = (
         expected.projections,
         expected.rebuilds,
@@ -140,12 +140,12 @@ def _missing_events(connection: Connection, expected: EventStoreSchema, last_num
         locks.name: select(locks.c.last_position).where(locks.c.last_position >= 0),
     }
     names = [name for name, rows in referring.items() if connection.execute(rows.limit(1)).first() is not None]
-    # What refers to events was read after them, and the first ones may have been stored in between.
+    # The rows that refer to events were read after the events, and the first events may have been stored in between.
     if connection.execute(select(expected.events.c.sequence_number).limit(1)).first() is not None:
         return
     if names:
         yield (
-            f"table {expected.events.name} is empty, but {last_number} numbers were given to events, and "
+            f"table {expected.events.name} is empty, but {last_number} numbers were assigned to events, and "
             f"{' and '.join(names)} refer to some of them: restore the events, or empty these tables too"
         )
         return

@@ -1,7 +1,7 @@
 """`EventStoreSchema`: the library's tables on a MetaData, their mapped classes, and the names of everything else.
 
-One instance describes one event store in the database: a prefix, and optionally a schema. It may sit on the host's own
-MetaData, beside the host's tables. It holds no connection and does no I/O.
+One instance describes one event store in the database: a prefix, and optionally a schema. It may be on the host's own
+MetaData, together with the host's tables. It holds no connection and does no I/O.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from eventstore_sa.types.codec import text_problem
 __all__ = ["SCHEMA_VERSION", "EventStoreSchema", "default_schema"]
 
 SCHEMA_VERSION: Final = latest().number
-"""The version of the schema that this version of the library makes and needs."""
+"""The version of the schema that this version of the library creates and needs."""
 
-# PostgreSQL cuts names off after 63 bytes; the longest of ours is "events_sequence_number_seq".
+# PostgreSQL truncates names after 63 bytes; the longest one without its prefix is "events_sequence_number_seq".
 _MAX_PREFIX_BYTES: Final = 32
 _MAX_NAME_BYTES: Final = 63
 _INFO_KEY: Final = "eventstore_sa.schemas"
@@ -49,16 +49,16 @@ _INFO_KEY: Final = "eventstore_sa.schemas"
 class EventStoreSchema:
     """The tables of an event store, attached to a MetaData.
 
-    `metadata.create_all()` creates them together with their functions and triggers, beside the host's own tables.
+    `metadata.create_all()` creates them with their functions and triggers, together with the host's own tables.
 
     Args:
         metadata: The host's MetaData; a new one by default.
-        prefix: What the names of all tables, functions and triggers begin with; at most 32 bytes.
-        schema: The database schema to put them in; by default that of the MetaData, or else wherever the connection's
-            search path leads.
-        locking: How writers exclude each other: "fence" (only those of one stream), or "advisory" or "row" (at the level
-            of the guarantee, until they commit); see `Locking`. Recorded in the database when the tables are made.
-        serialisation_guarantee: The level for "advisory" and "row"; the fence gives the strongest guarantee by itself.
+        prefix: The prefix of the names of all tables, functions and triggers; at most 32 bytes.
+        schema: The database schema to put them in. By default that of the MetaData or, if it has none, wherever the
+            connection's search path leads.
+        locking: How writers exclude each other: "fence" (only within a stream), or "advisory" or "row" (at the level of
+            the guarantee, until they commit); see `Locking`. It is recorded in the database when the tables are created.
+        serialisation_guarantee: The level for "advisory" and "row"; the fence always gives the strongest guarantee.
 
     Attributes:
         metadata: The MetaData that the tables are attached to.
@@ -66,10 +66,10 @@ class EventStoreSchema:
         schema: As given, or that of the MetaData.
         locking: As given.
         serialisation_guarantee: As given.
-        locking_mode: Both of them.
-        locking_record: The mode as the database has it.
+        locking_mode: The locking and the guarantee together.
+        locking_record: Compares the mode with the one recorded in the database.
         events: The table of events.
-        version: The table whose one row tells the version of the schema, and how writers lock.
+        version: The table whose single row holds the version of the schema and the locking mode.
         locks: The table of lock rows; see `locking="row"`.
         projections: The table of stored projections.
         snapshots: The table of snapshots of projections.
@@ -77,8 +77,8 @@ class EventStoreSchema:
         EventRecord: The mapped class over `events`, for queries and joins of the host.
 
     Raises:
-        ConfigurationError: The prefix or schema cannot be used as a name, there is no such locking, or this MetaData has
-            an event store of that name already.
+        ConfigurationError: If the prefix or schema cannot be used as a name, there is no such locking mode, or this
+            MetaData already has an event store with this prefix and schema.
 
     Example:
         >>> from sqlalchemy import MetaData
@@ -99,12 +99,14 @@ class EventStoreSchema:
         _check_name("prefix", prefix, _MAX_PREFIX_BYTES)
         self.metadata: MetaData = MetaData() if metadata is None else metadata
         if schema is None and self.metadata.schema is not None:
-            # Tables would be put there in any case; functions and triggers have to follow.
+            # SQLAlchemy puts the tables there in any case; functions and triggers have to follow.
             schema = str(self.metadata.schema)
         if schema is not None:
             _check_name("database schema", schema, _MAX_NAME_BYTES)
             if not schema:
-                raise ConfigurationError("the database schema '' cannot be used: leave it out, or give None, for none")
+                raise ConfigurationError(
+                    "the database schema '' cannot be used: for no schema, leave it out or give None"
+                )
         self.prefix = prefix
         self.schema = schema
         self.locking: Locking = locking
@@ -113,7 +115,7 @@ class EventStoreSchema:
         attached: dict[tuple[str | None, str], EventStoreSchema] = self.metadata.info.setdefault(_INFO_KEY, {})
         if (schema, prefix) in attached:
             raise ConfigurationError(
-                f"this MetaData has an event store with prefix {prefix!r} in schema {schema!r} already: use that "
+                f"this MetaData already has an event store with prefix {prefix!r} in schema {schema!r}: use that "
                 "EventStoreSchema, or another prefix"
             )
         self.events: Table = events_table(self.metadata, prefix=prefix, schema=schema)
@@ -135,7 +137,7 @@ class EventStoreSchema:
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        """All tables of the library, for those who treat the tables of a MetaData one by one: see docs/testing.md."""
+        """All tables of the library, for code that handles the tables of a MetaData one by one: see docs/testing.md."""
         return (self.version, self.events, self.locks, self.projections, self.snapshots, self.rebuilds)
 
     def __repr__(self) -> str:
@@ -159,21 +161,21 @@ def _check_name(what: str, name: object, most_bytes: int) -> None:
         raise ConfigurationError(f"the {what} {name!a} cannot be used: it {problem}")
     if len(name.encode()) > most_bytes:
         raise ConfigurationError(
-            f"the {what} {name!r} cannot be used: it may have at most {most_bytes} bytes, because PostgreSQL cuts longer "
-            "names off"
+            f"the {what} {name!r} cannot be used: it may have at most {most_bytes} bytes, because PostgreSQL truncates "
+            "longer names"
         )
 
 
 def default_schema(
     locking: Locking | None = None, serialisation_guarantee: EventSerialisationGuarantee | None = None
 ) -> EventStoreSchema:
-    """Return the `EventStoreSchema()` that all stores share which are given none, one for each mode of locking.
+    """Return the `EventStoreSchema()` that is shared by all stores without a schema of their own, one for each mode.
 
-    Making one maps a class, which takes milliseconds. Nobody attaches anything else to its MetaData; a host that wants
-    the tables among its own makes an `EventStoreSchema` of its own.
+    Making one maps a class, which takes milliseconds. Nothing else is attached to its MetaData; a host that wants the
+    tables among its own makes its own `EventStoreSchema`.
 
     Raises:
-        ConfigurationError: There is no such locking.
+        ConfigurationError: If there is no such locking mode.
     """
     mode = locking_mode(locking or FENCE.locking, serialisation_guarantee or EventSerialisationGuarantee(FENCE.level))
     if mode not in _defaults:

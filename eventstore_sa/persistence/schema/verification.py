@@ -1,7 +1,7 @@
-"""Checking, at start-up, that the database holds what this version of the library needs.
+"""Checks at startup that the database has what this version of the library needs.
 
-What can be seen of a database without writing is checked: tables, version, functions and triggers (`drift`), and what else
-they need to be trusted (`safety`). Alembic's comparison looks at columns and indexes as well.
+Everything is checked that can be checked without writing: tables, version, functions and triggers (`drift`), and whatever
+could make them unsafe (`safety`). Alembic's comparison also looks at columns and indexes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["installed_version", "verify_schema"]
 
 
 def verify_schema(connection: Connection, *, schema: EventStoreSchema | None = None) -> None:
-    """Check that the tables, functions and triggers of an event store are there and fit this version of the library.
+    """Check that the tables, functions and triggers of an event store exist and fit this version of the library.
 
     It only reads. With asyncio: `await async_connection.run_sync(verify_schema)`.
 
@@ -36,9 +36,9 @@ def verify_schema(connection: Connection, *, schema: EventStoreSchema | None = N
         schema: The event store; that of `EventStoreSchema()` by default.
 
     Raises:
-        SchemaError: Something is missing, of another version, changed, or not safe; the message names it, and the commands
-            that put it right, with Alembic and without.
-        ConfigurationError: It is not a connection.
+        SchemaError: If something is missing, of another version, changed, or not safe. The message names it, and the
+            commands that fix it, with Alembic and without.
+        ConfigurationError: If `connection` is not a Connection.
     """
     checked: object = connection
     if not isinstance(checked, Connection):
@@ -51,7 +51,7 @@ def verify_schema(connection: Connection, *, schema: EventStoreSchema | None = N
     except ProgrammingError as error:
         (said, *_) = str(error.orig).splitlines()
         raise SchemaError(
-            f"the event store could not be looked at ({said}): grant this role SELECT on its tables and on their sequences, "
+            f"could not inspect the event store ({said}): grant this role SELECT on its tables and on their sequences, "
             "or verify with another role"
         ) from error.orig
 
@@ -68,20 +68,20 @@ def _verify(connection: Connection, expected: EventStoreSchema) -> None:
     version, needed = installed_version(connection, expected), latest().number
     if version > needed:
         raise SchemaError(
-            f"the event store's schema has version {version}, and this version of the library needs {needed}: install "
-            "the version of eventstore-sa that made it"
+            f"the event store's schema has version {version}, but this version of the library needs {needed}: install "
+            "the version of eventstore-sa that created it"
         )
     missing = _missing_tables(connection, expected, site)
     if version == needed and missing:
         raise SchemaError(
-            f"the event store's tables {', '.join(missing)} are missing, though version {version} has them: restore "
-            "them from a backup, or create them with store.create_schema() or metadata.create_all(), which leaves the others"
+            f"the event store's tables {', '.join(missing)} are missing, although version {version} has them: restore them "
+            "from a backup, or create them with store.create_schema() or metadata.create_all(), which keep the other tables"
         )
     if version < needed:
         found = (
             f"the event store's tables {', '.join(missing)} are missing"
             if version == 0
-            else f"the event store's schema has version {version}, and this version of the library needs {needed}"
+            else f"the event store's schema has version {version}, but this version of the library needs {needed}"
         )
         raise SchemaError(f"{found}: {_migrate(version, needed, expected, site)}")
     wrong = [*differences(connection, site, needed)]
@@ -95,10 +95,10 @@ def _verify(connection: Connection, expected: EventStoreSchema) -> None:
 
 
 def installed_version(connection: Connection, schema: EventStoreSchema) -> int:
-    """Return the version of the schema that is in the database, 0 if there is none.
+    """Return the version of the schema in the database, or 0 if there is none.
 
     Raises:
-        SchemaError: There are tables of the event store, and nothing that tells their version.
+        SchemaError: If there are tables of the event store, but no record of their version.
     """
     site = site_on(connection, schema.prefix, schema.schema)
     missing = _missing_tables(connection, schema, site)
@@ -147,7 +147,7 @@ def _other_locking(connection: Connection, expected: EventStoreSchema, site: Sit
     recorded, wanted = connection.scalar(select(expected.version.c.locking)), expected.locking_mode.recorded
     if recorded != wanted:
         yield (
-            f"it records locking {recorded!r}, and this EventStoreSchema has {wanted!r}: give it that locking and "
-            "serialisation_guarantee; or, to change it for all, end every writer, then run `alembic revision "
+            f"it records locking {recorded!r}, but this EventStoreSchema has {wanted!r}: give it that locking and "
+            "serialisation_guarantee; or, to change it for all stores, end every writer, then run `alembic revision "
             f"--autogenerate` and `alembic upgrade head`, or execute {'; '.join(locking_change(wanted, site))}"
         )

@@ -1,8 +1,8 @@
-"""The versions of the schema, and the way from any of them to any other.
+"""The versions of the schema, and the migrations between them.
 
-0 is a database without an event store. A version that has been released is never edited: what changes the tables, a
-function or a trigger is a new version with a module of its own here, and functions carry a version in their names, so
-that processes of the release before keep working while the database is migrated.
+0 is a database without an event store. A released version is never edited: a change of the tables, a function or a trigger
+is a new version with its own module here. Functions carry a version in their names, so that processes of the previous
+release keep working while the database is migrated.
 """
 
 from __future__ import annotations
@@ -38,25 +38,25 @@ VERSIONS: tuple[Version, ...] = (v1.VERSION,)
 
 
 def latest() -> Version:
-    """Return the version that this version of the library makes and needs."""
+    """Return the version that this version of the library creates and needs."""
     return VERSIONS[-1]
 
 
 def migration(
     from_version: int, to_version: int, site: Site, locking: RecordedLocking = FENCE.recorded
 ) -> Iterator[ExecutableDDLElement]:
-    """Yield the statements that take an event store from one version to another, up or down, each by itself.
+    """Yield the statements, one at a time, that migrate an event store from one version to another, up or down.
 
-    On the way down to 0 all events are lost. On the way up from 0 the mode of locking is recorded.
+    A migration down to 0 deletes all events. A migration up from 0 records the locking mode.
 
     Raises:
-        SchemaError: This version of the library does not know one of the versions.
+        SchemaError: If this version of the library does not support one of the versions.
     """
     for number in (from_version, to_version):
         if not 0 <= number <= latest().number:
             raise SchemaError(
-                f"version {number} of the event store's schema is unknown to this version of the library, whose newest "
-                f"is {latest().number}: install the version of eventstore-sa that has it"
+                f"this version of the library does not support version {number} of the event store's schema; the newest it "
+                f"supports is {latest().number}: install the version of eventstore-sa that has it"
             )
     for number in range(from_version, to_version):
         yield from _step(VERSIONS[number].upgrade_tables, number, number + 1, site)
@@ -67,7 +67,7 @@ def migration(
 
 
 def repair(version: int, site: Site) -> Iterator[ExecutableDDLElement]:
-    """Yield the statements that put the functions and triggers of a version back as they should be."""
+    """Yield the statements that restore the functions and triggers of a version."""
     yield from routines_of(version).repair(site)
 
 
@@ -77,13 +77,13 @@ def routines_of(version: int) -> Routines:
 
 
 def version_row(version: int, site: Site, locking: RecordedLocking) -> ExecutableDDLElement:
-    """Return the statement that writes down the version of a new event store, and how its writers lock."""
+    """Return the statement that records the version of a new event store and its locking mode."""
     table = site.name("schema")
     return statement(f"INSERT INTO {table} (version, locking) VALUES ({version}, '{locking}')")  # noqa: S608 - all of it ours
 
 
 def locking_change(locking: RecordedLocking, site: Site) -> tuple[str, str]:
-    """Return the statements that record another mode of locking, while nothing is written.
+    """Return the statements that record another locking mode; nothing may be published while they are executed.
 
     The positions in lock rows are no longer valid once another mode has been used.
     """
@@ -94,7 +94,7 @@ def locking_change(locking: RecordedLocking, site: Site) -> tuple[str, str]:
 
 
 def is_outside_transactions(element: ExecutableDDLElement) -> bool:
-    """Tell whether a statement cannot be part of a transaction on PostgreSQL: an index that is built CONCURRENTLY."""
+    """Return whether a statement cannot be part of a transaction on PostgreSQL: an index that is built CONCURRENTLY."""
     return isinstance(element, CreateIndex) and bool(element.element.dialect_options["postgresql"]["concurrently"])
 
 

@@ -1,6 +1,6 @@
-"""Version 1: the events, the row that tells the version, the lock rows, the projections, their snapshots and rebuilds.
+"""Version 1: the events, the version row, the lock rows, the projections, their snapshots and rebuilds.
 
-The tables are defined here once more, apart from `tables.py`, which always describes the newest version.
+The tables are defined here separately from `tables.py`, which always describes the newest version.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _create_tables(site: Site) -> Iterator[ExecutableDDLElement]:
     if site.database == "postgresql" and site.schema is not None:
         name = quoted(site.schema)
         literal, tag = name.replace("'", "''"), dollar_tag(name)
-        # Looked at first, because CREATE SCHEMA IF NOT EXISTS wants the privilege even when there is nothing to do.
+        # Checked first, because CREATE SCHEMA IF NOT EXISTS requires the privilege even if the schema exists.
         yield statement(
             f"DO {tag} BEGIN IF pg_catalog.to_regnamespace('{literal}') IS NULL THEN CREATE SCHEMA {name}; END IF; END {tag}"
         )
@@ -151,7 +151,7 @@ def _create_tables(site: Site) -> Iterator[ExecutableDDLElement]:
         yield from (CreateIndex(index) for index in table.indexes)
     if site.database == "postgresql":
         for name in ("projections", "rebuilds"):
-            # Their rows are updated again and again: the next version of one fits on its page.
+            # Their rows are updated often: this leaves room for the next version of a row on the same page.
             yield statement(f"ALTER TABLE {site.name(name)} SET (fillfactor = 70)")
 
 

@@ -1,8 +1,8 @@
-"""What a version of the schema is: the tables that it changes, and the functions and triggers that it has in full.
+"""What a version of the schema is: the tables that it changes, and all of its functions and triggers.
 
-Functions and triggers of two versions are compared to get from one to the other, so a version states what is there, not
-what to do. Everything here yields statements one at a time (asyncpg takes no more) and executes none of them: Alembic,
-the command line and `create_all` do that.
+A migration compares the functions and triggers of two versions, so a version states what exists, not what to do.
+Everything here yields statements one at a time (asyncpg accepts no more) and executes none of them: Alembic, the command
+line and `create_all` do that.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Site(Struct, frozen=True):
 
     Attributes:
         database: SQLAlchemy's name of the database's dialect.
-        prefix: What the names of tables, functions and triggers begin with.
-        schema: The database schema, as the database knows it; None: wherever the search path leads.
+        prefix: The prefix of the names of tables, functions and triggers.
+        schema: The database schema, as named in the database; None: wherever the search path leads.
     """
 
     database: str
@@ -43,12 +43,12 @@ class Site(Struct, frozen=True):
     schema: str | None = None
 
     def name(self, name: str) -> str:
-        """Quote the name of something in the schema, with the schema in front."""
+        """Quote the name of something in the schema, qualified with the schema."""
         return quoted(f"{self.prefix}{name}", self.schema, database=self.database)
 
 
 class Function(Struct, frozen=True):
-    """A function on PostgreSQL; its name says in which file of `sql/postgresql/` it is, and never gets another body."""
+    """A function on PostgreSQL; its name is that of its file in `sql/postgresql/`, and its body never changes."""
 
     name: str
     arguments: str = ""
@@ -74,7 +74,7 @@ class Trigger(Struct, frozen=True):
         return create_trigger(self.name, self.moment, self.function.name, site.prefix, site.schema)
 
     def drop_text(self, site: Site) -> str:
-        """Return the statement that drops it if it is there."""
+        """Return the statement that drops it if it exists."""
         return f"DROP TRIGGER IF EXISTS {quoted(f'{site.prefix}events_{self.name}')} ON {site.name('events')}"
 
 
@@ -84,7 +84,7 @@ class Routines(Struct, frozen=True):
     Attributes:
         functions: Each after those that it calls.
         triggers: On PostgreSQL.
-        row_triggers: On databases whose triggers hold what they do, and call no function: names of files in `sql/`.
+        row_triggers: On databases whose triggers contain their code and call no function: names of files in `sql/`.
     """
 
     functions: tuple[Function, ...] = ()
@@ -92,7 +92,7 @@ class Routines(Struct, frozen=True):
     row_triggers: tuple[str, ...] = ()
 
     def create(self, site: Site, *, before: Routines | None = None) -> Iterator[ExecutableDDLElement]:
-        """Yield what creates all that was not there `before`."""
+        """Yield the statements that create everything that did not exist `before`."""
         there = before or Routines()
         if site.database == "postgresql":
             for function in self.functions:
@@ -107,7 +107,7 @@ class Routines(Struct, frozen=True):
                     yield statement(row_trigger_text(name, site))
 
     def drop_triggers(self, site: Site, *, after: Routines) -> Iterator[ExecutableDDLElement]:
-        """Yield what drops the triggers that are not to be there `after`."""
+        """Yield the statements that drop the triggers that should not exist `after`."""
         if site.database == "postgresql":
             yield from (
                 statement(trigger.drop_text(site)) for trigger in self.triggers if trigger not in after.triggers
@@ -118,7 +118,7 @@ class Routines(Struct, frozen=True):
                     yield statement(f"DROP TRIGGER IF EXISTS {site.name(f'events_{name}')}")
 
     def drop_functions(self, site: Site, *, after: Routines | None = None) -> Iterator[ExecutableDDLElement]:
-        """Yield what drops the functions that are not to be there `after`."""
+        """Yield the statements that drop the functions that should not exist `after`."""
         kept = after or Routines()
         if site.database == "postgresql":
             for function in reversed(self.functions):
@@ -126,7 +126,7 @@ class Routines(Struct, frozen=True):
                     yield statement(f"DROP FUNCTION IF EXISTS {function.signature(site)}")
 
     def repair(self, site: Site) -> Iterator[ExecutableDDLElement]:
-        """Yield what puts all of them back into the state that they should be in."""
+        """Yield the statements that restore all of them."""
         yield from self.drop_triggers(site, after=Routines())
         yield from self.create(site)
 
@@ -136,17 +136,17 @@ TableChange: TypeAlias = Callable[[Site], Iterator[ExecutableDDLElement]]
 
 
 class Version(Struct, frozen=True):
-    """A version of the schema. Once released it stays as it is: databases have been migrated by it.
+    """A version of the schema. Once released it never changes, because databases have been migrated with it.
 
-    An index that is built CONCURRENTLY is a version of its own, for what comes before it in a migration is committed. A
-    constraint on a table that may be big is added NOT VALID, and validated by the next version.
+    An index that is built CONCURRENTLY is a separate version, because everything before it in a migration is committed. A
+    constraint on a table that may be large is added NOT VALID, and validated by the next version.
 
     Attributes:
         number: Counted from 1.
-        locks: What the way here from the version before locks, and for how long, for those who migrate while it is used.
+        locks: What the migration from the previous version locks, and for how long, for those who migrate a store in use.
         routines: The functions and triggers that it has.
-        upgrade_tables: The way here from the version before.
-        downgrade_tables: The way back.
+        upgrade_tables: The migration of the tables from the previous version.
+        downgrade_tables: The migration of the tables back to it.
     """
 
     number: int
