@@ -187,8 +187,8 @@ class ChangeLockingOp(EventStoreOp):
 
     def comments(self) -> Sequence[str]:
         return (
-            "Before this, end every process that publishes, and afterwards start none with the old locking: writers that",
-            "lock in different ways do not exclude each other.",
+            "End every process that publishes before this migration, and start none with the old locking after it: writers",
+            "that lock in different ways do not exclude each other.",
         )
 
 

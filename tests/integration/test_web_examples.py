@@ -70,7 +70,10 @@ async def test_of_two_requests_at_once_one_is_told_to_load_again(orders: Any) ->
 
         lost = await client.post("/orders/1/payment")
 
-        assert (lost.status_code, lost.json()["detail"].split(":")[0]) == (409, "another request has changed this order")
+        assert (lost.status_code, lost.json()["detail"].split(":")[0]) == (
+            409,
+            "another request has changed this order",
+        )
         async with orders.state.sessions() as session:
             assert (await session.get_one(Order, 1)).state == "placed"
 

@@ -284,4 +284,4 @@ def test_an_alembic_that_is_too_old_is_named_by_the_import() -> None:
 
     said = run_python("-c", older).stderr
 
-    assert "needs Alembic 1.18.3 or newer, and 1.18.2 is installed" in said
+    assert "needs Alembic 1.18.3 or newer, but 1.18.2 is installed" in said
