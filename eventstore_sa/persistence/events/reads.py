@@ -13,14 +13,15 @@ from typing import Any, Final
 from uuid import UUID
 
 from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import Column, ColumnElement, Connection, Row, Select, bindparam, false, select
 
-from eventstore_sa.persistence.events.constraints import ConstraintConverters, storable
+from eventstore_sa.persistence.events.constraints import clamped
 from eventstore_sa.persistence.events.dialects import EventDialect
 from eventstore_sa.persistence.events.page_bytes import page_of_bytes
 from eventstore_sa.persistence.schema import EventStoreSchema
-from eventstore_sa.sources.constraints import QueryConstraint, QueryConstraints, order_range
 from eventstore_sa.types import (
+    AnyStoredEvent,
     CategoryIdentifier,
     CategoryPartitionIdentifier,
     EventPartitionIdentifier,
@@ -31,7 +32,7 @@ from eventstore_sa.types import (
     StreamNamePrefixPartitionIdentifier,
 )
 
-__all__ = ["EventReads", "Wanted", "is_by_position"]
+__all__ = ["EventReads", "Wanted"]
 
 _HASHES: Final = 2**32
 
@@ -42,18 +43,34 @@ class Wanted(Struct, frozen=True):
     Attributes:
         target: Of what: a stream is ordered by position, everything else by sequence number.
         size: At most so many events.
-        constraints: Only events that meet all of them.
-        after: Only those behind this position or number, in the direction of the read.
-        up_to: Only those up to this position or number.
+        low: Only those above this position or number.
+        high: Only those up to this position or number.
+        conditions: Only events that meet all of them.
         backwards: Last to first.
     """
 
     target: EventSequenceIdentifier | EventPartitionIdentifier
     size: int
-    constraints: QueryConstraints = frozenset()
-    after: int | None = None
-    up_to: int | None = None
+    low: int | None = None
+    high: int | None = None
+    conditions: Sequence[ColumnElement[bool]] = ()
     backwards: bool = False
+
+    @property
+    def by_position(self) -> bool:
+        """Whether the order is that of positions, and not of sequence numbers."""
+        return isinstance(self.target, StreamIdentifier)
+
+    def up_to(self, end: int | None) -> Wanted:
+        """Return the same, but nothing above this position or number."""
+        if end is None or (self.high is not None and self.high <= end):
+            return self
+        return replace(self, high=end)
+
+    def beyond(self, event: AnyStoredEvent) -> Wanted:
+        """Return the same, but only what follows an event, in the direction of the read."""
+        last = event.position if self.by_position else event.sequence_number
+        return replace(self, high=last - 1) if self.backwards else replace(self, low=last)
 
 
 class _Form(Enum):
@@ -80,13 +97,11 @@ class EventReads:
     Args:
         schema: The tables.
         dialect: The database.
-        converters: How constraints are translated.
     """
 
-    def __init__(self, schema: EventStoreSchema, dialect: EventDialect, converters: ConstraintConverters) -> None:
+    def __init__(self, schema: EventStoreSchema, dialect: EventDialect) -> None:
         self._events = schema.events
         self._dialect = dialect
-        self._converters = converters
         self._selects: dict[_Shape, Select[Any]] = {}
 
     def with_ids(self, ids: Sequence[UUID]) -> Select[Any]:
@@ -103,36 +118,24 @@ class EventReads:
         return [(row.sequence_number, row.position) for row in self._rows(connection, wanted, _Form.PLACES)]
 
     def _rows(self, connection: Connection, wanted: Wanted, form: _Form) -> list[Row[Any]]:
-        target, backwards, after = wanted.target, wanted.backwards, wanted.after
-        low, high, others = order_range(wanted.constraints, by_position=is_by_position(target))
-        if after is not None and backwards:
-            high = after - 1 if high is None else min(high, after - 1)
-        elif after is not None:
-            low = after if low is None else max(low, after)
-        if wanted.up_to is not None:
-            high = wanted.up_to if high is None else min(high, wanted.up_to)
+        target, low, high = wanted.target, wanted.low, wanted.high
         if low is not None and high is not None and low >= high:
             return []
         parameters = _parameters(target) | {"size": wanted.size}
         if low is not None:
-            parameters["low"] = storable(low)
+            parameters["low"] = clamped(low)
         if high is not None:
-            parameters["high"] = storable(high)
+            parameters["high"] = clamped(high)
         if isinstance(target, LogPartitionIdentifier | CategoryPartitionIdentifier):
             self._dialect.prepare_partitions(connection)
-        shape = _Shape(type(target), low is not None, high is not None, backwards, form)
-        return list(connection.execute(self._select(target, shape, others), parameters).all())
+        return list(connection.execute(self._select(wanted, form), parameters).all())
 
-    def _select(
-        self,
-        target: EventSequenceIdentifier | EventPartitionIdentifier,
-        shape: _Shape,
-        others: Sequence[QueryConstraint],
-    ) -> Select[Any]:
-        conditions = [self._converters.expression(other, self._events) for other in others]
+    def _select(self, wanted: Wanted, form: _Form) -> Select[Any]:
+        target, conditions = wanted.target, wanted.conditions
+        shape = _Shape(type(target), wanted.low is not None, wanted.high is not None, wanted.backwards, form)
         if isinstance(target, StreamNamePrefixPartitionIdentifier):
             # Which bounds a range of names has depends on the prefix.
-            conditions.append(self._dialect.stream_starts_with(target.prefix))
+            conditions = [*conditions, self._dialect.stream_starts_with(target.prefix)]
         if conditions:
             return self._build_select(shape, conditions)
         statement = self._selects.get(shape)
@@ -179,11 +182,6 @@ class EventReads:
             yield order <= bindparam("high", type_=order.type)
 
 
-def is_by_position(target: EventSequenceIdentifier | EventPartitionIdentifier) -> bool:
-    """Tell whether a target is read in the order of positions, and not of sequence numbers."""
-    return isinstance(target, StreamIdentifier)
-
-
 def _parameters(target: EventSequenceIdentifier | EventPartitionIdentifier) -> dict[str, Any]:
     match target:
         case LogIdentifier():
@@ -200,4 +198,4 @@ def _parameters(target: EventSequenceIdentifier | EventPartitionIdentifier) -> d
 
 def _parts(partition: int, partitions: int) -> dict[str, Any]:
     # With more parts than hashes each hash is a part of its own.
-    return {"partition": storable(partition), "partitions": min(partitions, _HASHES)}
+    return {"partition": clamped(partition), "partitions": min(partitions, _HASHES)}
