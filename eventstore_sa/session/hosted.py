@@ -47,7 +47,7 @@ class SessionStorage:
     @classmethod
     def of_schema(cls, session: Session, schema: EventStoreSchema, projections: Projections = ()) -> SessionStorage:
         """Make one for events that come without a store."""
-        bind = SessionBind(lambda: session, schema)
+        bind = SessionBind(session, schema)
         storage = EventStorage(
             bind,
             schema,

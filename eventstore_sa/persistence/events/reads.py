@@ -1,4 +1,4 @@
-"""The statements that read events: a page of whatever a store can read, in order, up to where it is complete.
+"""The statements that read events: pages of a stream, a category, the log or a partition.
 
 A page is a range of the order (position in a stream, sequence number elsewhere), so that an index leads to its first event,
 however far in it is. It ends early where its events have become too many bytes (`page_bytes`). The text of a statement
@@ -74,11 +74,11 @@ class Wanted(Struct, frozen=True):
 
 
 class _Form(Enum):
-    """What a statement returns: a page bounded by bytes, a single event, or only where events are."""
+    """What a statement returns: a page bounded by bytes, a single event, or only the numbers of events."""
 
     PAGE = auto()
     SINGLE = auto()
-    PLACES = auto()
+    NUMBERS = auto()
 
 
 class _Shape(Struct, frozen=True):
@@ -110,12 +110,12 @@ class EventReads:
         return select(*columns, false()).where(self._events.c.id.in_(ids))
 
     def page(self, connection: Connection, wanted: Wanted) -> list[Row[Any]]:
-        """Read some rows of a target in order, for `hydrated`; the last column tells whether they are enough bytes."""
+        """Read some rows of a target in order, for `hydrated`; the last column is true when they are enough bytes."""
         return self._rows(connection, wanted, _Form.SINGLE if wanted.size == 1 else _Form.PAGE)
 
-    def places(self, connection: Connection, wanted: Wanted) -> list[tuple[int, int]]:
-        """Read sequence numbers and positions only, of as many rows as are wanted."""
-        return [(row.sequence_number, row.position) for row in self._rows(connection, wanted, _Form.PLACES)]
+    def numbers(self, connection: Connection, wanted: Wanted) -> list[tuple[int, int]]:
+        """Read only the sequence numbers and positions of as many events as are wanted."""
+        return [(row.sequence_number, row.position) for row in self._rows(connection, wanted, _Form.NUMBERS)]
 
     def _rows(self, connection: Connection, wanted: Wanted, form: _Form) -> list[Row[Any]]:
         target, low, high = wanted.target, wanted.low, wanted.high
@@ -152,7 +152,7 @@ class EventReads:
             return statement.order_by(order.desc() if shape.backwards else order).limit(bindparam("size"))
 
         match shape.form:
-            case _Form.PLACES:
+            case _Form.NUMBERS:
                 return rows([c.sequence_number, c.position])
             case _Form.SINGLE:
                 return rows([*self._dialect.event_columns(events), false()])

@@ -121,14 +121,14 @@ class EventRepository:
         events, unreadable = hydrated(rows, self.dialect.read_time)
         return Page(events, len(rows) == wanted.size or bool(rows and rows[-1][-1]), unreadable)
 
-    def last_place(self, connection: Connection, wanted: Wanted) -> tuple[int, int] | None:
-        """Return sequence number and position of the first event that is wanted, without reading it; None: no event."""
-        return next(iter(self._reads.places(connection, replace(wanted, size=1))), None)
+    def first_numbers(self, connection: Connection, wanted: Wanted) -> tuple[int, int] | None:
+        """Return sequence number and position of the first event that is wanted, if there is one, without reading it."""
+        return next(iter(self._reads.numbers(connection, replace(wanted, size=1))), None)
 
     def _page_before_what_is_undecodable(self, connection: Connection, wanted: Wanted) -> Page:
         """Find the event whose text the driver cannot decode, by trying ever shorter pages."""
-        places = self._reads.places(connection, wanted)
-        readable, failing = 0, len(places)
+        numbers = self._reads.numbers(connection, wanted)
+        readable, failing = 0, len(numbers)
         events: list[AnyStoredEvent] = []
         while failing - readable > 1:
             middle = (readable + failing) // 2
@@ -143,8 +143,8 @@ class EventRepository:
             if unreadable is not None or len(rows) < middle:
                 return Page(events, more=True, unreadable=unreadable)
             readable = middle
-        sequence_number, position = places[readable]
-        reason = "it has text that is not in the encoding of the database"
+        sequence_number, position = numbers[readable]
+        reason = "it contains text that is not in the encoding of the database"
         return Page(
             events, more=True, unreadable=unreadable_event(reason, sequence_number=sequence_number, position=position)
         )

@@ -105,6 +105,7 @@ class EventStorage:
         self.schema: Final = schema
         self.projections: Final = projections
         self.mode: Final[LockingMode] = schema.locking_mode
+        self._serialise = self.mode.serialise
         self.evaluators: Final = evaluators
         self._converters = constraint_converters
         self._update_projections = update_projections
@@ -134,7 +135,7 @@ class EventStorage:
             self.mode.check_conditions(conditions)
             document_of = partial(self._decided, parts)
         else:
-            document = publish_document(parts, serialise=self.mode.serialise)
+            document = publish_document(parts, serialise=self._serialise)
             if self.mode.locking != "row" and not any(each):
                 return self._runner.retried(lambda: self._append(document, parts))
             document_of = lambda _, __: document  # noqa: E731
@@ -207,12 +208,11 @@ class EventStorage:
     ) -> PublishDocument:
         """Lock, then evaluate the conditions of the application's own."""
         streams = [StreamPublication(part.stream, (), part.condition) for part in parts]
-        serialise = self.mode.serialise
-        locks = publish_document(streams, conditions=[NoCondition()] * len(parts), serialise=serialise)
+        locks = publish_document(streams, conditions=[NoCondition()] * len(parts), serialise=self._serialise)
         found = verdicts_on_rows(connection, parts)
         repository.dialect.lock(connection, locks)
         conditions = self.evaluators.decide(connection, self.schema.events, parts, repository, known=found)
-        return publish_document(parts, conditions=conditions, serialise=serialise)
+        return publish_document(parts, conditions=conditions, serialise=self._serialise)
 
     def latest(self, target: AnyTarget) -> AnyStoredEvent | None:
         """Return the last event of a target."""
@@ -363,7 +363,7 @@ class EventStorage:
     def _end_of(wanted: Wanted, repository: EventRepository, connection: Connection) -> int | None:
         """Return where a scan of a target ends that begins now; a partition's ends where all of the log does."""
         target = LogIdentifier() if isinstance(wanted.target, PartitionIdentifier) else wanted.target
-        last = repository.last_place(connection, Wanted(target, 1, backwards=True))
+        last = repository.first_numbers(connection, Wanted(target, 1, backwards=True))
         if last is None:
             return None
         sequence_number, position = last

@@ -300,9 +300,14 @@ class ConnectionBind:
 class SessionBind(ConnectionBind):
     """The transaction that a session of the caller's is in, routed as the session routes our mapped classes."""
 
-    def __init__(self, session_of: Callable[[], Session], schema: EventStoreSchema) -> None:
+    def __init__(self, session: Session | Callable[[], Session], schema: EventStoreSchema) -> None:
+        """Work in the transaction of a session, or of the one that a function returns, such as a `scoped_session`."""
         super().__init__(self.connection, schema)
-        self.session_of = session_of
+        self._session = session
+
+    def session_of(self) -> Session:
+        """Return the session."""
+        return self._session if isinstance(self._session, Session) else self._session()
 
     @property
     def database(self) -> Database:

@@ -79,7 +79,7 @@ def async_bind(bindable: object, schema: EventStoreSchema) -> BoundTo:
         case AsyncConnection():
             return BoundTo(ConnectionBind(lambda: _started(bindable), schema))
         case AsyncSession():
-            return BoundTo(SessionBind(lambda: bindable.sync_session, schema))
+            return BoundTo(SessionBind(bindable.sync_session, schema))
         case async_scoped_session():
             return BoundTo(SessionBind(lambda: bindable().sync_session, schema))
         case URL() | str():
@@ -108,7 +108,7 @@ def sync_bind(bindable: object, schema: EventStoreSchema) -> BoundTo:
         case Connection():
             return BoundTo(ConnectionBind(lambda: _opened(bindable), schema))
         case Session():
-            return BoundTo(SessionBind(lambda: bindable, schema))
+            return BoundTo(SessionBind(bindable, schema))
         case scoped_session():
             return BoundTo(SessionBind(bindable, schema))
         case URL() | str():
