@@ -15,9 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, a
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.events.dialects import event_dialect
+from eventstore_sa.persistence.events.repository import EventRepository
 from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
 from eventstore_sa.persistence.schema.listeners import changes_allowed
+from eventstore_sa.persistence.schema.schema import made_once
 from eventstore_sa.persistence.sqlalchemy_internals import run_in_greenlet
 from eventstore_sa.persistence.transactions.binds import Bind, ConnectionScope
 from eventstore_sa.persistence.transactions.databases import database_of
@@ -80,8 +81,9 @@ def clear(bind: object, *, schema: EventStoreSchema | None = None, timeout_s: fl
 def _clear(bind: Bind, tables: EventStoreSchema, timeout_s: float) -> None:
     with TransactionRunner(bind).enter(_undoing(bind)) as scope:
         connection = scope.connection
+        dialect = made_once(EventRepository, tables, connection.dialect.name).dialect
         with (
-            event_dialect(connection.dialect.name, tables).locked_alone(connection, timeout_s=timeout_s),
+            dialect.locked_alone(connection, timeout_s=timeout_s),
             changes_allowed(connection, tables.prefix, tables.schema),
         ):
             for table in (tables.events, tables.locks, tables.projections, tables.snapshots, tables.rebuilds):

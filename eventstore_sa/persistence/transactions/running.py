@@ -169,7 +169,7 @@ class TransactionRunner:
         failure = database_of(connection).unwrapped_failure_of(connection, error)
         if failure is None:
             return None
-        # A statement that nobody waited for may have been done all the same: its transaction must not be committed.
+        # A statement that was given up may have been executed all the same: its transaction must not be committed.
         lost = failure.kind is FailureKind.DISCONNECTED
         if not connection.closed and (lost or (self.bind.in_transaction and not undone)):
             connection.invalidate(error)

@@ -95,7 +95,7 @@ WHERE fence.locktype = 'advisory'
 ORDER BY coalesce(a.xact_start, p.prepared)
 LIMIT 1
 """
-# Rows of the other tables are deleted, which readers of theirs do not keep anybody from.
+# Rows of the other tables are deleted, which transactions that only read them do not prevent.
 _USERS: Final = text(
     "SELECT DISTINCT l.pid, a.application_name, a.state, coalesce(a.xact_start, p.prepared) AS since, p.gid "
     "FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid "
@@ -211,7 +211,7 @@ class PostgreSQLDialect(EventDialect):
         return _EPOCH + timedelta(0, 0, int.from_bytes(value, "big", signed=True))
 
     def event_size(self, events: FromClause) -> ColumnElement[int]:
-        """Take the stored size, and more of what is compressed: how much more, only decompressing would tell."""
+        """Take the stored size, and a multiple of it if the value is compressed, because its length is not known then."""
         c = events.c
         return stored_size(c.payload) + stored_size(c.metadata)
 

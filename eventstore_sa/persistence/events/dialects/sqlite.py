@@ -86,7 +86,7 @@ class SQLiteDialect(EventDialect):
     """One event store on SQLite."""
 
     def append(self, connection: Connection, document: PublishDocument, *, guarded: bool) -> AppendOutcome:
-        """Run one INSERT; only when it stored nothing, a second statement tells why."""
+        """Run one INSERT; only if it stored nothing, a second statement finds out why."""
         parameters = {"document": document.text}
         schema = effective_schema(connection, self._schema.schema)
         rows: Sequence[Row[Any]] = ()
@@ -137,7 +137,7 @@ class SQLiteDialect(EventDialect):
         return stored_size(c.payload) + stored_size(c.metadata)
 
     def in_partition(self, partition: ColumnElement[int], partitions: ColumnElement[int]) -> ColumnElement[bool]:
-        """Call a function of ours: SQLite has no hash that others have too."""
+        """Call a Python function: SQLite has no hash function that other databases have, too."""
         c = self._schema.events.c
         return (
             func.eventstore_sa_stream_hash(c.category, c.stream, type_=c.sequence_number.type) % partitions == partition
