@@ -712,7 +712,7 @@ class TestImmutability:
         autocommit = host.engine.execution_options(isolation_level="AUTOCOMMIT")
 
         async with entered(autocommit.connect()) as connection:
-            with pytest.raises(TransactionError, match="give the engine in its place"):
+            with pytest.raises(TransactionError, match="give the engine instead"):
                 await settled(clear(connection))
         await settled(clear(autocommit))
 
