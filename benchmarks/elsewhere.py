@@ -19,7 +19,7 @@ from benchmarks.harness import Contest, Measure, benchmark, rate
 from benchmarks.reading import SlottedEvent
 from benchmarks.samples import append_document, new_events, new_stream, order_placed
 from eventstore_sa import NewEvent, StoredEvent, SyncEventStore
-from eventstore_sa.persistence.events.dialects import configure_sqlite
+from eventstore_sa.persistence.transactions.databases import configure_sqlite
 from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
 from eventstore_sa.store.conditions import stream_is_empty
 from eventstore_sa.types import decode_json, encode_json

@@ -4,8 +4,8 @@ This is the public API; modules behind it may move.
 """
 
 from eventstore_sa import conditions, errors
-from eventstore_sa.persistence.events.dialects import configure_sqlite
 from eventstore_sa.persistence.schema import EventStoreSchema, verify_schema
+from eventstore_sa.persistence.transactions.databases import configure_sqlite
 from eventstore_sa.projection import Projection, ProjectionStore, Projector, SyncProjectionStore
 from eventstore_sa.session import RecordsEvents, exists_row
 from eventstore_sa.sources import constraints

@@ -1,39 +1,66 @@
-"""What a session is doing at this moment, where SQLAlchemy has no public way of asking.
+"""What SQLAlchemy has no public way of doing or telling: every private or deprecated part of it that we rely on.
 
-The private names of SQLAlchemy's sessions that we rely on are all here. The events around a flush and a commit cannot take
-their place: they do not tell when one of these fails, and a commit of the outermost transaction looks like the release of
-a savepoint that is open in it.
+The events around a flush and a commit cannot replace what is asked of sessions here: they do not tell when a flush or a
+commit fails, and a commit of the outermost transaction looks like the release of a savepoint that is open in it.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
 
-from sqlalchemy import Column, Connection, NestedTransaction
+from sqlalchemy import Column, Connection, NestedTransaction, util
 from sqlalchemy.orm import Session, SessionTransaction
 
 __all__ = [
+    "await_in_greenlet",
     "connections_of",
+    "is_closed",
     "is_committing",
     "is_flushing",
     "leaves_joined_transaction",
+    "run_in_greenlet",
     "savepoint_around",
     "update_key",
 ]
 
+T = TypeVar("T")
+
 _PREPARING: Final = "_prepare_impl"
 
 
+def run_in_greenlet(work: Callable[..., T], *arguments: object) -> Coroutine[Any, Any, T]:
+    """Return what calls a function in a greenlet, and awaits what drivers await in there."""
+    # What `run_sync` of SQLAlchemy's asyncio classes is made of; those need a connection or a session.
+    return util.greenlet_spawn(work, *arguments)
+
+
+def await_in_greenlet(awaitable: Awaitable[T]) -> T:
+    """Await something from a function that `run_in_greenlet` or `run_sync` has called."""
+    # Deprecated for SQLAlchemy 2.2, where its name is `await_`; 2.0 has no other name for it.
+    return util.await_only(awaitable)
+
+
+def is_closed(connection: Connection) -> bool:
+    """Return whether the driver knows that its connection is closed; SQLAlchemy learns it when a statement fails.
+
+    Nothing is sent. The answer is False for drivers that cannot tell, such as those of SQLite.
+    """
+    driver: Any = connection.connection.driver_connection
+    return bool(driver.is_closed() if hasattr(driver, "is_closed") else getattr(driver, "closed", False))
+
+
 def is_flushing(session: Session) -> bool:
-    """Tell whether a flush or a bulk operation of the session is under way."""
+    """Return whether a flush or a bulk operation of the session is under way."""
     return session._flushing  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
 
 def is_committing(session: Session) -> bool:
-    """Tell whether the outermost transaction of a session is being committed or prepared, and still takes statements."""
+    """Return whether the outermost transaction of a session is being committed or prepared, and still takes statements."""
     transaction = session.get_transaction()
     if transaction is None or not transaction.is_active:
         return False
+    # The method of the transaction that is running, which it keeps to forbid some calls within others.
     method = transaction._current_fn  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
     return method is not None and method.__name__ == _PREPARING
 
@@ -45,13 +72,15 @@ def connections_of(transaction: SessionTransaction) -> set[Connection]:
 
 
 def leaves_joined_transaction(transaction: SessionTransaction) -> bool:
-    """Tell whether what a session did in a transaction that ends is in one of a connection's that goes on without it."""
+    """Return whether a transaction that ends leaves its work in a connection's transaction that stays open."""
+    # Only here is kept whether the session commits the connection's transaction, or has merely joined it.
     used = transaction._connections.values()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
     return any(not commits and joined.is_active and not connection.closed for connection, joined, commits, _ in used)
 
 
 def savepoint_around(connection: Connection, name: str) -> NestedTransaction | None:
-    """Return the savepoint in which the one with a name was begun; the event of its beginning does not tell the name."""
+    """Return the savepoint in which the one with a name was begun."""
+    # Events carry the name of a savepoint and not its object; and only the private parts connect the two.
     savepoint = connection.get_nested_transaction()
     while savepoint is not None and savepoint._savepoint != name:  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
         savepoint = savepoint._previous_nested  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
@@ -60,4 +89,5 @@ def savepoint_around(connection: Connection, name: str) -> NestedTransaction | N
 
 def update_key(column: Column[Any]) -> str:
     """Return the name under which the ORM gives the value of a primary key to an UPDATE."""
+    # The ORM names its parameters so when it compiles the WHERE of an UPDATE by primary key.
     return str(column._label)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]

@@ -14,10 +14,9 @@ from uuid import UUID
 from sqlalchemy import BindParameter, ColumnElement, Select, Table, Uuid, bindparam, inspect, select, tuple_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapper, Session
-from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.events.dialects.base import driver_attribute
+from eventstore_sa.persistence.transactions.databases import driver_attribute
 
 __all__ = ["RowKey", "RowKeys", "iter_given", "packed", "unpacked"]
 
@@ -287,8 +286,8 @@ def _taken_keys(mapper: Mapper[Any], attributes: Sequence[str]) -> Select[Any] |
 def _plain_defaults(mapper: Mapper[Any]) -> Iterator[tuple[str, Any]]:
     """Yield the attributes whose columns have a value for a default, with that value."""
     for attribute in mapper.column_attrs:
-        default: object = getattr(attribute.columns[0], "default", None)
-        if isinstance(default, ScalarElementColumnDefault):
+        default: Any = getattr(attribute.columns[0], "default", None)
+        if default is not None and default.is_scalar:
             yield attribute.key, default.arg
 
 

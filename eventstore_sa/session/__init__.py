@@ -3,7 +3,7 @@
 Users meet this through `store.within(session)`, and through the mixin `RecordsEvents`.
 """
 
-from eventstore_sa.persistence.events.row_conditions import exists_row
+from eventstore_sa.persistence.events.conditions import exists_row
 from eventstore_sa.session.after_commit import CommitCallback
 from eventstore_sa.session.hosted import SessionStorage
 from eventstore_sa.session.recording import RecordsEvents

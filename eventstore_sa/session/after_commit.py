@@ -12,8 +12,8 @@ from inspect import isawaitable
 from typing import Final, TypeAlias
 
 from sqlalchemy import Connection
-from sqlalchemy.util import await_only
 
+from eventstore_sa.persistence.sqlalchemy_internals import await_in_greenlet
 from eventstore_sa.session.connections import watch
 from eventstore_sa.types import AnyStoredEvent
 
@@ -41,6 +41,6 @@ def _call(callback: CommitCallback, events: Sequence[AnyStoredEvent]) -> None:
     try:
         result = callback(events)
         if isawaitable(result):
-            await_only(result)
+            await_in_greenlet(result)
     except Exception:  # noqa: BLE001 - whatever it is, the commit has happened
         _log.exception("a callback after the commit has failed; what was committed stays committed")

@@ -13,10 +13,11 @@ from eventstore_sa.contracts.inline_projections import Projections
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.events.conditions import ConditionEvaluators
 from eventstore_sa.persistence.events.constraints import ConstraintConverters
-from eventstore_sa.persistence.events.dialects import event_dialect
 from eventstore_sa.persistence.events.storage import EventStorage
+from eventstore_sa.persistence.projections.publishes import update_projections
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.transactions.binds import Bind, SessionBind
+from eventstore_sa.persistence.transactions.databases import database_of
 from eventstore_sa.publishing import StreamPublication, prepare
 from eventstore_sa.session.after_commit import CommitCallback
 from eventstore_sa.session.hooks import follow_sessions, staged_in, staging_of
@@ -46,13 +47,14 @@ class SessionStorage:
     @classmethod
     def of_schema(cls, session: Session, schema: EventStoreSchema, projections: Projections = ()) -> SessionStorage:
         """Make one for events that come without a store."""
-        bind = SessionBind(lambda: session, schema)
+        bind = SessionBind(session, schema)
         storage = EventStorage(
             bind,
             schema,
             page_size=1,
             evaluators=ConditionEvaluators(),
             constraint_converters=ConstraintConverters(),
+            update_projections=update_projections,
             projections=projections,
         )
         return cls(bind, storage)
@@ -78,7 +80,7 @@ class SessionStorage:
 
     def check_transaction(self) -> None:
         connection = self.connection()
-        event_dialect(connection.dialect.name, self._storage.schema).check_hosted(connection)
+        database_of(connection).check_transaction(connection)
 
     def publish(
         self, parts: Sequence[StreamPublication], projections: Sequence[Projections]

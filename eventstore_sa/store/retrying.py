@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from eventstore_sa.errors import ConnectionLostError, TransactionError, UnmetWriteConditionError
-from eventstore_sa.persistence.events.dialects import driver_attribute
+from eventstore_sa.persistence.transactions.databases import driver_attribute
 from eventstore_sa.store.transactions import Backoff
 from eventstore_sa.types.numbers import checked_count
 

@@ -13,16 +13,16 @@ from msgspec.structs import replace
 from sqlalchemy import URL, Connection, Engine, delete
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session, async_sessionmaker
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
-from sqlalchemy.util import greenlet_spawn
 
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.events.constraints import ConstraintConverters
-from eventstore_sa.persistence.events.exclusion import locked_alone
+from eventstore_sa.persistence.events.repository import EventRepository
 from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
-from eventstore_sa.persistence.schema.ddl import MARIADB
 from eventstore_sa.persistence.schema.listeners import changes_allowed
-from eventstore_sa.persistence.transactions.binds import Bind, Workplace
-from eventstore_sa.persistence.transactions.running import Workplaces
+from eventstore_sa.persistence.schema.schema import made_once
+from eventstore_sa.persistence.sqlalchemy_internals import run_in_greenlet
+from eventstore_sa.persistence.transactions.binds import Bind, ConnectionScope
+from eventstore_sa.persistence.transactions.databases import database_of
+from eventstore_sa.persistence.transactions.running import TransactionRunner
 from eventstore_sa.store.adapters.binding import AsyncBindable, async_bind, sync_bind
 from eventstore_sa.types.numbers import checked_seconds
 
@@ -73,17 +73,17 @@ def clear(bind: object, *, schema: EventStoreSchema | None = None, timeout_s: fl
         )
     checked_seconds("timeout_s", timeout_s)
     if isinstance(bind, AsyncEngine | async_sessionmaker | AsyncConnection | AsyncSession | async_scoped_session):
-        return greenlet_spawn(_clear, async_bind(cast("AsyncBindable", bind), tables).bind, tables, timeout_s)
+        return run_in_greenlet(_clear, async_bind(cast("AsyncBindable", bind), tables).bind, tables, timeout_s)
     _clear(sync_bind(bind, tables).bind, tables, timeout_s)
     return None
 
 
 def _clear(bind: Bind, tables: EventStoreSchema, timeout_s: float) -> None:
-    places = Workplaces(bind, tables, constraint_converters=ConstraintConverters())
-    with places.enter(_undoing(bind), checked=False) as (place, repository):
-        connection = place.connection
+    with TransactionRunner(bind).enter(_undoing(bind)) as scope:
+        connection = scope.connection
+        dialect = made_once(EventRepository, tables, connection.dialect.name).dialect
         with (
-            locked_alone(connection, repository.dialect, tables, timeout_s=timeout_s),
+            dialect.locked_alone(connection, timeout_s=timeout_s),
             changes_allowed(connection, tables.prefix, tables.schema),
         ):
             for table in (tables.events, tables.locks, tables.projections, tables.snapshots, tables.rebuilds):
@@ -91,8 +91,8 @@ def _clear(bind: Bind, tables: EventStoreSchema, timeout_s: float) -> None:
 
 
 @contextmanager
-def _undoing(bind: Bind) -> Generator[Workplace]:
+def _undoing(bind: Bind) -> Generator[ConnectionScope]:
     """Give a transaction in which `locked_alone` undoes what goes wrong; on MariaDB, where each DDL commits, it cannot."""
     # Not `transaction()` of an engine of ours: it may be one in autocommit mode.
-    with bind.transaction() if bind.hosted else bind.deciding() as workplace:
-        yield replace(workplace, savepoint=workplace.connection.dialect.name not in MARIADB)
+    with bind.transaction() if bind.in_transaction else bind.savepoint() as scope:
+        yield replace(scope, in_savepoint=not database_of(scope.connection).ddl_commits)

@@ -137,7 +137,7 @@ def test_the_last_converter_registered_counts() -> None:
 def test_only_constraints_of_ones_own_can_be_registered(kind: Any) -> None:
     adapter = SyncSQLAlchemyEventStorageAdapter("sqlite://")
 
-    with pytest.raises(ConfigurationError, match="subclasses of QueryConstraint of your own"):
+    with pytest.raises(ConfigurationError, match="your own subclasses of QueryConstraint"):
         adapter.register_constraint(kind, ends)
     adapter.close()
 

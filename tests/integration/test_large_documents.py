@@ -9,12 +9,12 @@ from random import Random
 from typing import Any
 
 import pytest
-from eventstore_sa.persistence.repositories import page_bytes
 from sqlalchemy import event, text
 
 from eventstore_sa import LogIdentifier, Projection
 from eventstore_sa.errors import SerialisationError
-from eventstore_sa.persistence import jsonb_size
+from eventstore_sa.persistence.events import page_bytes
+from eventstore_sa.persistence.schema import default_schema, jsonb_size
 from eventstore_sa.projection import ProjectionStore, SyncProjectionStore
 from eventstore_sa.query import Path, SortClause, SortField
 from eventstore_sa.store.adapters import SQLAlchemyEventStorageAdapter, SyncSQLAlchemyEventStorageAdapter
@@ -50,6 +50,12 @@ VALUES: dict[str, Any] = {
     "a string": "abc",
     "nothing": [],
 }
+
+
+def limit_pages(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """End pages after fewer bytes, in statements that are made for this test alone."""
+    monkeypatch.setattr(page_bytes, "PAGE_BYTES", size)
+    monkeypatch.setattr(default_schema(), "_made", {})
 
 
 def store_of_projections(host: Host) -> Any:
@@ -182,7 +188,7 @@ async def test_what_sqlite_refuses_is_a_typed_error(host: Host) -> None:
 async def test_every_event_is_read_once_whatever_the_sizes(
     host: Host, backwards: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page_bytes, "PAGE_BYTES", 10_000)
+    limit_pages(monkeypatch, 10_000)
     adapter = (SQLAlchemyEventStorageAdapter if host.asynchronous else SyncSQLAlchemyEventStorageAdapter)(
         host.engine, page_size=7
     )
@@ -213,7 +219,7 @@ async def test_a_page_is_one_statement_as_long_as_it_is_small(host: Host) -> Non
 
 @each_driver()
 async def test_iterating_over_projections_is_bounded_too(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page_bytes, "PAGE_BYTES", 10_000)
+    limit_pages(monkeypatch, 10_000)
     store = store_of_projections(host)
     sizes = [0, 1, 9_000, 500, 20_000, 20_000, 1, 2, 3, 9_990, 30_000, 0, 0]
     for number, size in enumerate(sizes):
@@ -232,7 +238,7 @@ async def test_iterating_over_projections_is_bounded_too(host: Host, monkeypatch
 async def test_memory_does_not_grow_with_the_number_of_large_events(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page_bytes, "PAGE_BYTES", 1_000_000)
+    limit_pages(monkeypatch, 1_000_000)
     peaks = []
     for stream, count in (("few", 6), ("many", 36)):
         source = host.store.stream(category="orders", stream=stream)

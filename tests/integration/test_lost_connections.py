@@ -16,8 +16,8 @@ from eventstore_sa import EventStore, EventStoreSchema, SyncEventStore
 from eventstore_sa.conditions import ConditionScope, WriteCondition
 from eventstore_sa.errors import ConnectionLostError, SchemaError, StorageError, TransactionError
 from eventstore_sa.persistence.events.conditions import ConditionContext
-from eventstore_sa.persistence.events.dialects.postgresql import PostgreSQLDialect
-from eventstore_sa.persistence.transactions.failures import ProblemKind
+from eventstore_sa.persistence.transactions.databases import database_named
+from eventstore_sa.persistence.transactions.failures import FailureKind
 from eventstore_sa.store.adapters import SQLAlchemyEventStorageAdapter, SyncSQLAlchemyEventStorageAdapter
 from eventstore_sa.store.sync_streams import SyncEventStream
 from eventstore_sa.testing.cases.tables import in_turn
@@ -371,9 +371,9 @@ def test_what_drivers_say_of_a_lost_connection_is_understood(
     driver_error.sqlstate = sqlstate  # type: ignore[attr-defined]
     driver_error.diag = SimpleNamespace(message_primary=None)  # type: ignore[attr-defined]
 
-    problem = PostgreSQLDialect(EventStoreSchema()).problem_of(kind("SELECT", None, driver_error))
+    failure = database_named("postgresql").failure_of(kind("SELECT", None, driver_error))
 
-    assert (problem.kind is ProblemKind.DISCONNECTED) is expected
+    assert (failure.kind is FailureKind.DISCONNECTED) is expected
 
 
 @each_driver("postgresql+asyncpg")

@@ -52,7 +52,7 @@ from eventstore_sa.errors import (
     TransactionError,
     UnmetWriteConditionError,
 )
-from eventstore_sa.persistence.events.dialects import sqlite as sqlite_dialect
+from eventstore_sa.persistence.transactions import databases
 from eventstore_sa.sources.constraints import name_in
 from eventstore_sa.testing import clear
 from eventstore_sa.testing.cases.tables import in_turn
@@ -462,10 +462,8 @@ class TestCreating:
         """SQLite does not wait by itself, when several connections switch the file to write-ahead logging."""
         other = sqlite3.connect(tmp_path / "events.db", isolation_level=None)
         other.execute("BEGIN EXCLUSIVE")
-        monkeypatch.setattr(
-            sqlite_dialect, "sleep", lambda _: other.execute("COMMIT") if other.in_transaction else None
-        )
-        monkeypatch.setattr(sqlite_dialect, "_BUSY_TIMEOUT_MS", 0)
+        monkeypatch.setattr(databases, "sleep", lambda _: other.execute("COMMIT") if other.in_transaction else None)
+        monkeypatch.setattr(databases, "_BUSY_TIMEOUT_MS", 0)
         kind = SyncEventStore if driver == "pysqlite" else EventStore
 
         store = kind(f"sqlite+{driver}:///{tmp_path}/events.db")
@@ -714,7 +712,7 @@ class TestImmutability:
         autocommit = host.engine.execution_options(isolation_level="AUTOCOMMIT")
 
         async with entered(autocommit.connect()) as connection:
-            with pytest.raises(TransactionError, match="give the engine in its place"):
+            with pytest.raises(TransactionError, match="give the engine instead"):
                 await settled(clear(connection))
         await settled(clear(autocommit))
 

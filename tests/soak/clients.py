@@ -166,7 +166,7 @@ def trouble(error: Exception) -> str | None:
             return "lock timeout"
         case TransactionError() if "deadlock" in error.message:
             return "deadlock"
-        case StorageError() if "connection to the database" in error.message:
+        case StorageError() if "to the database" in error.message:
             return "lost connection"
         case EventStoreError():
             return None

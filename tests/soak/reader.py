@@ -20,7 +20,6 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from eventstore_sa import EventStore, EventStoreSchema, SyncEventStore
 from eventstore_sa.errors import StorageError
-from eventstore_sa.persistence.events.constraints import ConstraintConverters
 from eventstore_sa.persistence.events.reads import Wanted
 from eventstore_sa.persistence.events.repository import EventRepository
 from eventstore_sa.sources.constraints import sequence_number_after
@@ -137,11 +136,11 @@ def through_sql(engine: Any) -> ReadAfter:
 
 def too_late(engine: Any, target: Target) -> ReadAfter:
     """Make the mistake: read the page first, then the watermark, and believe that all up to it has been seen."""
-    repository = EventRepository(EventStoreSchema(), "postgresql", ConstraintConverters())
+    repository = EventRepository(EventStoreSchema(), "postgresql")
 
     async def read(cursor: int, limit: int) -> Page:
         with engine.connect() as connection:
-            wanted = Wanted(target, limit, constraints=frozenset({sequence_number_after(cursor)}), up_to=2**62)
+            wanted = Wanted(target, limit, low=cursor, high=2**62)
             page = repository.page(connection, wanted).checked_events()
             _, watermark = repository.dialect.complete_up_to(connection)
         events = note(event for event in page if event.sequence_number <= watermark)

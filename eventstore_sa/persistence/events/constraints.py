@@ -22,7 +22,7 @@ from eventstore_sa.sources.constraints import (
 from eventstore_sa.types.codec import text_problem
 from eventstore_sa.types.numbers import LARGEST_NUMBER
 
-__all__ = ["ConstraintConverter", "ConstraintConverters", "storable"]
+__all__ = ["ConstraintConverter", "ConstraintConverters", "clamped"]
 
 C = TypeVar("C", bound=QueryConstraint)
 
@@ -66,12 +66,12 @@ class ConstraintConverters:
         """Say how constraints of a type, and of its subclasses, are translated; the last one registered counts.
 
         Raises:
-            ConfigurationError: The type is no constraint, or a built-in one.
+            ConfigurationError: If the type is not a constraint, or is a built-in one.
         """
         kind: object = constraint_type
         if not isinstance(kind, type) or not issubclass(kind, QueryConstraint) or kind in _BUILT_IN:
             raise ConfigurationError(
-                f"converters are registered for subclasses of QueryConstraint of your own; {kind!r} is none"
+                f"converters are registered for your own subclasses of QueryConstraint, and {kind!r} is not one"
             )
         self._converters[constraint_type] = converter
 
@@ -79,7 +79,7 @@ class ConstraintConverters:
         """Turn a constraint into a condition on rows of the table of events.
 
         Raises:
-            ConfigurationError: No converter is registered for it.
+            ConfigurationError: If no converter is registered for it.
         """
         kind = type(constraint)
         # By exact type: a subclass may say something else in its `met_by`.
@@ -90,13 +90,13 @@ class ConstraintConverters:
             if converter is not None:
                 return converter(constraint, events)
         raise ConfigurationError(
-            f"this adapter does not know {kind.__name__} as SQL: tell it with adapter.register_constraint("
+            f"this adapter cannot translate {kind.__name__} to SQL: register a converter with adapter.register_constraint("
             f"{kind.__name__}, lambda constraint, events: events.c.name == ...)"
         )
 
 
-def storable(number: int) -> int:
-    """Move a number that no row can have to the end of what rows can have: databases compare 64 bits."""
+def clamped(number: int) -> int:
+    """Return the nearest number that a row can have: databases compare 64 bits."""
     return min(max(number, -(2**63)), LARGEST_NUMBER)
 
 
@@ -104,13 +104,13 @@ def _built_in(constraint: QueryConstraint, events: Table) -> ColumnElement[bool]
     c = events.c
     match constraint:
         case SequenceNumberAfterConstraint(number):
-            return c.sequence_number > storable(number)
+            return c.sequence_number > clamped(number)
         case SequenceNumberBeforeConstraint(number):
-            return c.sequence_number <= storable(number - 1)
+            return c.sequence_number <= clamped(number - 1)
         case PositionAfterConstraint(position):
-            return c.position > storable(position)
+            return c.position > clamped(position)
         case PositionBeforeConstraint(position):
-            return c.position <= storable(position - 1)
+            return c.position <= clamped(position - 1)
         case NameInConstraint(names):
             # What cannot be stored cannot be sent either, and no event is called so.
             known = sorted(name for name in names if text_problem(name) is None)

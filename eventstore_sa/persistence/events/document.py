@@ -61,20 +61,21 @@ def publish_document(
 
     Args:
         parts: The publish.
-        conditions: What is to be checked of each part, when it is not the part's own condition.
+        conditions: What is to be checked of each part instead of its own condition, which has members that only the
+            application can check.
         serialise: "log" or "category": publishes exclude each other there.
 
     Raises:
-        SerialisationError: An event cannot be stored exactly.
-        ConfigurationError: A condition is none that a database can check.
+        SerialisationError: If an event cannot be stored exactly.
+        ConfigurationError: If a condition cannot be checked by a database.
     """
     streams = [
         DocumentStream(
             part.stream.category,
             part.stream.stream,
             [prepare(event) for event in part.events],
-            _storable_ranges(allowed_positions(part.condition if conditions is None else conditions[item])),
-            _scope(part.condition),
+            _within_64_bits(allowed_positions(part.condition if conditions is None else conditions[item])),
+            None if conditions is None else _scope(part.condition),
             serialise,
         )
         for item, part in enumerate(parts)
@@ -90,8 +91,8 @@ def _scope(condition: WriteCondition) -> str | None:
     return None
 
 
-def _storable_ranges(ranges: PositionRanges) -> PositionRanges | None:
-    """Leave out what no position can be in: databases have 64 bits for it. None: any position will do."""
+def _within_64_bits(ranges: PositionRanges) -> PositionRanges | None:
+    """Leave out ranges that no position can be in, because databases have 64 bits for it; None stands for any position."""
     if ranges == ANY_POSITION:
         return None
     return tuple(

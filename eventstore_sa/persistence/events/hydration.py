@@ -1,7 +1,7 @@
-"""Turning rows into events, and saying which event it is when a row cannot be turned into one.
+"""Turning rows into events, and naming the event of a row that cannot be read.
 
-Publishing stores nothing that cannot be read; other SQL may have: an infinite time, an integer of 5,000 digits, text that
-is no JSON. Each row is selected in a form that no driver interprets, so that what is wrong is found here.
+Publishing stores nothing that cannot be read; other SQL may: an infinite time, an integer of 5,000 digits, text that is not
+JSON. Each row is selected in a form that no driver interprets, so that what is wrong is found here.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Page(Struct, frozen=True):
 
     Attributes:
         events: The events.
-        more: Whether there may be events behind them.
-        unreadable: What is to be raised behind the events: the next one cannot be read.
+        more: Whether more events may follow.
+        unreadable: What is to be raised after the events, because the next one cannot be read.
     """
 
     events: list[AnyStoredEvent]
@@ -40,10 +40,10 @@ class Page(Struct, frozen=True):
     unreadable: UnreadableEventError | None = None
 
     def checked_events(self) -> list[AnyStoredEvent]:
-        """Return the events of a page that is asked for as a whole.
+        """Return the events, all of which are needed.
 
         Raises:
-            UnreadableEventError: One of them cannot be read.
+            UnreadableEventError: If one of them cannot be read.
         """
         if self.unreadable is not None:
             raise self.unreadable
@@ -56,7 +56,7 @@ def hydrated(
     """Turn rows into events.
 
     Args:
-        rows: The columns of `EventDialect.event_columns`, and one behind them that is not looked at.
+        rows: The columns of `EventDialect.event_columns`, and one more that is ignored.
         read_time: How a time is read.
 
     Returns:
@@ -165,20 +165,20 @@ def _unreadable_row(row: Sequence[Any], read_time: ReadTime) -> UnreadableEventE
 def unreadable_event(
     reason: str, *, sequence_number: int, position: object = None, category: object = None, stream: object = None
 ) -> UnreadableEventError:
-    """Build the error for an event, of which other things may not be readable either."""
+    """Build the error for an event, whose other columns may not be readable either."""
     known: StreamIdentifier | None = None
     if isinstance(category, str) and isinstance(stream, str):
         try:
             known = StreamIdentifier(category, stream)
         except SerialisationError:  # a name that no stream can have
             known = None
-    place = f"event {sequence_number}"
+    label = f"event {sequence_number}"
     if known is not None:
-        place += f", at position {position} of stream {f'{category}/{stream}'!r},"
+        label += f", at position {position} of stream {f'{category}/{stream}'!r},"
     return UnreadableEventError(
-        f"{place} cannot be read: {reason}. Other SQL than publishing has inserted it; to read what is behind it, give the "
-        f"read the constraint sequence_number_after({sequence_number}), or backwards sequence_number_before("
-        f"{sequence_number})",
+        f"{label} cannot be read: {reason}. It was not inserted by a publish, but by other SQL; to read the events after "
+        f"it, give the read the constraint sequence_number_after({sequence_number}), or sequence_number_before("
+        f"{sequence_number}) to read backwards",
         sequence_number=sequence_number,
         position=position if isinstance(position, int) else None,
         stream=known,

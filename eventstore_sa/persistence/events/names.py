@@ -1,4 +1,4 @@
-"""The statements that list what streams and categories there are.
+"""The statements that list the streams and categories that exist.
 
 A loose index scan over the unique index (category, stream, position): one probe for each name, whatever the number of its
 events. SQL has no words for it, so a recursive query steps from the first event of one name to the first of the next.
@@ -62,19 +62,19 @@ class NameReads:
         category = bindparam("of_category", type_=self._events.c.category.type) if within_category else None
         start: list[Any] = [bindparam(f"after_{name}", type_=self._events.c[name].type) for name in key]
         event = self._events.alias()
-        first = select(*(event.c[name] for name in key), literal_column("1", Integer).label("place")).where(
+        first = select(*(event.c[name] for name in key), literal_column("1", Integer).label("rank")).where(
             event.c.sequence_number == self._next_event(key, start if continued else None, category)
         )
         found = first.cte("found", recursive=True)
         event = self._events.alias()
         is_next = event.c.sequence_number == self._next_event(key, [found.c[name] for name in key], category)
         found = found.union_all(
-            select(*(event.c[name] for name in key), found.c.place + 1)
+            select(*(event.c[name] for name in key), found.c.rank + 1)
             .select_from(found.join(event, is_next))
-            .where(found.c.place < bindparam("size", type_=Integer()))
+            .where(found.c.rank < bindparam("size", type_=Integer()))
         )
         columns: list[ColumnElement[Any]] = [found.c[name] for name in key]
-        listing: Select[Any] = select(*columns).order_by(found.c.place)
+        listing: Select[Any] = select(*columns).order_by(found.c.rank)
         return listing
 
     def _next_event(self, key: Sequence[str], after: Sequence[Any] | None, category: Any) -> ColumnElement[int]:

@@ -1,6 +1,6 @@
 """Pages that end early where their rows have become too many bytes, in one statement.
 
-How large a row is, the database tells before it gives out what is in it. A running sum of that ends the page: the first row
+The database knows how large a row is without reading what is in it. A running sum of that ends the page: the first row
 always comes, the others as long as those before them are fewer bytes than `PAGE_BYTES`.
 """
 
@@ -28,7 +28,7 @@ def page_of_bytes(
     by_key: bool,
     keys: Sequence[Label[Any]] = (),
 ) -> Select[Any]:
-    """Make the SELECT of a page, whose last column tells whether its rows up to there are enough bytes.
+    """Make the SELECT of a page, whose last column is true when its rows up to there are enough bytes.
 
     Args:
         candidates: Selects columns of the rows that make the page if they are not too large: in order, and limited.
@@ -42,12 +42,12 @@ def page_of_bytes(
     """
     (primary_key,) = table.primary_key
     taken_along = [primary_key] if by_key else list(table.c)
-    places = [value.label(f"place_{number}") for number, (value, _) in enumerate(order)]
-    candidate = candidates([*taken_along, *places, size.label(_SIZE), *keys]).subquery("candidate")
+    ranks = [value.label(f"rank_{number}") for number, (value, _) in enumerate(order)]
+    candidate = candidates([*taken_along, *ranks, size.label(_SIZE), *keys]).subquery("candidate")
 
     def ordered(rows: FromClause) -> list[ColumnElement[Any]]:
-        named = [(rows.c[place.name], descending) for place, (_, descending) in zip(places, order, strict=True)]
-        return [place.desc() if descending else place for place, descending in named]
+        named = [(rows.c[rank.name], descending) for rank, (_, descending) in zip(ranks, order, strict=True)]
+        return [rank.desc() if descending else rank for rank, descending in named]
 
     so_far: ColumnElement[int] = func.sum(candidate.c[_SIZE]).over(order_by=ordered(candidate), rows=(None, 0))
     counted = select(candidate, so_far.label("bytes_so_far")).subquery("counted")

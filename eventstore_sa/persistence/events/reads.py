@@ -1,4 +1,4 @@
-"""The statements that read events: a page of whatever a store can read, in order, up to where it is complete.
+"""The statements that read events: pages of a stream, a category, the log or a partition.
 
 A page is a range of the order (position in a stream, sequence number elsewhere), so that an index leads to its first event,
 however far in it is. It ends early where its events have become too many bytes (`page_bytes`). The text of a statement
@@ -13,14 +13,15 @@ from typing import Any, Final
 from uuid import UUID
 
 from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import Column, ColumnElement, Connection, Row, Select, bindparam, false, select
 
-from eventstore_sa.persistence.events.constraints import ConstraintConverters, storable
+from eventstore_sa.persistence.events.constraints import clamped
 from eventstore_sa.persistence.events.dialects import EventDialect
 from eventstore_sa.persistence.events.page_bytes import page_of_bytes
 from eventstore_sa.persistence.schema import EventStoreSchema
-from eventstore_sa.sources.constraints import QueryConstraint, QueryConstraints, order_range
 from eventstore_sa.types import (
+    AnyStoredEvent,
     CategoryIdentifier,
     CategoryPartitionIdentifier,
     EventPartitionIdentifier,
@@ -31,7 +32,7 @@ from eventstore_sa.types import (
     StreamNamePrefixPartitionIdentifier,
 )
 
-__all__ = ["EventReads", "Wanted", "is_by_position"]
+__all__ = ["EventReads", "Wanted"]
 
 _HASHES: Final = 2**32
 
@@ -42,26 +43,42 @@ class Wanted(Struct, frozen=True):
     Attributes:
         target: Of what: a stream is ordered by position, everything else by sequence number.
         size: At most so many events.
-        constraints: Only events that meet all of them.
-        after: Only those behind this position or number, in the direction of the read.
-        up_to: Only those up to this position or number.
+        low: Only those above this position or number.
+        high: Only those up to this position or number.
+        conditions: Only events that meet all of them.
         backwards: Last to first.
     """
 
     target: EventSequenceIdentifier | EventPartitionIdentifier
     size: int
-    constraints: QueryConstraints = frozenset()
-    after: int | None = None
-    up_to: int | None = None
+    low: int | None = None
+    high: int | None = None
+    conditions: Sequence[ColumnElement[bool]] = ()
     backwards: bool = False
+
+    @property
+    def by_position(self) -> bool:
+        """Whether the order is that of positions, and not of sequence numbers."""
+        return isinstance(self.target, StreamIdentifier)
+
+    def up_to(self, end: int | None) -> Wanted:
+        """Return the same, but nothing above this position or number."""
+        if end is None or (self.high is not None and self.high <= end):
+            return self
+        return replace(self, high=end)
+
+    def beyond(self, event: AnyStoredEvent) -> Wanted:
+        """Return the same, but only what follows an event, in the direction of the read."""
+        last = event.position if self.by_position else event.sequence_number
+        return replace(self, high=last - 1) if self.backwards else replace(self, low=last)
 
 
 class _Form(Enum):
-    """What a statement returns: a page bounded by bytes, a single event, or only where events are."""
+    """What a statement returns: a page bounded by bytes, a single event, or only the numbers of events."""
 
     PAGE = auto()
     SINGLE = auto()
-    PLACES = auto()
+    NUMBERS = auto()
 
 
 class _Shape(Struct, frozen=True):
@@ -80,13 +97,11 @@ class EventReads:
     Args:
         schema: The tables.
         dialect: The database.
-        converters: How constraints are translated.
     """
 
-    def __init__(self, schema: EventStoreSchema, dialect: EventDialect, converters: ConstraintConverters) -> None:
+    def __init__(self, schema: EventStoreSchema, dialect: EventDialect) -> None:
         self._events = schema.events
         self._dialect = dialect
-        self._converters = converters
         self._selects: dict[_Shape, Select[Any]] = {}
 
     def with_ids(self, ids: Sequence[UUID]) -> Select[Any]:
@@ -95,44 +110,32 @@ class EventReads:
         return select(*columns, false()).where(self._events.c.id.in_(ids))
 
     def page(self, connection: Connection, wanted: Wanted) -> list[Row[Any]]:
-        """Read some rows of a target in order, for `hydrated`; the last column tells whether they are enough bytes."""
+        """Read some rows of a target in order, for `hydrated`; the last column is true when they are enough bytes."""
         return self._rows(connection, wanted, _Form.SINGLE if wanted.size == 1 else _Form.PAGE)
 
-    def places(self, connection: Connection, wanted: Wanted) -> list[tuple[int, int]]:
-        """Read sequence numbers and positions only, of as many rows as are wanted."""
-        return [(row.sequence_number, row.position) for row in self._rows(connection, wanted, _Form.PLACES)]
+    def numbers(self, connection: Connection, wanted: Wanted) -> list[tuple[int, int]]:
+        """Read only the sequence numbers and positions of as many events as are wanted."""
+        return [(row.sequence_number, row.position) for row in self._rows(connection, wanted, _Form.NUMBERS)]
 
     def _rows(self, connection: Connection, wanted: Wanted, form: _Form) -> list[Row[Any]]:
-        target, backwards, after = wanted.target, wanted.backwards, wanted.after
-        low, high, others = order_range(wanted.constraints, by_position=is_by_position(target))
-        if after is not None and backwards:
-            high = after - 1 if high is None else min(high, after - 1)
-        elif after is not None:
-            low = after if low is None else max(low, after)
-        if wanted.up_to is not None:
-            high = wanted.up_to if high is None else min(high, wanted.up_to)
+        target, low, high = wanted.target, wanted.low, wanted.high
         if low is not None and high is not None and low >= high:
             return []
         parameters = _parameters(target) | {"size": wanted.size}
         if low is not None:
-            parameters["low"] = storable(low)
+            parameters["low"] = clamped(low)
         if high is not None:
-            parameters["high"] = storable(high)
+            parameters["high"] = clamped(high)
         if isinstance(target, LogPartitionIdentifier | CategoryPartitionIdentifier):
             self._dialect.prepare_partitions(connection)
-        shape = _Shape(type(target), low is not None, high is not None, backwards, form)
-        return list(connection.execute(self._select(target, shape, others), parameters).all())
+        return list(connection.execute(self._select(wanted, form), parameters).all())
 
-    def _select(
-        self,
-        target: EventSequenceIdentifier | EventPartitionIdentifier,
-        shape: _Shape,
-        others: Sequence[QueryConstraint],
-    ) -> Select[Any]:
-        conditions = [self._converters.expression(other, self._events) for other in others]
+    def _select(self, wanted: Wanted, form: _Form) -> Select[Any]:
+        target, conditions = wanted.target, wanted.conditions
+        shape = _Shape(type(target), wanted.low is not None, wanted.high is not None, wanted.backwards, form)
         if isinstance(target, StreamNamePrefixPartitionIdentifier):
             # Which bounds a range of names has depends on the prefix.
-            conditions.append(self._dialect.stream_starts_with(target.prefix))
+            conditions = [*conditions, self._dialect.stream_starts_with(target.prefix)]
         if conditions:
             return self._build_select(shape, conditions)
         statement = self._selects.get(shape)
@@ -149,7 +152,7 @@ class EventReads:
             return statement.order_by(order.desc() if shape.backwards else order).limit(bindparam("size"))
 
         match shape.form:
-            case _Form.PLACES:
+            case _Form.NUMBERS:
                 return rows([c.sequence_number, c.position])
             case _Form.SINGLE:
                 return rows([*self._dialect.event_columns(events), false()])
@@ -179,11 +182,6 @@ class EventReads:
             yield order <= bindparam("high", type_=order.type)
 
 
-def is_by_position(target: EventSequenceIdentifier | EventPartitionIdentifier) -> bool:
-    """Tell whether a target is read in the order of positions, and not of sequence numbers."""
-    return isinstance(target, StreamIdentifier)
-
-
 def _parameters(target: EventSequenceIdentifier | EventPartitionIdentifier) -> dict[str, Any]:
     match target:
         case LogIdentifier():
@@ -200,4 +198,4 @@ def _parameters(target: EventSequenceIdentifier | EventPartitionIdentifier) -> d
 
 def _parts(partition: int, partitions: int) -> dict[str, Any]:
     # With more parts than hashes each hash is a part of its own.
-    return {"partition": storable(partition), "partitions": min(partitions, _HASHES)}
+    return {"partition": clamped(partition), "partitions": min(partitions, _HASHES)}

@@ -15,14 +15,20 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from eventstore_sa.conditions import EMPTY_STREAM_POSITION, unmet_condition_error
-from eventstore_sa.persistence.events.constraints import ConstraintConverters
-from eventstore_sa.persistence.events.dialects import Appended, AppendOutcome, EventDialect, Unmet, event_dialect
+from eventstore_sa.persistence.events.dialects import (
+    Appended,
+    AppendOutcome,
+    EventDialect,
+    Unmet,
+    constraints_of_events,
+    event_dialect,
+)
 from eventstore_sa.persistence.events.document import PublishDocument
 from eventstore_sa.persistence.events.hydration import Page, hydrated, unreadable_event
 from eventstore_sa.persistence.events.names import NameReads
 from eventstore_sa.persistence.events.reads import EventReads, Wanted
 from eventstore_sa.persistence.schema import EventStoreSchema
-from eventstore_sa.persistence.transactions.failures import Problem, ProblemKind, Refusal
+from eventstore_sa.persistence.transactions.failures import Failure, FailureKind, Refusal
 from eventstore_sa.publishing import StreamPublication, replayed, stored_events
 from eventstore_sa.types import AnyStoredEvent
 
@@ -32,30 +38,38 @@ _LOOKUP_BATCH: Final = 1000
 
 
 class EventRepository:
-    """Appends and reads the events of one event store on one kind of database."""
+    """Appends and reads the events of one event store on one kind of database.
 
-    def __init__(self, schema: EventStoreSchema, database: str, converters: ConstraintConverters) -> None:
+    All stores on a schema share one for each kind of database, with its statements: see `made_once`.
+
+    Args:
+        schema: The tables.
+        database: SQLAlchemy's name of the database.
+    """
+
+    def __init__(self, schema: EventStoreSchema, database: str) -> None:
         self.dialect: Final[EventDialect] = event_dialect(database, schema)
         self.names: Final = NameReads(schema)
-        self._reads = EventReads(schema, self.dialect, converters)
+        self._reads = EventReads(schema, self.dialect)
+        self._constraints = constraints_of_events(schema.prefix)
 
     def append(self, connection: Connection, document: PublishDocument, *, guarded: bool) -> AppendOutcome:
         """Store a publish, all or none; see `EventDialect.append`."""
         try:
             return self.dialect.append(connection, document, guarded=guarded)
         except DBAPIError as error:
-            problem = self.dialect.problem_of(error)
-            if problem.kind is not ProblemKind.DUPLICATE_ID:
+            failure = self.dialect.database.failure_of(error).refined(self._constraints)
+            if failure.kind is not FailureKind.DUPLICATE_ID:
                 raise
-            return problem
+            return failure
 
     def results(
         self, connection: Connection, parts: Sequence[StreamPublication], outcome: AppendOutcome
     ) -> list[list[AnyStoredEvent]]:
         """Turn the outcome of an append into the stored events of each part.
 
-        When a condition was not met, or an id is taken, it looks the ids up: a repetition of a publish that is stored
-        already gets the stored events.
+        If a condition was not met, or an id is taken, the ids are looked up: a repetition of a publish that is already
+        stored gets the stored events.
 
         Args:
             connection: Where the ids are looked up; its transaction must be usable.
@@ -63,26 +77,25 @@ class EventRepository:
             outcome: What came of it.
 
         Raises:
-            UnmetWriteConditionError: A condition was not met.
-            DuplicateEventError: Some ids are stored, and it is no repetition.
-            Refusal: The database refused.
+            UnmetWriteConditionError: If a condition was not met.
+            DuplicateEventError: If some ids are stored, and it is not a repetition.
+            Refusal: If the database refused.
         """
+        error: Exception
         match outcome:
             case Appended(first_positions, sequence_numbers):
                 return _numbered(parts, first_positions, sequence_numbers)
             case Unmet(item, last_position):
                 part = parts[item]
                 actual = None if last_position == EMPTY_STREAM_POSITION else last_position
-                failure: Exception = unmet_condition_error(part.stream, part.condition, actual)
-            case Problem(ProblemKind.DUPLICATE_ID):
-                failure = Refusal(outcome)
-            case Problem():
-                raise Refusal(outcome)
-            case _:
-                raise TypeError(outcome)
+                error = unmet_condition_error(part.stream, part.condition, actual)
+            case Failure(kind):
+                error = Refusal(outcome)
+                if kind is not FailureKind.DUPLICATE_ID:
+                    raise error
         stored = self.find(connection, (event.id for part in parts for event in part.events))
         if not stored:
-            raise failure
+            raise error
         return replayed(parts, stored)
 
     def find(self, connection: Connection, ids: Iterable[UUID]) -> dict[UUID, AnyStoredEvent]:
@@ -102,27 +115,27 @@ class EventRepository:
         try:
             rows = self._reads.page(connection, wanted)
         except (DBAPIError, UnicodeDecodeError) as error:
-            if not self.dialect.is_undecodable(error):
+            if not self.dialect.database.is_undecodable(error):
                 raise
             return self._page_before_what_is_undecodable(connection, wanted)
         events, unreadable = hydrated(rows, self.dialect.read_time)
         return Page(events, len(rows) == wanted.size or bool(rows and rows[-1][-1]), unreadable)
 
-    def last_place(self, connection: Connection, wanted: Wanted) -> tuple[int, int] | None:
-        """Return sequence number and position of the first event that is wanted, without reading it; None: no event."""
-        return next(iter(self._reads.places(connection, replace(wanted, size=1))), None)
+    def first_numbers(self, connection: Connection, wanted: Wanted) -> tuple[int, int] | None:
+        """Return sequence number and position of the first event that is wanted, if there is one, without reading it."""
+        return next(iter(self._reads.numbers(connection, replace(wanted, size=1))), None)
 
     def _page_before_what_is_undecodable(self, connection: Connection, wanted: Wanted) -> Page:
         """Find the event whose text the driver cannot decode, by trying ever shorter pages."""
-        places = self._reads.places(connection, wanted)
-        readable, failing = 0, len(places)
+        numbers = self._reads.numbers(connection, wanted)
+        readable, failing = 0, len(numbers)
         events: list[AnyStoredEvent] = []
         while failing - readable > 1:
             middle = (readable + failing) // 2
             try:
                 rows = self._reads.page(connection, replace(wanted, size=middle))
             except (DBAPIError, UnicodeDecodeError) as error:
-                if not self.dialect.is_undecodable(error):
+                if not self.dialect.database.is_undecodable(error):
                     raise
                 failing = middle
                 continue
@@ -130,8 +143,8 @@ class EventRepository:
             if unreadable is not None or len(rows) < middle:
                 return Page(events, more=True, unreadable=unreadable)
             readable = middle
-        sequence_number, position = places[readable]
-        reason = "it has text that is not in the encoding of the database"
+        sequence_number, position = numbers[readable]
+        reason = "it contains text that is not in the encoding of the database"
         return Page(
             events, more=True, unreadable=unreadable_event(reason, sequence_number=sequence_number, position=position)
         )

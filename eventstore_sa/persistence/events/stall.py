@@ -1,4 +1,4 @@
-"""Noticing that the log stands still: a forgotten open transaction holds every reader of it back."""
+"""Noticing that the watermark stands still, because a forgotten open transaction holds all readers of the log back."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["StallWatch"]
 
 
 class StallWatch:
-    """Watches successive watermarks, and tells when the same one has lagged for too long.
+    """Watches successive watermarks for one that lags for too long.
 
     Args:
-        warn_after_s: For how many seconds a watermark may lag before it is told, and told again.
+        warn_after_s: For how many seconds a watermark may lag before it is reported, and reported again.
         clock: Seconds on a clock that never goes back.
     """
 
@@ -21,17 +21,17 @@ class StallWatch:
         self._clock = clock
         self._watermark: int | None = None
         self._since = 0.0
-        self._told_at = 0.0
+        self._reported_at = 0.0
 
     def observe(self, *, last_number: int, watermark: int) -> float | None:
-        """Take note of a watermark; return for how many seconds it has stood still when that is to be told now."""
+        """Note a watermark; return for how many seconds it has stood still if that is to be reported now."""
         if watermark >= last_number:
             self._watermark = None
             return None
         now = self._clock()
         if watermark != self._watermark:
-            self._watermark, self._since, self._told_at = watermark, now, now
-        if now - self._told_at < self._warn_after_s:
+            self._watermark, self._since, self._reported_at = watermark, now, now
+        if now - self._reported_at < self._warn_after_s:
             return None
-        self._told_at = now
+        self._reported_at = now
         return now - self._since

@@ -43,7 +43,7 @@ from eventstore_sa.persistence.projections.locks import (
     wide_lock,
 )
 from eventstore_sa.persistence.schema import EventStoreSchema
-from eventstore_sa.persistence.transactions.failures import Problem, ProblemKind, Refusal
+from eventstore_sa.persistence.transactions.failures import Failure, FailureKind, Refusal
 from eventstore_sa.types.codec import encode_json
 
 __all__ = ["ProjectionBatches", "projection_batches"]
@@ -145,7 +145,7 @@ class ProjectionBatches:
                 return bool(found.holds_others)
             if monotonic() >= deadline:
                 said = f"another transaction holds projections {name!r} that this publish updates"
-                raise Refusal(Problem(ProblemKind.PROJECTIONS_HELD, said))
+                raise Refusal(Failure(FailureKind.PROJECTIONS_LOCKED, said))
             connection.execute(select(func.pg_catalog.pg_sleep(_PAUSE_S)))
 
     def save(self, connection: Connection, records: Sequence[ProjectionRecord]) -> int:

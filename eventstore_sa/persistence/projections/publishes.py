@@ -14,7 +14,7 @@ from eventstore_sa.errors import ConcurrencyError
 from eventstore_sa.persistence.projections.batches import ProjectionBatches, projection_batches
 from eventstore_sa.persistence.projections.locks import LockOn
 from eventstore_sa.persistence.schema import EventStoreSchema
-from eventstore_sa.persistence.transactions.binds import Workplace
+from eventstore_sa.persistence.transactions.binds import ConnectionScope
 from eventstore_sa.persistence.transactions.failures import OutOfTurnError
 from eventstore_sa.types import AnyStoredEvent
 
@@ -27,7 +27,7 @@ _OF_PUBLISH: Final = "eventstore_sa.of_publish"
 
 
 def update_projections(
-    workplace: Workplace,
+    scope: ConnectionScope,
     schema: EventStoreSchema,
     projections: Sequence[Projections],
     results: Sequence[Sequence[AnyStoredEvent]],
@@ -35,7 +35,7 @@ def update_projections(
     """Apply what a publish has stored, in its transaction.
 
     Args:
-        workplace: Where it was stored.
+        scope: Where it was stored.
         schema: The tables.
         projections: Those of each part of the publish.
         results: The stored events of each part.
@@ -43,7 +43,7 @@ def update_projections(
     Raises:
         LostRace: Another transaction was faster; when all of the publish is done again, it may work.
     """
-    place = SQLPublishPlace(workplace.connection, schema, workplace.session, hosted=workplace.hosted)
+    place = SQLPublishPlace(scope.connection, schema, scope.session, hosted=scope.in_transaction)
     try:
         apply_projections(place, projections, results)
         place.finish()
@@ -51,7 +51,7 @@ def update_projections(
         raise LostRace(error) from error
     except OutOfTurnError as error:
         # Raised by what handlers have staged. Only a transaction of our own gives back what it holds when it is done again.
-        if workplace.hosted:
+        if scope.in_transaction:
             raise
         raise LostRace(error) from error
     finally:

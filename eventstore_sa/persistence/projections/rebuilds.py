@@ -9,8 +9,7 @@ run is at it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from time import monotonic
 from typing import Any, Final
 from uuid import uuid4
@@ -35,8 +34,6 @@ from sqlalchemy.exc import DBAPIError
 from eventstore_sa.contracts.projection_records import ProjectionRecord
 from eventstore_sa.contracts.rebuilds import ApplyLast, RebuildProgressRecord, RebuildTarget, rebuild_taken_over
 from eventstore_sa.errors import ConfigurationError, LockTimeoutError
-from eventstore_sa.persistence.events.constraints import ConstraintConverters
-from eventstore_sa.persistence.events.document import publish_document
 from eventstore_sa.persistence.events.reads import Wanted
 from eventstore_sa.persistence.events.repository import EventRepository
 from eventstore_sa.persistence.projections.batches import projection_batches
@@ -46,11 +43,11 @@ from eventstore_sa.persistence.projections.locks import (
     name_lock,
 )
 from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.schema.schema import made_once
 from eventstore_sa.persistence.transactions.binds import Bind
-from eventstore_sa.persistence.transactions.failures import ProblemKind
-from eventstore_sa.persistence.transactions.lock_timeouts import limit_waits
-from eventstore_sa.persistence.transactions.running import Workplaces
-from eventstore_sa.sources.constraints import sequence_number_after
+from eventstore_sa.persistence.transactions.databases import database_of, limit_waits
+from eventstore_sa.persistence.transactions.failures import FailureKind
+from eventstore_sa.persistence.transactions.running import TransactionRunner
 from eventstore_sa.types.codec import decode_json, encode_json
 
 __all__ = ["SQLRebuildStorage"]
@@ -70,42 +67,43 @@ class SQLRebuildStorage:
         name: The name of the projections.
 
     Raises:
-        ConfigurationError: Everything on the bind is part of one transaction.
+        ConfigurationError: If everything on the bind is part of one transaction.
     """
 
     def __init__(self, bind: Bind, schema: EventStoreSchema, name: str) -> None:
         if bind.engine is None:
             raise ConfigurationError(
-                "a rebuild commits as it goes on, which it cannot within a transaction of somebody else's: give it a store "
-                "on an engine"
+                "a rebuild commits each of its steps, and cannot run within a transaction of yours: give it a store on an "
+                "engine"
             )
-        self._bind = bind
         self._schema = schema
         self._name = name
-        self._places = Workplaces(bind, schema, constraint_converters=ConstraintConverters())
+        self._runner = TransactionRunner(bind)
         # A number of its own: whoever finds another one in the table knows that another run has begun.
         self._run = uuid4().int >> 65
         self._progress = RebuildProgressRecord("")
 
     def begin(self, plan: str) -> RebuildProgressRecord:
-        with self._transaction() as (connection, _):
-            self._progress = self._rebuilds(connection).begin(connection, self._name, plan, self._run)
+        with self._runner.savepoint() as scope:
+            self._progress = self._rebuilds(scope.connection).begin(scope.connection, self._name, plan, self._run)
         return self._progress
 
     def load(self, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
-        with self._places.enter(self._bind.reading(), checked=False) as (workplace, _):
-            return self._load(workplace.connection, ids)
+        with self._runner.reading() as scope:
+            return self._load(scope.connection, ids)
 
     def save(self, records: Sequence[ProjectionRecord], *, sequence_number: int, events: int) -> RebuildProgressRecord:
-        with self._transaction() as (connection, _):
-            return self._save(connection, records, sequence_number=sequence_number, events=events)
+        with self._runner.savepoint() as scope:
+            return self._save(scope.connection, records, sequence_number=sequence_number, events=events)
 
     def finish(self, target: RebuildTarget, apply: ApplyLast | None, *, page_size: int, timeout_s: float) -> int:
-        with self._transaction() as (connection, repository):
-            self._exclude_publishes(connection, repository, timeout_s)
+        with self._runner.savepoint() as scope:
+            connection = scope.connection
+            events = made_once(EventRepository, self._schema, connection.dialect.name)
+            self._exclude_publishes(connection, timeout_s)
             while apply is not None:
-                after = frozenset({sequence_number_after(self._progress.sequence_number)})
-                page = repository.page(connection, Wanted(target, page_size, after)).checked_events()
+                wanted = Wanted(target, page_size, low=self._progress.sequence_number)
+                page = events.page(connection, wanted).checked_events()
                 if not page:
                     break
                 records = apply(page, lambda ids: self._load(connection, ids))
@@ -114,35 +112,30 @@ class SQLRebuildStorage:
                 raise rebuild_taken_over(self._name)
             return self._rebuilds(connection).swap(connection, self._name)
 
-    @contextmanager
-    def _transaction(self) -> Generator[tuple[Connection, EventRepository]]:
-        with self._places.enter(self._bind.deciding(), checked=False) as (workplace, repository):
-            yield workplace.connection, repository
-
-    def _exclude_publishes(self, connection: Connection, repository: EventRepository, timeout_s: float) -> None:
+    def _exclude_publishes(self, connection: Connection, timeout_s: float) -> None:
         if connection.dialect.name != "postgresql":
-            repository.dialect.lock(connection, publish_document(()))
+            database_of(connection).begin_writing(connection)
             return
         deadline, slice_s = monotonic() + timeout_s, _FIRST_SLICE_S
-        while not self._try_to_exclude(connection, repository, slice_s):
+        while not self._try_to_exclude(connection, slice_s):
             if monotonic() >= deadline:
                 holders = connection.scalar(lock_holders(), lock_parameters(connection, self._schema, self._name))
                 raise LockTimeoutError(
-                    f"publishes that update projections {self._name!r} did not come to an end in {timeout_s:g} s, those of "
-                    f"{holders or 'a transaction that has just ended'}: call again to go on, or give it more time"
+                    f"publishes that update projections {self._name!r} did not end within {timeout_s:g} s, those of "
+                    f"{holders or 'a transaction that has just ended'}: call again to resume, or give it more time"
                 )
             connection.execute(select(func.pg_catalog.pg_sleep(slice_s)))
             slice_s = min(slice_s * 2, _LONGEST_SLICE_S)
         limit_waits(connection, timeout_s)
 
-    def _try_to_exclude(self, connection: Connection, repository: EventRepository, slice_s: float) -> bool:
+    def _try_to_exclude(self, connection: Connection, slice_s: float) -> bool:
         """Queue for the lock, but for a moment only: all publishes of these projections queue up behind."""
         try:
             with connection.begin_nested():
                 limit_waits(connection, slice_s)
                 connection.execute(select(name_lock()), lock_parameters(connection, self._schema, self._name))
         except DBAPIError as error:
-            if repository.dialect.problem_of(error).kind is not ProblemKind.LOCK_TIMEOUT:
+            if database_of(connection).failure_of(error).kind is not FailureKind.LOCK_TIMEOUT:
                 raise
             return False
         return True

@@ -24,7 +24,6 @@ from sqlalchemy.exc import DBAPIError
 
 from eventstore_sa.contracts.projection_records import ProjectionRecord
 from eventstore_sa.errors import QueryError
-from eventstore_sa.persistence.events.dialects import driver_attribute
 from eventstore_sa.persistence.events.page_bytes import page_of_bytes
 from eventstore_sa.persistence.projections.dialects.base import ProjectionDialect
 from eventstore_sa.persistence.projections.queries import (
@@ -35,6 +34,7 @@ from eventstore_sa.persistence.projections.queries import (
     parameters_of,
     shape_of,
 )
+from eventstore_sa.persistence.transactions.databases import driver_attribute
 from eventstore_sa.query import (
     FilterExpression,
     KeySetPagingClause,

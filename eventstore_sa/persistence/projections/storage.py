@@ -1,6 +1,6 @@
 """Saving and finding projections as whole operations: connections are opened and closed here.
 
-Synchronous; the asyncio adapter runs it in a greenlet. The twin of `storage`, which does this for events.
+Synchronous; the asyncio adapter runs it in a greenlet.
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from eventstore_sa.contracts.projection_records import ProjectionRecord, unexpected_version
-from eventstore_sa.persistence.events.conditions import ConditionEvaluators
-from eventstore_sa.persistence.events.constraints import ConstraintConverters
-from eventstore_sa.persistence.events.storage import EventStorage
 from eventstore_sa.persistence.projections.batches import ProjectionBatches, projection_batches
 from eventstore_sa.persistence.projections.queries import ProjectionConverters
 from eventstore_sa.persistence.projections.repository import ProjectionRepository
 from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.schema.creation import create_schema, drop_schema
 from eventstore_sa.persistence.transactions.binds import Bind
-from eventstore_sa.persistence.transactions.running import Workplaces
+from eventstore_sa.persistence.transactions.running import TransactionRunner
 from eventstore_sa.query import FilterExpression, Search, SortClause
 
 __all__ = ["ProjectionStorage"]
@@ -41,18 +39,17 @@ class ProjectionStorage:
     def __init__(
         self, bind: Bind, schema: EventStoreSchema, *, converters: ProjectionConverters, page_size: int
     ) -> None:
-        self._bind = bind
         self._schema = schema
         self._converters = converters
         self._page_size = page_size
         self._repositories: dict[str, ProjectionRepository] = {}
-        self._places = Workplaces(bind, schema, constraint_converters=ConstraintConverters())
+        self._runner = TransactionRunner(bind)
 
     def save(self, records: Sequence[ProjectionRecord]) -> list[int]:
         """Insert or replace projections, all or none; return their new versions."""
         if not records:
             return []
-        return self._places.retried(lambda: self._write(lambda connection, do: do.save(connection, records)))
+        return self._runner.retried(lambda: self._write(lambda connection, do: do.save(connection, records)))
 
     def save_expecting(self, record: ProjectionRecord, expected: int) -> int:
         """Insert or replace a projection if it is at a version; return the new one.
@@ -74,14 +71,14 @@ class ProjectionStorage:
 
     def search(self, search: Search) -> list[ProjectionRecord]:
         """Return what a search finds."""
-        return self._places.retried(lambda: self._read(lambda connection, do: do.searches.search(connection, search)))
+        return self._runner.retried(lambda: self._read(lambda connection, do: do.searches.search(connection, search)))
 
     def pages(self, filters: Collection[FilterExpression], sort: SortClause | None) -> Iterator[list[ProjectionRecord]]:
         """Yield all that meets the filters, page by page; no connection of our own is held in between."""
         after: Sequence[str] | None = None
         looks_ahead = self._page_size
         while True:
-            page, after = self._places.retried(partial(self._page, filters, sort, after, looks_ahead))
+            page, after = self._runner.retried(partial(self._page, filters, sort, after, looks_ahead))
             if page:
                 yield page
             if after is None:
@@ -97,11 +94,11 @@ class ProjectionStorage:
 
     def count(self, filters: Collection[FilterExpression]) -> int:
         """Count the projections that meet all filters."""
-        return self._places.retried(lambda: self._read(lambda connection, do: do.searches.count(connection, filters)))
+        return self._runner.retried(lambda: self._read(lambda connection, do: do.searches.count(connection, filters)))
 
     def load_batch(self, name: str, ids: Collection[str]) -> dict[str, ProjectionRecord]:
         """Return the projections of a name that are there, by id."""
-        return self._places.retried(
+        return self._runner.retried(
             lambda: self._read(lambda connection, _: self._batches(connection).load(connection, name, ids))
         )
 
@@ -110,34 +107,27 @@ class ProjectionStorage:
 
         What a first try has saved when the connection broke is not counted: it has another version then.
         """
-        return self._places.retried(
+        return self._runner.retried(
             lambda: self._write(lambda connection, _: self._batches(connection).save(connection, records))
         )
 
     def create_schema(self) -> None:
-        """Create all tables of the library that are missing; see `EventStorage.create_schema`."""
-        self._events().create_schema()
+        """Create all tables of the library that are missing."""
+        with self._runner.transaction() as scope:
+            create_schema(scope.connection, self._schema)
 
     def drop_schema(self) -> None:
         """Drop all tables of the library."""
-        self._events().drop_schema()
-
-    def _events(self) -> EventStorage:
-        return EventStorage(
-            self._bind,
-            self._schema,
-            page_size=1,
-            evaluators=ConditionEvaluators(),
-            constraint_converters=ConstraintConverters(),
-        )
+        with self._runner.transaction() as scope:
+            drop_schema(scope.connection, self._schema)
 
     def _read(self, work: Callable[[Connection, ProjectionRepository], T]) -> T:
-        with self._places.enter(self._bind.reading(), checked=False) as (workplace, _):
-            return work(workplace.connection, self._repository(workplace.connection))
+        with self._runner.reading() as scope:
+            return work(scope.connection, self._repository(scope.connection))
 
     def _write(self, work: Callable[[Connection, ProjectionRepository], T]) -> T:
-        with self._places.enter(self._bind.writing(), checked=False) as (workplace, _):
-            return work(workplace.connection, self._repository(workplace.connection))
+        with self._runner.writing() as scope:
+            return work(scope.connection, self._repository(scope.connection))
 
     def _batches(self, connection: Connection) -> ProjectionBatches:
         return projection_batches(self._schema, connection.dialect.name)

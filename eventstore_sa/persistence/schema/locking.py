@@ -35,18 +35,18 @@ __all__ = [
 ]
 
 Locking: TypeAlias = Literal["fence", "advisory", "row"]
-"""How the writers of an event store exclude each other: the same for all stores on the same tables, and recorded in them.
+"""How the writers of an event store exclude each other: the same for all stores on the same tables, and recorded there.
 
-"fence", the default: writers exclude each other within one stream only. Readers of the log and of categories stop at a
-watermark, so they do not miss events of open transactions. PostgreSQL.
+"fence", the default: only publishes to the same stream exclude each other. Readers of the log and of categories stop at a
+watermark, so that open transactions hide nothing from them. PostgreSQL.
 
-"advisory": the same; in addition, publishes exclude each other within the log or a category until they commit, as the
-`EventSerialisationGuarantee` says. Readers that do not use watermarks miss nothing there either. PostgreSQL.
+"advisory": as "fence", and publishes exclude each other until they commit, within the log or a category, as the
+`EventSerialisationGuarantee` says; there, readers that ignore the watermark miss nothing either. PostgreSQL.
 
 "row": publishes exclude each other within the log, a category or a stream, as the guarantee says, by locks on rows of a
-table. Wider reads could not be in order, and are refused. PostgreSQL and MariaDB.
+table. Wider reads are refused, because they could not be complete in order. PostgreSQL and MariaDB.
 
-SQLite has a single writer, so there all modes have the same effect on writers.
+SQLite has a single writer, so they do not differ there.
 """
 
 Level: TypeAlias = Literal["log", "category", "stream"]
@@ -54,11 +54,11 @@ Level: TypeAlias = Literal["log", "category", "stream"]
 RecordedLocking: TypeAlias = Literal[
     "fence", "advisory/log", "advisory/category", "advisory/stream", "row/log", "row/category", "row/stream"
 ]
-"""A `Locking` and its level as recorded in the database and in Alembic revisions."""
+"""A `Locking` and its level, as the database and Alembic revisions record them."""
 
 
 class EventSerialisationGuarantee(Enum):
-    """The scope within which events become visible in the order of their sequence numbers."""
+    """The level at which events become visible in the order of their sequence numbers."""
 
     LOG = "log"
     CATEGORY = "category"
@@ -77,8 +77,8 @@ class LockingMode(Struct, frozen=True):
     """How writers exclude each other.
 
     Attributes:
-        locking: By a fence that readers look at, by additional advisory locks, or by rows of a table.
-        level: The scope in which they exclude each other until they commit; it has no meaning for the fence.
+        locking: By a fence that readers look at, by advisory locks as well, or by rows of a table.
+        level: The level at which they do, until they commit; it has no meaning with the fence.
     """
 
     locking: Locking
@@ -86,20 +86,20 @@ class LockingMode(Struct, frozen=True):
 
     @property
     def recorded(self) -> RecordedLocking:
-        """The name of the mode as recorded in the database."""
+        """How it is recorded in the database."""
         text = self.locking if self.locking == "fence" else f"{self.locking}/{self.level}"
         return cast("RecordedLocking", text)
 
     @property
     def serialise(self) -> Level | None:
-        """The level, wider than a stream, at which PostgreSQL's functions make publishes exclude each other."""
+        """The level above streams at which PostgreSQL's functions make publishes exclude each other, if there is one."""
         return self.level if self.locking == "advisory" and self.level != "stream" else None
 
     def check_read(self, target: EventSequenceIdentifier | EventPartitionIdentifier) -> None:
-        """Refuse reads that could not be complete.
+        """Refuse a read that could miss events.
 
         Raises:
-            ConfigurationError: If, with row locks, the target is wider than the level.
+            ConfigurationError: If the target is wider than the level, with row locks.
         """
         needed = _level_of(target)
         if self._is_narrower_than(needed):
@@ -114,10 +114,10 @@ class LockingMode(Struct, frozen=True):
         return not self._is_narrower_than("log")
 
     def check_watermark(self) -> None:
-        """Refuse a watermark if it is not known how far the log is complete.
+        """Refuse to return a watermark where there is none.
 
         Raises:
-            ConfigurationError: If, with row locks, the level is not the log.
+            ConfigurationError: If the level is not the log, with row locks.
         """
         if not self.has_watermark:
             raise ConfigurationError(
@@ -129,7 +129,7 @@ class LockingMode(Struct, frozen=True):
         """Refuse custom conditions that look at more than the locks protect.
 
         Raises:
-            ConfigurationError: If, with row locks, the scope of one is wider than the level.
+            ConfigurationError: If the scope of one is wider than the level, with row locks.
         """
         for condition in conditions:
             scope = _SCOPES[condition.scope]
@@ -151,30 +151,30 @@ _NAMES: Final[dict[Level, str]] = {"stream": "a stream", "category": "a category
 
 
 def locking_mode(locking: str, guarantee: object) -> LockingMode:
-    """Return the locking mode for the options of a schema.
+    """Combine the options of a schema.
 
     Raises:
-        ConfigurationError: If there is no such locking mode, or `guarantee` is not an `EventSerialisationGuarantee`.
+        ConfigurationError: If there is no such mode of locking, or the guarantee is not an EventSerialisationGuarantee.
     """
     if locking not in get_args(Locking):
-        raise ConfigurationError(f"there is no locking mode {locking!r}: use 'fence', 'advisory' or 'row'")
+        raise ConfigurationError(f"unknown locking mode {locking!r}: use 'fence', 'advisory' or 'row'")
     if not isinstance(guarantee, EventSerialisationGuarantee):
         raise ConfigurationError(
-            f"serialisation_guarantee must be an EventSerialisationGuarantee, such as EventSerialisationGuarantee.LOG; got "
+            "serialisation_guarantee must be an EventSerialisationGuarantee, such as EventSerialisationGuarantee.LOG; got "
             f"{guarantee!r}"
         )
     return LockingMode(cast("Locking", locking), guarantee.value)
 
 
 def checked_recorded_locking(recorded: str) -> RecordedLocking:
-    """Return the name of a recorded locking mode, if there is such a mode.
+    """Refuse a text that no mode of locking is recorded as.
 
     Raises:
-        ConfigurationError: If there is no such locking mode.
+        ConfigurationError: If it is not one of `RecordedLocking`.
     """
     known = get_args(RecordedLocking)
     if recorded not in known:
-        raise ConfigurationError(f"there is no locking mode {recorded!r}: use one of {', '.join(map(repr, known))}")
+        raise ConfigurationError(f"unknown locking {recorded!r}: use one of {', '.join(map(repr, known))}")
     return cast("RecordedLocking", recorded)
 
 

@@ -6,8 +6,8 @@ MetaData, together with the host's tables. It holds no connection and does no I/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import MetaData, Table, event
 from sqlalchemy.orm import registry
@@ -35,7 +35,9 @@ from eventstore_sa.persistence.schema.tables import (
 from eventstore_sa.persistence.schema.versions import latest
 from eventstore_sa.types.codec import text_problem
 
-__all__ = ["SCHEMA_VERSION", "EventStoreSchema", "default_schema"]
+__all__ = ["SCHEMA_VERSION", "EventStoreSchema", "default_schema", "made_once"]
+
+T = TypeVar("T")
 
 SCHEMA_VERSION: Final = latest().number
 """The version of the schema that this version of the library creates and needs."""
@@ -126,6 +128,7 @@ class EventStoreSchema:
         self.rebuilds: Table = rebuilds_table(self.metadata, prefix=prefix, schema=schema)
         self.locking_record: LockingRecord = LockingRecord(self.locking_mode, self.version, prefix)
         self.EventRecord: type[EventRecord] = map_event_record(registry(metadata=self.metadata), self.events)
+        self._made: dict[tuple[object, str], Any] = {}
         attached[schema, prefix] = self
         self._attach_ddl()
 
@@ -183,6 +186,18 @@ def default_schema(
             locking=mode.locking, serialisation_guarantee=EventSerialisationGuarantee(mode.level)
         )
     return _defaults[mode]
+
+
+def made_once(make: Callable[[EventStoreSchema, str], T], schema: EventStoreSchema, database: str) -> T:
+    """Return what `make` makes for a schema on a kind of database, such as its statements, and keep it with the schema.
+
+    All stores on the schema share it, so it must not keep anything of a store, and be safe to use in several threads.
+    """
+    made: Any = schema._made.get((make, database))  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    if made is None:
+        # Of two threads that get here together, both use what the first one has made.
+        made = schema._made.setdefault((make, database), make(schema, database))  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    return cast("T", made)
 
 
 _defaults: Final[dict[LockingMode, EventStoreSchema]] = {}

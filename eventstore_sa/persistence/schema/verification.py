@@ -15,13 +15,13 @@ from sqlalchemy.exc import ProgrammingError
 from eventstore_sa.errors import ConfigurationError, SchemaError
 from eventstore_sa.persistence.schema.ddl import MARIADB
 from eventstore_sa.persistence.schema.drift import differences
+from eventstore_sa.persistence.schema.encoding import wrong_encoding
 from eventstore_sa.persistence.schema.listeners import site_on
 from eventstore_sa.persistence.schema.locking import FENCE
 from eventstore_sa.persistence.schema.recorded_locking import NO_VERSION
 from eventstore_sa.persistence.schema.safety import unsafe_parts
 from eventstore_sa.persistence.schema.schema import EventStoreSchema, default_schema
 from eventstore_sa.persistence.schema.versions import Site, latest, locking_change
-from eventstore_sa.persistence.transactions.encoding import encoding_problem
 
 __all__ = ["installed_version", "verify_schema"]
 
@@ -57,9 +57,9 @@ def verify_schema(connection: Connection, *, schema: EventStoreSchema | None = N
 
 
 def _verify(connection: Connection, expected: EventStoreSchema) -> None:
-    problem = encoding_problem(connection)
-    if problem is not None:
-        raise SchemaError(problem)
+    wrong_text = wrong_encoding(connection)
+    if wrong_text is not None:
+        raise SchemaError(wrong_text)
     site = site_on(connection, expected.prefix, expected.schema)
     try:
         expected.locking_record.check_database(connection)

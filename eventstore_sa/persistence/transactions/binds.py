@@ -21,20 +21,18 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool, Pool, StaticPool
 
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.events.dialects import event_dialect
-from eventstore_sa.persistence.events.dialects.sqlite import READING
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.sqlalchemy_internals import is_flushing
-from eventstore_sa.persistence.transactions.driver_connections import is_closed
+from eventstore_sa.persistence.transactions.databases import Database, database_named, database_of
 
 __all__ = [
     "WHEN_RETURNED",
     "Bind",
     "ConnectionBind",
+    "ConnectionScope",
     "EngineBind",
     "FactoryBind",
     "SessionBind",
-    "Workplace",
 ]
 
 
@@ -42,59 +40,60 @@ WHEN_RETURNED: Final = "eventstore_sa.when_returned"
 """An option of connections of our own: a list of what is to be called when the connection is back in its pool."""
 
 
-class Workplace(Struct, frozen=True):
-    """A connection to work on.
+class ConnectionScope(Struct, frozen=True):
+    """A connection to work on, and the transaction that it is in.
 
     Attributes:
         connection: The connection.
-        guarded: Whether its transaction must outlive whatever goes wrong.
-        hosted: Whether its transaction is the caller's.
+        single_statement: Whether each statement is a transaction by itself; otherwise an error must not end the
+            transaction, because there may be more in it.
+        in_transaction: Whether the transaction is the caller's.
         session: The session of the caller's that has the connection, if there is one.
-        savepoint: Whether all that is done here is undone by a savepoint when it fails.
+        in_savepoint: Whether a savepoint undoes all that is done here when it fails.
     """
 
     connection: Connection
-    guarded: bool
-    hosted: bool
+    single_statement: bool = False
+    in_transaction: bool = False
     session: Session | None = None
-    savepoint: bool = False
+    in_savepoint: bool = False
 
 
 class Bind(Protocol):
     """What a store is bound to."""
 
     @property
-    def hosted(self) -> bool:
+    def in_transaction(self) -> bool:
         """Whether reads and publishes are part of a transaction of the caller's."""
         ...
 
     @property
     def engine(self) -> Engine | None:
-        """The engine that connections of our own come from; None when all is done on a connection of the caller's."""
+        """The engine that connections of our own come from; None if everything runs on a connection of the caller's."""
         ...
 
     @property
-    def database(self) -> str:
-        """SQLAlchemy's name of the database."""
+    def database(self) -> Database:
+        """The database that connections lead to."""
         ...
 
-    def reading(self) -> AbstractContextManager[Workplace]:
+    def reading(self) -> AbstractContextManager[ConnectionScope]:
         """Give a connection for reading, for as long as one page or one call takes."""
         ...
 
-    def writing(self) -> AbstractContextManager[Workplace]:
+    def writing(self) -> AbstractContextManager[ConnectionScope]:
         """Give a connection for one publish, committed at the end when it is our own."""
         ...
 
-    def deciding(self, *, in_session: bool = False) -> AbstractContextManager[Workplace]:
-        """Give a connection for a publish of several statements: in a transaction, or a savepoint of the caller's.
+    def savepoint(self, *, in_session: bool = False) -> AbstractContextManager[ConnectionScope]:
+        """Give a connection for several statements: in a transaction of our own, or a savepoint of the caller's.
 
         Args:
-            in_session: Whether a session of the caller's is worked on too: then the savepoint is the session's.
+            in_session: Whether a session of the caller's is used too: then the savepoint is the session's.
         """
         ...
 
-    def transaction(self) -> AbstractContextManager[Workplace]:
+    def transaction(self) -> AbstractContextManager[ConnectionScope]:
         """Give a connection in an ordinary transaction, committed at the end when it is our own."""
         ...
 
@@ -109,80 +108,74 @@ class Bind(Protocol):
 class EngineBind:
     """Connections of our own from an engine."""
 
-    hosted: bool = False
+    in_transaction: bool = False
 
     def __init__(self, engine: Engine, *, blocking: bool, owned: bool = False) -> None:
-        """Take connections from `engine`; `blocking` tells that no event loop is involved, `owned` that it is ours."""
+        """Take connections from `engine`.
+
+        Args:
+            engine: The engine.
+            blocking: Whether no event loop is involved.
+            owned: Whether the engine was made for this bind.
+        """
         self.engine = engine
+        self.database: Final[Database] = database_named(engine.dialect.name)
         self._owned = owned
         self._pool_and_pid: tuple[Pool, int] | None = None
         # Given to each connection, not once to an engine: SQLAlchemy does that with an event listener on the engine, which
         # sends every step of every statement through its event dispatch.
-        postgresql = engine.dialect.name == "postgresql"
-        self._autocommit: Callable[[Connection], AbstractContextManager[Any]] = nullcontext
-        self._writing: dict[str, Any] = {}
-        if engine.dialect.driver == "psycopg2":
-            self._autocommit = _psycopg2_autocommit
-        elif postgresql:
-            self._writing = {"isolation_level": "AUTOCOMMIT"}
-        self._reading = {**self._writing, READING: True}
-        self._explicit = False
-        self._looked_at_driver = engine.dialect.driver != "asyncpg"
-        # SQLite has no such level, and with a single writer no need of it.
-        single_writer = engine.dialect.name == "sqlite"
-        self._read_committed = {} if single_writer else {"isolation_level": "READ COMMITTED"}
+        self._reading, self._writing = (
+            self.database.single_statement_options(engine.dialect.driver, reading=reading) for reading in (True, False)
+        )
+        self._explicit: bool | None = None  # not known before there is a connection
         # A StaticPool hands out one and the same connection to everybody at once.
         shared = blocking and isinstance(engine.pool, StaticPool)
         self._turn: AbstractContextManager[Any] = Lock() if shared else nullcontext()
 
-    @property
-    def database(self) -> str:
-        return self.engine.dialect.name
+    @contextmanager
+    def reading(self) -> Generator[ConnectionScope]:
+        with self._single_statement(self._reading) as scope:
+            yield scope
 
     @contextmanager
-    def reading(self) -> Generator[Workplace]:
-        with self._alone(self._reading) as workplace:
-            yield workplace
-
-    @contextmanager
-    def writing(self) -> Generator[Workplace]:
-        with self._alone(self._writing) as workplace:
-            yield workplace
-            if not workplace.guarded:
+    def writing(self) -> Generator[ConnectionScope]:
+        with self._single_statement(self._writing) as scope:
+            yield scope
+            if scope.single_statement:
                 # Needed on SQLite; without I/O in autocommit mode.
-                workplace.connection.commit()
+                scope.connection.commit()
 
     @contextmanager
-    def deciding(self, *, in_session: bool = False) -> Generator[Workplace]:
+    def savepoint(self, *, in_session: bool = False) -> Generator[ConnectionScope]:
         calls: list[Callable[[], object]] = []
-        with self._connected({**self._read_committed, WHEN_RETURNED: calls}) as connection, connection.begin():
-            yield Workplace(connection, guarded=True, hosted=False)
+        options = {**self.database.read_committed, WHEN_RETURNED: calls}
+        with self._connected(options) as connection, connection.begin():
+            yield ConnectionScope(connection)
         for call in calls:
             call()
 
     @contextmanager
-    def transaction(self) -> Generator[Workplace]:
+    def transaction(self) -> Generator[ConnectionScope]:
         with self._connected({}) as connection, connection.begin():
-            yield Workplace(connection, guarded=True, hosted=False)
+            yield ConnectionScope(connection)
 
     def require_read_committed(self) -> bool:
         self._explicit = True
         return True
 
     @contextmanager
-    def _alone(self, options: Mapping[str, Any]) -> Generator[Workplace]:
-        """Give a connection whose statements commit by themselves, or a transaction where that does not do."""
+    def _single_statement(self, options: Mapping[str, Any]) -> Generator[ConnectionScope]:
+        """Give a connection whose statements commit by themselves, or a transaction where that does not work."""
         with self._connected({}) as connection:
-            if not self._looked_at_driver:
-                self._explicit = self._explicit or _names_statements(connection)
-                self._looked_at_driver = True
+            if self._explicit is None:
+                self._explicit = self.database.needs_explicit_transactions(connection)
             if self._explicit:
-                with connection.execution_options(**self._read_committed).begin():
-                    yield Workplace(connection, guarded=True, hosted=False)
+                with connection.execution_options(**self.database.read_committed).begin():
+                    yield ConnectionScope(connection)
                 return
             connection.execution_options(**options)
-            with self._autocommit(connection):
-                yield Workplace(connection, guarded=False, hosted=False)
+            with self.database.committing_each(connection):
+                yield ConnectionScope(connection, single_statement=True)
 
     def _enter_process(self) -> None:
         """Refuse a forked process at once: connections in a pool belong to the process that opened them."""
@@ -192,7 +185,7 @@ class EngineBind:
         if self._pool_and_pid is not None and self._pool_and_pid[0] is pool:
             if not self._owned:
                 raise ConfigurationError(
-                    "this engine's pool has connections that belong to the process that this one was forked from: call "
+                    "this process was forked from one that has connections in this engine's pool, and cannot use them: call "
                     "engine.dispose(close=False) in the new process before anything else uses the engine"
                 )
             self.engine.dispose(close=False)
@@ -202,7 +195,7 @@ class EngineBind:
     def _connected(self, options: Mapping[str, Any]) -> Generator[Connection]:
         self._enter_process()
         with self._turn, self.engine.connect() as connection:
-            if is_closed(connection):
+            if self.database.is_closed(connection):
                 # Closed while it was in the pool. It is replaced, before SQLAlchemy or we set anything on it.
                 connection.invalidate()
             # Set here and not by an engine with options: cancelled in its connect(), that loses the place in the pool.
@@ -212,7 +205,7 @@ class EngineBind:
 class FactoryBind:
     """Connections of our own from whatever a session factory is bound to at the time."""
 
-    hosted: bool = False
+    in_transaction: bool = False
 
     def __init__(self, factory: Callable[[], Session], schema: EventStoreSchema, *, blocking: bool) -> None:
         self._factory = factory
@@ -227,24 +220,28 @@ class FactoryBind:
         return None if bind is None else bind.engine
 
     @property
-    def database(self) -> str:
+    def database(self) -> Database:
         with self._factory() as session, _routing():
-            return session.get_bind(mapper=self._schema.EventRecord).dialect.name
+            return database_named(session.get_bind(mapper=self._schema.EventRecord).dialect.name)
 
-    def reading(self) -> AbstractContextManager[Workplace]:
+    def reading(self) -> AbstractContextManager[ConnectionScope]:
         bind = self._resolve()
-        return bind.reading() if bind is not None else self._session()
+        return bind.reading() if bind is not None else self.transaction()
 
-    def writing(self) -> AbstractContextManager[Workplace]:
+    def writing(self) -> AbstractContextManager[ConnectionScope]:
         bind = self._resolve()
-        return bind.writing() if bind is not None else self._session()
+        return bind.writing() if bind is not None else self.transaction()
 
-    def deciding(self, *, in_session: bool = False) -> AbstractContextManager[Workplace]:
+    def savepoint(self, *, in_session: bool = False) -> AbstractContextManager[ConnectionScope]:
         bind = self._resolve()
-        return bind.deciding() if bind is not None else self._session()
+        return bind.savepoint() if bind is not None else self.transaction()
 
-    def transaction(self) -> AbstractContextManager[Workplace]:
-        return self._session()
+    @contextmanager
+    def transaction(self) -> Generator[ConnectionScope]:
+        # Bound to a connection, as test suites do: the session knows how to join that connection's transaction.
+        with self._factory() as session, session.begin():
+            connection = session.connection(bind_arguments={"mapper": self._schema.EventRecord})
+            yield ConnectionScope(connection, session=session)
 
     def require_read_committed(self) -> bool:
         return self._engine_bind is not None and self._engine_bind.require_read_committed()
@@ -260,18 +257,11 @@ class FactoryBind:
                 self._engine_bind = EngineBind(bind, blocking=self._blocking)
             return self._engine_bind
 
-    @contextmanager
-    def _session(self) -> Generator[Workplace]:
-        # Bound to a connection, as test suites do: the session knows how to join that connection's transaction.
-        with self._factory() as session, session.begin():
-            connection = session.connection(bind_arguments={"mapper": self._schema.EventRecord})
-            yield Workplace(connection, guarded=True, hosted=False, session=session)
-
 
 class ConnectionBind:
     """The transaction that a connection of the caller's is in."""
 
-    hosted: bool = True
+    in_transaction: bool = True
     engine: Engine | None = None
 
     def __init__(self, connection_of: Callable[[], Connection], schema: EventStoreSchema) -> None:
@@ -279,28 +269,28 @@ class ConnectionBind:
         self._schema = schema
 
     @property
-    def database(self) -> str:
-        return self._connection_of().dialect.name
+    def database(self) -> Database:
+        return database_of(self._connection_of())
 
     @contextmanager
-    def reading(self) -> Generator[Workplace]:
-        yield Workplace(self._connection_of(), guarded=True, hosted=True)
+    def reading(self) -> Generator[ConnectionScope]:
+        yield ConnectionScope(self._connection_of(), in_transaction=True)
 
     @contextmanager
-    def writing(self) -> Generator[Workplace]:
+    def writing(self) -> Generator[ConnectionScope]:
         connection = self._connection_of()
         if not connection.in_transaction():
             # As any statement does; looking at the driver's transaction alone does not.
             connection.begin()
-        event_dialect(connection.dialect.name, self._schema).check_hosted(connection)
-        yield Workplace(connection, guarded=True, hosted=True)
+        database_of(connection).check_transaction(connection)
+        yield ConnectionScope(connection, in_transaction=True)
 
     @contextmanager
-    def deciding(self, *, in_session: bool = False) -> Generator[Workplace]:
-        with self.writing() as workplace, workplace.connection.begin_nested():
-            yield replace(workplace, savepoint=True)
+    def savepoint(self, *, in_session: bool = False) -> Generator[ConnectionScope]:
+        with self.writing() as scope, scope.connection.begin_nested():
+            yield replace(scope, in_savepoint=True)
 
-    def transaction(self) -> AbstractContextManager[Workplace]:
+    def transaction(self) -> AbstractContextManager[ConnectionScope]:
         return self.reading()
 
     def require_read_committed(self) -> bool:
@@ -310,13 +300,18 @@ class ConnectionBind:
 class SessionBind(ConnectionBind):
     """The transaction that a session of the caller's is in, routed as the session routes our mapped classes."""
 
-    def __init__(self, session_of: Callable[[], Session], schema: EventStoreSchema) -> None:
+    def __init__(self, session: Session | Callable[[], Session], schema: EventStoreSchema) -> None:
+        """Work in the transaction of a session, or of the one that a function returns, such as a `scoped_session`."""
         super().__init__(self.connection, schema)
-        self.session_of = session_of
+        self._session = session
+
+    def session_of(self) -> Session:
+        """Return the session."""
+        return self._session if isinstance(self._session, Session) else self._session()
 
     @property
-    def database(self) -> str:
-        return self._dialect.name
+    def database(self) -> Database:
+        return database_named(self._dialect.name)
 
     @property
     def asynchronous(self) -> bool:
@@ -332,36 +327,25 @@ class SessionBind(ConnectionBind):
         """Refuse a session that does not know where our tables are, without I/O.
 
         Raises:
-            ConfigurationError: It does not.
+            ConfigurationError: If it does not.
         """
         with _routing():
             self.session_of().get_bind(mapper=self._schema.EventRecord)
 
     @contextmanager
-    def deciding(self, *, in_session: bool = False) -> Generator[Workplace]:
+    def savepoint(self, *, in_session: bool = False) -> Generator[ConnectionScope]:
         session = self.session_of()
-        # While it is flushing, a session can be read but not flushed: others have to work beside it.
+        # While it is flushing, a session can be read but not flushed, and needs another session for what is to be written.
         usable = not is_flushing(session)
         savepoint_of = session if in_session and usable else None
-        with self.writing() as workplace, (savepoint_of or workplace.connection).begin_nested():
+        with self.writing() as scope, (savepoint_of or scope.connection).begin_nested():
             # Asked for anew: a session begins its savepoint on a connection when that is first used in it.
-            yield replace(workplace, connection=self.connection(), session=session if usable else None, savepoint=True)
+            yield replace(scope, connection=self.connection(), session=session if usable else None, in_savepoint=True)
 
     def connection(self) -> Connection:
         """Return the connection of the session's transaction, which is begun if there is none."""
         with _routing():
             return self.session_of().connection(bind_arguments={"mapper": self._schema.EventRecord})
-
-
-def _names_statements(connection: Connection) -> bool:
-    """Tell whether the application gives asyncpg names for prepared statements, which is done because of a pooler.
-
-    Statements with names are closed when they are not used any more. asyncpg does that between preparing the next one and
-    executing it, and without a transaction that is when the pooler takes the server away.
-    """
-    adapted: Any = connection.connection.dbapi_connection
-    name_func = getattr(adapted, "_prepared_statement_name_func", None)
-    return name_func is not getattr(adapted, "_default_name_func", None)
 
 
 @contextmanager
@@ -374,26 +358,3 @@ def _routing() -> Generator[None]:
             "the session does not know in which database the events are: give it bind=engine, or in its binds an engine "
             "for EventRecord of the store's EventStoreSchema"
         ) from error
-
-
-@contextmanager
-def _psycopg2_autocommit(connection: Connection) -> Generator[None]:
-    """Put a connection into autocommit mode for a while, without a word to the server.
-
-    SQLAlchemy's AUTOCOMMIT names an isolation level when the connection goes back to the pool, and from then on psycopg2
-    sends SETs for it. When one fails on the way back, the pool loses the connection's place.
-    """
-    driver: Any = connection.connection.dbapi_connection
-    if driver.autocommit:
-        yield
-        return
-    level = driver.isolation_level
-    driver.rollback()
-    driver.isolation_level = None
-    driver.autocommit = True
-    try:
-        yield
-    finally:
-        if not connection.invalidated:
-            driver.autocommit = False
-            driver.isolation_level = level

@@ -1,7 +1,8 @@
 """What a database says when it refuses, turned into the errors of the library.
 
-A dialect reads a driver's error, or the row that the guarded append returns in its place, into a `Problem`; here it
-becomes an exception with a remedy. Messages of the database are passed on only where they cannot hold parts of events.
+`databases.py` reads a driver's error into a `Failure`, and a dialect of events the row that the guarded append returns
+instead of raising; here it becomes an exception with a remedy. Messages of the database are passed on only where they
+cannot hold parts of events.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from functools import partial
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from eventstore_sa.errors import (
     ConcurrencyError,
@@ -26,14 +28,14 @@ from eventstore_sa.errors import (
     TransactionError,
 )
 
-__all__ = ["AGAIN", "Aftermath", "OutOfTurnError", "Problem", "ProblemKind", "Refusal", "error_of"]
+__all__ = ["AGAIN", "Aftermath", "Failure", "FailureKind", "OutOfTurnError", "Refusal", "error_of"]
 
 
 AGAIN: Final = "make the call again, or run all of the transaction again"
 """What to do about a passing failure that leaves the caller's transaction usable."""
 
 
-class ProblemKind(Enum):
+class FailureKind(Enum):
     """Why a database refused."""
 
     DUPLICATE_ID = auto()
@@ -43,7 +45,7 @@ class ProblemKind(Enum):
     MISSING_SCHEMA = auto()
     MISSING_TABLES = auto()
     LOCK_TIMEOUT = auto()
-    PROJECTIONS_HELD = auto()
+    PROJECTIONS_LOCKED = auto()
     DEADLOCK = auto()
     TRANSACTION_LOST = auto()
     SERIALISATION_FAILURE = auto()
@@ -58,56 +60,68 @@ class ProblemKind(Enum):
     LOST_STATEMENT = auto()
     DISCONNECTED = auto()
     REFUSED = auto()
-    """Anything else that came back as a row, so that there is no error of the driver."""
+    """Anything else that was returned as a row, so that there is no error of the driver."""
     OTHER = auto()
     """Anything else that the driver has raised."""
 
 
-class Problem(Struct, frozen=True):
-    """A refusal of the database: of which kind, and its own words in one line."""
+class Failure(Struct, frozen=True):
+    """A refusal of the database.
 
-    kind: ProblemKind
+    Attributes:
+        kind: Why it refused.
+        message: Its own words, in one line.
+        constraint: The unique constraint that was violated, as the database names it; on SQLite the columns of it.
+    """
+
+    kind: FailureKind
     message: str = ""
+    constraint: str = ""
 
     @property
     def ends_transaction(self) -> bool:
-        """Whether nothing can be done in the transaction any more, savepoint or not."""
+        """Whether the transaction accepts nothing but a rollback any more, with or without a savepoint."""
         return self.kind in _ENDING
+
+    def refined(self, constraints: Mapping[str, FailureKind]) -> Failure:
+        """Return this failure as one of the kind that its constraint stands for, if it is one of these constraints."""
+        kind = constraints.get(self.constraint)
+        return self if kind is None else replace(self, kind=kind)
 
 
 class OutOfTurnError(LockTimeoutError):
-    """A publish did not wait for projections that others hold, because publishes before it in its transaction hold some."""
+    """A publish did not wait for locked projections, because earlier publishes of its transaction have locked some."""
 
 
 class Refusal(Exception):  # noqa: N818 - it never leaves the package
-    """Takes a problem that was not raised by the driver to where problems become errors."""
+    """Carries a failure that the driver did not raise to where failures become errors."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, failure: Failure) -> None:
         super().__init__()
-        self.problem = problem
+        self.failure = failure
 
 
 class Aftermath(Enum):
     """What a refusal leaves of the transaction that it happened in."""
 
     OWN = auto()
-    """It was a transaction of our own, and is gone."""
+    """It was a transaction of our own, and has been rolled back."""
     USABLE = auto()
-    """The caller's transaction goes on as if nothing had been tried."""
+    """The caller's transaction continues as if nothing had been tried."""
     BROKEN = auto()
     """The caller's transaction can only be rolled back."""
 
 
-def error_of(problem: Problem, *, publishing: bool, aftermath: Aftermath) -> EventStoreError:
-    """Build the exception for a problem; the caller raises it from the driver's error.
+def error_of(failure: Failure, *, publishing: bool, aftermath: Aftermath) -> EventStoreError:
+    """Build the exception for a failure; the caller raises it from the driver's error.
 
     Args:
-        problem: What the database said.
+        failure: What the database said.
         publishing: Whether events were to be stored.
-        aftermath: What is left of the transaction; the message and `must_roll_back` tell.
+        aftermath: What is left of the transaction; the message and `must_roll_back` say so.
     """
     unknown = publishing and aftermath is Aftermath.OWN
-    explanation = _UNKNOWN.get(problem.kind, _EXPLANATIONS[problem.kind]) if unknown else _EXPLANATIONS[problem.kind]
+    explanation = _UNKNOWN.get(failure.kind, _EXPLANATIONS[failure.kind]) if unknown else _EXPLANATIONS[failure.kind]
     steps = [explanation.advice] if explanation.advice else []
     if aftermath is Aftermath.BROKEN:
         steps.insert(0, "roll back, then run all of the transaction again" if explanation.again else "roll back")
@@ -115,7 +129,7 @@ def error_of(problem: Problem, *, publishing: bool, aftermath: Aftermath) -> Eve
         steps.insert(0, AGAIN)
     elif explanation.again:
         steps.insert(0, "make the call again")
-    what = explanation.what.format(said=problem.message)
+    what = explanation.what.format(said=failure.message)
     if publishing and aftermath is Aftermath.BROKEN and explanation.again:
         what = f"{what}; nothing was stored"
     error = explanation.make(f"{what}: {'; '.join(steps)}" if steps else what)
@@ -124,12 +138,12 @@ def error_of(problem: Problem, *, publishing: bool, aftermath: Aftermath) -> Eve
 
 
 class _Explanation(Struct, frozen=True):
-    """What is said of a kind of problem, and by which error.
+    """What is said of a kind of failure, and by which error.
 
     Attributes:
         make: Makes the error of a message.
         what: What has happened; `{said}` stands for the words of the database.
-        advice: What else there is to do than to run it again.
+        advice: What to do besides running it again.
         again: Whether it may succeed when it is run again.
     """
 
@@ -147,124 +161,124 @@ _SAME_IDS: Final = "publish the same events again, with the same ids"
 
 _ENDING: Final = frozenset(
     {
-        ProblemKind.TRANSACTION_LOST,
+        FailureKind.TRANSACTION_LOST,
         # What was read before is not what a serial order would show.
-        ProblemKind.SERIALISATION_FAILURE,
-        ProblemKind.STALE_SNAPSHOT,
-        ProblemKind.DISCONNECTED,
+        FailureKind.SERIALISATION_FAILURE,
+        FailureKind.STALE_SNAPSHOT,
+        FailureKind.DISCONNECTED,
     }
 )
 
-_EXPLANATIONS: Final[Mapping[ProblemKind, _Explanation]] = {
-    ProblemKind.DUPLICATE_ID: _Explanation(
+_EXPLANATIONS: Final[Mapping[FailureKind, _Explanation]] = {
+    FailureKind.DUPLICATE_ID: _Explanation(
         DuplicateEventError,
-        "an event id is stored already, by a transaction that has just committed",
+        "an event id is already stored, by a transaction that has just committed",
         "publish again to learn which",
     ),
-    ProblemKind.POSITION_TAKEN: _Explanation(
+    FailureKind.POSITION_TAKEN: _Explanation(
         ConcurrencyError, "another transaction stored events at the same position of a stream first", again=True
     ),
-    ProblemKind.SEQUENCE_BEHIND: _Explanation(
+    FailureKind.SEQUENCE_BEHIND: _Explanation(
         SchemaError,
         "the sequence of event numbers is behind the table of events, as after a restore without it",
         "set it to the highest sequence_number stored (ALTER TABLE ... ALTER COLUMN sequence_number RESTART WITH ...)",
     ),
-    ProblemKind.MISSING_SEQUENCE: _Explanation(
+    FailureKind.MISSING_SEQUENCE: _Explanation(
         SchemaError,
         "{said}",
         "make it GENERATED ALWAYS AS IDENTITY, with a sequence that begins above the highest number stored "
         "(ALTER TABLE ... ALTER COLUMN sequence_number ADD GENERATED ALWAYS AS IDENTITY (START WITH ...))",
     ),
-    ProblemKind.MISSING_SCHEMA: _Explanation(
+    FailureKind.MISSING_SCHEMA: _Explanation(
         SchemaError,
         "tables or functions are missing ({said})",
         f"{_TABLES_ADVICE}the schema and the search path",
     ),
-    ProblemKind.MISSING_TABLES: _Explanation(
+    FailureKind.MISSING_TABLES: _Explanation(
         SchemaError, "tables are missing ({said})", f"{_TABLES_ADVICE}and that this is the right database"
     ),
-    ProblemKind.LOCK_TIMEOUT: _Explanation(
+    FailureKind.LOCK_TIMEOUT: _Explanation(
         LockTimeoutError, "a lock could not be acquired in time ({said})", "or raise the time limit", again=True
     ),
-    ProblemKind.PROJECTIONS_HELD: _Explanation(
+    FailureKind.PROJECTIONS_LOCKED: _Explanation(
         OutOfTurnError,
-        "{said}, and earlier publishes of this transaction hold others already, so that each might wait for the other",
-        "publishes that are staged together, or made in one call, take all locks in one order, and wait",
+        "{said}, and earlier publishes of this transaction have locked others, so that waiting might end in a deadlock",
+        "publishes that are staged together, or made in one call, take all locks in one order, and can wait for them",
         again=True,
     ),
-    ProblemKind.DEADLOCK: _Explanation(
+    FailureKind.DEADLOCK: _Explanation(
         ConcurrencyError,
         "the database broke a deadlock by giving up this statement",
         "publishing to many streams in one call takes their locks in one order",
         again=True,
     ),
-    ProblemKind.TRANSACTION_LOST: _Explanation(
+    FailureKind.TRANSACTION_LOST: _Explanation(
         ConcurrencyError,
         "the database broke a deadlock by ending the whole transaction, with everything that was done in it before",
         again=True,
     ),
-    ProblemKind.SERIALISATION_FAILURE: _Explanation(
-        ConcurrencyError, "a concurrent transaction got in between ({said})", again=True
+    FailureKind.SERIALISATION_FAILURE: _Explanation(
+        ConcurrencyError, "a concurrent transaction interfered ({said})", again=True
     ),
-    ProblemKind.STALE_SNAPSHOT: _Explanation(
+    FailureKind.STALE_SNAPSHOT: _Explanation(
         ConcurrencyError,
-        "this SQLite transaction has read before it wrote, and another one has written since",
-        "with configure_sqlite(engine) transactions take their place before they read",
+        "this SQLite transaction read before it wrote, and another transaction has written since",
+        "with configure_sqlite(engine), transactions take the write lock before they read",
         again=True,
     ),
-    ProblemKind.ISOLATION: _Explanation(TransactionError, "{said}", "use isolation level READ COMMITTED for this"),
-    ProblemKind.STANDBY: _Explanation(TransactionError, "{said}", "read the log and categories from the primary"),
-    ProblemKind.READ_ONLY: _Explanation(
+    FailureKind.ISOLATION: _Explanation(TransactionError, "{said}", "use isolation level READ COMMITTED for this"),
+    FailureKind.STANDBY: _Explanation(TransactionError, "{said}", "read the log and categories from the primary"),
+    FailureKind.READ_ONLY: _Explanation(
         TransactionError,
-        "nothing can be stored in a read-only transaction or database ({said})",
-        "write where writing is allowed",
+        "the transaction or the database is read-only ({said})",
+        "use a transaction and a server that accept writes",
     ),
-    ProblemKind.CANCELLED: _Explanation(
+    FailureKind.CANCELLED: _Explanation(
         partial(TransactionError, retryable=True),
         "the database cancelled the statement ({said})",
         "or raise statement_timeout, or do less at once",
         again=True,
     ),
-    ProblemKind.TIMED_OUT: _Explanation(
+    FailureKind.TIMED_OUT: _Explanation(
         partial(TransactionError, retryable=True),
-        "the driver gave up waiting for the database (command_timeout)",
+        "the driver stopped waiting for the database (command_timeout)",
         "or raise the time limit",
         again=True,
     ),
-    ProblemKind.ABORTED_TRANSACTION: _Explanation(TransactionError, "an earlier statement of this transaction failed"),
-    ProblemKind.TOO_LARGE: _Explanation(
+    FailureKind.ABORTED_TRANSACTION: _Explanation(TransactionError, "an earlier statement of this transaction failed"),
+    FailureKind.TOO_LARGE: _Explanation(
         SerialisationError,
         "the publish is larger than the database can take in one statement ({said})",
         "publish fewer events at once, or smaller ones",
     ),
-    ProblemKind.LOST_STATEMENT: _Explanation(
+    FailureKind.LOST_STATEMENT: _Explanation(
         ConfigurationError,
         "the driver and the server disagree about a prepared statement, as behind a pooler that gives each transaction "
-        "another server ({said})",
-        "tell the driver not to keep prepared statements, with connect_args: {'statement_cache_size': 0} for asyncpg, "
+        "another server connection ({said})",
+        "turn prepared statements off in the driver, with connect_args: {'statement_cache_size': 0} for asyncpg, "
         "{'prepare_threshold': None} for psycopg",
     ),
-    ProblemKind.DISCONNECTED: _Explanation(
+    FailureKind.DISCONNECTED: _Explanation(
         ConnectionLostError, "the connection to the database was lost before it answered", again=True
     ),
-    ProblemKind.REFUSED: _Explanation(
+    FailureKind.REFUSED: _Explanation(
         StorageError,
         "the database refused ({said})",
         "look for a constraint, trigger or rule on the event store's tables that is not the library's",
     ),
-    ProblemKind.OTHER: _Explanation(
+    FailureKind.OTHER: _Explanation(
         StorageError, "the database refused ({said})", "see the driver's error, which is the __cause__"
     ),
 }
 
-# Of a publish in a transaction of our own it may be unknown what became of it.
-_UNKNOWN: Final[Mapping[ProblemKind, _Explanation]] = {
-    ProblemKind.TIMED_OUT: _Explanation(
+# The outcome of a publish in a transaction of our own may be unknown.
+_UNKNOWN: Final[Mapping[FailureKind, _Explanation]] = {
+    FailureKind.TIMED_OUT: _Explanation(
         partial(TransactionError, retryable=True),
-        "the driver gave up waiting for the database (command_timeout), so it is not known whether anything was stored",
+        "the driver stopped waiting for the database (command_timeout), so it is not known whether anything was stored",
         f"{_SAME_IDS}, or raise the time limit",
     ),
-    ProblemKind.DISCONNECTED: _Explanation(
+    FailureKind.DISCONNECTED: _Explanation(
         ConnectionLostError,
         "the connection to the database was lost, so it is not known whether the events were stored",
         _SAME_IDS,

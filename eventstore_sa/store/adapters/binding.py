@@ -23,9 +23,9 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.events.dialects import configure_sqlite, event_dialect, unknown_database
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.transactions.binds import Bind, ConnectionBind, EngineBind, FactoryBind, SessionBind
+from eventstore_sa.persistence.transactions.databases import configure_sqlite, unknown_database
 
 __all__ = ["AsyncBindable", "BoundTo", "SyncBindable", "async_bind", "sync_bind"]
 
@@ -73,18 +73,18 @@ def async_bind(bindable: object, schema: EventStoreSchema) -> BoundTo:
     """
     match bindable:
         case AsyncEngine():
-            return _engine(bindable.sync_engine, schema, blocking=False)
+            return _engine(bindable.sync_engine, blocking=False)
         case async_sessionmaker():
             return BoundTo(FactoryBind(lambda: bindable().sync_session, schema, blocking=False))
         case AsyncConnection():
             return BoundTo(ConnectionBind(lambda: _started(bindable), schema))
         case AsyncSession():
-            return BoundTo(SessionBind(lambda: bindable.sync_session, schema))
+            return BoundTo(SessionBind(bindable.sync_session, schema))
         case async_scoped_session():
             return BoundTo(SessionBind(lambda: bindable().sync_session, schema))
         case URL() | str():
             engine = _create(bindable, create_async_engine)
-            return _engine(engine.sync_engine, schema, blocking=False, owned=engine)
+            return _engine(engine.sync_engine, blocking=False, owned=engine)
         case Engine() | sessionmaker() | Connection() | Session() | scoped_session():
             raise ConfigurationError(
                 f"an EventStore is used with asyncio, and {type(bindable).__name__} is synchronous: give it the asyncio "
@@ -102,18 +102,18 @@ def sync_bind(bindable: object, schema: EventStoreSchema) -> BoundTo:
     """
     match bindable:
         case Engine():
-            return _engine(bindable, schema, blocking=True)
+            return _engine(bindable, blocking=True)
         case sessionmaker():
             return BoundTo(FactoryBind(bindable, schema, blocking=True))
         case Connection():
             return BoundTo(ConnectionBind(lambda: _opened(bindable), schema))
         case Session():
-            return BoundTo(SessionBind(lambda: bindable, schema))
+            return BoundTo(SessionBind(bindable, schema))
         case scoped_session():
             return BoundTo(SessionBind(bindable, schema))
         case URL() | str():
             engine = _create(bindable, create_engine)
-            return _engine(engine, schema, blocking=True, owned=engine)
+            return _engine(engine, blocking=True, owned=engine)
         case AsyncEngine() | async_sessionmaker() | AsyncConnection() | AsyncSession() | async_scoped_session():
             raise ConfigurationError(
                 f"a SyncEventStore is used without asyncio, and {type(bindable).__name__} needs it: give it the "
@@ -123,16 +123,14 @@ def sync_bind(bindable: object, schema: EventStoreSchema) -> BoundTo:
             raise _no_bind(bindable, "Engine, sessionmaker, Connection, Session or URL")
 
 
-def _engine(
-    engine: Engine, schema: EventStoreSchema, *, blocking: bool, owned: Engine | AsyncEngine | None = None
-) -> BoundTo:
-    event_dialect(engine.dialect.name, schema)
+def _engine(engine: Engine, *, blocking: bool, owned: Engine | AsyncEngine | None = None) -> BoundTo:
+    bind = EngineBind(engine, blocking=blocking, owned=owned is not None)
     if blocking and engine.dialect.is_async:
         raise ConfigurationError(
             f"the driver {engine.dialect.driver} works with asyncio only: use EventStore, or a synchronous driver "
             "(postgresql+psycopg://, sqlite://)"
         )
-    return BoundTo(EngineBind(engine, blocking=blocking, owned=owned is not None), owned)
+    return BoundTo(bind, owned)
 
 
 def _create(url: URL | str, create: Callable[..., E]) -> E:

@@ -81,7 +81,7 @@ class BoundAdapter(Generic[Options, Storage]):
     @property
     def hosted(self) -> bool:
         """Whether everything is part of a transaction of the caller's."""
-        return self._bound.bind.hosted
+        return self._bound.bind.in_transaction
 
     @property
     def _storage(self) -> Storage:

@@ -12,9 +12,9 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, TypeVar
 
 from sqlalchemy.pool import NullPool, Pool, StaticPool
-from sqlalchemy.util import greenlet_spawn
 
 from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.persistence.sqlalchemy_internals import run_in_greenlet
 from eventstore_sa.persistence.transactions.binds import Bind
 from eventstore_sa.persistence.transactions.cancellation import uninterrupted
 
@@ -40,10 +40,10 @@ class GreenletRunner:
         """
         engine = self._bind.engine
         if engine is None:
-            return await greenlet_spawn(work, *arguments)
+            return await run_in_greenlet(work, *arguments)
         self._enter_loop(engine.pool)
         async with self._turn:
-            running = greenlet_spawn(work, *arguments)
+            running = run_in_greenlet(work, *arguments)
             # aiosqlite's thread goes on with what was cancelled, and SQLAlchemy drops the connection: that would leave
             # the file locked, or delete a database in memory.
             return await (uninterrupted(running) if engine.dialect.name == "sqlite" else running)

@@ -1,33 +1,29 @@
-"""What a repository asks of a database: to append a document of events, and to tell how far the log is complete.
+"""What a repository asks of a database: to append a document of events, and how far the log is complete.
 
-Everything that can be said in SQLAlchemy Core is not here but in the repositories. A dialect has no state: it knows one
-event store's names, and runs its statements on whatever connection it is given.
+Everything that can be said in SQLAlchemy Core is not here but in the repositories. A dialect knows one event store's
+names, keeps nothing of a connection, and is shared by all stores on its schema. How a database treats transactions and
+errors is in `transactions/databases.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any, Protocol, TypeAlias
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Connection, FromClause
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import ColumnElement, Connection, FromClause, String, and_, func, select, type_coerce
 
-from eventstore_sa.errors import TransactionError
 from eventstore_sa.persistence.events.document import PublishDocument
-from eventstore_sa.persistence.transactions.failures import Problem
+from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.transactions.databases import Database
+from eventstore_sa.persistence.transactions.failures import Failure, FailureKind
 from eventstore_sa.types.watermark import Watermark
 
-__all__ = [
-    "AppendOutcome",
-    "Appended",
-    "EventDialect",
-    "NotReadCommitted",
-    "Unmet",
-    "driver_attribute",
-    "refuse_autocommit",
-]
+__all__ = ["AppendOutcome", "Appended", "EventDialect", "Unmet", "constraints_of_events"]
 
 
 class Appended(Struct, frozen=True):
@@ -49,86 +45,86 @@ class Unmet(Struct, frozen=True):
     last_position: int
 
 
-class NotReadCommitted(Struct, frozen=True):
-    """Nothing was stored: the database's default isolation is not READ COMMITTED; ask for it, and try again."""
+AppendOutcome: TypeAlias = Appended | Unmet | Failure
 
 
-AppendOutcome: TypeAlias = Appended | Unmet | NotReadCommitted | Problem
+@lru_cache(maxsize=64)
+def constraints_of_events(prefix: str) -> Mapping[str, FailureKind]:
+    """Return what the unique constraints of the table of events mean, by the names that databases give them in errors."""
+    events = f"{prefix}events"
+    return {
+        f"{events}_id_key": FailureKind.DUPLICATE_ID,
+        f"{events}_position_key": FailureKind.POSITION_TAKEN,
+        f"{events}_pkey": FailureKind.SEQUENCE_BEHIND,
+        # SQLite names columns.
+        f"{events}.id": FailureKind.DUPLICATE_ID,
+        f"{events}.category, {events}.stream, {events}.position": FailureKind.POSITION_TAKEN,
+    }
 
 
-class EventDialect(Protocol):
-    """How one database does what SQL has no common words for."""
+class EventDialect(ABC):
+    """How one database does what SQL has no common words for; the defaults are in SQL that most databases know.
 
-    def check_version(self, connection: Connection) -> None:
-        """Refuse a database that is too old to run our statements; without I/O.
+    Args:
+        schema: The tables.
+        database: How the database treats transactions and errors.
 
-        Raises:
-            ConfigurationError: It is.
-        """
-        ...
+    Attributes:
+        copies_values: Whether a row that passes through a subquery is copied with all that is in it, however long.
+    """
 
+    copies_values: bool = True
+
+    def __init__(self, schema: EventStoreSchema, database: Database) -> None:
+        self.database: Final = database
+        self._schema = schema
+        self._last_number = select(func.coalesce(func.max(schema.events.c.sequence_number), 0))
+
+    @abstractmethod
     def append(self, connection: Connection, document: PublishDocument, *, guarded: bool) -> AppendOutcome:
         """Store a publish document, all or none.
 
         Args:
             connection: Where; its transaction is neither begun nor ended.
             document: What; see `publish_document`.
-            guarded: Whether the transaction must outlive whatever goes wrong.
+            guarded: Whether the transaction must survive if anything goes wrong.
 
         Raises:
-            DBAPIError: The database refused; `problem_of` explains. Without `guarded`, the transaction may be unusable.
+            DBAPIError: If the database refused; `Database.failure_of` reads it. Without `guarded`, the transaction may be
+                unusable.
         """
-        ...
 
+    @abstractmethod
     def lock(self, connection: Connection, document: PublishDocument) -> None:
         """Take the locks of a publish, and hold them to the end of the transaction or savepoint.
 
         Raises:
-            DBAPIError: The database refused; `problem_of` explains.
+            DBAPIError: If the database refused; `Database.failure_of` reads it.
         """
-        ...
 
-    def check_hosted(self, connection: Connection) -> None:
-        """Refuse a connection of the caller's that has no real transaction.
+    @abstractmethod
+    def locked_alone(self, connection: Connection, *, timeout_s: float) -> AbstractContextManager[None]:
+        """Lock the table of events for the rest of the transaction, and wait at most that long for this and later locks.
+
+        What fails within is undone by a savepoint, unless `Database.ddl_commits`; then the caller has to do it.
 
         Raises:
-            TransactionError: It is in autocommit mode, or its driver begins no transactions.
+            LockTimeoutError: If others held a lock for longer; on PostgreSQL the message names them.
+            TransactionError: If the connection is in autocommit mode, on PostgreSQL.
         """
-        ...
 
     def complete_up_to(self, connection: Connection) -> tuple[int, int]:
-        """Return the last number drawn, and the watermark: what a later statement reads up to it is complete for ever."""
-        ...
+        """Return the last number drawn, and the watermark: what a later statement reads up to it is complete for ever.
+
+        By default that is twice the highest number that is committed: where the writers of the log exclude each other, all
+        earlier ones are committed.
+        """
+        last = connection.scalar(self._last_number) or 0
+        return last, last
 
     def watermark(self, connection: Connection) -> Watermark:
-        """Return the watermark together with the transaction that holds it back."""
-        ...
-
-    def problem_of(self, error: DBAPIError) -> Problem:
-        """Read a driver's error."""
-        ...
-
-    def ends_transaction(self, connection: Connection | None, error: DBAPIError) -> bool:
-        """Tell whether a transaction of the caller's in which this error was raised can only be rolled back.
-
-        Args:
-            connection: That of the transaction; None when it was raised by what begins a transaction or savepoint.
-            error: What the driver has raised.
-        """
-        ...
-
-    def unwrapped_problem_of(self, connection: Connection, error: Exception) -> Problem | None:
-        """Read an error that SQLAlchemy does not know as the driver's; None when it is none of the driver's either."""
-        ...
-
-    @property
-    def copies_values(self) -> bool:
-        """Whether a row that passes through a subquery is copied with all that is in it, however long."""
-        ...
-
-    def is_undecodable(self, error: DBAPIError | UnicodeDecodeError) -> bool:
-        """Tell whether the driver has failed to decode a text that is stored."""
-        ...
+        """Return the watermark together with the transaction that holds it back; by default there can be none."""
+        return Watermark(self.complete_up_to(connection)[1])
 
     def event_columns(self, events: FromClause) -> Sequence[ColumnElement[Any]]:
         """Return what a read selects, in the order of the fields of StoredEvent.
@@ -139,61 +135,68 @@ class EventDialect(Protocol):
         Args:
             events: The table of events, or a subquery with its columns.
         """
-        ...
+        c = events.c
+        return (
+            self.id_column(c.id),
+            c.name,
+            c.stream,
+            c.category,
+            c.position,
+            c.sequence_number,
+            self.json_column(c.payload),
+            self.json_column(c.metadata),
+            self.time_column(c.observed_at),
+            self.time_column(c.occurred_at),
+        )
 
-    def event_size(self, events: FromClause) -> ColumnElement[int]:
-        """Return about how many bytes an event takes in a page, found without reading what is in it where possible."""
-        ...
+    def id_column(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Select an id as a UUID, or as its hexadecimal digits."""
+        return column
 
-    def in_partition(self, partition: ColumnElement[int], partitions: ColumnElement[int]) -> ColumnElement[bool]:
-        """Demand that `types.partition_of` puts an event's stream into a partition; pages are read in order of numbers."""
-        ...
-
-    def prepare_partitions(self, connection: Connection) -> None:
-        """Make `in_partition` work on a connection."""
-        ...
-
-    def stream_starts_with(self, prefix: str) -> ColumnElement[bool]:
-        """Demand that the name of an event's stream starts with a prefix, case-sensitively."""
-        ...
+    def json_column(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Select JSON as text, past SQLAlchemy's own conversion."""
+        return type_coerce(column, String)
 
     def time_column(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
         """Select a time for `read_time`, so that no driver interprets it."""
-        ...
+        return column
 
+    @abstractmethod
     def read_time(self, value: Any) -> datetime:
         """Turn a time as the driver returns it into an aware one in UTC.
 
         Raises:
-            ValueError: It is none that Python knows; or OverflowError, TypeError.
+            ValueError: If it is none that Python knows; or OverflowError, TypeError.
         """
-        ...
+
+    @abstractmethod
+    def event_size(self, events: FromClause) -> ColumnElement[int]:
+        """Return about how many bytes an event takes in a page, found without reading what is in it where possible."""
+
+    @abstractmethod
+    def in_partition(self, partition: ColumnElement[int], partitions: ColumnElement[int]) -> ColumnElement[bool]:
+        """Demand that `types.partition_of` puts an event's stream into a partition; pages are read in order of numbers."""
+
+    def prepare_partitions(self, connection: Connection) -> None:
+        """Make `in_partition` work on a connection; nothing is needed where the database has SHA-256."""
+
+    def stream_starts_with(self, prefix: str) -> ColumnElement[bool]:
+        """Demand that the name of an event's stream starts with a prefix, case-sensitively.
+
+        By default by a range, because the planner knows how many events are in it, and takes the index that fits.
+        """
+        stream = self._schema.events.c.stream
+        end = _after_all_with(prefix)
+        return stream >= prefix if end is None else and_(stream >= prefix, stream < end)
 
 
-def refuse_autocommit(connection: Connection) -> None:
-    """Refuse a connection that commits each statement on its own; for drivers of servers.
-
-    Raises:
-        TransactionError: It is in autocommit mode.
-    """
-    # SQLAlchemy's dialects can tell only since 2.0.43.
-    driver: Any = connection.connection.driver_connection
-    adapted: Any = connection.connection.dbapi_connection
-    if driver.get_autocommit() if hasattr(driver, "get_autocommit") else adapted.autocommit:
-        raise TransactionError(
-            "this session or connection is in autocommit mode, so the publish would commit alone: leave out "
-            "isolation_level='AUTOCOMMIT', or publish through a store on the engine"
-        )
-
-
-def driver_attribute(error: DBAPIError, *names: str) -> str:
-    """Find the first of these attributes that is set on the driver's error, or on what it was made from."""
-    places: list[BaseException | None] = [error.orig, error.orig and error.orig.__cause__]
-    for place in places:
-        for name in names:
-            value: object = place
-            for step in name.split("."):
-                value = getattr(value, step, None)
-            if isinstance(value, str) and value:
-                return value
-    return ""
+def _after_all_with(prefix: str) -> str | None:
+    """Return the lowest text above all that start with the prefix, by code point; None when there is none."""
+    for end in range(len(prefix), 0, -1):
+        code_point = ord(prefix[end - 1]) + 1
+        # Surrogates are no characters.
+        if code_point == 0xD800:
+            code_point = 0xE000
+        if code_point <= 0x10FFFF:
+            return prefix[: end - 1] + chr(code_point)
+    return None

@@ -6,10 +6,10 @@ raised error would make the transaction unusable.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from traceback import walk_tb
 from typing import Any, Final
 
 from msgspec.json import Decoder
@@ -17,11 +17,12 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    DateTime,
     FromClause,
+    Insert,
     Integer,
     Text,
     TextualSelect,
-    and_,
     bindparam,
     case,
     cast,
@@ -29,48 +30,33 @@ from sqlalchemy import (
     false,
     func,
     literal_column,
+    select,
     text,
     true,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import BIT, BYTEA
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.types import TypeEngine
 
+from eventstore_sa.errors import LockTimeoutError, TransactionError
 from eventstore_sa.persistence.events.dialects.base import (
     Appended,
     AppendOutcome,
-    NotReadCommitted,
+    EventDialect,
     Unmet,
-    driver_attribute,
-    refuse_autocommit,
+    constraints_of_events,
 )
+from eventstore_sa.persistence.events.dialects.row_locks import RowLocking
 from eventstore_sa.persistence.events.document import PublishDocument
-from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.schema.ddl import effective_schema, in_text, quoted
 from eventstore_sa.persistence.schema.jsonb_size import check_jsonb
-from eventstore_sa.persistence.transactions.driver_connections import is_closed
-from eventstore_sa.persistence.transactions.failures import Problem, ProblemKind
+from eventstore_sa.persistence.transactions.databases import limit_waits, postgresql_failure
+from eventstore_sa.persistence.transactions.failures import Failure, FailureKind
 from eventstore_sa.types import decode_json
 from eventstore_sa.types.watermark import Watermark, WatermarkHolder
 
-__all__ = ["PostgreSQLDialect", "after_all_with", "stored_size"]
-
-_KINDS: Final = {
-    "40001": ProblemKind.SERIALISATION_FAILURE,
-    "40P01": ProblemKind.DEADLOCK,
-    "55P03": ProblemKind.LOCK_TIMEOUT,
-    "57014": ProblemKind.CANCELLED,
-    "25006": ProblemKind.READ_ONLY,
-    "25P02": ProblemKind.ABORTED_TRANSACTION,
-    "42P01": ProblemKind.MISSING_SCHEMA,
-    "42883": ProblemKind.MISSING_SCHEMA,
-    "3F000": ProblemKind.MISSING_SCHEMA,
-    "54000": ProblemKind.TOO_LARGE,
-    "26000": ProblemKind.LOST_STATEMENT,
-    "42P05": ProblemKind.LOST_STATEMENT,
-    "ES002": ProblemKind.STANDBY,
-    "ES003": ProblemKind.ISOLATION,
-    "ES004": ProblemKind.MISSING_SEQUENCE,
-}
+__all__ = ["PostgreSQLDialect", "RowLockingPostgreSQLDialect", "stored_size"]
 
 _decode_numbers: Final = Decoder(list[int]).decode
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -79,7 +65,6 @@ _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _COMPRESSION: Final = 32
 # Sums of 32 times as much fit into an integer.
 _MOST_COUNTED: Final = 16_000_000
-_SHUTDOWNS: Final = frozenset({"57P01", "57P02", "57P03"})
 # Arrays and JSON come as text. asyncpg looks types up that it has not met, arrays among them, between preparing a
 # statement and executing it, and behind a pooler these two then meet different servers; and how JSON is decoded is the
 # application's to choose.
@@ -110,18 +95,24 @@ WHERE fence.locktype = 'advisory'
 ORDER BY coalesce(a.xact_start, p.prepared)
 LIMIT 1
 """
+# Rows of the other tables are deleted, which transactions that only read them do not prevent.
+_USERS: Final = text(
+    "SELECT DISTINCT l.pid, a.application_name, a.state, coalesce(a.xact_start, p.prepared) AS since, p.gid "
+    "FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid "
+    "LEFT JOIN pg_catalog.pg_prepared_xacts p ON l.pid IS NULL AND l.virtualtransaction = '-1/' || p.transaction::text "
+    "WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid() "
+    "AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()) "
+    "AND (l.relation = pg_catalog.to_regclass(:events) "
+    "OR l.relation IN (SELECT pg_catalog.to_regclass(name) FROM pg_catalog.unnest(CAST(:tables AS text[])) AS name) "
+    "AND l.mode <> 'AccessShareLock') "
+    "ORDER BY since"
+)
 
 
-class PostgreSQLDialect:
-    """One event store on PostgreSQL; see `EventDialect`."""
+class PostgreSQLDialect(EventDialect):
+    """One event store on PostgreSQL."""
 
     copies_values: bool = False  # long ones are passed on as pointers
-
-    def __init__(self, schema: EventStoreSchema) -> None:
-        self._schema = schema
-
-    def check_version(self, connection: Connection) -> None:
-        """Do nothing: every PostgreSQL that is still maintained is new enough."""
 
     def append(self, connection: Connection, document: PublishDocument, *, guarded: bool) -> AppendOutcome:
         """Call the append function: guarded within a transaction of the caller's, bare in our own."""
@@ -138,21 +129,54 @@ class PostgreSQLDialect:
             case "unmet":
                 return Unmet(item, last_position)
             case "isolation":
-                return NotReadCommitted()
+                return Failure(
+                    FailureKind.ISOLATION, "the default isolation level of the database is not READ COMMITTED"
+                )
             case _:
                 said: Any = decode_json(problem)
-                return self._problem(
-                    said["sqlstate"], said["constraint"], said["message"], otherwise=ProblemKind.REFUSED
+                failure = postgresql_failure(
+                    said["sqlstate"], said["constraint"], said["message"], otherwise=FailureKind.REFUSED
                 )
+                return failure.refined(constraints_of_events(self._schema.prefix))
 
     def lock(self, connection: Connection, document: PublishDocument) -> None:
         """Call the function that takes the locks without appending."""
         call = self._call(connection, "lock_for_conditions_v1(:document)", "*")
         connection.execute(call, {"document": document.text})
 
-    def check_hosted(self, connection: Connection) -> None:
-        """Refuse autocommit: each statement would commit on its own."""
-        refuse_autocommit(connection)
+    @contextmanager
+    def locked_alone(self, connection: Connection, *, timeout_s: float) -> Generator[None]:
+        """Lock the table exclusively.
+
+        An open transaction that has only read it prevents that, so the error names the transactions that use it.
+        """
+        try:
+            self.database.check_transaction(connection)
+        except TransactionError:
+            raise TransactionError(
+                "the event store's tables can be locked only in a transaction, and this session or connection is in "
+                "autocommit mode: give the engine instead, or leave out isolation_level='AUTOCOMMIT'"
+            ) from None
+        schema = effective_schema(connection, self._schema.schema)
+        events = quoted(self._schema.events.name, schema)
+        try:
+            with connection.begin_nested():
+                before = connection.scalar(select(func.pg_catalog.current_setting("lock_timeout")))
+                limit_waits(connection, timeout_s)
+                # In the strongest mode at once: who strengthens a lock step by step waits for another who does the same.
+                connection.execute(text(f"LOCK TABLE {in_text(events)} IN ACCESS EXCLUSIVE MODE"))
+                yield
+                connection.execute(select(func.pg_catalog.set_config("lock_timeout", before, True)))
+        except DBAPIError as error:
+            if self.database.failure_of(error).kind is not FailureKind.LOCK_TIMEOUT:
+                raise
+            tables = [quoted(table.name, schema) for table in self._schema.tables]
+            rows = connection.execute(_USERS, {"events": events, "tables": tables}).all()
+            users = "; ".join(_described(*row) for row in rows) or "a transaction that has ended meanwhile"
+            raise LockTimeoutError(
+                f"could not lock the event store's tables within {timeout_s:g} s. They were in use by {users}. End that "
+                "transaction (did a test leave a session open?), then try again"
+            ) from error.orig
 
     def complete_up_to(self, connection: Connection) -> tuple[int, int]:
         """Ask for the last number, and the lower of it and the lowest fence."""
@@ -174,55 +198,20 @@ class PostgreSQLDialect:
         since = None if since is None else self.read_time(since)
         return Watermark(watermark, WatermarkHolder(pid, application_name or gid or "", since))
 
-    def problem_of(self, error: DBAPIError) -> Problem:
-        """Read SQLSTATE and constraint from any of the drivers."""
-        sqlstate = driver_attribute(error, "sqlstate", "pgcode")
-        said = driver_attribute(error, "diag.message_primary", "message") or str(error.orig)
-        if error.connection_invalidated or _says_disconnected(error, sqlstate, said):
-            return Problem(ProblemKind.DISCONNECTED)
-        return self._problem(sqlstate, driver_attribute(error, "constraint_name", "diag.constraint_name"), said)
+    def json_column(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Cast it to text, which every driver leaves alone."""
+        return cast(column, Text)
 
-    def ends_transaction(self, connection: Connection | None, error: DBAPIError) -> bool:
-        """Tell whether the server has said it, and not the driver on its own."""
-        return bool(driver_attribute(error, "sqlstate", "pgcode"))
+    def time_column(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Select its binary form as bytes: what drivers make of a time depends on TimeZone and DateStyle of the session."""
+        return func.pg_catalog.timestamptz_send(column)
 
-    def unwrapped_problem_of(self, connection: Connection, error: Exception) -> Problem | None:
-        """Ask asyncpg, which passes on what its socket raises, and is confused by news that came before the statement."""
-        if connection.dialect.driver != "asyncpg":
-            return None
-        # A function of the application's, such as a condition, may raise the same.
-        if isinstance(error, TimeoutError) and _raised_in(error).startswith("asyncpg."):
-            return Problem(ProblemKind.TIMED_OUT)
-        if connection.invalidated:
-            return None
-        if type(error).__name__ == "InternalClientError":
-            return Problem(ProblemKind.DISCONNECTED)
-        if isinstance(error, OSError) and (connection.closed or is_closed(connection)):
-            return Problem(ProblemKind.DISCONNECTED)
-        return None
-
-    def is_undecodable(self, error: DBAPIError | UnicodeDecodeError) -> bool:
-        """Tell whether a text is not in the encoding that it should be in."""
-        return isinstance(error, UnicodeDecodeError) or isinstance(error.orig, UnicodeDecodeError)
-
-    def event_columns(self, events: FromClause) -> Sequence[ColumnElement[Any]]:
-        """Select JSON as text and times in binary, which every driver leaves alone."""
-        c = events.c
-        return (
-            c.id,
-            c.name,
-            c.stream,
-            c.category,
-            c.position,
-            c.sequence_number,
-            cast(c.payload, Text),
-            cast(c.metadata, Text),
-            self.time_column(c.observed_at),
-            self.time_column(c.occurred_at),
-        )
+    def read_time(self, value: bytes | memoryview) -> datetime:
+        """Read microseconds since 2000; the ends of their 64 bits are the infinities."""
+        return _EPOCH + timedelta(0, 0, int.from_bytes(value, "big", signed=True))
 
     def event_size(self, events: FromClause) -> ColumnElement[int]:
-        """Take the stored size, and more of what is compressed: how much more, only decompressing would tell."""
+        """Take the stored size, and a multiple of it if the value is compressed, because its length is not known then."""
         c = events.c
         return stored_size(c.payload) + stored_size(c.metadata)
 
@@ -243,41 +232,32 @@ class PostgreSQLDialect:
         stream_hash = cast(cast(literal_column("'x'", Text).op("||")(digits), BIT(32)), BigInteger)
         return case((stream_hash % partitions == partition, true()), else_=false())
 
-    def prepare_partitions(self, connection: Connection) -> None:
-        """Do nothing: PostgreSQL has SHA-256."""
-
-    def stream_starts_with(self, prefix: str) -> ColumnElement[bool]:
-        """Give a range: the planner knows how many events are in it, and takes the index that fits."""
-        stream = self._schema.events.c.stream
-        end = after_all_with(prefix)
-        return stream >= prefix if end is None else and_(stream >= prefix, stream < end)
-
-    def time_column(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
-        """Select its binary form as bytes: what drivers make of a time depends on TimeZone and DateStyle of the session."""
-        return func.pg_catalog.timestamptz_send(column)
-
-    def read_time(self, value: bytes | memoryview) -> datetime:
-        """Read microseconds since 2000; the ends of their 64 bits are the infinities."""
-        return _EPOCH + timedelta(0, 0, int.from_bytes(value, "big", signed=True))
-
     def _call(self, connection: Connection, call: str, columns: str) -> TextualSelect:
         return _call(call, columns, self._schema.prefix, effective_schema(connection, self._schema.schema))
 
-    def _problem(
-        self, sqlstate: str, constraint: str, message: str, *, otherwise: ProblemKind = ProblemKind.OTHER
-    ) -> Problem:
-        prefix = self._schema.prefix
-        if sqlstate == "23505":
-            kind = {
-                f"{prefix}events_id_key": ProblemKind.DUPLICATE_ID,
-                f"{prefix}events_position_key": ProblemKind.POSITION_TAKEN,
-                f"{prefix}events_pkey": ProblemKind.SEQUENCE_BEHIND,
-            }.get(constraint, otherwise)
-        else:
-            kind = _KINDS.get(sqlstate, otherwise)
-        if kind is not otherwise:
-            return Problem(kind, message)
-        return Problem(kind, f"{message} [{', constraint '.join(filter(None, (sqlstate, constraint)))}]")
+
+class RowLockingPostgreSQLDialect(RowLocking, PostgreSQLDialect):
+    """One event store on PostgreSQL, published to by row locks.
+
+    The trigger of the fence belongs to the table and is fired all the same, to no purpose: no reader looks.
+    """
+
+    def append(self, connection: Connection, document: PublishDocument, *, guarded: bool) -> AppendOutcome:
+        """Refuse what is too large before anything is sent."""
+        check_jsonb(document.text, "the events to publish")
+        return super().append(connection, document, guarded=guarded)
+
+    def _insert_or_ignore(self) -> Insert:
+        return postgresql.insert(self._schema.locks).on_conflict_do_nothing()
+
+    def _stored(self, text: ColumnElement[str], column_type: TypeEngine[Any]) -> ColumnElement[Any]:
+        return cast(text.concat("+00") if isinstance(column_type, DateTime) else text, column_type)
+
+
+def _described(pid: int | None, application: str | None, state: str | None, since: object, gid: str | None) -> str:
+    if pid is None:
+        return f"the prepared transaction {gid!r} since {since}"
+    return f"process {pid} (application_name {application or ''!r}, {state or 'state unknown'}) since {since}"
 
 
 @lru_cache(maxsize=256)
@@ -308,36 +288,3 @@ def stored_size(column: ColumnElement[Any]) -> ColumnElement[int]:
     )
     is_plain = func.pg_catalog.pg_column_compression(column).is_(None)
     return case((is_plain, size), else_=size * literal_column(str(_COMPRESSION), Integer()))
-
-
-def _raised_in(error: Exception) -> str:
-    """Return the name of the module that raised an error."""
-    module = ""
-    for frame, _ in walk_tb(error.__traceback__):
-        module = str(frame.f_globals.get("__name__", ""))
-    return module
-
-
-def _says_disconnected(error: DBAPIError, sqlstate: str, said: str) -> bool:
-    """Tell whether a driver's error means that the connection is gone.
-
-    SQLAlchemy asks the driver's connection, which does not always know yet. What the driver says on its own has no
-    SQLSTATE: OperationalError is libpq's about its connection, InterfaceError is about any wrong use of the driver.
-    """
-    if sqlstate:
-        return sqlstate.startswith("08") or sqlstate in _SHUTDOWNS
-    return isinstance(error, OperationalError) or (
-        isinstance(error, InterfaceError) and "connection" in said and "closed" in said
-    )
-
-
-def after_all_with(prefix: str) -> str | None:
-    """Return the lowest text above all that start with the prefix, by code point; None when there is none."""
-    for end in range(len(prefix), 0, -1):
-        code_point = ord(prefix[end - 1]) + 1
-        # Surrogates are no characters.
-        if code_point == 0xD800:
-            code_point = 0xE000
-        if code_point <= 0x10FFFF:
-            return prefix[: end - 1] + chr(code_point)
-    return None

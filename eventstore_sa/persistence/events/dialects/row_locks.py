@@ -4,46 +4,41 @@ The table `es_locks` has a row for the log, for each category or for each stream
 stream with its last position. A publish locks its rows, checks, moves the positions and inserts. The locks are held until
 the transaction ends; numbers are drawn below them, so within the level of the guarantee their order is that of commits.
 
-Rows are locked in the order of their keys: the log, then categories, then streams. Those that are missing are made
-before the first is locked, in the same order, or below the lock on the log, where nobody else can make them.
+Rows are locked in the order of their keys: the log, then categories, then streams. Those that are missing are created
+before the first is locked, in the same order, or below the lock on the log, where no other transaction can create them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    DateTime,
     Insert,
     String,
     bindparam,
-    cast,
     func,
     insert,
     select,
     tuple_,
     update,
 )
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeEngine
 
 from eventstore_sa.conditions import EMPTY_STREAM_POSITION
-from eventstore_sa.persistence.events.dialects.base import Appended, AppendOutcome, Unmet
-from eventstore_sa.persistence.events.dialects.postgresql import PostgreSQLDialect
+from eventstore_sa.persistence.events.dialects.base import Appended, AppendOutcome, EventDialect, Unmet
 from eventstore_sa.persistence.events.document import DocumentStream, PublishDocument
 from eventstore_sa.persistence.schema import EventStoreSchema
-from eventstore_sa.persistence.schema.jsonb_size import check_jsonb
-from eventstore_sa.persistence.schema.locking import Level
-from eventstore_sa.persistence.transactions.failures import Problem, ProblemKind, Refusal
+from eventstore_sa.persistence.transactions.databases import Database
 from eventstore_sa.publishing import PreparedEvent
 from eventstore_sa.types import encode_json
 from eventstore_sa.types.watermark import Watermark
 
-__all__ = ["RowLockingPostgreSQLDialect", "RowLocks"]
+__all__ = ["RowLocking"]
 
 T = TypeVar("T")
 
@@ -51,27 +46,16 @@ _BATCH: Final = 1000
 _LOG_KEY: Final = ""
 
 
-class RowLocks:
-    """The statements of one event store.
+class RowLocking(EventDialect):
+    """A dialect that publishes by row locks; to be put in front of another one, or to be completed.
 
-    Args:
-        schema: The tables.
-        level: Within what publishes exclude each other.
-        create: Inserts lock rows, and leaves those alone that are there.
-        stored: Makes what is stored in a column of a text with JSON or with a time.
+    What goes wrong is raised, and undone by a rollback to the caller's savepoint.
     """
 
-    def __init__(
-        self,
-        schema: EventStoreSchema,
-        level: Level,
-        *,
-        create: Insert,
-        stored: Callable[[ColumnElement[str], TypeEngine[Any]], ColumnElement[Any]],
-    ) -> None:
-        self._level = level
-        self._events = schema.events
-        self._create_rows = create
+    def __init__(self, schema: EventStoreSchema, database: Database) -> None:
+        super().__init__(schema, database)
+        self._level = schema.locking_mode.level
+        self._create_rows = self._insert_or_ignore()
         rows = schema.locks
         row = select(rows.c.lock_key, rows.c.last_position)
         self._find = row.where(rows.c.lock_key.in_(bindparam("lock_keys", expanding=True))).order_by(rows.c.lock_key)
@@ -88,17 +72,24 @@ class RowLocks:
         )
         c = schema.events.c
         converted = {
-            name: stored(bindparam(f"{name}_text", type_=String()), c[name].type)
+            name: self._stored(bindparam(f"{name}_text", type_=String()), c[name].type)
             for name in ("payload", "metadata", "observed_at", "occurred_at")
         }
         self._insert = (
             insert(schema.events).values(converted).returning(c.sequence_number, sort_by_parameter_order=True)
         )
-        self._last_number = select(func.coalesce(func.max(c.sequence_number), 0))
 
-    def append(self, connection: Connection, document: PublishDocument) -> AppendOutcome:
+    @abstractmethod
+    def _insert_or_ignore(self) -> Insert:
+        """Return what inserts lock rows, and leaves those alone that are there."""
+
+    @abstractmethod
+    def _stored(self, text: ColumnElement[str], column_type: TypeEngine[Any]) -> ColumnElement[Any]:
+        """Return what is stored in a column, made of a text with JSON or with a time."""
+
+    def append(self, connection: Connection, document: PublishDocument, *, guarded: bool) -> AppendOutcome:
         """Lock, check and insert: three statements, and three more for streams that are new."""
-        ends = self.lock(connection, document)
+        ends = self._locked_ends(connection, document)
         moved: dict[str, int] = {}
         first_positions: list[int] = []
         rows: list[dict[str, Any]] = []
@@ -116,10 +107,23 @@ class RowLocks:
         connection.execute(self._move, [{"moved_key": key, "moved_to": last} for key, last in moved.items()])
         return Appended(first_positions, connection.scalars(self._insert, rows).all())
 
-    def lock(self, connection: Connection, document: PublishDocument) -> dict[str, int]:
+    def lock(self, connection: Connection, document: PublishDocument) -> None:
+        """Lock the rows, before conditions are evaluated that are not the library's."""
+        self.database.check_read_committed(connection)
+        self._locked_ends(connection, document)
+
+    def complete_up_to(self, connection: Connection) -> tuple[int, int]:
+        """Return the last number twice: with the guarantee LOG all earlier ones are committed."""
+        return EventDialect.complete_up_to(self, connection)
+
+    def watermark(self, connection: Connection) -> Watermark:
+        """Return the last number; no transaction can hold it back."""
+        return EventDialect.watermark(self, connection)
+
+    def _locked_ends(self, connection: Connection, document: PublishDocument) -> dict[str, int]:
         """Lock the rows of a publish; return them with their last positions."""
         streams = {_stream_key(stream.category, stream.stream): stream for stream in document.streams}
-        keys = sorted({*self._guards(document), *streams})
+        keys = sorted({*self._wider_keys(document), *streams})
         # The row of the log comes first of all and stands for all, so the others may be missing while it is taken.
         found = self._rows(connection, keys, lock=self._level == "log")
         missing = [key for key in keys if key not in found]
@@ -129,15 +133,11 @@ class RowLocks:
             found = self._rows(connection, keys, lock=True)
         return found
 
-    def last_number(self, connection: Connection) -> int:
-        """Return the highest number that is committed."""
-        return connection.scalar(self._last_number) or 0
-
-    def _guards(self, document: PublishDocument) -> Iterator[str]:
+    def _wider_keys(self, document: PublishDocument) -> Iterator[str]:
         if self._level == "log":
             yield _LOG_KEY
         elif self._level == "category":
-            yield from (_category_key(stream) for stream in document.streams)
+            yield from (f"c{stream.category}" for stream in document.streams)
 
     def _rows(self, connection: Connection, keys: Sequence[str], *, lock: bool) -> dict[str, int]:
         statement = self._lock_rows if lock else self._find
@@ -147,8 +147,8 @@ class RowLocks:
         return found
 
     def _create(self, connection: Connection, keys: Sequence[str], streams: dict[str, DocumentStream]) -> None:
-        """Make rows that start where their streams are, which may have been written in another mode of locking."""
-        c = self._events.c
+        """Create rows that start where their streams are, which may have been written in another mode of locking."""
+        c = self._schema.events.c
         ends: dict[str, int] = {}
         for batch in _batches([streams[key] for key in keys if key in streams]):
             names = [(stream.category, stream.stream) for stream in batch]
@@ -159,56 +159,6 @@ class RowLocks:
             self._create_rows,
             [{"lock_key": key, "last_position": ends.get(key, EMPTY_STREAM_POSITION)} for key in keys],
         )
-
-
-class RowLockingPostgreSQLDialect(PostgreSQLDialect):
-    """One event store on PostgreSQL, published to by row locks; see `EventDialect`.
-
-    The trigger of the fence belongs to the table and is fired all the same, to no purpose: no reader looks.
-    """
-
-    def __init__(self, schema: EventStoreSchema, level: Level) -> None:
-        super().__init__(schema)
-        create = postgresql.insert(schema.locks).on_conflict_do_nothing()
-        self._rows = RowLocks(schema, level, create=create, stored=_cast)
-
-    def append(self, connection: Connection, document: PublishDocument, *, guarded: bool) -> AppendOutcome:
-        """Lock, check and insert; what goes wrong is raised, and undone by a rollback to the caller's savepoint."""
-        check_jsonb(document.text, "the events to publish")
-        return self._rows.append(connection, document)
-
-    def lock(self, connection: Connection, document: PublishDocument) -> None:
-        """Lock the rows, before conditions are evaluated that are not the library's."""
-        require_read_committed(connection)
-        self._rows.lock(connection, document)
-
-    def complete_up_to(self, connection: Connection) -> tuple[int, int]:
-        """Return the last number twice: with the guarantee LOG all earlier ones are committed."""
-        last = self._rows.last_number(connection)
-        return last, last
-
-    def watermark(self, connection: Connection) -> Watermark:
-        """Return the last number; nobody can hold it back."""
-        return Watermark(self._rows.last_number(connection))
-
-
-def require_read_committed(connection: Connection) -> None:
-    """Refuse a transaction whose snapshot may be older than its locks.
-
-    Raises:
-        Refusal: It is not READ COMMITTED.
-    """
-    if connection.get_isolation_level() not in ("READ COMMITTED", "READ UNCOMMITTED"):
-        said = "a condition of the application needs READ COMMITTED: an older snapshot may not see what it looks at"
-        raise Refusal(Problem(ProblemKind.ISOLATION, said))
-
-
-def _cast(text: ColumnElement[str], column_type: TypeEngine[Any]) -> ColumnElement[Any]:
-    return cast(text.concat("+00") if isinstance(column_type, DateTime) else text, column_type)
-
-
-def _category_key(stream: DocumentStream) -> str:
-    return f"c{stream.category}"
 
 
 def _stream_key(category: str, stream: str) -> str:

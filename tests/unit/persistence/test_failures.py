@@ -1,4 +1,4 @@
-"""What is said of each kind of problem, and that a message never contradicts the error that it is in."""
+"""What is said of each kind of failure, and that a message never contradicts the error that it is in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from eventstore_sa.errors import ConnectionLostError, EventStoreError, TransactionError
-from eventstore_sa.persistence.transactions.failures import Aftermath, Problem, ProblemKind, error_of
+from eventstore_sa.persistence.transactions.failures import Aftermath, Failure, FailureKind, error_of
 
 
 def errors() -> list[tuple[str, Aftermath, EventStoreError]]:
@@ -15,9 +15,9 @@ def errors() -> list[tuple[str, Aftermath, EventStoreError]]:
         (
             f"{kind.name}, publishing={publishing}, {aftermath.name}",
             aftermath,
-            error_of(Problem(kind, "what {the} server said"), publishing=publishing, aftermath=aftermath),
+            error_of(Failure(kind, "what {the} server said"), publishing=publishing, aftermath=aftermath),
         )
-        for kind, publishing, aftermath in product(ProblemKind, (True, False), Aftermath)
+        for kind, publishing, aftermath in product(FailureKind, (True, False), Aftermath)
     ]
 
 
