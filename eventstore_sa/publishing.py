@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Final, Generic, NotRequired, TypeVar
 from uuid import UUID
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 from typing_extensions import ReadOnly, TypedDict
 
@@ -46,6 +46,7 @@ __all__ = [
     "replayed",
     "stored_events",
     "stream_publish_definition",
+    "with_prepared_events",
 ]
 
 T = TypeVar("T")
@@ -70,14 +71,6 @@ def stream_publish_definition(
     return {"events": events} if condition is None else {"events": events, "condition": condition}
 
 
-class StreamPublication(Struct, frozen=True):
-    """The part of a publish that concerns one stream."""
-
-    stream: StreamIdentifier
-    events: tuple[AnyNewEvent, ...]
-    condition: WriteCondition
-
-
 class PreparedEvent(Struct, frozen=True, omit_defaults=True):
     """An event as plain JSON values: what is stored of it, and how it is written into a document. Times are in UTC."""
 
@@ -87,6 +80,30 @@ class PreparedEvent(Struct, frozen=True, omit_defaults=True):
     observed_at: datetime
     occurred_at: datetime
     metadata: JsonValue = None
+
+
+class StreamPublication(Struct, frozen=True):
+    """The part of a publish that concerns one stream.
+
+    Attributes:
+        stream: The stream.
+        events: The events, in order.
+        condition: What must be true of the stream.
+        prepared: What is stored of the events, where that was fixed beforehand; see `with_prepared_events`.
+    """
+
+    stream: StreamIdentifier
+    events: tuple[AnyNewEvent, ...]
+    condition: WriteCondition
+    prepared: tuple[PreparedEvent, ...] | None = None
+
+    def prepared_events(self) -> Sequence[PreparedEvent]:
+        """Return what is stored of the events.
+
+        Raises:
+            SerialisationError: If an event cannot be stored exactly.
+        """
+        return [prepare(event) for event in self.events] if self.prepared is None else self.prepared
 
 
 def publications(
@@ -150,6 +167,15 @@ def prepare(event: AnyNewEvent) -> PreparedEvent:
         return _prepared(event, label, f"payload of {label}", f"metadata of {label}")
 
 
+def with_prepared_events(part: StreamPublication) -> StreamPublication:
+    """Fix what is stored of the events, for a publish that is written later: it is what the payloads are now.
+
+    Raises:
+        SerialisationError: If an event cannot be stored exactly.
+    """
+    return replace(part, prepared=tuple(_written_out(prepare(event)) for event in part.events))
+
+
 def stored_events(
     publication: StreamPublication, *, first_position: int, sequence_numbers: Sequence[int]
 ) -> list[AnyStoredEvent]:
@@ -180,9 +206,16 @@ def stored_events(
     ]
 
 
-def as_read(event: AnyStoredEvent) -> AnyStoredEvent:
-    """Return a stored event that carries the caller's own objects as a read would: with copies of their JSON."""
+def as_read(event: AnyStoredEvent, prepared: PreparedEvent | None = None) -> AnyStoredEvent:
+    """Return a stored event that carries the caller's own objects as a read would: with copies of their JSON.
+
+    Args:
+        event: The stored event.
+        prepared: What was stored of it, where that was fixed beforehand.
+    """
     name: object = event.name
+    payload: object = to_json(event.payload) if prepared is None else prepared.payload
+    metadata: object = to_json(event.metadata) if prepared is None else prepared.metadata
     return StoredEvent(
         event.id,
         name if type(name) is str else serialise_to_string(name),
@@ -190,8 +223,8 @@ def as_read(event: AnyStoredEvent) -> AnyStoredEvent:
         event.category,
         event.position,
         event.sequence_number,
-        decode_json(encode_json(to_json(event.payload))),
-        None if event.metadata is None else decode_json(encode_json(to_json(event.metadata))),
+        decode_json(encode_json(payload)),
+        None if metadata is None else decode_json(encode_json(metadata)),
         event.observed_at,
         event.occurred_at,
     )
@@ -320,6 +353,17 @@ def _prepared(event: AnyNewEvent, label: str, payload_label: str, metadata_label
         observed_at if event.occurred_at is event.observed_at else stored_time(event.occurred_at, label),
         None if event.metadata is None else to_json(event.metadata, label=metadata_label),
     )
+
+
+def _written_out(event: PreparedEvent) -> PreparedEvent:
+    """Replace what can change, because the caller's own objects may be in it, by its JSON text."""
+    payload: Any = _as_text(event.payload)
+    metadata: Any = _as_text(event.metadata)
+    return replace(event, payload=payload, metadata=metadata)
+
+
+def _as_text(value: JsonValue) -> object:
+    return Raw(encode_json(value)) if type(value) in _CONTAINERS else value
 
 
 def _are_in_place(parts: Sequence[StreamPublication], results: Sequence[Sequence[AnyStoredEvent]]) -> bool:

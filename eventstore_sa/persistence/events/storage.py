@@ -184,7 +184,7 @@ class EventStorage:
             _log.debug("stored %d events in %d streams", sum(document.counts), len(document.counts))
             results = repository.results(workplace.connection, parts, appended)
             if any(projections):
-                update_projections(workplace, self.schema, projections, results)
+                update_projections(workplace, self.schema, projections, parts, results)
             return results
 
     def _decided(

@@ -275,7 +275,7 @@ class InMemoryEventStorage:
                 return None
             results = _results(parts, records.places(parts))
         place = InMemoryPublishPlace(self.projections)
-        apply_projections(place, [projections] * len(parts), results)
+        apply_projections(place, [projections] * len(parts), parts, results)
         return place
 
     def _verdict(self, stream: StreamIdentifier, condition: WriteCondition) -> bool:
