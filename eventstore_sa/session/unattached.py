@@ -1,6 +1,6 @@
 """Events of objects that are in no session: kept until the object, or a copy that `Session.merge` makes of it, is in one.
 
-`recording.py` decides what becomes of them. Bulk operations write the rows of objects without ever bringing them into the
+`recording.py` decides what becomes of them. Bulk operations write the rows of objects without adding the objects to the
 session, and so without their events; they are refused here, at the statement that would write the row.
 """
 
@@ -30,7 +30,7 @@ _lock: Final = Lock()
 
 
 class Unattached:
-    """Events of one object; a copy that `merge` has made of it shares them."""
+    """Events of one object, which a copy that `merge` makes of it shares."""
 
     def __init__(self) -> None:
         self._events: list[AnyNewEvent] = []
@@ -44,7 +44,7 @@ class Unattached:
         self._events.extend(events)
 
     def take(self) -> Sequence[AnyNewEvent]:
-        """Return the events, which are no longer kept here."""
+        """Remove and return the events."""
         events, self._events = self._events, []
         return events
 
@@ -64,7 +64,7 @@ def keep(instance: object, kept: Unattached | None = None) -> Unattached:
 
     Args:
         instance: The object.
-        kept: Where they are kept from now on; by default where they have been, or a new place.
+        kept: Where to keep them from now on; by default where they are kept already, or else in a new `Unattached`.
     """
     state: InstanceState[Any] = inspect(instance, raiseerr=True)
     keeping = kept or _kept_for(state) or Unattached()
@@ -76,20 +76,20 @@ def keep(instance: object, kept: Unattached | None = None) -> Unattached:
 
 
 def take(state: InstanceState[Any]) -> Unattached | None:
-    """Return the events that are kept for an object, which has none from now on."""
+    """Remove and return the events that are kept for an object."""
     kept = _kept_for(state)
     if kept is not None:
         with _lock:
             del state.callables[_KEY]
             if not state.callables:
-                # Or `merge` would replace those of a copy by none.
+                # Otherwise `merge` would replace those of a copy with none.
                 del state.callables
             _objects.pop(state, None)
     return kept
 
 
 def has_kept(state: InstanceState[Any]) -> bool:
-    """Tell whether events are kept for an object."""
+    """Return whether events are kept for an object."""
     kept = _kept_for(state)
     return kept is not None and not kept.is_empty
 
@@ -104,7 +104,7 @@ def kept_in(session: Session) -> Sequence[object]:
 
 
 def follow_bulk_operations() -> None:
-    """Attach the listeners that refuse to write rows of objects without the events of these."""
+    """Attach the listeners that refuse to write rows of objects without their events."""
     if not event.contains(Session, "before_flush", _before_flush):
         event.listen(Session, "before_flush", _before_flush)
         event.listen(Session, "after_transaction_create", _after_transaction_create)
@@ -139,7 +139,7 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
 
 
 class _BulkOperation:
-    """A bulk operation that is about to begin in a session; there is no event that tells which objects it writes."""
+    """A bulk operation that is about to begin in a session; no event says which objects it writes."""
 
     def __init__(self, session: Session, transaction: SessionTransaction) -> None:
         self.transaction: Final = transaction
@@ -152,13 +152,13 @@ class _BulkOperation:
             self.listen_to(connection)
 
     def listen_to(self, connection: Connection) -> None:
-        """Look at what is executed on a connection."""
+        """Check what is executed on a connection."""
         if connection not in self._listening_to:
             self._listening_to.add(connection)
             event.listen(connection, "before_execute", self._before_execute)
 
     def end(self) -> None:
-        """Listen no longer."""
+        """Stop listening."""
         for connection in self._listening_to:
             event.remove(connection, "before_execute", self._before_execute)
 
@@ -172,13 +172,13 @@ class _BulkOperation:
             kept = _kept_for(state)
             if kept is not None and not kept.is_empty and _writes(statement, state, rows):
                 raise TransactionError(
-                    f"a bulk operation would store an object of {state.class_.__name__} without the events that it has "
-                    "recorded: roll back, and add the object to the session instead"
+                    f"a bulk operation would store a {state.class_.__name__} without the events that it has recorded: roll "
+                    "back, and add the object to the session instead"
                 )
 
 
 def _writes(statement: Insert | Update, state: InstanceState[Any], rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Tell whether a statement of a bulk operation writes the row of an object."""
+    """Return whether a statement of a bulk operation writes the row of an object."""
     mapper: Mapper[Any] = state.mapper
     table: Any = statement.table
     if table not in mapper.tables:
@@ -196,7 +196,7 @@ def _writes(statement: Insert | Update, state: InstanceState[Any], rows: Sequenc
         if column.table is table and state.dict.get(prop.key) is not None
     }
     added = {getattr(column, "key", None) for column in (mapper.polymorphic_on, mapper.version_id_col)}
-    # The very objects: values of others that are merely equal are no reason to refuse anything.
+    # Compared by identity: a row of another object may have equal values.
     return any(
         row.keys() - added == values.keys() - added and all(row.get(key) is value for key, value in values.items())
         for row in rows

@@ -344,7 +344,11 @@ class ConnectionBind(_CallersBind):
 
 
 class SessionBind(_CallersBind):
-    """The transaction that a session of the caller's is in, routed as the session routes our mapped classes."""
+    """The transaction that a session of the caller's is in, routed as the session routes our mapped classes.
+
+    Attributes:
+        route: How the session is asked for the connection: the arguments of its `get_bind`.
+    """
 
     def __init__(
         self,
@@ -353,6 +357,7 @@ class SessionBind(_CallersBind):
     ) -> None:
         super().__init__(schema)
         self._given = session
+        self.route: Final[dict[str, Any]] = {"mapper": schema.EventRecord}
 
     @property
     def session(self) -> Session:
@@ -374,7 +379,7 @@ class SessionBind(_CallersBind):
     @property
     def _dialect(self) -> Dialect:
         with _routing():
-            return self.session.get_bind(mapper=self._schema.EventRecord).dialect
+            return self.session.get_bind(**self.route).dialect
 
     def check_routing(self) -> None:
         """Refuse a session that does not know where our tables are, without I/O.
@@ -383,7 +388,7 @@ class SessionBind(_CallersBind):
             ConfigurationError: It does not.
         """
         with _routing():
-            self.session.get_bind(mapper=self._schema.EventRecord)
+            self.session.get_bind(**self.route)
 
     @contextmanager
     def deciding(self, *, in_session: bool = False) -> Generator[Workplace]:
@@ -398,7 +403,7 @@ class SessionBind(_CallersBind):
     def connection(self) -> Connection:
         """Return the connection of the session's transaction, which is begun if there is none."""
         with _routing():
-            return self.session.connection(bind_arguments={"mapper": self._schema.EventRecord})
+            return self.session.connection(bind_arguments=self.route)
 
 
 def _names_statements(connection: Connection) -> bool:
