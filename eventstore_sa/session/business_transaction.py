@@ -231,9 +231,14 @@ class SessionStorage:
 
 
 class BusinessTransaction:
-    """All that waits for the commit of one session's transaction."""
+    """All that waits for the commit of one session's transaction.
+
+    Attributes:
+        storages: Where the events go that objects record, by the class of the objects.
+    """
 
     def __init__(self, session: Session) -> None:
+        self.storages: Final[dict[type, SessionStorage]] = {}
         self._session = session
         self._publishes: list[Publish] = []
         # By the id of the object that has recorded them, which the publishes keep alive.

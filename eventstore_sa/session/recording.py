@@ -113,8 +113,12 @@ class RecordsEvents:
 
 def _storage_for(session: Session, entity: RecordsEvents) -> SessionStorage:
     """Return where an object's events go; check that they can be recorded before anything is changed."""
-    schema = entity.__event_schema__ or _only_schema(type(entity))
-    storage = SessionStorage.of_schema(session, schema, combined(entity.__event_projections__))
+    kind = type(entity)
+    storages = BusinessTransaction.of(session).storages
+    storage = storages.get(kind)
+    if storage is None:
+        schema = kind.__event_schema__ or _only_schema(kind)
+        storage = storages[kind] = SessionStorage.of_schema(session, schema, combined(kind.__event_projections__))
     storage.check_accepts_events()
     return storage
 
