@@ -20,13 +20,14 @@ from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.sqlalchemy_internals import is_flushing
 from eventstore_sa.publishing import StreamPublication
+from eventstore_sa.session.bulk_operations import follow_bulk_operations
 from eventstore_sa.session.business_transaction import (
     BusinessTransaction,
     Publish,
     SessionStorage,
     follow_sessions,
 )
-from eventstore_sa.session.unattached import Unattached, follow_bulk_operations, has_kept, keep, kept_in, take
+from eventstore_sa.session.unattached import Unattached, has_kept, keep, kept_in, take
 from eventstore_sa.types import AnyNewEvent, NewEvent, StreamIdentifier, with_ambient_metadata
 
 __all__ = ["RecordsEvents"]
