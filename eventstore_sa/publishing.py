@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final, Generic, NotRequired, TypeVar
 from uuid import UUID
 
@@ -21,7 +22,6 @@ from eventstore_sa.types import (
     AnyNewEvent,
     AnyStoredEvent,
     CategoryIdentifier,
-    JsonValue,
     LogIdentifier,
     NewEvent,
     StoredEvent,
@@ -46,7 +46,6 @@ __all__ = [
     "replayed",
     "stored_events",
     "stream_publish_definition",
-    "with_prepared_events",
 ]
 
 T = TypeVar("T")
@@ -72,38 +71,31 @@ def stream_publish_definition(
 
 
 class PreparedEvent(Struct, frozen=True, omit_defaults=True):
-    """An event as plain JSON values: what is stored of it, and how it is written into a document. Times are in UTC."""
+    """What is stored of an event, and how it is written into a document: JSON text, and times in UTC."""
 
     id: UUID
     name: str
-    payload: JsonValue
+    payload: Raw
     observed_at: datetime
     occurred_at: datetime
-    metadata: JsonValue = None
+    metadata: Raw | None = None
 
 
-class StreamPublication(Struct, frozen=True):
-    """The part of a publish that concerns one stream.
-
-    Attributes:
-        stream: The stream.
-        events: The events, in order.
-        condition: What must be true of the stream.
-        prepared: What is stored of the events, where that was fixed beforehand; see `with_prepared_events`.
-    """
+class StreamPublication(Struct, frozen=True, dict=True):
+    """The part of a publish that concerns one stream."""
 
     stream: StreamIdentifier
     events: tuple[AnyNewEvent, ...]
     condition: WriteCondition
-    prepared: tuple[PreparedEvent, ...] | None = None
 
-    def prepared_events(self) -> Sequence[PreparedEvent]:
-        """Return what is stored of the events.
+    @cached_property
+    def prepared(self) -> Sequence[PreparedEvent]:
+        """What is stored of the events: made once, and not changed by whatever happens to the objects in them later.
 
         Raises:
             SerialisationError: If an event cannot be stored exactly.
         """
-        return [prepare(event) for event in self.events] if self.prepared is None else self.prepared
+        return [prepare(event) for event in self.events]
 
 
 def publications(
@@ -167,15 +159,6 @@ def prepare(event: AnyNewEvent) -> PreparedEvent:
         return _prepared(event, label, f"payload of {label}", f"metadata of {label}")
 
 
-def with_prepared_events(part: StreamPublication) -> StreamPublication:
-    """Fix what is stored of the events, for a publish that is written later: it is what the payloads are now.
-
-    Raises:
-        SerialisationError: If an event cannot be stored exactly.
-    """
-    return replace(part, prepared=tuple(_written_out(prepare(event)) for event in part.events))
-
-
 def stored_events(
     publication: StreamPublication, *, first_position: int, sequence_numbers: Sequence[int]
 ) -> list[AnyStoredEvent]:
@@ -206,25 +189,17 @@ def stored_events(
     ]
 
 
-def as_read(event: AnyStoredEvent, prepared: PreparedEvent | None = None) -> AnyStoredEvent:
-    """Return a stored event that carries the caller's own objects as a read would: with copies of their JSON.
-
-    Args:
-        event: The stored event.
-        prepared: What was stored of it, where that was fixed beforehand.
-    """
-    name: object = event.name
-    payload: object = to_json(event.payload) if prepared is None else prepared.payload
-    metadata: object = to_json(event.metadata) if prepared is None else prepared.metadata
+def as_read(event: AnyStoredEvent, prepared: PreparedEvent) -> AnyStoredEvent:
+    """Return a stored event that carries the caller's own objects as a read would: with what was stored of them."""
     return StoredEvent(
         event.id,
-        name if type(name) is str else serialise_to_string(name),
+        prepared.name,
         event.stream,
         event.category,
         event.position,
         event.sequence_number,
-        decode_json(encode_json(payload)),
-        None if metadata is None else decode_json(encode_json(metadata)),
+        decode_json(bytes(prepared.payload)),
+        None if prepared.metadata is None else decode_json(bytes(prepared.metadata)),
         event.observed_at,
         event.occurred_at,
     )
@@ -345,25 +320,16 @@ def _refuse_repeated_ids(parts: Sequence[StreamPublication]) -> None:
 def _prepared(event: AnyNewEvent, label: str, payload_label: str, metadata_label: str) -> PreparedEvent:
     name: object = event.name
     observed_at = stored_time(event.observed_at, label)
+    payload = to_json(event.payload, label=payload_label)
+    metadata = None if event.metadata is None else to_json(event.metadata, label=metadata_label)
     return PreparedEvent(
         event.id,
         name if type(name) is str else serialise_to_string(name),
-        to_json(event.payload, label=payload_label),
+        Raw(encode_json(payload, label=payload_label)),
         observed_at,
         observed_at if event.occurred_at is event.observed_at else stored_time(event.occurred_at, label),
-        None if event.metadata is None else to_json(event.metadata, label=metadata_label),
+        None if metadata is None else Raw(encode_json(metadata, label=metadata_label)),
     )
-
-
-def _written_out(event: PreparedEvent) -> PreparedEvent:
-    """Replace what can change, because the caller's own objects may be in it, by its JSON text."""
-    payload: Any = _as_text(event.payload)
-    metadata: Any = _as_text(event.metadata)
-    return replace(event, payload=payload, metadata=metadata)
-
-
-def _as_text(value: JsonValue) -> object:
-    return Raw(encode_json(value)) if type(value) in _CONTAINERS else value
 
 
 def _are_in_place(parts: Sequence[StreamPublication], results: Sequence[Sequence[AnyStoredEvent]]) -> bool:
@@ -384,8 +350,8 @@ def _with_own_objects(stored: AnyStoredEvent, new: AnyNewEvent) -> AnyStoredEven
     prepared = prepare(new)
     same = (stored.name, stored.payload, stored.metadata) == (
         prepared.name,
-        decode_json(encode_json(prepared.payload)),
-        decode_json(encode_json(prepared.metadata)),
+        decode_json(bytes(prepared.payload)),
+        None if prepared.metadata is None else decode_json(bytes(prepared.metadata)),
     )
     if not same:
         return stored

@@ -6,7 +6,6 @@ The store knows no projector. It calls whatever fits `InlineProjection`, and han
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from itertools import repeat
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from eventstore_sa.contracts.projection_records import ProjectionRecord
@@ -206,7 +205,7 @@ def apply_projections(
     by_name: dict[str, tuple[InlineProjection, list[AnyStoredEvent]]] = {}
     for wanted, part, events in zip(projections, parts, results, strict=True):
         if wanted and events:
-            read = list(map(as_read, events, part.prepared or repeat(None)))
+            read = list(map(as_read, events, part.prepared))
             for number, projection in enumerate(wanted):
                 # A handler may make the payload its state, and change it with the next event.
                 events_of_its_own = map(own_copy, read) if number else read

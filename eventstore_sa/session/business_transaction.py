@@ -37,7 +37,7 @@ from eventstore_sa.persistence.sqlalchemy_internals import (
     leaves_joined_transaction,
 )
 from eventstore_sa.persistence.transactions.binds import Bind, SessionBind
-from eventstore_sa.publishing import StreamPublication, with_prepared_events
+from eventstore_sa.publishing import StreamPublication
 from eventstore_sa.session.connection_watch import watch
 from eventstore_sa.session.outcome import CommitCallback, call_when_durable, warn_of_dropped
 from eventstore_sa.types import AnyStoredEvent
@@ -186,7 +186,10 @@ class SessionStorage:
             TransactionError: If the transaction accepts no more events.
             ConfigurationError: If the session does not know which database the events are in.
         """
-        publish = Publish(self, [with_prepared_events(part) for part in parts])
+        for part in parts:
+            # Prepared now, so that what cannot be stored is not staged.
+            _ = part.prepared
+        publish = Publish(self, parts)
         self._bind.check_routing()
         BusinessTransaction.of(self._bind.session).stage(publish)
         return StagedPublish(publish, shape)

@@ -72,7 +72,7 @@ def publish_document(
         DocumentStream(
             part.stream.category,
             part.stream.stream,
-            part.prepared_events(),
+            part.prepared,
             _storable_ranges(allowed_positions(part.condition if conditions is None else conditions[item])),
             _scope(part.condition),
             serialise,
