@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from eventstore_sa.contracts.projection_records import ProjectionRecord
 from eventstore_sa.errors import ConcurrencyError, ConfigurationError, EventStoreError, StorageError
-from eventstore_sa.publishing import as_read, own_copy
+from eventstore_sa.publishing import StreamPublication, as_read, own_copy
 from eventstore_sa.types import AnyStoredEvent
 
 if TYPE_CHECKING:
@@ -191,6 +191,7 @@ def _check_projection(given: object) -> None:
 def apply_projections(
     place: PublishPlace,
     projections: Sequence[Projections],
+    parts: Sequence[StreamPublication],
     results: Sequence[Sequence[AnyStoredEvent]],
 ) -> None:
     """Apply what a publish has stored to the projections of its parts: each once, with the events of all parts.
@@ -198,12 +199,13 @@ def apply_projections(
     Args:
         place: Where.
         projections: Those of each part.
+        parts: The publish.
         results: The stored events of each part.
     """
     by_name: dict[str, tuple[InlineProjection, list[AnyStoredEvent]]] = {}
-    for wanted, events in zip(projections, results, strict=True):
+    for wanted, part, events in zip(projections, parts, results, strict=True):
         if wanted and events:
-            read = [as_read(event) for event in events]
+            read = list(map(as_read, events, part.prepared))
             for number, projection in enumerate(wanted):
                 # A handler may make the payload its state, and change it with the next event.
                 events_of_its_own = map(own_copy, read) if number else read

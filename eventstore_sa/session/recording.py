@@ -1,7 +1,7 @@
-"""`RecordsEvents`: entities that record events, published in the transaction that stores the entity.
+"""`RecordsEvents`: mapped objects that record events, which are published in the transaction that stores the object.
 
-An event is recorded on the entity and published to the entity's stream when the session commits, after the flush has given
-the entity its key. Recording does no I/O.
+An event is recorded on the object, and published to the object's stream when the session commits, after the flush has given
+the object its key. Recording does no I/O.
 """
 
 from __future__ import annotations
@@ -14,15 +14,20 @@ from sqlalchemy import Table, event, inspect
 from sqlalchemy.orm import InstanceState, Mapper, Session, object_session
 from sqlalchemy.orm.attributes import flag_modified
 
-from eventstore_sa.conditions import NoCondition, WriteCondition, position_is
+from eventstore_sa.conditions import NoCondition, position_is
 from eventstore_sa.contracts.inline_projections import InlineProjection, combined
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.sqlalchemy_internals import is_flushing
 from eventstore_sa.publishing import StreamPublication
-from eventstore_sa.session.hooks import follow_sessions, staged_in
-from eventstore_sa.session.hosted import SessionStorage
-from eventstore_sa.session.unattached import Unattached, follow_bulk_operations, has_kept, keep, kept_in, take
+from eventstore_sa.session.bulk_operations import follow_bulk_operations
+from eventstore_sa.session.business_transaction import (
+    BusinessTransaction,
+    Publish,
+    SessionStorage,
+    follow_sessions,
+)
+from eventstore_sa.session.unattached import Unattached, has_kept, keep, kept_in, take
 from eventstore_sa.types import AnyNewEvent, NewEvent, StreamIdentifier, with_ambient_metadata
 
 __all__ = ["RecordsEvents"]
@@ -31,16 +36,17 @@ __all__ = ["RecordsEvents"]
 class RecordsEvents:
     """A mixin for mapped classes whose objects record events.
 
-    What is recorded on an object of a session is published when the session's transaction commits, and dropped when it, or
-    the savepoint in which it was recorded, is rolled back. What is recorded on an object that is in no session waits until
-    it is added to one, or merged: then the copy publishes it. Bulk operations refuse to write such an object.
+    Events recorded on an object in a session are published when the session's transaction commits, and dropped when the
+    transaction, or the savepoint in which they were recorded, is rolled back. Events recorded on an object outside of any
+    session wait until it is added to one, or merged: then the copy publishes them. Bulk operations refuse to write such an
+    object.
 
     Attributes:
         __event_category__: The category of the objects' streams; by default the name of the mapped table.
         __event_schema__: The event store to publish to; by default the one on the MetaData of the mapped table.
         __event_version__: The name of a mapped integer column that counts the events of the object's stream, from 0.
-            `record` advances it, and the publish demands that nobody else has published to the stream meanwhile. None:
-            there is no such column, and no condition.
+            `record` increments it, and the commit fails if another transaction has published to the stream meanwhile. By
+            default there is no such column, and no condition.
         __event_projections__: Inline projections that are updated with the events; none by default.
 
     Example:
@@ -72,7 +78,8 @@ class RecordsEvents:
         """Record events, to be published to the object's stream when its session commits.
 
         Raises:
-            ConfigurationError: Something else than a NewEvent is given.
+            ConfigurationError: If an argument is not a NewEvent, or the object's class has no event store.
+            TransactionError: If the session's transaction accepts no more events.
         """
         for new in events:
             checked: object = new
@@ -84,16 +91,16 @@ class RecordsEvents:
             return
         storage = _storage_for(session, self)
         for new in events:
-            _stage(storage, session, self, new)
+            storage.add(_Recorded(storage, self, new, flushing=is_flushing(session)))
 
     def event_stream(self) -> StreamIdentifier:
-        """Return the stream of this object; called after the flush. Override it for other names.
+        """Return the stream of this object; called after the flush. Override it to name streams differently.
 
         By default the category is `__event_category__`, and the stream is the primary key: its values, joined by ":". An
-        override returns a `StreamIdentifier` too; anything else, such as a str, makes the commit fail.
+        override has to return a `StreamIdentifier`; with anything else, such as a str, the commit fails.
 
         Raises:
-            ConfigurationError: The object has no primary key.
+            ConfigurationError: If the object has no primary key.
         """
         mapper = _mapper(type(self))
         identity = inspect(self).identity or mapper.primary_key_from_instance(self)
@@ -106,53 +113,70 @@ class RecordsEvents:
 
 
 def _storage_for(session: Session, entity: RecordsEvents) -> SessionStorage:
-    """Return where an object's events go; whatever keeps them from being recorded is found before anything is changed."""
-    schema = entity.__event_schema__ or _only_schema(type(entity))
-    storage = SessionStorage.of_schema(session, schema, combined(entity.__event_projections__))
-    storage.check_takes_events()
+    """Return where an object's events go; check that they can be recorded before anything is changed."""
+    kind = type(entity)
+    storages = BusinessTransaction.of(session).storages
+    storage = storages.get(kind)
+    if storage is None:
+        schema = kind.__event_schema__ or _only_schema(kind)
+        storage = storages[kind] = SessionStorage.of_schema(session, schema, combined(kind.__event_projections__))
+    storage.check_accepts_events()
     return storage
 
 
-def _stage(
-    storage: SessionStorage,
-    session: Session,
-    entity: RecordsEvents,
-    new: AnyNewEvent,
-    *,
-    kept_in: Unattached | None = None,
-) -> None:
-    condition: WriteCondition = NoCondition()
-    column, count = entity.__event_version__, 0
-    if column is not None:
-        count = getattr(entity, column) or 0
-        condition = position_is(count - 1 if count else None)
-        setattr(entity, column, count + 1)
+class _Recorded(Publish):
+    """An event that an object has recorded; its stream is known once a flush has given the object its key."""
 
-    published = with_ambient_metadata(new)
+    def __init__(
+        self,
+        storage: SessionStorage,
+        entity: RecordsEvents,
+        event: AnyNewEvent,
+        *,
+        flushing: bool,
+        kept: Unattached | None = None,
+    ) -> None:
+        """Take an event, and count it in the object's version.
 
-    def parts() -> tuple[StreamPublication, ...]:
-        return (StreamPublication(_stream_of(entity), (published,), condition),)
+        Args:
+            storage: Where it goes.
+            entity: The object.
+            event: The event.
+            flushing: Whether a flush is under way.
+            kept: Where the event was kept while the object was in no session.
+        """
+        super().__init__(storage, subject=entity)
+        self._entity = entity
+        self._recorded = event
+        self._event = with_ambient_metadata(event)
+        self._kept = kept
+        self._version = entity.__event_version__
+        self._count = 0
+        if self._version is not None:
+            self._count = getattr(entity, self._version) or 0
+            setattr(entity, self._version, self._count + 1)
+        # A flush takes what is set while it runs for what the database has.
+        self._restates_version = flushing
 
-    def give_back() -> None:
+    def parts(self) -> Sequence[StreamPublication]:
+        condition = NoCondition() if self._version is None else position_is(self._count - 1 if self._count else None)
+        return (StreamPublication(_stream_of(self._entity), (self._event,), condition),)
+
+    def before_flush(self) -> None:
+        restates, self._restates_version = self._restates_version, False
+        if restates and self._version is not None and inspect(self._entity).persistent:
+            flag_modified(self._entity, self._version)
+
+    def drop(self) -> None:
+        super().drop()
+        entity, kept = self._entity, self._kept
         # An object that is new again may be added again, and a merge be repeated: then the events have to be there.
         if inspect(entity).transient:
-            keep(entity, kept_in).add(new)
-            if column is not None:
-                setattr(entity, column, min(getattr(entity, column), count))
-        elif kept_in is not None:
-            kept_in.add(new)
-
-    def restate_version() -> None:
-        # A flush takes what is set while it runs for what the database has.
-        if column is not None and inspect(entity).persistent:
-            flag_modified(entity, column)
-
-    storage.record(
-        parts,
-        before_write=restate_version if column is not None and is_flushing(session) else None,
-        on_drop=give_back,
-        subject=entity,
-    )
+            keep(entity, kept).add(self._recorded)
+            if self._version is not None:
+                setattr(entity, self._version, min(getattr(entity, self._version), self._count))
+        elif kept is not None:
+            kept.add(self._recorded)
 
 
 def _stream_of(entity: RecordsEvents) -> StreamIdentifier:
@@ -177,10 +201,10 @@ def _only_schema(entity: type[RecordsEvents]) -> EventStoreSchema:
     table = _mapper(entity).local_table
     schemas = EventStoreSchema.all_on(table.metadata) if isinstance(table, Table) else ()
     if len(schemas) != 1:
-        how_many = "no event store" if not schemas else f"{len(schemas)} event stores"
+        how_many = "is no event store" if not schemas else f"are {len(schemas)} event stores"
         raise ConfigurationError(
-            f"there is {how_many} on the MetaData of {entity.__name__}: make one there with "
-            f"EventStoreSchema(Base.metadata), or name it in {entity.__name__}.__event_schema__"
+            f"there {how_many} on the MetaData of {entity.__name__}: create one with EventStoreSchema(Base.metadata), or "
+            f"set {entity.__name__}.__event_schema__"
         )
     return schemas[0]
 
@@ -209,10 +233,10 @@ def _after_attach(session: Session, instance: object) -> None:
 
 
 def _take_back(session: Session, instance: object) -> None:
-    # It was expunged before it was stored. Where a rollback has made it new again, its events are dropped with the rest.
-    staging = staged_in(session) if isinstance(instance, RecordsEvents) else None
-    if staging is not None:
-        staging.withdraw(instance)
+    # It was expunged before it was stored. When a rollback makes it new again, its events are dropped with the rest.
+    transaction = BusinessTransaction.find(session) if isinstance(instance, RecordsEvents) else None
+    if transaction is not None:
+        transaction.withdraw(instance)
 
 
 def _around_flush(session: Session, *_: object) -> None:
@@ -221,14 +245,14 @@ def _around_flush(session: Session, *_: object) -> None:
 
 
 def _stage_merged(session: Session) -> None:
-    """Stage the events of objects that were merged: nothing tells of a merge but what it has copied."""
+    """Stage the events of objects that were merged: the only sign of a merge is what it has copied."""
     for instance in kept_in(session):
         if isinstance(instance, RecordsEvents):
             _stage_kept(session, instance)
 
 
 def _forget_merged(session: Session) -> None:
-    """Leave events with the object that they were recorded on, where the rollback undoes its merge."""
+    """Leave events with the object on which they were recorded, where the rollback undoes its merge."""
     for instance in kept_in(session):
         take(inspect(instance, raiseerr=True))
 
@@ -242,8 +266,8 @@ def _stage_kept(session: Session, instance: RecordsEvents) -> None:
     events = () if kept is None else kept.take()
     for staged, new in enumerate(events, start=1):
         try:
-            _stage(storage, session, instance, new, kept_in=kept)
+            storage.add(_Recorded(storage, instance, new, flushing=is_flushing(session), kept=kept))
         except BaseException:
-            # This one is staged all the same: writing it has failed.
+            # This one is staged nevertheless: only writing it has failed.
             keep(instance, kept).add(*events[staged:])
             raise

@@ -1,36 +1,31 @@
 """Events of objects that are in no session: kept until the object, or a copy that `Session.merge` makes of it, is in one.
 
-`recording.py` decides what becomes of them. Bulk operations write the rows of objects without ever bringing them into the
-session, and so without their events; they are refused here, at the statement that would write the row.
+`recording.py` decides what becomes of them; `bulk_operations.py` refuses to write the row of an object without them.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from threading import Lock, get_ident
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Insert, Update, event, inspect
-from sqlalchemy.orm import InstanceState, Mapper, Session, SessionTransaction, SessionTransactionOrigin, UOWTransaction
+from sqlalchemy import inspect
+from sqlalchemy.orm import InstanceState, Session
 from sqlalchemy.orm.attributes import instance_state
 
-from eventstore_sa.errors import TransactionError
-from eventstore_sa.persistence.sqlalchemy_internals import connections_of, is_flushing, update_key
 from eventstore_sa.types import AnyNewEvent
 
-__all__ = ["Unattached", "follow_bulk_operations", "has_kept", "keep", "kept_in", "take"]
+__all__ = ["Unattached", "has_kept", "keep", "kept_here", "kept_in", "recorders", "take"]
 
 # SQLAlchemy keeps here what loads single attributes of an object, by their names, and `merge` copies it to the copy.
 _KEY: Final = "eventstore_sa.unattached"
-_FLUSH: Final = "eventstore_sa.flush"
-_BULK: Final = "eventstore_sa.bulk"
 _lock: Final = Lock()
 
 
 class Unattached:
-    """Events of one object; a copy that `merge` has made of it shares them."""
+    """Events of one object, which a copy that `merge` makes of it shares."""
 
     def __init__(self) -> None:
         self._events: list[AnyNewEvent] = []
@@ -44,7 +39,7 @@ class Unattached:
         self._events.extend(events)
 
     def take(self) -> Sequence[AnyNewEvent]:
-        """Return the events, which are no longer kept here."""
+        """Remove and return the events."""
         events, self._events = self._events, []
         return events
 
@@ -54,8 +49,8 @@ class Unattached:
         return not self._events
 
 
-# Where each was recorded: a thread, or a task.
-_objects: Final[WeakKeyDictionary[InstanceState[Any], tuple[int, int]]] = WeakKeyDictionary()
+# The thread or task that has recorded events on each object for which some are kept.
+recorders: Final[WeakKeyDictionary[InstanceState[Any], tuple[int, int]]] = WeakKeyDictionary()
 _kept: Final[WeakKeyDictionary[Unattached, None]] = WeakKeyDictionary()
 
 
@@ -64,32 +59,32 @@ def keep(instance: object, kept: Unattached | None = None) -> Unattached:
 
     Args:
         instance: The object.
-        kept: Where they are kept from now on; by default where they have been, or a new place.
+        kept: Where to keep them from now on; by default where they are kept already, or else in a new `Unattached`.
     """
     state: InstanceState[Any] = inspect(instance, raiseerr=True)
     keeping = kept or _kept_for(state) or Unattached()
     with _lock:
         callables: dict[str, Any] = {**state.callables, _KEY: keeping}
         state.callables = callables
-        _objects[state] = _here()
+        recorders[state] = _here()
     return keeping
 
 
 def take(state: InstanceState[Any]) -> Unattached | None:
-    """Return the events that are kept for an object, which has none from now on."""
+    """Remove and return the events that are kept for an object."""
     kept = _kept_for(state)
     if kept is not None:
         with _lock:
             del state.callables[_KEY]
             if not state.callables:
-                # Or `merge` would replace those of a copy by none.
+                # Otherwise `merge` would replace those of a copy with none.
                 del state.callables
-            _objects.pop(state, None)
+            recorders.pop(state, None)
     return kept
 
 
 def has_kept(state: InstanceState[Any]) -> bool:
-    """Tell whether events are kept for an object."""
+    """Return whether events are kept for an object."""
     kept = _kept_for(state)
     return kept is not None and not kept.is_empty
 
@@ -103,104 +98,11 @@ def kept_in(session: Session) -> Sequence[object]:
     return [instance for instance in objects if instance is not None]
 
 
-def follow_bulk_operations() -> None:
-    """Attach the listeners that refuse to write rows of objects without the events of these."""
-    if not event.contains(Session, "before_flush", _before_flush):
-        event.listen(Session, "before_flush", _before_flush)
-        event.listen(Session, "after_transaction_create", _after_transaction_create)
-        event.listen(Session, "after_begin", _after_begin)
-        event.listen(Session, "after_transaction_end", _after_transaction_end)
-
-
-def _before_flush(session: Session, flush: UOWTransaction, _: Any) -> None:
-    if _objects:
-        session.info[_FLUSH] = flush
-
-
-def _after_transaction_create(session: Session, transaction: SessionTransaction) -> None:
-    if not _objects or transaction.origin is not SessionTransactionOrigin.SUBTRANSACTION or not is_flushing(session):
-        return
-    flush: UOWTransaction | None = session.info.pop(_FLUSH, None)
-    if flush is None or not flush.has_work:
-        session.info[_BULK] = _BulkOperation(session, transaction)
-
-
-def _after_begin(session: Session, _: SessionTransaction, connection: Connection) -> None:
-    operation: _BulkOperation | None = session.info.get(_BULK)
-    if operation is not None:
-        operation.listen_to(connection)
-
-
-def _after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
-    operation: _BulkOperation | None = session.info.get(_BULK)
-    if operation is not None and operation.transaction is transaction:
-        del session.info[_BULK]
-        operation.end()
-
-
-class _BulkOperation:
-    """A bulk operation that is about to begin in a session; there is no event that tells which objects it writes."""
-
-    def __init__(self, session: Session, transaction: SessionTransaction) -> None:
-        self.transaction: Final = transaction
-        with _lock:
-            here = _here()
-            self._states: Sequence[InstanceState[Any]] = [state for state, where in _objects.items() if where == here]
-        self._listening_to: Final[set[Connection]] = set()
-        # And those that it begins to use from now on.
-        for connection in connections_of(session.get_transaction() or transaction):
-            self.listen_to(connection)
-
-    def listen_to(self, connection: Connection) -> None:
-        """Look at what is executed on a connection."""
-        if connection not in self._listening_to:
-            self._listening_to.add(connection)
-            event.listen(connection, "before_execute", self._before_execute)
-
-    def end(self) -> None:
-        """Listen no longer."""
-        for connection in self._listening_to:
-            event.remove(connection, "before_execute", self._before_execute)
-
-    def _before_execute(
-        self, conn: Connection, clauseelement: Any, multiparams: Any, params: Any, execution_options: Any
-    ) -> None:
-        statement, rows = clauseelement, multiparams or [params]
-        if not isinstance(statement, Insert | Update):
-            return
-        for state in self._states:
-            kept = _kept_for(state)
-            if kept is not None and not kept.is_empty and _writes(statement, state, rows):
-                raise TransactionError(
-                    f"a bulk operation would store an object of {state.class_.__name__} without the events that it has "
-                    "recorded: roll back, and add the object to the session instead"
-                )
-
-
-def _writes(statement: Insert | Update, state: InstanceState[Any], rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Tell whether a statement of a bulk operation writes the row of an object."""
-    mapper: Mapper[Any] = state.mapper
-    table: Any = statement.table
-    if table not in mapper.tables:
-        return False
-    if isinstance(statement, Update):
-        key = {
-            update_key(column): state.dict.get(mapper.get_property_by_column(column).key)
-            for column in table.primary_key
-        }
-        return any(key.items() <= row.items() for row in rows)
-    values = {
-        column.key: state.dict[prop.key]
-        for prop in mapper.column_attrs
-        for column in prop.columns
-        if column.table is table and state.dict.get(prop.key) is not None
-    }
-    added = {getattr(column, "key", None) for column in (mapper.polymorphic_on, mapper.version_id_col)}
-    # The very objects: values of others that are merely equal are no reason to refuse anything.
-    return any(
-        row.keys() - added == values.keys() - added and all(row.get(key) is value for key, value in values.items())
-        for row in rows
-    )
+def kept_here() -> Sequence[InstanceState[Any]]:
+    """Return the objects for which this thread, or task, has kept events."""
+    with _lock:
+        here = _here()
+        return [state for state, where in recorders.items() if where == here]
 
 
 def _unpickled(events: Sequence[AnyNewEvent]) -> Unattached:

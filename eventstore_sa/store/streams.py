@@ -138,7 +138,8 @@ class EventStream(_StoredSource[StreamIdentifier]):
         When the session's outermost transaction commits, it is flushed, and everything that is staged in it is stored by
         one statement: locks are taken last, in one order, and held no longer than the commit takes. What is staged in a
         savepoint is dropped with it when it is rolled back. Publishes to one stream keep their order, and a condition sees
-        what was staged before it. An unmet condition makes `commit()` raise.
+        what was staged before it. An unmet condition makes `commit()` raise. Payloads and metadata are stored as they are
+        when `stage` is called, even if they change before the commit.
 
         Args:
             events: The events, in order.

@@ -11,7 +11,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from eventstore_sa.errors import ConfigurationError, TransactionError
-from eventstore_sa.session.after_commit import call_when_durable
+from eventstore_sa.session.outcome import call_when_durable
 from tests.awaiting import entered, settled
 from tests.hosts import Host, each_driver, new_event
 

@@ -10,7 +10,7 @@ from sqlalchemy import event, insert, text
 from sqlalchemy.exc import DBAPIError, SAWarning
 
 from eventstore_sa.errors import DroppedEventsWarning, TransactionError
-from eventstore_sa.session.connections import watch
+from eventstore_sa.session.connection_watch import watch
 from tests import awaiting
 from tests.awaiting import entered, settled
 from tests.hosts import Host, Note, each_driver, new_event
@@ -194,7 +194,7 @@ async def test_close_without_commit_warns_where_rows_outlive_their_events(
         stage(host.store_on(session), "dropped")
         survives = flushed and join_mode in ("conditional_savepoint", "rollback_only")
         if survives:
-            with pytest.warns(DroppedEventsWarning, match="one staged or recorded publish was"):
+            with pytest.warns(DroppedEventsWarning, match="one staged or recorded publish was dropped"):
                 await settled(session.close())
         else:
             await settled(session.close())

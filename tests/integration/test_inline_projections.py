@@ -47,6 +47,15 @@ class Tally(msgspec.Struct):
     payloads: list[int]
 
 
+class LatestProjector(OrderProjector):
+    """The payload and metadata of the latest event of each order."""
+
+    name = "latest"
+
+    def something_happened(self, state: dict[str, Any], event: AnyStoredEvent) -> dict[str, Any]:
+        return {"payload": event.payload, "metadata": event.metadata}
+
+
 class Place:
     """A store that updates projections, and what is committed of them."""
 
@@ -458,6 +467,25 @@ async def test_a_staged_repetition_is_not_applied_twice(host: Host) -> None:
         await settled(session.commit())
 
     assert await place.sums() == {("order", "1"): 3, ("order", "2"): 4, ("customer", "1"): 3, ("customer", "2"): 4}
+
+
+@each_driver()
+async def test_what_was_staged_is_stored_and_projected_whatever_becomes_of_the_payload(host: Host) -> None:
+    payload, metadata = {"items": [1]}, {"tags": ["new"]}
+    async with entered(host.session()) as session:
+        store = host.store.with_projections(LatestProjector()).within(session)
+        staged = store.stream(category="orders", stream="1").stage(
+            events=[new_event(payload=payload, metadata=metadata)]
+        )
+        payload["items"].append(2)
+        payload["why"] = [float("nan")]
+        metadata.clear()
+        await settled(session.commit())
+
+    stored = await settled(host.store.stream(category="orders", stream="1").latest())
+    assert (stored.payload, stored.metadata) == ({"items": [1]}, {"tags": ["new"]})
+    assert await Place(host.store).state("latest") == {"payload": {"items": [1]}, "metadata": {"tags": ["new"]}}
+    assert staged.events[0].payload is payload
 
 
 @each_driver()

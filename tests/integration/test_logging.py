@@ -74,15 +74,16 @@ async def test_a_publish_serialises_each_payload_and_metadata_once(
     host: Host, publish: Callable[[Any, Any], Any], records: list[logging.LogRecord]
 ) -> None:
     host.ground.empty()
-    payload, metadata, within_session = Counting(), Counting(), Counting()
+    payload, metadata, within_session, staged = Counting(), Counting(), Counting(), Counting()
 
     await settled(publish(host.store, new_event(payload=payload, metadata=metadata)))
     async with host.caller() as (session, store):
         await settled(store.stream(category="orders", stream="3").publish(events=[new_event(payload=within_session)]))
+        store.stream(category="orders", stream="4").stage(events=[new_event(payload=staged)])
         await settled(session.commit())
 
-    counted = [counting.serialisations for counting in (payload, metadata, within_session)]
-    assert counted == [1, 1, 1]
+    counted = [counting.serialisations for counting in (payload, metadata, within_session, staged)]
+    assert counted == [1, 1, 1, 1]
     assert SECRET not in "".join(record.getMessage() + repr(record.__dict__) for record in records)
 
 

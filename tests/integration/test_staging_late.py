@@ -282,14 +282,14 @@ async def test_stage_in_after_commit_is_refused_and_what_is_committed_stays(host
 
         def act() -> None:
             for late in (lambda: stage(session), lambda: order.record(new_event("late"))):
-                with pytest.raises(TransactionError, match="takes no more events") if caught else nullcontext():
+                with pytest.raises(TransactionError, match="accepts no more events") if caught else nullcontext():
                     late()
 
         with once("after_commit", session, act) as results:
             if caught:
                 await settled(caller.commit())
             else:
-                with pytest.raises(TransactionError, match="takes no more events"):
+                with pytest.raises(TransactionError, match="accepts no more events"):
                     await settled(caller.commit())
         await settled(caller.close())
 

@@ -37,7 +37,8 @@ def test_staged_and_recorded_events_are_stored_whatever_the_locking(
         session.add(order)
         order.record(new_event("recorded"))
         stream = store.within(session).stream(category="orders", stream="1")
-        staged = stream.stage(events=[new_event("staged")], condition=position_is(0))
+        event = new_event("staged", payload={"items": [1]}, metadata={"tags": []})
+        staged = stream.stage(events=[event], condition=position_is(0))
         session.commit()
         assert [event.position for event in staged.events] == [1]
 
@@ -51,8 +52,10 @@ def test_staged_and_recorded_events_are_stored_whatever_the_locking(
         session.rollback()
 
         names = session.scalars(select(schema.EventRecord.name).order_by(schema.EventRecord.position)).all()
+        stored = list(stream.iterate())[1]
     engine.dispose()
     assert names == ["recorded", "staged", "recorded alone"]
+    assert (stored.payload, stored.metadata) == ({"items": [1]}, {"tags": []})
 
 
 @pytest.mark.parametrize("locking", ["advisory", "row"])

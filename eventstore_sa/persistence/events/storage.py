@@ -60,6 +60,7 @@ class UpdateProjections(Protocol):
         scope: ConnectionScope,
         schema: EventStoreSchema,
         projections: Sequence[Projections],
+        parts: Sequence[StreamPublication],
         results: Sequence[Sequence[AnyStoredEvent]],
     ) -> None:
         """Update projections.
@@ -68,6 +69,7 @@ class UpdateProjections(Protocol):
             scope: Where the events were stored.
             schema: The tables.
             projections: Those of each part of the publish.
+            parts: The publish.
             results: The stored events of each part.
 
         Raises:
@@ -200,7 +202,7 @@ class EventStorage:
             _log.debug("stored %d events in %d streams", sum(document.counts), len(document.counts))
             results = repository.results(connection, parts, outcome)
             if any(projections):
-                self._update_projections(scope, self.schema, projections, results)
+                self._update_projections(scope, self.schema, projections, parts, results)
             return results
 
     def _decided(

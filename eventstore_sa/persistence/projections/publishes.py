@@ -16,6 +16,7 @@ from eventstore_sa.persistence.projections.locks import LockOn
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.transactions.binds import ConnectionScope
 from eventstore_sa.persistence.transactions.failures import OutOfTurnError
+from eventstore_sa.publishing import StreamPublication
 from eventstore_sa.types import AnyStoredEvent
 
 __all__ = ["SQLPublishPlace", "is_session_of_publish", "update_projections"]
@@ -30,6 +31,7 @@ def update_projections(
     scope: ConnectionScope,
     schema: EventStoreSchema,
     projections: Sequence[Projections],
+    parts: Sequence[StreamPublication],
     results: Sequence[Sequence[AnyStoredEvent]],
 ) -> None:
     """Apply what a publish has stored, in its transaction.
@@ -38,6 +40,7 @@ def update_projections(
         scope: Where it was stored.
         schema: The tables.
         projections: Those of each part of the publish.
+        parts: The publish.
         results: The stored events of each part.
 
     Raises:
@@ -45,7 +48,7 @@ def update_projections(
     """
     place = SQLPublishPlace(scope.connection, schema, scope.session, hosted=scope.in_transaction)
     try:
-        apply_projections(place, projections, results)
+        apply_projections(place, projections, parts, results)
         place.finish()
     except ConcurrencyError as error:
         raise LostRace(error) from error

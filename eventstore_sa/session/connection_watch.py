@@ -1,8 +1,8 @@
-"""The transaction of a connection, watched: what is to be done when something in it becomes durable, or is undone.
+"""Watching the transaction of a connection: functions are called when what was done in it is durable, or rolled back.
 
-A session knows its own savepoints only, and its commit is not durable when it has joined a transaction of its
-connection's. The connection knows all of them. It has one set of listeners, however often it is watched. Savepoints that
-were begun by SQL text have no events, and nobody can know of them.
+A session knows only its own savepoints, and its commit is not durable when it has joined a transaction of its connection.
+The connection knows all of them. It gets one set of listeners, however often it is watched. Savepoints that are begun with
+SQL text have no events, so they go unnoticed.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class _Entry(NamedTuple):
 
 
 def watch(connection: Connection) -> ConnectionWatch:
-    """Return what watches a connection."""
-    # The dictionary of the driver's connection: all that is still known when it goes back to its pool.
+    """Return the watch of a connection, which is made when there is none."""
+    # The dictionary of the driver's connection: all that is still known when it returns to its pool.
     found: ConnectionWatch | None = connection.info.get(_KEY)
     if found is None or found.connection() is not connection:
         found = connection.info[_KEY] = ConnectionWatch(connection)
@@ -37,7 +37,7 @@ def watch(connection: Connection) -> ConnectionWatch:
 
 
 class _Level:
-    """What was done in a savepoint, and not in one that is open in it; `around` is the savepoint in which it was begun."""
+    """What was done in a savepoint, outside of those that are open in it; `around` is the one in which it was begun."""
 
     def __init__(self, around: NestedTransaction | None = None) -> None:
         self.around: Final = around
@@ -45,13 +45,13 @@ class _Level:
 
 
 class ConnectionWatch:
-    """What waits for the fate of one connection's transaction, in a stack that follows its savepoints.
+    """What waits for the end of one connection's transaction, in a stack that follows its savepoints.
 
-    A savepoint that ends takes along those that were begun in it.
+    The end of a savepoint also ends those that were begun in it.
     """
 
     def __init__(self, connection: Connection) -> None:
-        """Watch a connection from now on; savepoints may be open already."""
+        """Start to watch a connection, in which savepoints may be open already."""
         self.connection: Final = ref(connection)
         # The first level is that of the transaction, and of the savepoints that were open when this was made.
         self._levels = [_Level()]
@@ -70,31 +70,31 @@ class ConnectionWatch:
             ("rollback_twophase", self._undo),
         ):
             event.listen(connection, name, listener)
-        # Listening a second time changes nothing; `event.contains` could mean a pool or dialect that was here before.
+        # Listening twice changes nothing; `event.contains` may confuse a pool or dialect with a collected one.
         event.listen(connection.engine.pool, "checkin", _checked_in)
         event.listen(connection.engine, "handle_error", _failed)
 
     def add(
         self, *, when_durable: Callable[[], object] | None = None, when_undone: Callable[[], object] | None = None
     ) -> None:
-        """Have something called once what was done up to now is durable, or when it is rolled back.
+        """Have a function called once what was done so far is durable, or when it is rolled back.
 
-        There is no event behind the commit of a connection. The next thing that happens to it is that it begins another
-        transaction or goes back to its pool, and then it is known that the commit came to its end.
+        There is no event after the commit of a connection. But the next thing that happens to the connection is that it
+        begins another transaction or returns to its pool, and by then the commit has succeeded.
         """
         self._levels[-1].entries.append(_Entry(when_durable, when_undone))
 
     def check_commits(self, check: Callable[[bool], object]) -> None:
-        """Have something called before this transaction, or a savepoint in it, is committed; it may raise an error.
+        """Have a function called before this transaction, or a savepoint in it, is committed; it may raise an error.
 
-        It is told whether that is the first phase of two: what is prepared cannot be changed any more.
+        Its argument says whether the transaction is being prepared: what is prepared cannot be changed any more.
         """
         self._checks.append(check)
 
     def checked_in(self) -> None:
-        """Call what waits for a commit, if there was one: the connection goes back to its pool.
+        """Call what waits for a commit, if there was one: the connection is returning to its pool.
 
-        It is not back yet; so a connection of the library's own is told to make the call when it is.
+        It is not back yet, so for a connection of the library's own the call is made once it is.
         """
         connection = self.connection()
         when_returned = None if connection is None else connection.get_execution_options().get(WHEN_RETURNED)
@@ -104,7 +104,7 @@ class ConnectionWatch:
             when_returned.append(self._next)
 
     def failed(self) -> None:
-        """Forget a commit that the database has refused."""
+        """Treat a commit that the database has refused as a rollback."""
         if self._committed:
             self._undo()
 
@@ -115,7 +115,7 @@ class ConnectionWatch:
         try:
             self._check()
         except BaseException:
-            # Not released, the savepoint is ended for SQLAlchemy all the same, and what is in it would stay.
+            # For SQLAlchemy the savepoint has ended although it was not released, and its changes would stay.
             connection.dialect.do_rollback_to_savepoint(connection, name)
             self._undo_savepoint(connection, name)
             raise
@@ -126,7 +126,7 @@ class ConnectionWatch:
         _tell_undone(self._pop_savepoint(connection, name))
 
     def _pop_savepoint(self, connection: Connection, name: str) -> list[_Entry]:
-        """Take what was done since a savepoint began; all there is, if that was before this was made."""
+        """Remove and return what was done since a savepoint began: all there is, if it began before the watch did."""
         around = savepoint_around(connection, name)
         begun = (number for number, level in enumerate(self._levels) if number and level.around is around)
         start = next(begun, 0)
@@ -140,7 +140,7 @@ class ConnectionWatch:
         try:
             self._check()
         except BaseException:
-            # Not committed, the transaction is ended for SQLAlchemy all the same: open still, it would go back to the pool.
+            # For SQLAlchemy the transaction has ended although it was not committed; it would return to the pool still open.
             _roll_back(connection)
             self._undo()
             raise
