@@ -55,10 +55,11 @@ def projection_index(
     Example:
         >>> index = projection_index("orders", Path("state", "status"), SortField(Path("state", "total")))
     """
-    table = (default_schema() if schema is None else schema).projections
+    store = default_schema() if schema is None else schema
+    table = store.projections
     name = check_name("projection", projection_name)
     _check(fields, contains=contains)
-    dialect = PostgreSQLProjectionIndexes(table)
+    dialect = PostgreSQLProjectionIndexes(store, table)
     index_name = f"{table.name}_{_digest(name, fields, contains=contains)}_idx"
     for index in projection_indexes_of(table):
         if index.name == index_name:
@@ -66,7 +67,7 @@ def projection_index(
     return Index(
         conv(index_name),
         *_expressions(dialect, fields),
-        postgresql_where=dialect.named(name),
+        postgresql_where=dialect.has_name(name),
         postgresql_using="gin" if contains else "btree",
         info={_MARK: True},
     ).ddl_if(dialect="postgresql")

@@ -6,8 +6,9 @@ MetaData, beside the host's tables. It holds no connection and does no I/O.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Hashable, Sequence
+from threading import RLock
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import MetaData, Table, event
 from sqlalchemy.orm import registry
@@ -44,6 +45,8 @@ SCHEMA_VERSION: Final = latest().number
 _MAX_PREFIX_BYTES: Final = 32
 _MAX_NAME_BYTES: Final = 63
 _INFO_KEY: Final = "eventstore_sa.schemas"
+
+T = TypeVar("T")
 
 
 class EventStoreSchema:
@@ -125,6 +128,9 @@ class EventStoreSchema:
         self.locking_record: LockingRecord = LockingRecord(self.locking_mode, self.version, prefix)
         self.EventRecord: type[EventRecord] = map_event_record(registry(metadata=self.metadata), self.events)
         attached[schema, prefix] = self
+        self._made: dict[Hashable, Any] = {}
+        # Reentrant, because what is made may be made of something else that is made once.
+        self._making = RLock()
         self._attach_ddl()
 
     @staticmethod
@@ -137,6 +143,18 @@ class EventStoreSchema:
     def tables(self) -> tuple[Table, ...]:
         """All tables of the library, for those who treat the tables of a MetaData one by one: see docs/testing.md."""
         return (self.version, self.events, self.locks, self.projections, self.snapshots, self.rebuilds)
+
+    def made_once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what `make` returns, which is called once for each key and kept as long as this object.
+
+        For the statements of the library, which all stores on this schema share. `make` must do no I/O.
+        """
+        if key not in self._made:
+            with self._making:
+                if key not in self._made:
+                    self._made[key] = make()
+        made: T = self._made[key]
+        return made
 
     def __repr__(self) -> str:
         return f"EventStoreSchema(prefix={self.prefix!r}, schema={self.schema!r})"
