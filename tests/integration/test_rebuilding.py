@@ -349,7 +349,7 @@ async def test_handlers_may_be_coroutine_functions(ground: Ground) -> None:
 async def test_a_rebuild_within_a_transaction_is_refused(ground: Ground) -> None:
     assert ground.host is not None
     async with entered(ground.host.session()) as session:
-        with pytest.raises(ConfigurationError, match="commits after each step"):
+        with pytest.raises(ConfigurationError, match="commits each of its steps"):
             await ground.rebuild(OrderProjector(), store=ground.store.within(session))
 
 

@@ -14,6 +14,7 @@ from eventstore_sa.errors import ConcurrencyError
 from eventstore_sa.persistence.projections.dialects.base import LockOn
 from eventstore_sa.persistence.projections.repository import ProjectionRepository
 from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.schema.schema import made_once
 from eventstore_sa.persistence.transactions.binds import Workplace
 from eventstore_sa.persistence.transactions.failures import OutOfTurnError
 from eventstore_sa.types import AnyStoredEvent
@@ -122,7 +123,7 @@ class SQLPublishPlace:
 
     @property
     def _repository(self) -> ProjectionRepository:
-        return ProjectionRepository.on(self._schema, self._connection.dialect.name)
+        return made_once(ProjectionRepository, self._schema, self._connection.dialect.name)
 
     def finish(self) -> None:
         """Flush the library's session; the host's session is flushed by its savepoint.

@@ -191,7 +191,7 @@ class ProjectionQueries:
 def parameters_of(filters: Collection[FilterExpression]) -> dict[str, Any]:
     """Return the parameters of the conditions for these filters, and for all others of the same shape."""
     parameters: dict[str, Any] = {}
-    for number, clause in enumerate(filter_clauses(filters)):
+    for number, clause in enumerate([*filter_clauses(filters)]):
         value = clause.json_value
         chooses_name = clause.operator is Operator.IN and _is_name(clause.field)
         parameters[f"json_{number}"] = encode_json(_texts(value)).decode() if chooses_name else clause.json_text

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, Final, Self
+from typing import Any, Final
 from uuid import uuid4
 
 from sqlalchemy import (
@@ -38,6 +38,7 @@ from eventstore_sa.persistence.events.reads import Wanted
 from eventstore_sa.persistence.events.repository import EventRepository
 from eventstore_sa.persistence.projections.repository import ProjectionRepository
 from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.schema.schema import made_once
 from eventstore_sa.persistence.transactions.binds import Bind
 from eventstore_sa.persistence.transactions.running import Workplaces
 from eventstore_sa.sources.constraints import sequence_number_after
@@ -64,7 +65,7 @@ class SQLRebuildStorage:
     def __init__(self, bind: Bind, schema: EventStoreSchema, name: str) -> None:
         if bind.engine is None:
             raise ConfigurationError(
-                "a rebuild commits after each step, which is impossible within a caller's transaction: pass a store on an "
+                "a rebuild commits each of its steps, and cannot run within a transaction of yours: give it a store on an "
                 "engine"
             )
         self._bind = bind
@@ -124,11 +125,11 @@ class SQLRebuildStorage:
         return after
 
     def _rebuilds(self, connection: Connection) -> ProjectionRebuilds:
-        return ProjectionRebuilds.on(self._schema, connection.dialect.name)
+        return made_once(ProjectionRebuilds, self._schema, connection.dialect.name)
 
 
 class ProjectionRebuilds:
-    """The statements of rebuilds on one kind of database. `on` returns the ones that all stores share.
+    """The statements of rebuilds on one kind of database; all stores share them: see `made_once`.
 
     Args:
         schema: The tables.
@@ -143,11 +144,6 @@ class ProjectionRebuilds:
         self._projections = schema.projections
         self.repository: ProjectionRepository = ProjectionRepository(schema, database, rebuilding=True)
         self._dialect = self.repository.dialect
-
-    @classmethod
-    def on(cls, schema: EventStoreSchema, database: str) -> Self:
-        """Return the statements for a schema and kind of database, which are made once."""
-        return schema.made_once((cls, database), lambda: cls(schema, database))
 
     def begin(self, connection: Connection, name: str, plan: str, run: int) -> RebuildProgressRecord:
         """Resume the rebuild of the same plan, or start a new one, as the only run from now on. Return its progress.

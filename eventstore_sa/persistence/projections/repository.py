@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from functools import cached_property
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from msgspec import Raw, Struct
 from msgspec.json import encode
@@ -50,7 +50,7 @@ class _Row(Struct, frozen=True):
 
 
 class ProjectionRepository:
-    """Loads, saves and deletes projections on one kind of database. `on` returns the one that all stores share.
+    """Loads, saves and deletes projections on one kind of database; all stores share one: see `made_once`.
 
     Args:
         schema: The tables.
@@ -70,11 +70,6 @@ class ProjectionRepository:
         self.dialect: ProjectionDialect = projection_dialect(database, schema, self._table)
         self.searches: ProjectionSearches = ProjectionSearches(self.dialect)
         self._key = (self._table.c.name == bindparam("key_name"), self._table.c.id == bindparam("key_id"))
-
-    @classmethod
-    def on(cls, schema: EventStoreSchema, database: str) -> Self:
-        """Return the repository for a schema and kind of database, which is made once."""
-        return schema.made_once((cls, database), lambda: cls(schema, database))
 
     def load(
         self, connection: Connection, name: str, ids: Collection[str], *, lock: LockOn | None = None

@@ -18,6 +18,7 @@ from eventstore_sa.persistence.events.storage import EventStorage
 from eventstore_sa.persistence.projections.queries import ProjectionConverters
 from eventstore_sa.persistence.projections.repository import ProjectionRepository
 from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.schema.schema import made_once
 from eventstore_sa.persistence.transactions.binds import Bind
 from eventstore_sa.persistence.transactions.running import Workplaces
 from eventstore_sa.query import FilterExpression, Search, SortClause
@@ -140,4 +141,4 @@ class ProjectionStorage:
             return work(workplace.connection, self._repository(workplace.connection))
 
     def _repository(self, connection: Connection) -> ProjectionRepository:
-        return ProjectionRepository.on(self._schema, connection.dialect.name)
+        return made_once(ProjectionRepository, self._schema, connection.dialect.name)

@@ -6,9 +6,8 @@ MetaData, beside the host's tables. It holds no connection and does no I/O.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from threading import RLock
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import MetaData, Table, event
 from sqlalchemy.orm import registry
@@ -36,7 +35,9 @@ from eventstore_sa.persistence.schema.tables import (
 from eventstore_sa.persistence.schema.versions import latest
 from eventstore_sa.types.codec import text_problem
 
-__all__ = ["SCHEMA_VERSION", "EventStoreSchema", "default_schema"]
+__all__ = ["SCHEMA_VERSION", "EventStoreSchema", "default_schema", "made_once"]
+
+T = TypeVar("T")
 
 SCHEMA_VERSION: Final = latest().number
 """The version of the schema that this version of the library makes and needs."""
@@ -45,8 +46,6 @@ SCHEMA_VERSION: Final = latest().number
 _MAX_PREFIX_BYTES: Final = 32
 _MAX_NAME_BYTES: Final = 63
 _INFO_KEY: Final = "eventstore_sa.schemas"
-
-T = TypeVar("T")
 
 
 class EventStoreSchema:
@@ -127,10 +126,8 @@ class EventStoreSchema:
         self.rebuilds: Table = rebuilds_table(self.metadata, prefix=prefix, schema=schema)
         self.locking_record: LockingRecord = LockingRecord(self.locking_mode, self.version, prefix)
         self.EventRecord: type[EventRecord] = map_event_record(registry(metadata=self.metadata), self.events)
+        self._made: dict[tuple[object, str], Any] = {}
         attached[schema, prefix] = self
-        self._made: dict[Hashable, Any] = {}
-        # Reentrant, because what is made may be made of something else that is made once.
-        self._making = RLock()
         self._attach_ddl()
 
     @staticmethod
@@ -143,18 +140,6 @@ class EventStoreSchema:
     def tables(self) -> tuple[Table, ...]:
         """All tables of the library, for those who treat the tables of a MetaData one by one: see docs/testing.md."""
         return (self.version, self.events, self.locks, self.projections, self.snapshots, self.rebuilds)
-
-    def made_once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return what `make` returns, which is called once for each key and kept as long as this object.
-
-        For the statements of the library, which all stores on this schema share. `make` must do no I/O.
-        """
-        if key not in self._made:
-            with self._making:
-                if key not in self._made:
-                    self._made[key] = make()
-        made: T = self._made[key]
-        return made
 
     def __repr__(self) -> str:
         return f"EventStoreSchema(prefix={self.prefix!r}, schema={self.schema!r})"
@@ -199,6 +184,18 @@ def default_schema(
             locking=mode.locking, serialisation_guarantee=EventSerialisationGuarantee(mode.level)
         )
     return _defaults[mode]
+
+
+def made_once(make: Callable[[EventStoreSchema, str], T], schema: EventStoreSchema, database: str) -> T:
+    """Return what `make` makes for a schema on a kind of database, such as its statements, and keep it with the schema.
+
+    All stores on the schema share it, so it must not keep anything of a store, and be safe to use in several threads.
+    """
+    made: Any = schema._made.get((make, database))  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    if made is None:
+        # Of two threads that get here together, both use what the first one has made.
+        made = schema._made.setdefault((make, database), make(schema, database))  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    return cast("T", made)
 
 
 _defaults: Final[dict[LockingMode, EventStoreSchema]] = {}
