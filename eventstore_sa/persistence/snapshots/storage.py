@@ -14,6 +14,7 @@ from eventstore_sa.persistence.events.conditions import ConditionEvaluators
 from eventstore_sa.persistence.events.constraints import ConstraintConverters
 from eventstore_sa.persistence.events.storage import EventStorage
 from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.schema.schema import made_once
 from eventstore_sa.persistence.snapshots.repository import SnapshotRepository
 from eventstore_sa.persistence.transactions.binds import Bind
 from eventstore_sa.persistence.transactions.running import Workplaces
@@ -33,7 +34,6 @@ class SnapshotStorage:
     def __init__(self, bind: Bind, schema: EventStoreSchema) -> None:
         self._bind = bind
         self._schema = schema
-        self._repositories: dict[str, SnapshotRepository] = {}
         self._places = Workplaces(bind, schema, constraint_converters=ConstraintConverters())
 
     def find(self, key: SnapshotKey) -> Snapshot | None:
@@ -49,7 +49,7 @@ class SnapshotStorage:
         with self._places.enter(place, checked=False) as (workplace, _):
             connection = workplace.connection
             repository = self._repository(connection)
-            return repository.save(connection, snapshot, replacing=replacing, guarded=workplace.guarded)
+            return repository.save(connection, snapshot, replacing=replacing, in_transaction=workplace.guarded)
 
     def prune(self, projector: str | None, keep_version: str | None, taken_before: datetime | None) -> int:
         """Delete the snapshots that meet all conditions given; return how many."""
@@ -81,8 +81,4 @@ class SnapshotStorage:
         )
 
     def _repository(self, connection: Connection) -> SnapshotRepository:
-        database = connection.dialect.name
-        repository = self._repositories.get(database)
-        if repository is None:
-            repository = self._repositories[database] = SnapshotRepository(self._schema, database)
-        return repository
+        return made_once(SnapshotRepository, self._schema, connection.dialect.name)
