@@ -55,9 +55,9 @@ def compare_without_projection_indexes(  # noqa: PLR0917 - as Alembic calls it
     Alembic would compare their expressions as text, and no database returns them as they were written; for SQLite it would
     warn that it cannot compare them. What it compares instead is a copy of the table: the host's own is left as it is.
     """
-    names = set() if table is None else {index.name for index in projection_indexes_of(table)}
-    if table is None or not names:
+    if table is None or not any(projection_indexes_of(table)):
         return PriorityDispatchResult.CONTINUE
+    names = {index.name for index in projection_indexes_of(table)}
     copied = table.to_metadata(MetaData())
     copied.indexes.difference_update([index for index in copied.indexes if index.name in names])
     compared = ModifyTableOps(name, [], schema=schema)
