@@ -1,6 +1,7 @@
-"""Inline projections: what a store asks of a projection that its publishes update, and what it gives to it.
+"""Inline projections: the interface between a store and the projections that its publishes update.
 
-The store knows no projector. It calls whatever fits `InlineProjection`, and hands it the place where it may write.
+The store does not depend on projectors. It calls anything that implements `InlineProjection`, and passes it the
+`PublishPlace` to work on.
 """
 
 from __future__ import annotations
@@ -28,86 +29,87 @@ __all__ = [
 
 
 class PublishPlace(Protocol):
-    """The transaction of a publish: its events are stored in it, and it is still open."""
+    """The transaction of a publish, after its events are stored and before it is committed."""
 
     def session(self) -> Session:
         """Return a session in the transaction.
 
-        It is the host's own session when the publish is part of one, and otherwise a session on the connection of the
-        publish, the same one for all projections. It is flushed after the last of them, and must be neither committed,
-        rolled back nor closed.
+        If the publish is part of a session, it is that session. Otherwise it is a session on the connection of the publish,
+        the same one for all projections. It is flushed after the last projection, and must not be committed, rolled back or
+        closed.
 
         Raises:
-            ConfigurationError: The store keeps its events in memory.
+            ConfigurationError: If the store keeps its events in memory.
         """
         ...
 
     def guard(self, name: str, ids: Collection[str]) -> None:
-        """Keep all other publishes from ids of a name that they guard too, until the end of the transaction.
+        """Lock ids of a name until the end of the transaction, against all publishes that guard the same ids.
 
-        At most one statement, and none where there is a single writer. It is needed where publishes to different streams
-        may create the same thing, for what is not there yet cannot be locked; and before anything of that is locked.
-        Locks are taken in one order, whatever the order of the ids.
+        It takes at most one statement, and none if the database has a single writer. It is required if publishes to
+        different streams can create the same row, because a row that does not exist yet cannot be locked. Call it before
+        locking any such row. Locks are acquired in a fixed order, whatever the order of the ids.
         """
         ...
 
     def load(self, name: str, ids: Collection[str], *, guarded: bool) -> Mapping[str, ProjectionRecord]:
-        """Return the stored projections of a name by id, those that are there; nobody else changes them until the commit.
+        """Return the stored projections of a name that exist, by id, locked until the end of the transaction.
 
-        One statement, which does what `guard` does if it is asked for.
+        It takes one statement. If `guarded` is true, the statement locks the ids as `guard` does.
         """
         ...
 
     def save(self, records: Sequence[ProjectionRecord]) -> None:
-        """Save projections that were loaded here, each with the version that it had, or 0; one statement.
+        """Save projections in one statement, each with the version that was loaded, or 0 if it is new.
 
         Raises:
-            ConcurrencyError: Another transaction has created one of them meanwhile.
+            ConcurrencyError: If another transaction has created one of them in the meantime.
         """
         ...
 
 
 class InlineProjection(Protocol):
-    """A projection that publishes update; `Projector` is one.
+    """A projection that is updated by publishes; `Projector` implements it.
 
-    `apply_inline` is called once for each publish that has stored events: after its event locks were taken and its events
-    inserted, in the same transaction, before the commit. That is a transaction of the store's own; or, within a session or
-    connection of the host's, a savepoint of its transaction (a savepoint of the session itself when `needs_session`). For
+    `apply_inline` is called once for each publish that has stored events: in the same transaction, after the event locks
+    were acquired and the events inserted, and before the commit. The transaction is the store's own or, within a session or
+    connection of the host, a savepoint of the host's transaction (a savepoint of the session itself if `needs_session`). For
     staged publishes it is called once for all of them, while the session commits, after its flush. It is not called for
-    publishes that store nothing: empty ones, failed ones, and repetitions of what is stored. The events come in the order
-    of their sequence numbers, and as a read would return them. All projections of a store are called in the order of
-    their names, so that all publishers lock projection rows in one order, after the event locks. What it raises rolls all
-    of the publish back (to the savepoint, so that the host's session stays usable) and comes out of `publish` or `commit`;
-    with ConcurrencyError, a lost race, all of the publish is done again first, a few times. It may therefore be called
-    several times for events of which only one attempt is committed, and should do nothing that a rollback does not undo.
-    It is synchronous, and runs in a greenlet of SQLAlchemy's where the store is used with asyncio.
+    publishes that store nothing: empty publishes, failed publishes, and repetitions of stored ones. The events are in the
+    order of their sequence numbers, and as a read would return them. The projections of a store are called in the order of
+    their names, so that all publishers lock projection rows in the same order, after the event locks.
+
+    An exception rolls back the whole publish (to the savepoint, so that the host's session stays usable) and is raised by
+    `publish` or `commit`. After a ConcurrencyError, a lost race, the whole publish is first retried a few times. The method
+    may therefore be called several times for events of which only one attempt is committed, and should not do anything that
+    a rollback does not undo. It is synchronous, and runs in a greenlet of SQLAlchemy if the store is used with asyncio.
     """
 
     @property
     def name(self) -> str:
-        """Its name, by which the projections of a store differ, and in the order of which they are called."""
+        """The name, which is unique among the projections of a store. They are called in the order of their names."""
         ...
 
     @property
     def needs_session(self) -> bool:
-        """Whether it works on `place.session()`; such a projection is refused by a store in memory."""
+        """Whether it uses `place.session()`; an in-memory store refuses such a projection."""
         ...
 
     def check_inline(self) -> None:
-        """Refuse to be inline; called by `with_projections`.
+        """Check that the projection can be used inline; called by `with_projections`.
 
         Raises:
-            ConfigurationError: It cannot be, say because a handler is a coroutine function.
+            ConfigurationError: If it cannot, for example because a handler is a coroutine function.
         """
         ...
 
     def apply_inline(self, place: PublishPlace, events: Sequence[AnyStoredEvent]) -> None:
-        """Update the projection by the new events of a publish; those that do not concern it among them."""
+        """Update the projection with the new events of a publish, which include events that it does not handle."""
         ...
 
 
 class KeyTakenError(ConcurrencyError):
-    """New rows were refused because one of their primary keys is taken by a row that was not there when they were loaded.
+    """New rows were refused because a row that did not exist when they were loaded has one of their primary keys.
 
     Attributes:
         row_class: The name of the class of the rows.
@@ -123,9 +125,9 @@ class KeyTakenError(ConcurrencyError):
         self.keys: frozenset[Hashable] = frozenset(keys)
 
     def lasting(self, earlier: Exception | None) -> StorageError | None:
-        """Return the error to raise when the same new rows were refused before, and so were not found this time either.
+        """Return the error to raise if the same new rows were refused by the earlier attempt.
 
-        Then the row in the way is none that another transaction has just created, and trying again would not help.
+        Then the conflicting row was not just created by another transaction, and a retry would not help.
         """
         if not isinstance(earlier, KeyTakenError) or (self.row_class, self.keys) != (earlier.row_class, earlier.keys):
             return None
@@ -137,17 +139,17 @@ class KeyTakenError(ConcurrencyError):
 
 
 class LostRace(Exception):  # noqa: N818 - it is caught by the publish
-    """Takes what a projection has raised out of a transaction, which is rolled back on the way."""
+    """Carries an exception of a projection out of the transaction, which is rolled back."""
 
     def __init__(self, error: EventStoreError) -> None:
         super().__init__()
         self.error = error
 
     def check_passing(self, before: LostRace | None) -> None:
-        """Raise what tells of a lasting fault, when it is one: the race before was lost to the same row.
+        """Check that a retry can help, which it cannot if the previous attempt has failed because of the same row.
 
         Raises:
-            StorageError: It is.
+            StorageError: If it cannot.
         """
         error = self.error
         lasting = error.lasting(before.error) if before is not None and isinstance(error, KeyTakenError) else None
@@ -158,14 +160,14 @@ class LostRace(Exception):  # noqa: N818 - it is caught by the publish
 
 
 Projections: TypeAlias = tuple[InlineProjection, ...]
-"""Inline projections that differ in their names, in the order of these."""
+"""Inline projections with different names, in the order of their names."""
 
 
 def combined(projections: Iterable[InlineProjection]) -> Projections:
-    """Put inline projections in order.
+    """Check inline projections, and return them in the order of their names.
 
     Raises:
-        ConfigurationError: One is no projection or cannot be inline, or two have the same name.
+        ConfigurationError: If one is not a projection or cannot be used inline, or if two have the same name.
     """
     by_name: dict[str, InlineProjection] = {}
     for projection in projections:
@@ -173,8 +175,8 @@ def combined(projections: Iterable[InlineProjection]) -> Projections:
         projection.check_inline()
         if by_name.setdefault(projection.name, projection) is not projection:
             raise ConfigurationError(
-                f"two projections of this store are called {projection.name!r}: they would write to the same rows; give "
-                "one of them another name"
+                f"two projections of this store are called {projection.name!r} and would write to the same rows: rename one "
+                "of them"
             )
     return tuple(by_name[name] for name in sorted(by_name))
 
@@ -184,7 +186,7 @@ def _check_projection(given: object) -> None:
         raise ConfigurationError(f"{given.__name__} is a class: give an instance of it, {given.__name__}()")
     if not hasattr(given, "check_inline"):
         raise ConfigurationError(
-            f"publishes update projectors and table projections; got a {type(given).__name__}, which is neither"
+            f"an inline projection must be a projector or table projection, not {type(given).__name__!r}"
         )
 
 
@@ -194,11 +196,11 @@ def apply_projections(
     parts: Sequence[StreamPublication],
     results: Sequence[Sequence[AnyStoredEvent]],
 ) -> None:
-    """Apply what a publish has stored to the projections of its parts: each once, with the events of all parts.
+    """Apply the events of a publish to the projections of its parts: each once, with the events of all parts.
 
     Args:
-        place: Where.
-        projections: Those of each part.
+        place: The transaction of the publish.
+        projections: The projections of each part.
         parts: The publish.
         results: The stored events of each part.
     """
@@ -207,7 +209,7 @@ def apply_projections(
         if wanted and events:
             read = list(map(as_read, events, part.prepared))
             for number, projection in enumerate(wanted):
-                # A handler may make the payload its state, and change it with the next event.
+                # A handler may use the payload as its state, and change it with the next event.
                 events_of_its_own = map(own_copy, read) if number else read
                 by_name.setdefault(projection.name, (projection, []))[1].extend(events_of_its_own)
     for _, (projection, events) in sorted(by_name.items(), key=lambda item: item[0]):

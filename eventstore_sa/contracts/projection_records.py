@@ -1,6 +1,6 @@
-"""A stored projection, the same in every storage: its JSON as text, and its version.
+"""The record of a stored projection: its JSON as text, and its version.
 
-Storage makes records of projections and gives records back; stores turn them into projections again.
+All storages save and return records; stores convert them from and to projections.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ _SOURCES: Final = frozenset(
 
 
 class ProjectionRecord(Struct, frozen=True, gc=False):
-    """A projection as it is kept.
+    """A projection as it is stored.
 
     Attributes:
-        name: With `id` its key.
-        id: With `name` its key.
-        source: What was projected, as JSON text.
+        name: With `id`, its key.
+        id: With `name`, its key.
+        source: The source of its events, as JSON text.
         state: JSON text.
         metadata: JSON text.
-        version: How often it was saved.
-        sequence_number: That of the last event that was applied to it; None where it was saved by hand.
-        source_hash: The `source_hash` of its source, where that is known already.
+        version: How often it has been saved.
+        sequence_number: The sequence number of the last event that was applied to it; None if it was saved by hand.
+        source_hash: The `source_hash` of its source, if it is already known.
     """
 
     name: str
@@ -69,7 +69,7 @@ class ProjectionRecord(Struct, frozen=True, gc=False):
     source_hash: int | None = None
 
     def document(self) -> Document:
-        """Return it as filters and sorting see it."""
+        """Return the document that filters and sorting are evaluated on."""
         return {
             "id": self.id,
             "name": self.name,
@@ -82,7 +82,7 @@ class ProjectionRecord(Struct, frozen=True, gc=False):
         """Return the projection, its state and metadata as JSON.
 
         Raises:
-            SerialisationError: Other SQL than a save has stored what Python cannot hold.
+            SerialisationError: If other SQL has stored a value that Python cannot represent.
         """
         try:
             return Projection(
@@ -95,15 +95,15 @@ class ProjectionRecord(Struct, frozen=True, gc=False):
             )
         except SerialisationError as error:
             raise SerialisationError(
-                f"projection {self.name!r} with id {self.id!r} cannot be read: {error}; delete it, or save it anew"
+                f"projection {self.name!r} with id {self.id!r} cannot be read: {error}; delete it, or save it again"
             ) from error
 
 
 def record_of(projection: Projection[Any, Any]) -> ProjectionRecord:
-    """Return what to store for a projection; its version there is for the storage to say.
+    """Return the record of a projection; the storage determines its version.
 
     Raises:
-        SerialisationError: Something of it cannot be stored exactly.
+        SerialisationError: If a part of it cannot be stored exactly.
     """
     return ProjectionRecord(
         projection.name,
@@ -121,7 +121,7 @@ def _source_of(text: str) -> EventSourceIdentifier:
 
 
 def source_hash(source: JsonObject) -> int:
-    """Return a number to find projections of a serialised source by: 64 bits, the same in every process."""
+    """Return the 64-bit number by which projections of a serialised source are found; the same in every process."""
     return source_text_hash(_canonical(source))
 
 
@@ -135,8 +135,8 @@ def source_text_hash(text: str) -> int:
 def _source_text(source: EventSourceIdentifier) -> str:
     if type(source) not in _SOURCES:
         raise SerialisationError(
-            f"the source of a projection cannot be read back from its JSON: it is a {type(source).__name__}, and "
-            "should be the log, a category, a stream, or a partition of them"
+            f"the source of a projection must be the log, a category, a stream or a partition of them, not "
+            f"{type(source).__name__!r}, which cannot be read back from its JSON"
         )
     return _canonical(source.serialise())
 
@@ -149,7 +149,7 @@ def projection_text(field: str, value: object, *, name: str, id: str) -> str:
     """Return the state or metadata of a projection as it is stored.
 
     Raises:
-        SerialisationError: It cannot be stored exactly.
+        SerialisationError: If it cannot be stored exactly.
     """
     if value is None:
         return "null"
@@ -158,10 +158,10 @@ def projection_text(field: str, value: object, *, name: str, id: str) -> str:
 
 
 def unexpected_version(record: ProjectionRecord, *, expected: int, actual: int) -> ProjectionVersionError:
-    """Say that another writer was faster."""
+    """Return the error for a projection that is at another version."""
     return ProjectionVersionError(
         f"projection {record.name!r} with id {record.id!r} is "
-        f"{f'at version {actual}' if actual else 'not there'}, expected {f'version {expected}' if expected else 'none'}: "
+        f"{f'at version {actual}' if actual else 'not stored'}, expected {f'version {expected}' if expected else 'none'}: "
         "load it again, apply the change to it, and save it with the version that was loaded",
         expected_version=expected,
         actual_version=actual,

@@ -1,4 +1,4 @@
-"""Rebuilding the projections of one name, step by step: what whoever drives a rebuild asks of a storage."""
+"""The storage of a rebuild: rebuilding the projections of one name, step by step."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["ApplyLast", "Load", "RebuildProgressRecord", "RebuildStorage", "Rebu
 RebuildTarget: TypeAlias = CategoryIdentifier | LogIdentifier
 Load: TypeAlias = Callable[[Collection[str]], Mapping[str, ProjectionRecord]]
 ApplyLast: TypeAlias = Callable[[Sequence[AnyStoredEvent], Load], Sequence[ProjectionRecord]]
-"""Takes events, and what loads rebuilt projections by their ids; returns the projections that have changed."""
+"""Applies events, given a function that loads rebuilt projections by id; returns the projections that have changed."""
 
 
 class RebuildProgressRecord(Struct, frozen=True):
-    """How far a rebuild is.
+    """The progress of a rebuild.
 
     Attributes:
-        plan: What is rebuilt, from what: another plan is another rebuild.
-        sequence_number: That of the last event that was applied; 0: none.
+        plan: What is rebuilt from which source. A rebuild with another plan starts from the beginning.
+        sequence_number: The sequence number of the last event that was applied; 0 if none was.
         events: How many events were applied.
     """
 
@@ -37,41 +37,42 @@ class RebuildStorage(Protocol):
     """The rebuild of the projections of one name, step by step."""
 
     def begin(self, plan: str) -> RebuildProgressRecord:
-        """Go on with a rebuild of the same plan, or begin one; return how far it is. Whoever was at it gives up."""
+        """Resume the rebuild of the same plan, or start a new one; return its progress. An earlier run gives up."""
         ...
 
     def load(self, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
-        """Return what is rebuilt of projections already, by id."""
+        """Return the projections that have been rebuilt so far, by id."""
         ...
 
     def save(self, records: Sequence[ProjectionRecord], *, sequence_number: int, events: int) -> RebuildProgressRecord:
-        """Save what has changed, and how far the rebuild is now; return that.
+        """Save the projections that have changed together with the progress of the rebuild, which is returned.
 
         Raises:
-            ConcurrencyError: Another rebuild has begun.
+            ConcurrencyError: If another run has taken over the rebuild.
         """
         ...
 
     def finish(self, target: RebuildTarget, apply: ApplyLast | None, *, page_size: int, timeout_s: float) -> int:
-        """Apply the last events, and put what was rebuilt in the place of the old; return how many projections there are.
+        """Apply the last events, and replace the old projections by the rebuilt ones; return how many there are.
 
-        Publishes that update these projections wait meanwhile: those before are visible, those after find the new rows.
+        Publishes that update these projections wait until this is done. Events of earlier publishes are applied here, and
+        later publishes find the new projections.
 
         Args:
-            target: Where events are read from.
-            apply: Applies the last events; None: there are none to be applied.
+            target: The source of the events.
+            apply: Applies the last events. None: there are none to apply.
             page_size: How many events are applied at a time.
-            timeout_s: How long to wait for publishes that are under way.
+            timeout_s: How long to wait for publishes in progress.
 
         Raises:
-            LockTimeoutError: They did not come to an end; the next call resumes.
-            ConcurrencyError: Another rebuild has begun.
+            LockTimeoutError: If they did not end in time; the next call resumes.
+            ConcurrencyError: If another run has taken over the rebuild.
         """
         ...
 
 
 def rebuild_taken_over(name: str) -> ConcurrencyError:
-    """Say that there is another rebuild."""
+    """Return the error for a rebuild that another run has taken over."""
     return ConcurrencyError(
-        f"another rebuild of the projections {name!r} has begun and takes the place of this one: wait for it to end"
+        f"another rebuild of the projections {name!r} has begun and has taken over from this one: wait for it to end"
     )

@@ -1,7 +1,8 @@
-"""What `alembic revision --autogenerate` and `alembic check` detect about event stores.
+"""What `alembic revision --autogenerate` and `alembic check` detect in event stores.
 
-The versions are compared first. If they differ, a single operation replaces everything that Alembic detected about the
-library's tables. If not, Alembic's findings stand, and functions and triggers, which Alembic does not see, are compared too.
+The versions are compared first. If they differ, one operation of the library replaces everything that Alembic has detected
+in the library's tables. If not, Alembic's findings stand, and functions and triggers are compared too, which Alembic
+ignores.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from alembic.autogenerate.api import AutogenContext
 from alembic.operations.ops import (
     AlterColumnOp,
     CreateIndexOp,
+    CreateUniqueConstraintOp,
+    DropConstraintOp,
+    DropIndexOp,
     DropTableOp,
     MigrateOperation,
     ModifyTableOps,
     UpgradeOps,
 )
-from alembic.util import DispatchPriority
-from sqlalchemy import Connection, Identity, MetaData, inspect, select
+from alembic.util import DispatchPriority, PriorityDispatchResult
+from sqlalchemy import Connection, Identity, MetaData, Table, inspect, select
 
 from eventstore_sa.errors import SchemaError
 from eventstore_sa.migrations.operations import ChangeLockingOp, EventStoreOp, MigrateOp, MigrationError, RepairOp
@@ -32,33 +36,51 @@ from eventstore_sa.persistence.schema.listeners import site_on
 from eventstore_sa.persistence.schema.verification import installed_version
 from eventstore_sa.persistence.schema.versions import latest
 
-__all__ = ["compare_event_stores", "set_projection_indexes_aside"]
+__all__ = ["compare_event_stores", "compare_without_projection_indexes"]
 
-_ASIDE: Final = "eventstore_sa.indexes_aside"
 _log: Final = logging.getLogger(__name__)
 
 
-@comparators.dispatch_for("schema", priority=DispatchPriority.FIRST)
-def set_projection_indexes_aside(context: AutogenContext, _upgrade: UpgradeOps, _schemas: set[str | None]) -> None:
-    """Keep Alembic from comparing the indexes of `projection_index`.
+@comparators.dispatch_for("table", priority=DispatchPriority.FIRST, subgroup="indexes")
+def compare_without_projection_indexes(  # noqa: PLR0917 - as Alembic calls it
+    context: AutogenContext,
+    modified: ModifyTableOps,
+    schema: str | None,
+    name: str,
+    found: Table | None,
+    table: Table | None,
+) -> PriorityDispatchResult:
+    """Let Alembic compare the indexes of a table of projections without those of `projection_index`.
 
-    It would compare their expressions as text, and no database gives them back as they were written; of SQLite it would
-    say in a warning that it cannot.
+    Alembic would compare their expressions as text, and no database returns them as they were written; for SQLite it would
+    warn that it cannot compare them. What it compares instead is a copy of the table: the host's own is left as it is.
     """
-    for store in _attached(context.metadata):
-        indexes = [*projection_indexes_of(store.projections)]
-        store.projections.info[_ASIDE] = indexes
-        store.projections.indexes.difference_update(indexes)
+    if table is None or not any(projection_indexes_of(table)):
+        return PriorityDispatchResult.CONTINUE
+    names = {index.name for index in projection_indexes_of(table)}
+    copied = table.to_metadata(MetaData())
+    copied.indexes.difference_update([index for index in copied.indexes if index.name in names])
+    compared = ModifyTableOps(name, [], schema=schema)
+    compare = context.comparators.dispatch("table", qualifier=context.dialect.name)
+    compare(context, compared, schema, name, found, copied)
+    # It has compared all else, too, which is compared once more with the table itself.
+    modified.ops += [operation for operation in compared.ops if _is_about_indexes(operation)]
+    return PriorityDispatchResult.STOP
+
+
+def _is_about_indexes(operation: MigrateOperation) -> bool:
+    if isinstance(operation, DropConstraintOp):
+        return operation.constraint_type == "unique"
+    return isinstance(operation, CreateIndexOp | DropIndexOp | CreateUniqueConstraintOp)
 
 
 @comparators.dispatch_for("schema", priority=DispatchPriority.LAST)
 def compare_event_stores(context: AutogenContext, upgrade: UpgradeOps, schemas: set[str | None]) -> None:
-    """Compare every event store on the host's MetaData with the database, and do not drop stores that are on none."""
+    """Compare every event store on the host's MetaData with the database, and leave alone those that are on none."""
     connection = context.connection
     assert connection is not None  # noqa: S101 - Alembic compares in no other way
     found: list[MigrateOperation] = []
     for store in _attached(context.metadata):
-        store.projections.indexes.update(store.projections.info.pop(_ASIDE, ()))
         if not context.run_object_filters(store.version, store.version.name, "table", False, None):
             continue
         operations = [*_differences(connection, store)]
@@ -87,8 +109,8 @@ def _differences(connection: Connection, store: EventStoreSchema) -> Iterator[Ev
         raise MigrationError(error.message) from error
     if version > needed:
         raise MigrationError(
-            f"the event store's schema in the database has version {version}, but this version of the library supports "
-            f"only versions up to {needed}: install the version of eventstore-sa that created it"
+            f"the event store's schema in the database has version {version}, and this version of the library supports only "
+            f"{needed}: install the version of eventstore-sa that created it"
         )
     if version < needed:
         locking = store.locking_mode.recorded
@@ -111,34 +133,34 @@ def _other_locking(connection: Connection, store: EventStoreSchema) -> Iterator[
 
 
 def _is_compared(connection: Connection, store: EventStoreSchema, schemas: set[str | None]) -> bool:
-    """Return whether Alembic looked where the tables are.
+    """Return whether Alembic has looked in the schema of the tables.
 
-    Without `include_schemas`, it considers tables in other schemas missing; tables in the default schema always, if that
-    schema is named explicitly.
+    Without `include_schemas` it considers tables in other schemas missing, and always those in the default schema if that is
+    given by name.
     """
     schema = site_on(connection, store.prefix, store.schema).schema
     return schema in schemas and schema != connection.dialect.default_schema_name
 
 
-def _place(connection: Connection, schema: str | None) -> str | None:
-    """Return a schema as Alembic names it: None for the default schema."""
+def _schema_name(connection: Connection, schema: str | None) -> str | None:
+    """Return the name of a schema in Alembic: the default one is None."""
     return None if schema == connection.dialect.default_schema_name else schema
 
 
 def _take_out(connection: Connection, upgrade: UpgradeOps, store: EventStoreSchema) -> None:
-    names, place = {table.name for table in store.tables}, _place(connection, store.schema)
+    names, schema = {table.name for table in store.tables}, _schema_name(connection, store.schema)
 
     def is_ours(operation: MigrateOperation) -> bool:
         return (
             getattr(operation, "table_name", None) in names
-            and _place(connection, getattr(operation, "schema", None)) == place
+            and _schema_name(connection, getattr(operation, "schema", None)) == schema
         )
 
     upgrade.ops[:] = [operation for operation in upgrade.ops if not is_ours(operation)]
 
 
 def _compare_projection_indexes(connection: Connection, store: EventStoreSchema, upgrade: UpgradeOps) -> None:
-    """Compare the indexes of `projection_index` by their names, which tell what they are."""
+    """Compare the indexes of `projection_index` by name: the name depends on the definition."""
     indexes = [*projection_indexes_of(store.projections)]
     names = {index.name for index in indexes}
     for modified in _modified(upgrade, store.projections.name):
@@ -149,10 +171,10 @@ def _compare_projection_indexes(connection: Connection, store: EventStoreSchema,
         return
     site = site_on(connection, store.prefix, store.schema)
     catalogue = inspect(connection)
-    there: set[str | None] = set()
+    existing: set[str | None] = set()
     if catalogue.has_table(store.projections.name, site.schema):
-        there = {index["name"] for index in catalogue.get_indexes(store.projections.name, site.schema)}
-    upgrade.ops += [CreateIndexOp.from_index(index) for index in indexes if index.name not in there]
+        existing = {index["name"] for index in catalogue.get_indexes(store.projections.name, site.schema)}
+    upgrade.ops += [CreateIndexOp.from_index(index) for index in indexes if index.name not in existing]
 
 
 def _modified(upgrade: UpgradeOps, table: str) -> list[ModifyTableOps]:
@@ -160,7 +182,7 @@ def _modified(upgrade: UpgradeOps, table: str) -> list[ModifyTableOps]:
 
 
 def _take_out_identities(upgrade: UpgradeOps) -> None:
-    """Take out what `compare_server_default` makes of our identity column where the database has no such thing."""
+    """Remove the changes that `compare_server_default` detects in identity columns if the database does not support them."""
     for modified in [operation for operation in upgrade.ops if isinstance(operation, ModifyTableOps)]:
         modified.ops[:] = [
             operation
@@ -174,18 +196,18 @@ def _take_out_identities(upgrade: UpgradeOps) -> None:
 def _spare_unattached(connection: Connection, upgrade: UpgradeOps) -> None:
     """Keep Alembic from dropping an event store just because the module that attaches it was not imported."""
     dropped = {(op.table_name, op.schema): op.to_table() for op in upgrade.ops if isinstance(op, DropTableOp)}
-    for (name, place), table in dropped.items():
+    for (name, schema), table in dropped.items():
         prefix = name.removesuffix("schema")
-        events = dropped.get((f"{prefix}events", place))
+        events = dropped.get((f"{prefix}events", schema))
         if prefix == name or "version" not in table.c or events is None or "sequence_number" not in events.c:
             continue
-        store = EventStoreSchema(prefix=prefix, schema=place)
+        store = EventStoreSchema(prefix=prefix, schema=schema)
         version = installed_version(connection, store)
         _log.warning(
-            "the event store with the tables %s is in the database, but on no MetaData in target_metadata: import the "
-            "module that makes its EventStoreSchema in env.py. The tables are not dropped; to drop them, write %s into "
-            "a revision",
+            "the event store with the tables %s is in the database, but not on any MetaData in target_metadata: import the "
+            "module that creates its EventStoreSchema in env.py. The tables are left as they are; to drop them, write "
+            "%s into a revision",
             ", ".join(table.name for table in store.tables),
-            MigrateOp(from_version=version, to_version=0, prefix=prefix, schema=place).line(),
+            MigrateOp(from_version=version, to_version=0, prefix=prefix, schema=schema).line(),
         )
         _take_out(connection, upgrade, store)

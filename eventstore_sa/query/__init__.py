@@ -1,16 +1,17 @@
 """The query language of stored projections: filters, sorting and paging as values.
 
-Pure Python, for stores and callers alike. `evaluation` is what the clauses mean; storage in a database says the same in
-SQL.
+Pure Python. `evaluation` defines the meaning of queries; storage in a database translates them to SQL.
 """
 
 from eventstore_sa.query.clauses import (
     AllOf,
     AnyOf,
     CustomFilter,
+    CustomFunction,
     CustomOperator,
     FilterClause,
     FilterExpression,
+    Function,
     KeySetPagingClause,
     Lookup,
     Not,
@@ -18,13 +19,14 @@ from eventstore_sa.query.clauses import (
     Operator,
     PagingClause,
     PagingDirection,
+    Path,
     Search,
+    Similarity,
     SortClause,
     SortField,
     SortOrder,
 )
 from eventstore_sa.query.evaluation import Document, value_at
-from eventstore_sa.query.paths import CustomFunction, Function, Path, Similarity
 
 __all__ = [
     "AllOf",

@@ -1,22 +1,22 @@
-"""The clauses of lookups and searches, as values that are checked when they are made.
+"""The query language as values, which are checked when they are made: paths, filters, sorting and paging.
 
-What they mean is in `evaluation`.
+What they mean is defined in `evaluation`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from types import NoneType
 from typing import Any, Final, TypeAlias, cast
 
 from msgspec import Struct
 
 from eventstore_sa.errors import QueryError
-from eventstore_sa.query.paths import CustomFunction, Function, Path, Similarity
 from eventstore_sa.query.patterns import compiled
-from eventstore_sa.types.codec import to_json
+from eventstore_sa.types.codec import decode_json, encode_json, text_problem, to_json
 from eventstore_sa.types.json import is_sequence
 from eventstore_sa.types.numbers import LARGEST_NUMBER
 
@@ -24,9 +24,11 @@ __all__ = [
     "AllOf",
     "AnyOf",
     "CustomFilter",
+    "CustomFunction",
     "CustomOperator",
     "FilterClause",
     "FilterExpression",
+    "Function",
     "KeySetPagingClause",
     "Lookup",
     "Not",
@@ -34,10 +36,13 @@ __all__ = [
     "Operator",
     "PagingClause",
     "PagingDirection",
+    "Path",
     "Search",
+    "Similarity",
     "SortClause",
     "SortField",
     "SortOrder",
+    "filter_clauses",
 ]
 
 
@@ -45,10 +50,74 @@ __all__ = [
 _DEEPEST_NESTING = 16
 _MOST_CLAUSES = 200
 _MOST_SORT_FIELDS = 16
+_LARGEST_INDEX = 2**31 - 1
+_MOST_STEPS = 32
+
+
+@dataclass(frozen=True, init=False, repr=False, slots=True)
+class Path:
+    """A place in a projection.
+
+    String steps name members of objects; integer steps index arrays, negative ones from the end. If a step does not fit
+    the value that it is applied to, the place is missing, which counts as null.
+
+    Args:
+        top_level: A field of projections: "id", "name", "source", "state" or "metadata".
+        sub_levels: The steps below it, at most 32.
+
+    Raises:
+        QueryError: If a step is neither a string that can be stored nor a 32-bit integer, or if there are too many steps.
+
+    Example:
+        >>> Path("state", "lines", 0, "sku")
+        Path('state', 'lines', 0, 'sku')
+    """
+
+    top_level: str
+    sub_levels: tuple[str | int, ...]
+
+    def __init__(self, top_level: str, *sub_levels: str | int) -> None:
+        for step in (top_level, *sub_levels):
+            _check_step(step)
+        if len(sub_levels) > _MOST_STEPS:
+            raise QueryError(
+                f"a path can have at most {_MOST_STEPS} steps below its field, not {len(sub_levels)}: filter by a value "
+                "that is less deeply nested, or store a copy of the value higher up"
+            )
+        object.__setattr__(self, "top_level", top_level)
+        object.__setattr__(self, "sub_levels", sub_levels)
+
+    def __repr__(self) -> str:
+        return f"Path({', '.join(map(repr, (self.top_level, *self.sub_levels)))})"
+
+
+class Similarity(Struct, frozen=True):
+    """How similar two texts are, from 0 to 1: the share of trigrams that they have in common, as defined by pg_trgm.
+
+    Words are separated by ASCII characters other than letters and digits, and ASCII letters are compared without regard to
+    case. The similarity to anything but a string is null. The result is a 32-bit float, as in pg_trgm.
+
+    Args:
+        left: A text, or the path to one.
+        right: The other text, or the path to it.
+        alias: A name for the value; does not affect the result.
+    """
+
+    left: Path | str
+    right: Path | str
+    alias: str = "similarity"
+
+
+class CustomFunction(Struct, frozen=True):
+    """Base class for your own functions; `register_function` of an adapter defines what one means."""
+
+
+Function: TypeAlias = Similarity | CustomFunction
+"""What results can be sorted by, other than paths."""
 
 
 class Operator(Enum):
-    """How a filter compares what is stored with its value."""
+    """How a filter compares the stored value with its own."""
 
     EQUAL = "="
     NOT_EQUAL = "!="
@@ -63,34 +132,35 @@ class Operator(Enum):
 
 
 class CustomOperator(Struct, frozen=True):
-    """An operator of the application's own; an adapter is told what it means by `register_operator`.
+    """An operator of your own; `register_operator` of an adapter defines what it means.
 
     Args:
-        name: What tells it from others.
+        name: Identifies the operator.
     """
 
     name: str
 
 
-class FilterClause(Struct, frozen=True):
-    r"""Demands something of one place in a projection.
+class FilterClause(Struct, frozen=True, dict=True):
+    r"""Compares one place in a projection with a value.
 
-    - EQUAL compares JSON, and numbers by value; None stands for null and for what is missing. NOT_EQUAL is the
-      complement.
-    - The four that order hold between two numbers, or between two strings (by code point); otherwise never.
-    - IN: equal to one of the values. CONTAINS: the array there holds the value.
-    - REGEX_MATCHES and NOT_REGEX_MATCHES search in strings, and never hold for anything else. Patterns may use what
+    - EQUAL compares JSON, and numbers by value; None matches null and missing values. NOT_EQUAL is the complement.
+    - The four ordering operators compare two numbers, or two strings by code point; between other values they never hold.
+    - IN: the stored value is equal to one of the values. CONTAINS: the stored array has the value as an item.
+    - REGEX_MATCHES and NOT_REGEX_MATCHES search in strings, and never hold for anything else. Patterns can use what
       Python and PostgreSQL have in common: classes, groups, lookahead, greedy and lazy quantifiers, and the escapes
-      `\d \w \s \D \W \S \n \r \t \f`, of which the classes are those of ASCII.
+      `\d \w \s \D \W \S \n \r \t \f`, with ASCII character classes.
 
     Args:
         operator: How to compare.
-        field: Where.
-        value: With what: anything that could be stored in a projection.
+        field: The path to the stored value.
+        value: What to compare with: anything that can be stored in a projection. It is converted to JSON once, when the
+            clause is made.
 
     Raises:
-        QueryError: The pattern is not a regular expression, IN has no sequence, or the first two are no operator and path.
-        SerialisationError: The value has no JSON form.
+        QueryError: If the pattern is not a valid regular expression, if the value for IN is not a sequence or set, or if
+            `operator` or `field` is of another type.
+        SerialisationError: If the value has no JSON form.
     """
 
     operator: Operator | CustomOperator
@@ -101,28 +171,31 @@ class FilterClause(Struct, frozen=True):
         _check_kind("the operator of a filter", self.operator, (Operator, CustomOperator), "an Operator")
         _check_kind("the field of a filter", self.field, (Path,), 'a Path, such as Path("state", "status")')
         if self.operator is Operator.IN and not is_sequence(_listed(self.value)):
-            raise QueryError(
-                f"IN takes the values to choose from as a sequence or set, not a {type(self.value).__name__}"
-            )
+            raise QueryError(f"IN takes a sequence or set of values, not {type(self.value).__name__!r}")
         if self.operator in (Operator.REGEX_MATCHES, Operator.NOT_REGEX_MATCHES):
             compiled(self.value)
-        _ = self.json_value
+        _ = self.json_text
 
     def __hash__(self) -> int:
         return hash((self.operator, self.field))
 
-    @property
+    @cached_property
+    def json_text(self) -> str:
+        """The value as JSON text."""
+        return encode_json(to_json(_listed(self.value), label=f"value of the filter on {self.field!r}")).decode()
+
+    @cached_property
     def json_value(self) -> Any:
-        """The value as JSON; that of IN is a list."""
-        return to_json(_listed(self.value), label=f"value of the filter on {self.field!r}", exact_floats=False)
+        """The value as plain JSON; that of IN is a list."""
+        return decode_json(self.json_text)
 
 
 @dataclass(frozen=True, init=False, slots=True)
 class AllOf:
-    """Holds where all of the filters do; without any, everywhere. Filters are nested at most 16 levels deep.
+    """Holds if all of the filters hold; without filters, always. Filters can be nested at most 16 levels deep.
 
     Raises:
-        QueryError: They are nested too deeply, or are no filters.
+        QueryError: If an argument is not a filter, or if they are nested too deeply.
     """
 
     filters: tuple[FilterExpression, ...]
@@ -134,7 +207,7 @@ class AllOf:
 
 @dataclass(frozen=True, init=False, slots=True)
 class AnyOf:
-    """Holds where at least one of the filters does; without any, nowhere; with the limit of `AllOf`."""
+    """Holds if at least one of the filters holds; without filters, never. The limit of `AllOf` applies."""
 
     filters: tuple[FilterExpression, ...]
 
@@ -144,7 +217,7 @@ class AnyOf:
 
 
 class Not(Struct, frozen=True):
-    """Holds where the filter does not; with the limit of `AllOf`."""
+    """Holds if the filter does not hold. The limit of `AllOf` applies."""
 
     filter: FilterExpression
 
@@ -153,7 +226,7 @@ class Not(Struct, frozen=True):
 
 
 class CustomFilter(Struct, frozen=True):
-    """The base of filters of the application's own; an adapter is told what one means by `register_filter`."""
+    """Base class for your own filters; `register_filter` of an adapter defines what one means."""
 
 
 FilterExpression: TypeAlias = FilterClause | AllOf | AnyOf | Not | CustomFilter
@@ -163,22 +236,22 @@ _FILTERS: Final = (FilterClause, AllOf, AnyOf, Not, CustomFilter)
 
 
 class SortOrder(Enum):
-    """Upwards or downwards."""
+    """Ascending or descending."""
 
     ASC = "asc"
     DESC = "desc"
 
 
 class SortField(Struct, frozen=True):
-    """One thing to sort by.
+    """One field to sort by.
 
     Args:
-        field: A place, or a function of places.
-        order: Ascending puts numbers first, then strings (by code point), false, true, arrays, objects, and last nulls and
-            what is missing; arrays are equal in this order, and so are objects. Descending is the reverse.
+        field: A path, or a function of paths.
+        order: Ascending order puts numbers first, then strings (by code point), false, true, arrays, objects, and last nulls
+            and missing values. All arrays are equal in this order, and so are all objects. Descending is the reverse.
 
     Raises:
-        QueryError: They are of other types.
+        QueryError: If an argument has the wrong type.
     """
 
     field: Path | Function
@@ -186,47 +259,47 @@ class SortField(Struct, frozen=True):
 
     def __post_init__(self) -> None:
         _check_kind(
-            "what is sorted by", self.field, (Path, Similarity, CustomFunction), "a Path or a function of paths"
+            "the field of a SortField", self.field, (Path, Similarity, CustomFunction), "a Path or a function of paths"
         )
         _check_kind("the order of a SortField", self.order, (SortOrder,), "SortOrder.ASC or SortOrder.DESC")
 
 
 class SortClause(Struct, frozen=True):
-    """Sorts by several things, the first one first; ties break on the id, then on the name, ascending.
+    """Sorts by one or more fields, the most significant first. Ties are broken by id, then by name, ascending.
 
     Args:
-        fields: What to sort by, in a list of at most 16.
+        fields: The fields to sort by, at most 16.
 
     Raises:
-        QueryError: It is not a list of SortFields, or too long.
+        QueryError: If `fields` is not a list of SortFields, or is too long.
     """
 
     fields: Sequence[SortField]
 
     def __post_init__(self) -> None:
-        _check_kind("what a SortClause takes", self.fields, (Sequence,), "a list of SortFields")
+        _check_kind("the argument of SortClause", self.fields, (Sequence,), "a list of SortFields")
         for field in self.fields:
             _check_kind("each field of a SortClause", field, (SortField,), "a SortField")
         if len(self.fields) > _MOST_SORT_FIELDS:
-            raise QueryError(f"results are sorted by at most {_MOST_SORT_FIELDS} fields, not {len(self.fields)}")
+            raise QueryError(f"results can be sorted by at most {_MOST_SORT_FIELDS} fields, not {len(self.fields)}")
 
 
 class PagingDirection(Enum):
-    """Which way pages are turned."""
+    """The direction of paging."""
 
     FORWARDS = "forwards"
     BACKWARDS = "backwards"
 
 
 class OffsetPagingClause(Struct, frozen=True, kw_only=True):
-    """One of the pages that all results are cut into.
+    """Selects a page of the results by its number.
 
     Args:
-        page_number: Which one, from 1.
-        item_count: How many results make a page, from 1.
+        page_number: The number of the page, from 1.
+        item_count: The number of results on a page, at least 1.
 
     Raises:
-        QueryError: There can be no such page.
+        QueryError: If a number is out of range.
     """
 
     page_number: int = 1
@@ -236,19 +309,21 @@ class OffsetPagingClause(Struct, frozen=True, kw_only=True):
         _check_count("page_number", self.page_number)
         _check_count("item_count", self.item_count)
         if self.page_number * self.item_count > LARGEST_NUMBER:
-            raise QueryError(f"page {self.page_number} begins beyond what databases can count to")
+            raise QueryError(
+                f"page {self.page_number} is out of range: page_number * item_count must not exceed {LARGEST_NUMBER}"
+            )
 
 
 class KeySetPagingClause(Struct, frozen=True):
-    """The page before or after a result that was seen.
+    """Selects the page of results before or after a given one.
 
     Args:
-        last_id: The id of that result. None: from the beginning; backwards: the last page.
-        direction: FORWARDS: what comes after it. BACKWARDS: what comes just before it, in the same order.
-        item_count: How many results make a page, from 1.
+        last_id: The id of that result. None selects the first page, or the last one if `direction` is BACKWARDS.
+        direction: FORWARDS selects the results after it. BACKWARDS selects the results just before it, in the same order.
+        item_count: The number of results on a page, at least 1.
 
     Raises:
-        QueryError: There can be no such page.
+        QueryError: If an argument has the wrong type or is out of range.
     """
 
     last_id: str | None = None
@@ -261,17 +336,17 @@ class KeySetPagingClause(Struct, frozen=True):
 
 
 PagingClause: TypeAlias = OffsetPagingClause | KeySetPagingClause
-"""Which part of the results is wanted."""
+"""Which part of the results to return."""
 
 
 class Lookup(Struct, frozen=True, kw_only=True):
-    """Asks for the one projection that meets all filters.
+    """Looks up the one projection that matches all filters.
 
     Args:
-        filters: What it has to meet, with the limits of `Search`.
+        filters: The filters; the limits of `Search` apply.
 
     Raises:
-        QueryError: They are no filters, or too many.
+        QueryError: If an item is not a filter, or if there are too many.
     """
 
     filters: Collection[FilterExpression] = ()
@@ -281,15 +356,15 @@ class Lookup(Struct, frozen=True, kw_only=True):
 
 
 class Search(Struct, frozen=True, kw_only=True):
-    """Asks for the projections that meet all filters.
+    """Searches for the projections that match all filters.
 
     Args:
-        filters: What they have to meet; at most 200 clauses, those within AllOf, AnyOf and Not included.
-        sort: In which order; None: as they were first saved.
-        paging: Which of them; None: all.
+        filters: The filters; at most 200 clauses, including those within AllOf, AnyOf and Not.
+        sort: The order of the results. None: in the order in which they were first saved.
+        paging: Which part of the results to return. None: all of them.
 
     Raises:
-        QueryError: They are of other types, or there are too many filters.
+        QueryError: If an argument has the wrong type, or if there are too many filters.
     """
 
     filters: Collection[FilterExpression] = ()
@@ -314,15 +389,31 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, kinds) else value
 
 
+def _check_step(step: object) -> None:
+    match step:
+        case bool():
+            pass
+        case str():
+            problem = text_problem(step)
+            if problem is None:
+                return
+            raise QueryError(f"a path step {problem}")
+        case int() if abs(step) <= _LARGEST_INDEX:
+            return
+        case _:
+            pass
+    raise QueryError(f"a path step must be a string or a 32-bit integer, not {step!r}")
+
+
 def _check_filters(what: str, filters: object) -> None:
     if not isinstance(filters, Collection) or isinstance(filters, str):
-        raise QueryError(f"{what} takes filters in a list, not a {type(filters).__name__}")
+        raise QueryError(f"{what} takes a list of filters, not {type(filters).__name__!r}")
     for each in cast("Collection[object]", filters):
         _check_kind(f"each filter of {what}", each, _FILTERS, "a FilterClause, AllOf, AnyOf, Not or CustomFilter")
         if _depth_of(cast("FilterExpression", each)) > _DEEPEST_NESTING:
             raise QueryError(
-                f"filters can be nested {_DEEPEST_NESTING} levels deep at most: write AllOf(a, b, c) in the place of "
-                "AllOf(a, AllOf(b, c)), and leave out Not(Not(...))"
+                f"filters can be nested at most {_DEEPEST_NESTING} levels deep: write AllOf(a, b, c) instead of "
+                "AllOf(a, AllOf(b, c)), and remove Not(Not(...))"
             )
 
 
@@ -331,9 +422,18 @@ def _check_search(what: str, filters: Collection[FilterExpression]) -> None:
     clauses = sum(map(_clauses_of, filters))
     if clauses > _MOST_CLAUSES:
         raise QueryError(
-            f"a search has at most {_MOST_CLAUSES} filters, those within others included, not {clauses}: to choose from "
-            "many values, use Operator.IN"
+            f"a search can have at most {_MOST_CLAUSES} filters, including nested ones, not {clauses}: use Operator.IN to "
+            "compare with many values"
         )
+
+
+def filter_clauses(filters: Iterable[FilterExpression]) -> Iterator[FilterClause]:
+    """Yield the clauses of filters, including nested ones, in order."""
+    for each in filters:
+        if isinstance(each, FilterClause):
+            yield each
+        else:
+            yield from filter_clauses(_members_of(each))
 
 
 def _members_of(filter_: FilterExpression) -> Collection[FilterExpression]:
@@ -358,9 +458,9 @@ def _clauses_of(filter_: FilterExpression) -> int:
 
 def _check_kind(what: str, given: object, kinds: tuple[type[Any], ...], wanted: str) -> None:
     if not isinstance(given, kinds):
-        raise QueryError(f"{what} has to be {wanted}; got a {type(given).__name__}")
+        raise QueryError(f"{what} must be {wanted}, not {type(given).__name__!r}")
 
 
 def _check_count(what: str, count: object) -> None:
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= LARGEST_NUMBER:
-        raise QueryError(f"{what} counts from 1: it cannot be {count!r}")
+        raise QueryError(f"{what} must be an integer from 1 to {LARGEST_NUMBER}, not {count!r}")

@@ -1,6 +1,6 @@
-"""What an adapter was told about the filters, operators and functions that are the application's own.
+"""The registry of converters for an application's own filters, operators and functions.
 
-Here is who was told what, and nothing of what the converters return: Python values in memory, SQL in a database.
+What converters return depends on the adapter: Python values in memory, SQL in a database.
 """
 
 from __future__ import annotations
@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Final, Generic, TypeVar
 
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.query.clauses import CustomFilter, CustomOperator
-from eventstore_sa.query.paths import CustomFunction
+from eventstore_sa.query.clauses import CustomFilter, CustomFunction, CustomOperator
 
 __all__ = ["QueryConverters"]
 
@@ -19,12 +18,12 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 _UNKNOWN: Final = (
-    "this adapter does not know the {what} {name}: tell it with adapter.register_{what}({name}, converter)"
+    "no converter is registered for the {what} {name}: register one with adapter.register_{what}({name}, converter)"
 )
 
 
 class QueryConverters(Generic[F, O, S]):
-    """Converters by what they convert; shared by the adapters that are made from one."""
+    """Converters by what they convert; shared with the adapters that `within` returns."""
 
     def __init__(self) -> None:
         self._filters: dict[type[CustomFilter], F] = {}
@@ -32,57 +31,57 @@ class QueryConverters(Generic[F, O, S]):
         self._functions: dict[type[CustomFunction], S] = {}
 
     def register_filter(self, kind: type[CustomFilter], converter: F) -> None:
-        """Say what filters of a type, and of its subclasses, mean; the last one registered counts.
+        """Register the converter for a type of filter and its subclasses; replaces an earlier one.
 
         Raises:
-            ConfigurationError: It is no subclass of CustomFilter.
+            ConfigurationError: If `kind` is not a subclass of CustomFilter.
         """
         self._filters[_checked_subclass(kind, CustomFilter)] = converter
 
     def register_operator(self, operator: CustomOperator, converter: O) -> None:
-        """Say what an operator means; the last one registered counts.
+        """Register the converter for an operator; replaces an earlier one.
 
         Raises:
-            ConfigurationError: It is no CustomOperator.
+            ConfigurationError: If `operator` is not a CustomOperator.
         """
         checked: object = operator
         if not isinstance(checked, CustomOperator):
             raise ConfigurationError(
-                f"converters are registered for operators of your own, such as CustomOperator('within'); {checked!r} is none"
+                f"operator must be a CustomOperator, such as CustomOperator('within'), not {checked!r}"
             )
         self._operators[operator] = converter
 
     def register_function(self, kind: type[CustomFunction], converter: S) -> None:
-        """Say what functions of a type, and of its subclasses, mean; the last one registered counts.
+        """Register the converter for a type of function and its subclasses; replaces an earlier one.
 
         Raises:
-            ConfigurationError: It is no subclass of CustomFunction.
+            ConfigurationError: If `kind` is not a subclass of CustomFunction.
         """
         self._functions[_checked_subclass(kind, CustomFunction)] = converter
 
     def of_filter(self, filter_: CustomFilter) -> F:
-        """Return what converts a filter.
+        """Return the converter for a filter.
 
         Raises:
-            ConfigurationError: Nothing is registered for it.
+            ConfigurationError: If none is registered.
         """
         return _found(self._filters, type(filter_), "filter")
 
     def of_operator(self, operator: CustomOperator) -> O:
-        """Return what converts clauses with an operator.
+        """Return the converter for an operator.
 
         Raises:
-            ConfigurationError: Nothing is registered for it.
+            ConfigurationError: If none is registered.
         """
         if operator not in self._operators:
             raise ConfigurationError(_UNKNOWN.format(what="operator", name=repr(operator)))
         return self._operators[operator]
 
     def of_function(self, function: CustomFunction) -> S:
-        """Return what converts a function.
+        """Return the converter for a function.
 
         Raises:
-            ConfigurationError: Nothing is registered for it.
+            ConfigurationError: If none is registered.
         """
         return _found(self._functions, type(function), "function")
 
@@ -97,7 +96,5 @@ def _found(converters: dict[type[T], F], kind: type[T], what: str) -> F:
 def _checked_subclass(kind: type[T], base: type[T]) -> type[T]:
     checked: object = kind
     if not isinstance(checked, type) or not issubclass(checked, base) or checked is base:
-        raise ConfigurationError(
-            f"converters are registered for subclasses of {base.__name__} of your own; {checked!r} is none"
-        )
+        raise ConfigurationError(f"converters can be registered for subclasses of {base.__name__}, not for {checked!r}")
     return kind

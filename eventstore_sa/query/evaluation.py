@@ -1,13 +1,15 @@
-"""What the clauses mean: filters, sorting and paging over projections in memory.
+"""The meaning of queries: filters, sorting and paging over projections in memory.
 
-Storage in memory runs this; storage in a database gives the same answers, or raises.
+In-memory storage runs this; storage in a database returns the same results, or raises.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from struct import pack, unpack
 from typing import Any, Final, TypeAlias, TypeVar
 
 from eventstore_sa.errors import QueryError
@@ -15,26 +17,32 @@ from eventstore_sa.query.clauses import (
     AllOf,
     AnyOf,
     CustomFilter,
+    CustomFunction,
     CustomOperator,
     FilterClause,
     FilterExpression,
+    Function,
     KeySetPagingClause,
     Not,
     OffsetPagingClause,
     Operator,
     PagingClause,
     PagingDirection,
+    Path,
     Search,
+    Similarity,
     SortClause,
     SortOrder,
+    filter_clauses,
 )
 from eventstore_sa.query.converters import QueryConverters
-from eventstore_sa.query.paths import CustomFunction, Function, Path, Similarity
 from eventstore_sa.query.patterns import compiled
-from eventstore_sa.query.similarity import similarity
 
 __all__ = [
     "FIELDS",
+    "FOLDED",
+    "SEPARATORS",
+    "UNFOLDED",
     "Document",
     "Evaluation",
     "FilterEvaluator",
@@ -44,6 +52,7 @@ __all__ = [
     "check_field",
     "check_fields",
     "holds",
+    "similarity",
     "sort_key",
     "unknown_last_id",
     "value_at",
@@ -57,11 +66,11 @@ OperatorEvaluator: TypeAlias = Callable[[Any, Any], bool]
 FunctionEvaluator: TypeAlias = Callable[[Any, Document], Any]
 
 QueryEvaluators: TypeAlias = QueryConverters[FilterEvaluator, OperatorEvaluator, FunctionEvaluator]
-"""What of a query is the application's own, as Python: a filter and a function are called with themselves and a projection,
-an operator with what is stored and with the value of its clause."""
+"""An application's own parts of queries in Python. The converters of filters and functions are called with the filter or
+function and the projection, those of operators with the stored value and the value of the clause."""
 
 FIELDS: Final = ("id", "name", "source", "state", "metadata")
-"""The fields of a projection that paths begin with."""
+"""The fields of a projection that a path can begin with."""
 
 T = TypeVar("T")
 
@@ -74,7 +83,7 @@ _ORDERINGS: Final[Mapping[Operator, Callable[[Any, Any], bool]]] = {
 
 
 class Evaluation:
-    """Evaluates queries; what is the application's own in them by what was registered."""
+    """Evaluates queries, using the registered evaluators for an application's own filters, operators and functions."""
 
     def __init__(self, evaluators: QueryEvaluators) -> None:
         self._evaluators = evaluators
@@ -83,13 +92,13 @@ class Evaluation:
         """Return the items that a search finds: filtered, then sorted, then one page of them.
 
         Args:
-            items: All there are, in the order in which they were first saved.
-            search: What is wanted.
-            document_of: Gives the projection that an item stands for.
+            items: All items, in the order in which they were first saved.
+            search: The search.
+            document_of: Returns the projection of an item.
 
         Raises:
-            QueryError: The search cannot be answered.
-            ConfigurationError: Something in it was not registered.
+            QueryError: If the search is invalid.
+            ConfigurationError: If no evaluator is registered for a part of it.
         """
         check_fields(search)
         rows = [(item, document_of(item)) for item in items]
@@ -101,7 +110,7 @@ class Evaluation:
         return [item for item, _ in rows]
 
     def meets(self, document: Document, filters: Collection[FilterExpression]) -> bool:
-        """Tell whether a projection meets all of the filters."""
+        """Return whether a projection matches all of the filters."""
         return all(self._meets(document, each) for each in filters)
 
     def _meets(self, document: Document, filter_: FilterExpression) -> bool:
@@ -146,51 +155,37 @@ class Evaluation:
 
 
 def check_fields(search: Search) -> None:
-    """Refuse paths that begin with something that projections do not have.
+    """Check that all paths of a search begin with a field of projections.
 
     Raises:
-        QueryError: One does.
+        QueryError: If one does not.
     """
-    sorted_by = [field.field for field in search.sort.fields] if search.sort is not None else []
-    for place in (*_places(search.filters), *sorted_by):
-        sides = (place.left, place.right) if isinstance(place, Similarity) else (place,)
-        for side in sides:
+    for clause in filter_clauses(search.filters):
+        check_field(clause.field)
+    for sort_field in search.sort.fields if search.sort is not None else ():
+        subject = sort_field.field
+        for side in (subject.left, subject.right) if isinstance(subject, Similarity) else (subject,):
             if isinstance(side, Path):
                 check_field(side)
 
 
 def check_field(path: Path) -> None:
-    """Refuse a path that begins with something that projections do not have.
+    """Check that a path begins with a field of projections.
 
     Raises:
-        QueryError: It does.
+        QueryError: If it does not.
     """
     if path.top_level not in FIELDS:
-        raise QueryError(f"projections have no {path.top_level!r}: a path begins with one of {', '.join(FIELDS)}")
-
-
-def _places(filters: Iterable[FilterExpression]) -> Iterator[Path]:
-    for each in filters:
-        match each:
-            case FilterClause():
-                yield each.field
-            case AllOf() | AnyOf():
-                yield from _places(each.filters)
-            case Not():
-                yield from _places((each.filter,))
-            case CustomFilter():
-                pass
+        raise QueryError(f"projections have no field {path.top_level!r}: a path begins with one of {', '.join(FIELDS)}")
 
 
 def unknown_last_id(last_id: str) -> QueryError:
-    """Say that the page after something cannot be given, because that is not among the results."""
-    return QueryError(
-        f"there is no page next to id {last_id!r}, which is not among the results: begin again without last_id"
-    )
+    """Return the error for a page next to an id that is not among the results."""
+    return QueryError(f"last_id {last_id!r} is not among the results: start again without last_id")
 
 
 def holds(operator: Operator, stored: Any, wanted: Any) -> bool:
-    """Tell whether an operator holds between what is stored and a value, both plain JSON."""
+    """Return whether an operator holds between the stored value and the wanted one, both plain JSON."""
     match operator:
         case Operator.EQUAL:
             result = _is_equal(stored, wanted)
@@ -211,9 +206,9 @@ def holds(operator: Operator, stored: Any, wanted: Any) -> bool:
 
 
 def _is_equal(stored: Any, wanted: Any) -> bool:
-    """Tell whether JSON is equal: Python takes True for 1.
+    """Compare JSON values; unlike in Python, true is not equal to 1.
 
-    What is stored is looked into no deeper than what is wanted goes.
+    The stored value is visited no deeper than the wanted one goes.
     """
     kind = _kind(wanted)
     if kind in (list, dict) and (_kind(stored) is not kind or len(stored) != len(wanted)):
@@ -230,10 +225,10 @@ def _kind(value: Any) -> Any:
 
 
 def value_at(document: Document, path: Path) -> Any:
-    """Return what a path leads to in a projection, as plain JSON; None where it leads nowhere.
+    """Return the value at a path in a projection, as plain JSON; None if it is missing.
 
     Raises:
-        QueryError: Projections have no such field.
+        QueryError: If projections have no such field.
     """
     check_field(path)
     value: Any = document[path.top_level]
@@ -253,7 +248,7 @@ _STRING: Final = 1
 
 
 def sort_key(value: Any) -> tuple[Any, ...]:
-    """Return what orders values of JSON as sorting does."""
+    """Return a key that orders JSON values as sorting does."""
     match value:
         case bool():
             return (2, value)
@@ -273,18 +268,45 @@ def _page(rows: list[tuple[T, Document]], paging: PagingClause) -> list[tuple[T,
     if isinstance(paging, OffsetPagingClause):
         begin = (paging.page_number - 1) * paging.item_count
         return rows[begin : begin + paging.item_count]
-    at = _place(rows, paging)
+    last = _index_of_last(rows, paging)
     if paging.direction is PagingDirection.FORWARDS:
-        begin = 0 if at is None else at + 1
+        begin = 0 if last is None else last + 1
         return rows[begin : begin + paging.item_count]
-    end = len(rows) if at is None else at
+    end = len(rows) if last is None else last
     return rows[max(0, end - paging.item_count) : end]
 
 
-def _place(rows: list[tuple[T, Document]], paging: KeySetPagingClause) -> int | None:
+def _index_of_last(rows: list[tuple[T, Document]], paging: KeySetPagingClause) -> int | None:
     if paging.last_id is None:
         return None
-    for place, (_, document) in enumerate(rows):
+    for index, (_, document) in enumerate(rows):
         if document["id"] == paging.last_id:
-            return place
+            return index
     raise unknown_last_id(paging.last_id)
+
+
+SEPARATORS = r"[\x01-\x2f:-@\[-`{-\x7f]+"
+"""What separates words: ASCII characters other than letters and digits."""
+
+UNFOLDED = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+FOLDED = UNFOLDED.lower()
+
+_FOLDING = str.maketrans(UNFOLDED, FOLDED)
+_SEPARATORS = re.compile(SEPARATORS)
+
+
+def _trigrams(text: str) -> frozenset[str]:
+    """Return all sequences of three characters in the words of a text, padded with two spaces before and one after."""
+    words = (f"  {word} " for word in _SEPARATORS.split(text.translate(_FOLDING)) if word)
+    return frozenset(word[at : at + 3] for word in words for at in range(len(word) - 2))
+
+
+def similarity(left: str, right: str) -> float:
+    """Return the share of trigrams that two texts have in common, as a 32-bit float; 0 if there are none.
+
+    It is the similarity of pg_trgm.
+    """
+    ours, theirs = _trigrams(left), _trigrams(right)
+    every = len(ours | theirs)
+    share: float = unpack("f", pack("f", len(ours & theirs) / every))[0] if every else 0.0
+    return share

@@ -1,6 +1,6 @@
-"""Regular expressions that mean the same to Python and to PostgreSQL.
+"""Regular expressions that have the same meaning in Python and in PostgreSQL.
 
-What one of them reads in another way is refused by name, instead of being answered differently by different databases.
+A construct that the two read differently is refused by name, so that no query depends on the database.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _CLASS_MEMBER = re.compile(r"(?P<first>\\.|.)(?P<range>-(?P<last>\\.|.))?", re.D
 
 
 def compiled(pattern: object) -> re.Pattern[str]:
-    """Return the pattern as Python's, to search with.
+    """Return the compiled pattern, to search with.
 
     Raises:
-        QueryError: It is no pattern, or not one that means the same everywhere.
+        QueryError: If it is not a valid pattern, or does not have the same meaning on every database.
     """
     if not isinstance(pattern, str):
-        raise QueryError(f"a regular expression is a str, not a {type(pattern).__name__}")
+        raise QueryError(f"a regular expression must be a str, not {type(pattern).__name__!r}")
     return _compiled(str.__str__(pattern))
 
 
@@ -51,7 +51,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         raise QueryError(f"the regular expression {pattern!a} {problem}")
     if len(pattern) > _LONGEST:
         raise QueryError(
-            f"a regular expression has at most {_LONGEST} characters, not {len(pattern)}: filter by several"
+            f"a regular expression can have at most {_LONGEST} characters, not {len(pattern)}: use several filters"
         )
     translated = _Translation(pattern).text
     try:
@@ -59,11 +59,11 @@ def _compiled(pattern: str) -> re.Pattern[str]:
             warnings.simplefilter("error")
             return re.compile(translated, re.ASCII | re.DOTALL)
     except (re.error, RecursionError, OverflowError, Warning) as error:
-        raise QueryError(f"{pattern!r} is no regular expression: {error}") from error
+        raise QueryError(f"{pattern!r} is not a valid regular expression: {error}") from error
 
 
 class _Translation:
-    """A pattern in Python's words, checked token by token for what PostgreSQL would refuse or read differently."""
+    """A pattern in Python's syntax, checked token by token for what PostgreSQL would refuse or read differently."""
 
     def __init__(self, pattern: str) -> None:
         self._pattern = pattern
@@ -76,7 +76,7 @@ class _Translation:
         if self._size - self._atoms > _MOST_REPEATED:
             # Databases write them out: of optional parts that follow each other, 500 take PostgreSQL ten seconds.
             raise QueryError(
-                f"the regular expression {pattern!r} repeats too much: written out, its repetitions may add at most "
+                f"the regular expression {pattern!r} repeats too much: when expanded, its repetitions can add at most "
                 f"{_MOST_REPEATED} parts"
             )
 
@@ -99,7 +99,7 @@ class _Translation:
             case "possessive":
                 raise self._unportable(f"the quantifier {text}")
             case _ if text == "{":
-                raise self._unportable("a { that begins no repetition of at most 99 times: escape it")
+                raise self._unportable("a { that does not begin a repetition of at most 99 times: escape it")
             case _ if text == "$":
                 # The very end, as on PostgreSQL.
                 text, repeatable = r"\Z", False
@@ -115,10 +115,10 @@ class _Translation:
 
     def _open(self, text: str) -> None:
         if text == "(?":
-            raise self._unportable("a group that begins with (? and then neither : nor = nor !")
+            raise self._unportable("a group that begins with (? but not with (?:, (?= or (?!")
         self._groups.append((text in ("(?=", "(?!"), self._size))
         if len(self._groups) > _DEEPEST:
-            raise QueryError(f"the groups of a regular expression are nested at most {_DEEPEST} levels deep")
+            raise QueryError(f"the groups of a regular expression can be nested at most {_DEEPEST} levels deep")
         self._atoms += 1
         self._size, self._repeatable = 1, True
 
@@ -130,7 +130,7 @@ class _Translation:
 
     def _repeat(self, quantifier: str) -> None:
         if not self._repeatable:
-            raise self._unportable(f"the quantifier {quantifier} behind a lookahead, ^, $ or |")
+            raise self._unportable(f"the quantifier {quantifier} after a lookahead, ^, $ or |")
         times = max([1, *map(int, re.findall(r"\d+", quantifier))])
         self._size += self._last_size * (times - 1)
         self._last_size *= times
@@ -143,17 +143,17 @@ class _Translation:
         for escaped in re.findall(r"\\(.)", members, re.DOTALL):
             self._check_escape(escaped)
             if escaped in "DWS":
-                raise self._unportable(f"\\{escaped} within [...]")
+                raise self._unportable(f"\\{escaped} inside [...]")
         previous = None
         # A - in the last place is nothing but itself.
         for member in _CLASS_MEMBER.finditer(members.removeprefix("^").removesuffix("-")):
             if "[" in (member["first"], member["last"]):
-                raise self._unportable("[ within [...]: escape it")
+                raise self._unportable("[ inside [...]: escape it")
             if previous is not None and previous["range"] and member["first"] == "-":
-                raise self._unportable("a - behind a range within [...]: escape it, or put it last")
+                raise self._unportable("a - after a range inside [...]: escape it, or put it last")
             previous = member
 
     def _unportable(self, what: str) -> QueryError:
         return QueryError(
-            f"the regular expression {self._pattern!r} would not mean the same on every database: it has {what}"
+            f"the regular expression {self._pattern!r} would not mean the same on every database: it contains {what}"
         )

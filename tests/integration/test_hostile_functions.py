@@ -140,7 +140,11 @@ def test_the_functions_of_an_event_store_call_no_hostile_one(engine: Engine) -> 
 
 
 def test_the_statements_of_the_library_name_the_schema_of_the_functions_that_they_call() -> None:
-    for path in ("events/dialects/postgresql.py", "projections/dialects/postgresql_json.py", "projections/locks.py"):
+    for path in (
+        "events/dialects/postgresql.py",
+        "projections/dialects/postgresql_json.py",
+        "projections/dialects/advisory_locks.py",
+    ):
         called = set(CALLED_WITHOUT_SCHEMA.findall((PACKAGE / "persistence" / path).read_text()))
         assert called <= EXACT, path
 

@@ -32,8 +32,7 @@ from eventstore_sa.query import (
     SortField,
     SortOrder,
 )
-from eventstore_sa.query.evaluation import sort_key
-from eventstore_sa.query.similarity import similarity
+from eventstore_sa.query.evaluation import similarity, sort_key
 from eventstore_sa.types import StreamIdentifier
 from tests.databases import PostgresDatabase
 from tests.stores import install_schema

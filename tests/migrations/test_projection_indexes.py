@@ -71,14 +71,33 @@ def test_an_index_that_create_all_has_made_is_the_one_that_is_compared(make_proj
     project.alembic("check")
 
 
-def test_comparing_leaves_the_indexes_where_they_are(make_project: MakeProject) -> None:
-    project = make_project("sqlite", models=INDEXED + ONE)
-    (project.folder / "migrations" / "env.py").write_text(
-        (project.folder / "migrations" / "env.py").read_text()
-        + "\nfrom models import schema\nassert [index for index in schema.projections.indexes if index.info]\n"
-    )
+@pytest.mark.parametrize("url", ["sqlite", "postgresql+psycopg"])
+def test_the_indexes_stay_on_the_hosts_table_while_it_is_compared(make_project: MakeProject, url: str) -> None:
+    hook = """
+def include_object(object_, name, type_, reflected, compare_to):
+    assert [index for index in schema.projections.indexes if index.info], (type_, name)
+    print("looked at", type_, name)
+    return True
+"""
+    project = make_project(url, models=INDEXED + ONE + hook, configure="include_object=include_object")
+    env = project.folder / "migrations" / "env.py"
+    env.write_text("from models import include_object\n" + env.read_text())
 
-    project.in_turn("revision --autogenerate -m first", "upgrade head", "check")
+    for command in ("revision --autogenerate -m first", "upgrade head", "check"):
+        said = project.alembic(*command.split())
+    assert "looked at table es_projections" in said
+
+
+def test_what_alembic_finds_out_about_other_indexes_of_that_table_stands(make_project: MakeProject) -> None:
+    project = make_project("postgresql+psycopg", models=INDEXED + ONE)
+    project.in_turn("revision --autogenerate -m first", "upgrade head")
+    with project.engine().begin() as connection:
+        connection.execute(text("DROP INDEX es_projections_source_idx"))
+        connection.execute(text("CREATE INDEX foreign_idx ON es_projections (version)"))
+
+    refused = project.alembic("check", fails=True)
+
+    assert refused.count("es_projections_source_idx") == refused.count("foreign_idx") > 0
 
 
 def test_on_sqlite_there_is_no_index_and_nothing_to_do(make_project: MakeProject) -> None:

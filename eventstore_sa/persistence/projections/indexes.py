@@ -1,6 +1,6 @@
-"""Indexes on the states of projections, for the searches of one application: on PostgreSQL.
+"""Indexes on the states of projections, for the searches of one application on PostgreSQL.
 
-They are made of the very expressions that `projection_queries` asks for, so that the planner knows them again.
+They use exactly the expressions that searches use, so that the planner recognises them.
 """
 
 from __future__ import annotations
@@ -27,38 +27,40 @@ _MARK: Final = "eventstore_sa.projection_index"
 def projection_index(
     projection_name: str, *fields: Path | SortField, schema: EventStoreSchema | None = None, contains: bool = False
 ) -> Index:
-    """Make an index that serves searches for the projections of one name, and attach it to the table of projections.
+    """Create an index for searches for the projections of one name, and attach it to the table of projections.
 
-    A search can use it when it filters by `Path("name")` EQUAL to the name. A path serves filters on it with EQUAL and IN,
-    and, where nothing but paths with EQUAL are before it, with the operators that order numbers. A SortField serves sorting
-    by it, together with the SortFields behind it: in the same directions, or all in the opposite ones when they are all
-    descending. With `contains`, the one path serves CONTAINS.
+    A search can use the index if it filters by `Path("name")` EQUAL to the name. A path serves filters with EQUAL and IN
+    and, if all paths before it are compared with EQUAL, the ordering operators on numbers. A SortField serves sorting by it
+    and the SortFields after it, in the same directions, or all in the opposite directions if all are descending. With
+    `contains`, the single path serves CONTAINS.
 
-    `metadata.create_all()` creates it with the table, `index.create(engine)` alone, and Alembic's autogenerate writes it
-    into a revision, in all of which databases other than PostgreSQL are left out. Its name says what it is: another index
-    has another name, and the same call returns the same index.
+    `metadata.create_all()` creates the index together with the table, `index.create(engine)` creates it by itself, and
+    Alembic's autogenerate writes it into a revision. All of them skip databases other than PostgreSQL. The name is derived
+    from the definition: another index has another name, and the same call returns the same index.
 
-    An entry takes at most about 2,700 bytes: a projection with a longer value there cannot be saved any more. That does not
-    hold with `contains`.
+    An entry can have at most about 2,700 bytes: a projection with a longer value in an indexed field cannot be saved. This
+    does not apply to `contains`.
 
     Args:
         projection_name: The name of the projections.
-        fields: What is indexed, in this order.
+        fields: The fields to index, in this order.
         schema: The tables; those of `EventStoreSchema()` by default.
-        contains: Whether it serves CONTAINS, and nothing else.
+        contains: Whether the index serves CONTAINS, and nothing else.
 
     Raises:
-        ConfigurationError: There is no field, a SortField sorts by a function, or `contains` has not one path.
-        QueryError: Projections have no such field.
-        SerialisationError: The name cannot be that of a projection.
+        ConfigurationError: If there are no fields, if a SortField sorts by a function, or if `contains` is not given exactly
+            one path.
+        QueryError: If projections have no such field.
+        SerialisationError: If the name is not valid for a projection.
 
     Example:
         >>> index = projection_index("orders", Path("state", "status"), SortField(Path("state", "total")))
     """
-    table = (default_schema() if schema is None else schema).projections
+    store = default_schema() if schema is None else schema
+    table = store.projections
     name = check_name("projection", projection_name)
     _check(fields, contains=contains)
-    dialect = PostgreSQLProjectionIndexes(table)
+    dialect = PostgreSQLProjectionIndexes(store, table)
     index_name = f"{table.name}_{_digest(name, fields, contains=contains)}_idx"
     for index in projection_indexes_of(table):
         if index.name == index_name:
@@ -66,14 +68,14 @@ def projection_index(
     return Index(
         conv(index_name),
         *_expressions(dialect, fields),
-        postgresql_where=dialect.named(name),
+        postgresql_where=dialect.has_name(name),
         postgresql_using="gin" if contains else "btree",
         info={_MARK: True},
     ).ddl_if(dialect="postgresql")
 
 
 def projection_indexes_of(table: Table) -> Iterator[Index]:
-    """Yield the indexes on a table of projections that `projection_index` has made."""
+    """Yield the indexes on a table of projections that `projection_index` has created."""
     return (index for index in sorted(table.indexes, key=lambda index: str(index.name)) if _MARK in index.info)
 
 
@@ -93,24 +95,22 @@ def _expressions(
 
 def _check(fields: tuple[Path | SortField, ...], *, contains: bool) -> None:
     if not fields:
-        raise ConfigurationError(
-            'projection_index needs what to index: give it a Path, such as Path("state", "status")'
-        )
+        raise ConfigurationError('projection_index requires at least one field, such as Path("state", "status")')
     if contains and (len(fields) != 1 or not isinstance(fields[0], Path)):
         raise ConfigurationError(
-            "projection_index(..., contains=True) takes the one Path of the array: make one for each"
+            "projection_index(..., contains=True) takes exactly one Path, to the array: create an index for each array"
         )
     for field in fields:
         path: object = field.field if isinstance(field, SortField) else field
         if not isinstance(path, Path):
             raise ConfigurationError(
-                f"projection_index takes Paths and SortFields of Paths; got a {type(path).__name__}"
+                f"projection_index takes Paths and SortFields of Paths, not {type(path).__name__!r}"
             )
         check_field(path)
 
 
 def _digest(name: str, fields: tuple[Path | SortField, ...], *, contains: bool) -> str:
-    # What is indexed, and not how it is written in SQL.
+    # Depends on what is indexed, not on the SQL.
     parts = (
         f"{field.field!r} {field.order.value}" if isinstance(field, SortField) else repr(field) for field in fields
     )

@@ -1,14 +1,14 @@
-"""The query language of projections as SQL; `query.evaluation` says what it means.
+"""The query language of projections as SQL; `query.evaluation` defines its meaning.
 
-What differs between databases is in `dialects`: here clauses become conditions on places, sorting becomes keys, and pages
-begin beyond the keys of a row. No key is ever NULL, and together they tell all projections apart.
+What differs between databases is in `dialects`. Here clauses become conditions on places, sorting becomes keys, and pages
+begin beyond the keys of a row. No key is ever NULL, and together the keys of a row are unique.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from itertools import count, groupby
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from msgspec import Struct
 from sqlalchemy import (
@@ -53,10 +53,10 @@ from eventstore_sa.query import (
     SortField,
     SortOrder,
 )
+from eventstore_sa.query.clauses import filter_clauses
 from eventstore_sa.query.converters import QueryConverters
 from eventstore_sa.types import EventSourceIdentifier
-from eventstore_sa.types.codec import encode_json, to_json
-from eventstore_sa.types.json import is_sequence
+from eventstore_sa.types.codec import encode_json
 
 __all__ = [
     "FilterConverter",
@@ -70,23 +70,25 @@ __all__ = [
     "shape_of",
 ]
 
+_SOURCE: Final = Path("source")
+
 FilterConverter: TypeAlias = Callable[[Any, ProjectionColumns], ColumnElement[bool]]
 OperatorConverter: TypeAlias = Callable[[JsonPlace, Any], ColumnElement[bool]]
 FunctionConverter: TypeAlias = Callable[[Any, ProjectionColumns], ColumnElement[Any]]
 
 ProjectionConverters: TypeAlias = QueryConverters[FilterConverter, OperatorConverter, FunctionConverter]
-"""What of a query is the application's own, as SQL: a filter and a function are called with themselves and the columns of a
-projection, an operator with a place in it and with the value of its clause."""
+"""An application's own parts of queries in SQL. The converters of filters and functions are called with the filter or
+function and the `ProjectionColumns`, those of operators with a `JsonPlace` and the value of the clause."""
 
 
 class OrderKey(Struct, frozen=True):
-    """A key with its direction."""
+    """A key and its direction."""
 
     key: Key
     descending: bool = False
 
     def ordered(self, *, backwards: bool = False) -> ColumnElement[Any]:
-        """Return what ORDER BY takes."""
+        """Return the expression for ORDER BY."""
         return self.key.value.desc() if self.descending is not backwards else self.key.value.asc()
 
 
@@ -94,8 +96,8 @@ class ProjectionQueries:
     """Queries on one table of projections.
 
     Args:
-        dialect: How the database looks into projections.
-        converters: What of the queries is the application's own.
+        dialect: How the database queries projections.
+        converters: The application's own parts of queries.
     """
 
     def __init__(self, dialect: ProjectionDialect, converters: ProjectionConverters) -> None:
@@ -104,10 +106,10 @@ class ProjectionQueries:
         self._converters = converters
 
     def conditions(self, filters: Collection[FilterExpression]) -> list[ColumnElement[bool]]:
-        """Return a condition for each of the filters; `parameters_of` gives their parameters.
+        """Return a condition for each of the filters; `parameters_of` returns their parameters.
 
         Raises:
-            ConfigurationError: One of them was not registered.
+            ConfigurationError: If no converter is registered for a part of them.
         """
         clauses = count()
         return [self._condition(each, clauses) for each in filters]
@@ -116,7 +118,7 @@ class ProjectionQueries:
         """Return what to order by.
 
         Raises:
-            ConfigurationError: A function was not registered.
+            ConfigurationError: If no converter is registered for a function.
         """
         c = self._table.c
         if sort is None:
@@ -187,11 +189,12 @@ class ProjectionQueries:
 
 
 def parameters_of(filters: Collection[FilterExpression]) -> dict[str, Any]:
-    """Return the parameters of the conditions for these filters, and of all others of the same shape."""
+    """Return the parameters of the conditions for these filters, and for all others of the same shape."""
     parameters: dict[str, Any] = {}
-    for number, clause in enumerate(_clauses(filters)):
-        value = _value(clause)
-        parameters[f"json_{number}"] = encode_json(to_json(value)).decode()
+    for number, clause in enumerate([*filter_clauses(filters)]):
+        value = clause.json_value
+        chooses_name = clause.operator is Operator.IN and _is_name(clause.field)
+        parameters[f"json_{number}"] = encode_json(_texts(value)).decode() if chooses_name else clause.json_text
         if isinstance(value, str):
             parameters[f"text_{number}"] = value
         if _is_source(clause):
@@ -200,7 +203,7 @@ def parameters_of(filters: Collection[FilterExpression]) -> dict[str, Any]:
 
 
 def shape_of(filters: Collection[FilterExpression], sort: SortClause | None) -> Hashable:
-    """Return what the statement for these filters and this order depends on; None where nothing but a new one will do."""
+    """Return what the statement for these filters and this order depends on; None if it cannot be reused."""
     subjects = () if sort is None else tuple((field.field, field.order) for field in sort.fields)
     if not all(isinstance(subject, Path) for subject, _ in subjects):
         return None
@@ -211,7 +214,7 @@ def shape_of(filters: Collection[FilterExpression], sort: SortClause | None) -> 
 def _shape(filter_: FilterExpression) -> Hashable:
     match filter_:
         case FilterClause(operator=Operator()):
-            return filter_.operator, filter_.field, _kind(_value(filter_)), _is_source(filter_)
+            return filter_.operator, filter_.field, _kind(filter_.json_value), _is_source(filter_)
         case AllOf() | AnyOf():
             shapes = tuple(map(_shape, filter_.filters))
             return None if None in shapes else (type(filter_), shapes)
@@ -223,35 +226,23 @@ def _shape(filter_: FilterExpression) -> Hashable:
 
 
 def _kind(value: Any) -> Hashable:
-    if isinstance(value, bool):
-        return value
-    if is_sequence(value):
-        return "list", None in value, all(isinstance(item, str) for item in value)
-    return type(value).__name__
-
-
-def _clauses(filters: Iterable[FilterExpression]) -> Iterator[FilterClause]:
-    for each in filters:
-        match each:
-            case FilterClause():
-                yield each
-            case AllOf() | AnyOf():
-                yield from _clauses(each.filters)
-            case Not():
-                yield from _clauses((each.filter,))
-            case CustomFilter():
-                pass
+    match value:
+        case bool():
+            return value
+        case [*items]:
+            return "list", None in items, len(_texts(items)) == len(items)
+        case _:
+            return type(value).__name__
 
 
 def _operand(clause: FilterClause, number: int) -> Operand:
-    return Operand(_value(clause), bindparam(f"json_{number}", type_=Text()), bindparam(f"text_{number}", type_=Text()))
+    return Operand(
+        clause.json_value, bindparam(f"json_{number}", type_=Text()), bindparam(f"text_{number}", type_=Text())
+    )
 
 
-def _value(clause: FilterClause) -> Any:
-    value = clause.json_value
-    if clause.operator is Operator.IN and _is_name(clause.field):
-        return [each for each in value if isinstance(each, str)]
-    return value
+def _texts(values: list[Any]) -> list[str]:
+    return [each for each in values if isinstance(each, str)]
 
 
 def _is_name(path: Path) -> bool:
@@ -259,10 +250,10 @@ def _is_name(path: Path) -> bool:
 
 
 def _is_source(clause: FilterClause) -> bool:
-    """Tell whether a clause demands a source, which is found by its hash."""
+    """Return whether a clause asks for a source, which is found by its hash."""
     return (
         clause.operator is Operator.EQUAL
-        and clause.field == Path("source")
+        and clause.field == _SOURCE
         and isinstance(clause.value, EventSourceIdentifier)
     )
 
@@ -270,15 +261,15 @@ def _is_source(clause: FilterClause) -> bool:
 def beyond(
     order: Sequence[OrderKey], values: Sequence[ColumnElement[Any]], *, backwards: bool = False
 ) -> ColumnElement[bool]:
-    """Demand of a row that it comes after the row with these keys; backwards: before it.
+    """Return the condition that a row comes after the row with these keys, or before it if `backwards`.
 
-    Keys of one direction are compared as a row, which an index in that order serves; where directions change, the first of
-    those rows bounds what is looked at.
+    Consecutive keys of one direction are compared as a row, which an index in that order can serve. If the direction
+    changes, an additional condition on the first such row limits the range that is scanned.
 
     Args:
         order: The keys.
-        values: Those of the other row, in the same order.
-        backwards: Which way to look.
+        values: The values of the other row, in the same order.
+        backwards: Whether to look backwards.
     """
     runs: list[tuple[Any, Any, bool]] = []
     for descending, run in groupby(zip(order, values, strict=True), lambda pair: pair[0].descending):
@@ -299,5 +290,5 @@ def _row(values: list[ColumnElement[Any]]) -> Any:
 
 
 def _not(condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Return where a condition is not met, which it is not where it is NULL."""
+    """Negate a condition; NULL counts as not met."""
     return not_(func.coalesce(condition, false()))

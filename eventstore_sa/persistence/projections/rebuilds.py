@@ -1,60 +1,49 @@
-"""Rebuilding projections as whole operations: connections are opened and closed here, and each step is a transaction.
+"""Rebuilding projections as complete operations: connections are opened and closed here, and each step is a transaction.
 
-Synchronous; the asyncio face runs it in a greenlet. Events are read by whoever drives a rebuild, but for the last ones,
-which are read and applied in the transaction that puts the results in place.
+Synchronous; the asyncio adapter runs it in a greenlet. The caller reads the events, except for the last ones, which are read
+and applied in the transaction that replaces the projections.
 
-The results grow in a table of their own, in which the row with an empty id tells how far they are, and by its hash which
-run is at it.
+The results are collected in a table of their own. In it, the row with an empty id holds the progress, and its hash
+identifies the current run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from time import monotonic
+from functools import cached_property
 from typing import Any, Final
 from uuid import uuid4
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     Text,
-    cast,
+    Update,
+    bindparam,
     delete,
     exists,
     func,
     literal,
     select,
-    type_coerce,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.exc import DBAPIError
 
 from eventstore_sa.contracts.projection_records import ProjectionRecord
 from eventstore_sa.contracts.rebuilds import ApplyLast, RebuildProgressRecord, RebuildTarget, rebuild_taken_over
-from eventstore_sa.errors import ConfigurationError, LockTimeoutError
+from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.events.reads import Wanted
 from eventstore_sa.persistence.events.repository import EventRepository
-from eventstore_sa.persistence.projections.batches import projection_batches
-from eventstore_sa.persistence.projections.locks import (
-    lock_holders,
-    lock_parameters,
-    name_lock,
-)
+from eventstore_sa.persistence.projections.repository import ProjectionRepository
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.schema.schema import made_once
 from eventstore_sa.persistence.transactions.binds import Bind
-from eventstore_sa.persistence.transactions.databases import database_of, limit_waits
-from eventstore_sa.persistence.transactions.failures import FailureKind
 from eventstore_sa.persistence.transactions.running import TransactionRunner
 from eventstore_sa.types.codec import decode_json, encode_json
 
 __all__ = ["SQLRebuildStorage"]
 
-_FIRST_SLICE_S: Final = 0.02
-_LONGEST_SLICE_S: Final = 0.64
-_PROGRESS = ""
+_PROGRESS: Final = ""
 _REPLACED = ("source", "source_hash", "state", "metadata", "sequence_number")
 
 
@@ -67,7 +56,7 @@ class SQLRebuildStorage:
         name: The name of the projections.
 
     Raises:
-        ConfigurationError: If everything on the bind is part of one transaction.
+        ConfigurationError: If the bind is a single transaction.
     """
 
     def __init__(self, bind: Bind, schema: EventStoreSchema, name: str) -> None:
@@ -79,7 +68,7 @@ class SQLRebuildStorage:
         self._schema = schema
         self._name = name
         self._runner = TransactionRunner(bind)
-        # A number of its own: whoever finds another one in the table knows that another run has begun.
+        # Identifies this run: a run that finds another number in the table has been taken over.
         self._run = uuid4().int >> 65
         self._progress = RebuildProgressRecord("")
 
@@ -100,7 +89,8 @@ class SQLRebuildStorage:
         with self._runner.savepoint() as scope:
             connection = scope.connection
             events = made_once(EventRepository, self._schema, connection.dialect.name)
-            self._exclude_publishes(connection, timeout_s)
+            rebuilds = self._rebuilds(connection)
+            rebuilds.repository.dialect.exclude_publishes(connection, self._name, timeout_s=timeout_s)
             while apply is not None:
                 wanted = Wanted(target, page_size, low=self._progress.sequence_number)
                 page = events.page(connection, wanted).checked_events()
@@ -108,77 +98,53 @@ class SQLRebuildStorage:
                     break
                 records = apply(page, lambda ids: self._load(connection, ids))
                 self._save(connection, records, sequence_number=page[-1].sequence_number, events=len(page))
-            if not self._rebuilds(connection).advance(connection, self._name, self._run, self._progress):
+            if not rebuilds.advance(connection, self._name, self._run, self._progress):
                 raise rebuild_taken_over(self._name)
-            return self._rebuilds(connection).swap(connection, self._name)
-
-    def _exclude_publishes(self, connection: Connection, timeout_s: float) -> None:
-        if connection.dialect.name != "postgresql":
-            database_of(connection).begin_writing(connection)
-            return
-        deadline, slice_s = monotonic() + timeout_s, _FIRST_SLICE_S
-        while not self._try_to_exclude(connection, slice_s):
-            if monotonic() >= deadline:
-                holders = connection.scalar(lock_holders(), lock_parameters(connection, self._schema, self._name))
-                raise LockTimeoutError(
-                    f"publishes that update projections {self._name!r} did not end within {timeout_s:g} s, those of "
-                    f"{holders or 'a transaction that has just ended'}: call again to resume, or give it more time"
-                )
-            connection.execute(select(func.pg_catalog.pg_sleep(slice_s)))
-            slice_s = min(slice_s * 2, _LONGEST_SLICE_S)
-        limit_waits(connection, timeout_s)
-
-    def _try_to_exclude(self, connection: Connection, slice_s: float) -> bool:
-        """Queue for the lock, but for a moment only: all publishes of these projections queue up behind."""
-        try:
-            with connection.begin_nested():
-                limit_waits(connection, slice_s)
-                connection.execute(select(name_lock()), lock_parameters(connection, self._schema, self._name))
-        except DBAPIError as error:
-            if database_of(connection).failure_of(error).kind is not FailureKind.LOCK_TIMEOUT:
-                raise
-            return False
-        return True
+            return rebuilds.swap(connection, self._name)
 
     def _load(self, connection: Connection, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
-        return projection_batches(self._schema, connection.dialect.name, rebuilding=True).load(
-            connection, self._name, ids
-        )
+        return self._rebuilds(connection).repository.load(connection, self._name, ids)
 
     def _save(
         self, connection: Connection, records: Sequence[ProjectionRecord], *, sequence_number: int, events: int
     ) -> RebuildProgressRecord:
-        before = self._progress
+        before, rebuilds = self._progress, self._rebuilds(connection)
         after = RebuildProgressRecord(before.plan, sequence_number, before.events + events)
-        batches = projection_batches(self._schema, connection.dialect.name, rebuilding=True)
-        if not self._rebuilds(connection).advance(connection, self._name, self._run, after) or (
-            records and batches.save(connection, records) < len(records)
+        if not rebuilds.advance(connection, self._name, self._run, after) or (
+            records and rebuilds.repository.save_loaded(connection, records) < len(records)
         ):
             raise rebuild_taken_over(self._name)
         self._progress = after
         return after
 
     def _rebuilds(self, connection: Connection) -> ProjectionRebuilds:
-        return ProjectionRebuilds(self._schema, connection.dialect.name)
+        return made_once(ProjectionRebuilds, self._schema, connection.dialect.name)
 
 
 class ProjectionRebuilds:
-    """Rebuilds of the projections of one event store, on PostgreSQL or SQLite."""
+    """The statements of rebuilds on one kind of database; all stores share them: see `made_once`.
+
+    Args:
+        schema: The tables.
+        database: SQLAlchemy's name for the database.
+
+    Attributes:
+        repository: Loads and saves the projections that are being rebuilt.
+    """
 
     def __init__(self, schema: EventStoreSchema, database: str) -> None:
         self._rebuilds = schema.rebuilds
         self._projections = schema.projections
-        self._on_postgresql = database == "postgresql"
+        self.repository: ProjectionRepository = ProjectionRepository(schema, database, rebuilding=True)
+        self._dialect = self.repository.dialect
 
     def begin(self, connection: Connection, name: str, plan: str, run: int) -> RebuildProgressRecord:
-        """Go on with the rebuild of the same plan, or begin one; from now on by this run alone. Return how far it is.
+        """Resume the rebuild of the same plan, or start a new one, as the only run from now on. Return its progress.
 
-        The row is locked before anything else, and so out of the reach of the run that was at it.
+        The row is locked before anything else, so an earlier run cannot change it any more.
         """
         table = self._rebuilds
-        upsert = postgresql.insert if self._on_postgresql else sqlite.insert
-        state = cast(table.c.state, Text) if self._on_postgresql else type_coerce(table.c.state, Text)
-        statement = upsert(table).values(
+        statement = self._dialect.insert(table).values(
             name=name,
             id=_PROGRESS,
             source=self._json(None),
@@ -190,43 +156,54 @@ class ProjectionRebuilds:
         )
         taken = statement.on_conflict_do_update(
             index_elements=[table.c.name, table.c.id], set_={"source_hash": statement.excluded.source_hash}
-        ).returning(state, table.c.sequence_number, table.c.version)
-        found, sequence_number, events = connection.execute(taken).one()
+        ).returning(self._dialect.as_text(table.c.state), table.c.sequence_number, table.c.version)
+        row: Any = connection.execute(taken).one()
+        found, sequence_number, events = row
         if decode_json(found) == plan:
             return RebuildProgressRecord(plan, sequence_number, events)
         begun = RebuildProgressRecord(plan)
-        self._note(connection, name, run, begun)
+        self.advance(connection, name, run, begun)
         connection.execute(delete(table).where(table.c.name == name, table.c.id != _PROGRESS))
         return begun
 
     def advance(self, connection: Connection, name: str, run: int, progress: RebuildProgressRecord) -> bool:
-        """Note how far a rebuild is; return whether it is still this run that is at it."""
-        return self._note(connection, name, run, progress) == 1
+        """Record the progress of a rebuild; return False if another run has taken it over."""
+        parameters = {
+            "rebuilt": name,
+            "run": run,
+            "plan": encode_json(progress.plan).decode(),
+            "reached": progress.sequence_number,
+            "events": progress.events,
+        }
+        return connection.execute(self._advance, parameters).rowcount == 1
 
-    def _note(self, connection: Connection, name: str, run: int, progress: RebuildProgressRecord) -> int:
+    @cached_property
+    def _advance(self) -> Update:
         table = self._rebuilds
-        noted = (
+        return (
             update(table)
-            .where(table.c.name == name, table.c.id == _PROGRESS, table.c.source_hash == run)
+            .where(
+                table.c.name == bindparam("rebuilt"),
+                table.c.id == _PROGRESS,
+                table.c.source_hash == bindparam("run"),
+            )
             .values(
-                state=self._json(progress.plan),
-                sequence_number=progress.sequence_number,
-                version=progress.events,
+                state=self._dialect.from_text(bindparam("plan", type_=Text())),
+                sequence_number=bindparam("reached", type_=BigInteger()),
+                version=bindparam("events", type_=BigInteger()),
             )
         )
-        return connection.execute(noted).rowcount
 
     def swap(self, connection: Connection, name: str) -> int:
-        """Put what was rebuilt in the place of the projections of a name; return how many there are.
+        """Replace the projections of a name by those that were rebuilt; return how many there are.
 
-        Projections that stay keep their place among unsorted results, and their versions count on.
+        Projections that remain keep their position among unsorted results, and their versions are incremented.
         """
         old, new = self._projections, self._rebuilds
         rebuilt = (new.c.name == name, new.c.id != _PROGRESS)
         fields = ("name", "id", *_REPLACED)
         rows = select(*(new.c[field] for field in fields), literal(1)).where(*rebuilt).order_by(new.c.number)
-        upsert = postgresql.insert if self._on_postgresql else sqlite.insert
-        statement = upsert(old).from_select([*fields, "version"], rows)
+        statement = self._dialect.insert(old).from_select([*fields, "version"], rows)
         replaced = {field: statement.excluded[field] for field in _REPLACED}
         connection.execute(
             statement.on_conflict_do_update(
@@ -241,5 +218,4 @@ class ProjectionRebuilds:
 
     def _json(self, value: str | None) -> ColumnElement[Any]:
         # As text that the database casts: the serialiser of SQLAlchemy's JSON is the host's to choose.
-        text = literal(encode_json(value).decode(), Text())
-        return cast(text, JSONB()) if self._on_postgresql else text
+        return self._dialect.from_text(literal(encode_json(value).decode(), Text()))

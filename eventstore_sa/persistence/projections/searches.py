@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Hashable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -12,7 +11,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     FromClause,
-    Row,
     Select,
     Text,
     bindparam,
@@ -23,9 +21,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 
 from eventstore_sa.contracts.projection_records import ProjectionRecord
-from eventstore_sa.errors import QueryError
 from eventstore_sa.persistence.events.page_bytes import page_of_bytes
-from eventstore_sa.persistence.projections.dialects.base import ProjectionDialect
+from eventstore_sa.persistence.projections.dialects.base import JSON_FIELDS, ProjectionDialect
 from eventstore_sa.persistence.projections.queries import (
     OrderKey,
     ProjectionConverters,
@@ -34,62 +31,48 @@ from eventstore_sa.persistence.projections.queries import (
     parameters_of,
     shape_of,
 )
-from eventstore_sa.persistence.transactions.databases import driver_attribute
-from eventstore_sa.query import (
-    FilterExpression,
-    KeySetPagingClause,
-    OffsetPagingClause,
-    PagingDirection,
-    Search,
-    SortClause,
-)
+from eventstore_sa.query import KeySetPagingClause, OffsetPagingClause, PagingDirection, Search
 from eventstore_sa.query.evaluation import check_fields, unknown_last_id
 
 __all__ = ["ProjectionSearches"]
 
-_BAD_REGEX: Final = "2201B"
 _REMEMBERED_STATEMENTS: Final = 256
-# What a search reads of each projection; the keys of its order follow.
+# What a search reads of each projection; in a page of a scan, the keys of its order follow.
 _FIELDS: Final = ("name", "id", "source", "state", "metadata", "version")
 _SIZE: Final = bindparam("size", type_=BigInteger())
 _SKIPPED: Final = bindparam("skipped", type_=BigInteger())
 
 
 class ProjectionSearches:
-    """Searches for projections on one kind of database.
+    """Searches for projections on one kind of database; its statements are made once for all searches of the same shape.
 
     Args:
-        dialect: How the database looks into projections.
-        converters: What of queries is the application's own.
+        dialect: How the database queries projections.
+
+    Attributes:
+        dialect: As given.
     """
 
-    def __init__(self, dialect: ProjectionDialect, converters: ProjectionConverters) -> None:
-        self._dialect = dialect
+    def __init__(self, dialect: ProjectionDialect) -> None:
+        self.dialect: ProjectionDialect = dialect
         self._table = dialect.table
-        self.queries: ProjectionQueries = ProjectionQueries(dialect, converters)
         self._is_last = dialect.table.c.id == bindparam("last_id", type_=Text())
         self._statements: dict[Hashable, Select[Any]] = {}
 
-    def statement(self, kind: Hashable, shape: Hashable, make: Callable[[], Select[Any]]) -> Select[Any]:
-        """Return the statement for all queries of a kind and shape; a new one where there is no shape."""
-        if shape is None:
-            return make()
-        key = (kind, shape)
-        found = self._statements.get(key)
-        if found is None:
-            # Others may do the same at the same time, and all of it at any moment.
-            if len(self._statements) >= _REMEMBERED_STATEMENTS:
-                self._statements.clear()
-            found = self._statements[key] = make()
-        return found
+    def search(
+        self, connection: Connection, search: Search, converters: ProjectionConverters
+    ) -> list[ProjectionRecord]:
+        """Return the results of a search.
 
-    def search(self, connection: Connection, search: Search) -> list[ProjectionRecord]:
-        """Return what a search finds.
+        Args:
+            connection: The connection.
+            search: The search.
+            converters: The application's own parts of queries.
 
         Raises:
-            QueryError: It cannot be answered.
+            QueryError: If the search is invalid.
         """
-        query = self._begin(connection, search.filters, search.sort)
+        query = _Query(self, connection, search, converters)
         match search.paging:
             case None:
                 return query.records("all", query.rows)
@@ -101,7 +84,7 @@ class ProjectionSearches:
                 return page if paging.direction is PagingDirection.FORWARDS else page[::-1]
 
     def _page(self, query: _Query, paging: KeySetPagingClause, *, backwards: bool) -> list[ProjectionRecord]:
-        """Return the page next to the last result seen, in the direction of turning."""
+        """Return the page next to the given result, in the direction of paging."""
         bounds: dict[str, Any] = {"size": paging.item_count, "last_id": paging.last_id}
         if paging.last_id is None:
             return query.records(("end", backwards), lambda: query.rows(backwards=backwards).limit(_SIZE), bounds)
@@ -111,38 +94,38 @@ class ProjectionSearches:
         return page
 
     def _next_page(self, query: _Query, *, backwards: bool) -> Select[Any]:
-        """Take the results next to the last one seen, in one statement and so from one snapshot."""
+        """Select the page next to the given result, in one statement and so from one snapshot."""
         order = query.order()
         keys = [each.key.value.label(f"key_{number}") for number, each in enumerate(order)]
         seen = query.rows().with_only_columns(*keys).where(self._is_last).limit(1).cte("seen")
-        # Joined, because a condition that is false in itself would leave nothing that links the two.
+        # Joined, because a condition that is false by itself would leave nothing that links the two.
         joined = self._table.join(seen, beyond(order, list(seen.c), backwards=backwards))
         return query.rows(backwards=backwards).select_from(joined).limit(_SIZE)
 
     def page_beyond(
         self,
         connection: Connection,
-        filters: Collection[FilterExpression],
-        sort: SortClause | None,
+        search: Search,
+        converters: ProjectionConverters,
         *,
         after: Sequence[str] | None,
         size: int,
     ) -> tuple[list[ProjectionRecord], Sequence[str] | None]:
-        """Return a page, and where the next one begins: the keys of its last row, as text; None: there is no more.
+        """Return a page, and where the next one begins: the keys of its last row as text, or None if there is no more.
 
-        It ends early where its rows have become too many bytes.
+        A page ends early if its rows have too many bytes.
 
         Args:
-            connection: Where to read.
-            filters: What the rows have to meet.
-            sort: In which order.
-            after: Where the page begins; None: at the first row.
+            connection: The connection.
+            search: The filters and the order.
+            converters: The application's own parts of queries.
+            after: Where the page begins. None: at the first row.
             size: How many rows make a page.
 
         Raises:
-            QueryError: It cannot be answered.
+            QueryError: If the search is invalid.
         """
-        query = self._begin(connection, filters, sort)
+        query = _Query(self, connection, search, converters)
 
         def statement() -> Select[Any]:
             order = query.order()
@@ -161,95 +144,92 @@ class ProjectionSearches:
                 rows,
                 self._table,
                 order=[(each.key.value, each.descending) for each in order],
-                size=self._dialect.size(self._table),
-                columns=self._fields,
-                by_key=self._dialect.copies_values,
+                size=self.dialect.size(self._table),
+                columns=self.fields,
+                by_key=self.dialect.copies_values,
                 keys=keys,
             )
 
         bounds = {f"after_{number}": key for number, key in enumerate(after or ())}
-        found = query.rows_of(("scan", after is None), statement, {**bounds, "size": size})
+        found = query.result(("scan", after is None), statement, {**bounds, "size": size})
         if not found:
             return [], None
         *_, is_enough = found[-1]
         more = is_enough or len(found) == size
-        return [_record(row[: len(_FIELDS)]) for row in found], tuple(found[-1][len(_FIELDS) : -1]) if more else None
+        records = [ProjectionRecord(*row[: len(_FIELDS)]) for row in found]
+        return records, tuple(found[-1][len(_FIELDS) : -1]) if more else None
 
-    def count(self, connection: Connection, filters: Collection[FilterExpression]) -> int:
-        """Count the projections that meet all filters.
+    def count(self, connection: Connection, search: Search, converters: ProjectionConverters) -> int:
+        """Count the projections that match all filters of a search.
 
         Raises:
-            QueryError: One of them cannot be evaluated.
+            QueryError: If the search is invalid.
         """
-        query = self._begin(connection, filters, None)
-        counted = query.rows_of(
-            "count",
-            lambda: select(func.count()).select_from(self._table).where(*self.queries.conditions(filters)),
+        query = _Query(self, connection, search, converters)
+        counted = query.result(
+            "count", lambda: select(func.count()).select_from(self._table).where(*query.conditions())
         )
         number: int = counted[0][0]
         return number
 
-    def _begin(self, connection: Connection, filters: Collection[FilterExpression], sort: SortClause | None) -> _Query:
-        check_fields(Search(filters=filters, sort=sort))
-        self._dialect.prepare(connection)
-        return _Query(self, connection, filters, sort)
+    def statement(self, key: Hashable, make: Callable[[], Select[Any]]) -> Select[Any]:
+        """Return the statement for a key, which is made if there is none yet."""
+        found = self._statements.get(key)
+        if found is None:
+            # Other threads may do the same at the same time.
+            if len(self._statements) >= _REMEMBERED_STATEMENTS:
+                self._statements.clear()
+            found = self._statements[key] = make()
+        return found
 
-    def select(self, filters: Collection[FilterExpression]) -> Select[Any]:
-        """Return what selects the fields of records."""
-        return select(*self._fields(self._table)).where(*self.queries.conditions(filters))
-
-    def _fields(self, rows: FromClause) -> Sequence[ColumnElement[Any]]:
+    def fields(self, rows: FromClause) -> Sequence[ColumnElement[Any]]:
         """Return the fields of records, JSON as text."""
-        json = ("source", "state", "metadata")
-        return [self._dialect.as_text(rows.c[key]).label(key) if key in json else rows.c[key] for key in _FIELDS]
+        return [self.dialect.as_text(rows.c[key]).label(key) if key in JSON_FIELDS else rows.c[key] for key in _FIELDS]
 
 
 class _Query:
-    """One search on one connection; its statement is made once for all searches of its shape."""
+    """One search on one connection."""
 
     def __init__(
-        self,
-        searches: ProjectionSearches,
-        connection: Connection,
-        filters: Collection[FilterExpression],
-        sort: SortClause | None,
+        self, searches: ProjectionSearches, connection: Connection, search: Search, converters: ProjectionConverters
     ) -> None:
         self._searches = searches
         self._connection = connection
-        self._filters = filters
-        self._sort = sort
+        self._search = search
+        self._queries = ProjectionQueries(searches.dialect, converters)
+        self._shape = shape_of(search.filters, search.sort)
+        self._parameters = parameters_of(search.filters)
+
+    def conditions(self) -> Sequence[ColumnElement[bool]]:
+        return self._queries.conditions(self._search.filters)
 
     def order(self) -> list[OrderKey]:
-        return self._searches.queries.order(self._sort, self._connection)
+        return self._queries.order(self._search.sort, self._connection)
 
     def rows(self, *, backwards: bool = False) -> Select[Any]:
         ordered = (each.ordered(backwards=backwards) for each in self.order())
-        return self._searches.select(self._filters).order_by(*ordered)
+        fields = self._searches.fields(self._searches.dialect.table)
+        return select(*fields).where(*self.conditions()).order_by(*ordered)
 
-    def rows_of(
+    def result(
         self, kind: Hashable, make: Callable[[], Select[Any]], bounds: Mapping[str, Any] = MappingProxyType({})
-    ) -> Sequence[Row[Any]]:
-        statement = self._searches.statement(kind, shape_of(self._filters, self._sort), make)
-        with _query_errors():
-            return self._connection.execute(statement, {**parameters_of(self._filters), **bounds}).all()
+    ) -> Sequence[Sequence[Any]]:
+        def checked() -> Select[Any]:
+            check_fields(self._search)
+            return make()
+
+        dialect = self._searches.dialect
+        statement = checked() if self._shape is None else self._searches.statement((kind, self._shape), checked)
+        dialect.prepare(self._connection)
+        try:
+            return self._connection.execute(statement, {**self._parameters, **bounds}).all()
+        except DBAPIError as error:
+            query_error = dialect.query_error(error)
+            if query_error is None:
+                raise
+            raise query_error from error.orig
 
     def records(
         self, kind: Hashable, make: Callable[[], Select[Any]], bounds: Mapping[str, Any] = MappingProxyType({})
     ) -> list[ProjectionRecord]:
-        return [_record(row) for row in self.rows_of(kind, make, bounds)]
-
-
-def _record(row: Sequence[Any]) -> ProjectionRecord:
-    return ProjectionRecord(*row)
-
-
-@contextmanager
-def _query_errors() -> Generator[None]:
-    try:
-        yield
-    except DBAPIError as error:
-        if driver_attribute(error, "sqlstate", "pgcode") != _BAD_REGEX:
-            raise
-        raise QueryError(
-            "PostgreSQL cannot read a regular expression of the query, which Python can: write it in a simpler way"
-        ) from error.orig
+        return [ProjectionRecord(*row) for row in self.result(kind, make, bounds)]

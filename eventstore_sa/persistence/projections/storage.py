@@ -1,4 +1,4 @@
-"""Saving and finding projections as whole operations: connections are opened and closed here.
+"""Saving and finding projections as complete operations: connections are opened and closed here.
 
 Synchronous; the asyncio adapter runs it in a greenlet.
 """
@@ -12,11 +12,11 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from eventstore_sa.contracts.projection_records import ProjectionRecord, unexpected_version
-from eventstore_sa.persistence.projections.batches import ProjectionBatches, projection_batches
 from eventstore_sa.persistence.projections.queries import ProjectionConverters
 from eventstore_sa.persistence.projections.repository import ProjectionRepository
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.schema.creation import create_schema, drop_schema
+from eventstore_sa.persistence.schema.schema import made_once
 from eventstore_sa.persistence.transactions.binds import Bind
 from eventstore_sa.persistence.transactions.running import TransactionRunner
 from eventstore_sa.query import FilterExpression, Search, SortClause
@@ -32,7 +32,7 @@ class ProjectionStorage:
     Args:
         bind: Where connections come from.
         schema: The tables.
-        converters: What of queries is the application's own.
+        converters: The application's own parts of queries.
         page_size: How many projections `pages` fetches at a time.
     """
 
@@ -42,7 +42,6 @@ class ProjectionStorage:
         self._schema = schema
         self._converters = converters
         self._page_size = page_size
-        self._repositories: dict[str, ProjectionRepository] = {}
         self._runner = TransactionRunner(bind)
 
     def save(self, records: Sequence[ProjectionRecord]) -> list[int]:
@@ -52,12 +51,12 @@ class ProjectionStorage:
         return self._runner.retried(lambda: self._write(lambda connection, do: do.save(connection, records)))
 
     def save_expecting(self, record: ProjectionRecord, expected: int) -> int:
-        """Insert or replace a projection if it is at a version; return the new one.
+        """Insert or replace a projection if it is at a version; return the new version.
 
-        It is not tried again: had the first try been stored, the second would find a version that nobody expects.
+        It is not retried: if the first attempt had been stored, the second would find a version other than the expected one.
 
         Raises:
-            ProjectionVersionError: It is at another version.
+            ProjectionVersionError: If it is at another version.
         """
         version = self._write(lambda connection, do: do.save_expecting(connection, record, expected))
         if version is not None:
@@ -70,15 +69,18 @@ class ProjectionStorage:
         return self._write(lambda connection, do: do.delete(connection, name=name, id=id))
 
     def search(self, search: Search) -> list[ProjectionRecord]:
-        """Return what a search finds."""
-        return self._runner.retried(lambda: self._read(lambda connection, do: do.searches.search(connection, search)))
+        """Return the results of a search."""
+        return self._runner.retried(
+            lambda: self._read(lambda connection, do: do.searches.search(connection, search, self._converters))
+        )
 
     def pages(self, filters: Collection[FilterExpression], sort: SortClause | None) -> Iterator[list[ProjectionRecord]]:
-        """Yield all that meets the filters, page by page; no connection of our own is held in between."""
+        """Yield all projections that match the filters, page by page; no connection is held between pages."""
+        search = Search(filters=filters, sort=sort)
         after: Sequence[str] | None = None
         looks_ahead = self._page_size
         while True:
-            page, after = self._runner.retried(partial(self._page, filters, sort, after, looks_ahead))
+            page, after = self._runner.retried(partial(self._page, search, after, looks_ahead))
             if page:
                 yield page
             if after is None:
@@ -86,30 +88,29 @@ class ProjectionStorage:
             looks_ahead = min(self._page_size, 2 * len(page))
 
     def _page(
-        self, filters: Collection[FilterExpression], sort: SortClause | None, after: Sequence[str] | None, size: int
+        self, search: Search, after: Sequence[str] | None, size: int
     ) -> tuple[list[ProjectionRecord], Sequence[str] | None]:
         return self._read(
-            lambda connection, do: do.searches.page_beyond(connection, filters, sort, after=after, size=size)
+            lambda connection, do: do.searches.page_beyond(connection, search, self._converters, after=after, size=size)
         )
 
     def count(self, filters: Collection[FilterExpression]) -> int:
-        """Count the projections that meet all filters."""
-        return self._runner.retried(lambda: self._read(lambda connection, do: do.searches.count(connection, filters)))
+        """Count the projections that match all filters."""
+        search = Search(filters=filters)
+        return self._runner.retried(
+            lambda: self._read(lambda connection, do: do.searches.count(connection, search, self._converters))
+        )
 
     def load_batch(self, name: str, ids: Collection[str]) -> dict[str, ProjectionRecord]:
-        """Return the projections of a name that are there, by id."""
-        return self._runner.retried(
-            lambda: self._read(lambda connection, _: self._batches(connection).load(connection, name, ids))
-        )
+        """Return the projections of a name that exist, by id."""
+        return self._runner.retried(lambda: self._read(lambda connection, do: do.load(connection, name, ids)))
 
     def save_batch(self, records: Sequence[ProjectionRecord]) -> int:
-        """Save projections over the versions that they were loaded with; return how many were saved.
+        """Save projections over the versions that were loaded; return how many were saved.
 
-        What a first try has saved when the connection broke is not counted: it has another version then.
+        If the connection breaks, those that the first attempt has saved are not counted: they have another version by then.
         """
-        return self._runner.retried(
-            lambda: self._write(lambda connection, _: self._batches(connection).save(connection, records))
-        )
+        return self._runner.retried(lambda: self._write(lambda connection, do: do.save_loaded(connection, records)))
 
     def create_schema(self) -> None:
         """Create all tables of the library that are missing."""
@@ -129,11 +130,5 @@ class ProjectionStorage:
         with self._runner.writing() as scope:
             return work(scope.connection, self._repository(scope.connection))
 
-    def _batches(self, connection: Connection) -> ProjectionBatches:
-        return projection_batches(self._schema, connection.dialect.name)
-
     def _repository(self, connection: Connection) -> ProjectionRepository:
-        database = connection.dialect.name
-        if database not in self._repositories:
-            self._repositories[database] = ProjectionRepository(self._schema, database, self._converters)
-        return self._repositories[database]
+        return made_once(ProjectionRepository, self._schema, connection.dialect.name)

@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from functools import cached_property
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, Text, bindparam, delete, func, literal, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, Connection, Executable, and_, bindparam, delete, or_, select
 
-from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.events.dialects import event_dialect
 from eventstore_sa.persistence.schema import EventStoreSchema
-from eventstore_sa.persistence.schema.ddl import effective_schema, quoted
+from eventstore_sa.persistence.snapshots.dialects import snapshot_dialect
 from eventstore_sa.types import EARLIEST_TIME, Snapshot, SnapshotKey
 
 __all__ = ["SnapshotRepository"]
 
-_LONGEST_WAIT: Final = "1s"
-# How many advisory locks a transaction can come to hold by saving snapshots.
-_LOCKS: Final = 128
-
 
 class SnapshotRepository:
-    """Reads and writes snapshots on one kind of database.
+    """Reads and writes snapshots on one kind of database. All stores on a schema share one: see `made_once`.
 
     Args:
         schema: The tables.
-        database: SQLAlchemy's name of the database.
+        database: SQLAlchemy's name for the database.
 
     Raises:
-        ConfigurationError: Snapshots cannot be kept there.
+        ConfigurationError: If snapshots cannot be kept there.
     """
 
     def __init__(self, schema: EventStoreSchema, database: str) -> None:
-        if database not in ("postgresql", "sqlite"):
-            raise ConfigurationError(f"snapshots cannot be kept in {database}: use PostgreSQL or SQLite")
         self._table = schema.snapshots
-        self._postgresql = database == "postgresql"
+        self._inserting = snapshot_dialect(database, self._table)
         self._dialect = event_dialect(database, schema)
         columns: dict[str, ColumnElement[Any]] = {column.key: column for column in self._table.c}
         columns["taken_at"] = self._dialect.time_column(self._table.c.taken_at).label("taken_at")
@@ -68,32 +62,46 @@ class SnapshotRepository:
         try:
             return self._dialect.read_time(value)
         except (ValueError, TypeError, OverflowError):
-            # For people only: what other SQL has made of it does not keep the snapshot from being used.
+            # Only informative: the snapshot can be used even if other SQL has changed it.
             return EARLIEST_TIME
 
-    def save(self, connection: Connection, snapshot: Snapshot, *, replacing: Snapshot | None, guarded: bool) -> bool:
-        """Insert a snapshot, or put it in the place of an earlier one, or of `replacing`; return whether that was done.
+    def save(
+        self, connection: Connection, snapshot: Snapshot, *, replacing: Snapshot | None, in_transaction: bool
+    ) -> bool:
+        """Insert a snapshot, or replace an earlier one, or `replacing`; return whether that was done.
 
-        Two writers never wait for each other for long on PostgreSQL. In a transaction of the caller's (`guarded`), it is
-        not even tried while another such transaction saves: their rows would be locked until they end, in any order.
+        Args:
+            connection: The connection.
+            snapshot: The snapshot.
+            replacing: A snapshot to replace even if it is a later one.
+            in_transaction: Whether the transaction is the caller's; see `SnapshotDialect`.
         """
-        table = self._table
-        statement: Any
-        if self._postgresql:
-            statement = postgresql.insert(table).from_select(
-                *self._selected(snapshot, self._may_try(connection, snapshot.key) if guarded else self._waits_briefly())
-            )
-        else:
-            statement = sqlite.insert(table).values(_values(snapshot))
-        outdated = [table.c.place < statement.excluded.place]
+        parameters = {f"new_{name}": value for name, value in _values(snapshot).items()}
         if replacing is not None:
-            outdated.append((table.c.place == replacing.place) & (table.c.checksum == replacing.checksum))
-        statement = statement.on_conflict_do_update(
-            index_elements=list(table.primary_key),
-            set_={name: statement.excluded[name] for name in _values(snapshot) if not table.c[name].primary_key},
+            parameters |= {"replaced_place": replacing.place, "replaced_checksum": replacing.checksum}
+        if in_transaction:
+            parameters |= self._inserting.lock_parameters(connection, snapshot.key.source_hash)
+        return connection.scalar(self._saves[replacing is not None, in_transaction], parameters) is not None
+
+    @cached_property
+    def _saves(self) -> Mapping[tuple[bool, bool], Executable]:
+        ways = [(replacing, in_transaction) for replacing in (False, True) for in_transaction in (False, True)]
+        return {way: self._save_statement(*way) for way in ways}
+
+    def _save_statement(self, replacing: bool, in_transaction: bool) -> Executable:
+        c = self._table.c
+        insert = self._inserting.insert(in_transaction=in_transaction)
+        outdated = [c.place < insert.excluded.place]
+        if replacing:
+            replaced = {name: bindparam(f"replaced_{name}", type_=c[name].type) for name in ("place", "checksum")}
+            outdated.append(and_(*(c[name] == value for name, value in replaced.items())))
+        upsert = insert.on_conflict_do_update(
+            index_elements=list(self._table.primary_key),
+            set_={name: insert.excluded[name] for name in self._inserting.values if not c[name].primary_key},
             where=or_(*outdated),
         )
-        return connection.scalar(statement.returning(table.c.place)) is not None
+        returning: Executable = upsert.returning(c.place)
+        return returning
 
     def prune(
         self,
@@ -103,7 +111,7 @@ class SnapshotRepository:
         keep_version: str | None,
         taken_before: datetime | None,
     ) -> int:
-        """Delete the snapshots that meet all conditions given; return how many."""
+        """Delete the snapshots that match all given conditions; return how many."""
         table = self._table
         conditions: list[ColumnElement[bool]] = []
         if projector is not None:
@@ -113,25 +121,6 @@ class SnapshotRepository:
         if taken_before is not None:
             conditions.append(table.c.taken_at < taken_before.astimezone(UTC))
         return connection.execute(delete(table).where(*conditions)).rowcount
-
-    def _selected(self, snapshot: Snapshot, guard: ColumnElement[bool]) -> tuple[list[str], Any]:
-        values = _values(snapshot)
-        selected = select(*(literal(value, self._table.c[name].type) for name, value in values.items())).where(guard)
-        return list(values), selected
-
-    def _may_try(self, connection: Connection, key: SnapshotKey) -> ColumnElement[bool]:
-        """Take one of a few locks to the end of the transaction, unless another transaction has it."""
-        table = quoted(self._table.name, effective_schema(connection, self._table.schema))
-        scope = f"{table} {key.source_hash.int % _LOCKS}"
-        return func.pg_catalog.pg_try_advisory_xact_lock(
-            func.pg_catalog.hashtextextended(literal(scope, Text()), literal(0, BigInteger()))
-        )
-
-    @staticmethod
-    def _waits_briefly() -> ColumnElement[bool]:
-        """Limit how long this statement, a transaction of its own, waits for a row that a caller's transaction holds."""
-        limit: ColumnElement[bool] = func.pg_catalog.set_config("lock_timeout", _LONGEST_WAIT, True).is_not(None)
-        return limit
 
 
 def _key_values(key: SnapshotKey) -> dict[str, Any]:

@@ -48,8 +48,10 @@ class SnapshotStorage:
         """
         hosted = self._runner.bind.in_transaction
         with self._runner.savepoint() if hosted else self._runner.writing() as scope:
-            repository, guarded = self._repository(scope.connection), not scope.single_statement
-            return repository.save(scope.connection, snapshot, replacing=replacing, guarded=guarded)
+            repository = self._repository(scope.connection)
+            return repository.save(
+                scope.connection, snapshot, replacing=replacing, in_transaction=not scope.single_statement
+            )
 
     def prune(self, projector: str | None, keep_version: str | None, taken_before: datetime | None) -> int:
         """Delete the snapshots that meet all conditions given; return how many."""

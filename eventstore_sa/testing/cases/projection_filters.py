@@ -237,7 +237,7 @@ class ProjectionFilterCases:
         for nest in nestings:
             deepest: FilterExpression = one
             nested = nest(deepest)
-            with pytest.raises(QueryError, match="filters can be nested 16 levels deep at most"):
+            with pytest.raises(QueryError, match="filters can be nested at most 16 levels deep"):
                 while True:
                     deepest, nested = nested, nest(nested)
             await adapter.count(search=Search(filters=[deepest]))

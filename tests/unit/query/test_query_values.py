@@ -25,9 +25,8 @@ from eventstore_sa.query import (
     SortField,
 )
 from eventstore_sa.query.converters import QueryConverters
-from eventstore_sa.query.evaluation import Evaluation
+from eventstore_sa.query.evaluation import Evaluation, similarity
 from eventstore_sa.query.patterns import compiled
-from eventstore_sa.query.similarity import similarity
 from eventstore_sa.testing.cases.tables import in_turn
 
 STATUS = Path("state", "status")
@@ -59,7 +58,7 @@ def test_pages_and_their_items_are_counted_from_1(number: Any) -> None:
         lambda: OffsetPagingClause(item_count=number),
         lambda: KeySetPagingClause(item_count=number),
     ):
-        with pytest.raises(QueryError, match="counts from 1"):
+        with pytest.raises(QueryError, match="must be an integer from 1 to"):
             make()
 
 
@@ -67,6 +66,26 @@ def test_in_takes_several_values() -> None:
     assert FilterClause(Operator.IN, STATUS, {"a"}).json_value == ["a"]
     with pytest.raises(QueryError, match="IN takes"):
         FilterClause(Operator.IN, STATUS, "abc")
+
+
+def test_a_value_is_converted_once_and_is_what_was_checked() -> None:
+    class Money:
+        conversions = 0
+
+        def serialise(self) -> dict[str, int]:
+            Money.conversions += 1
+            return {"cents": 100}
+
+    given = [Money()]
+    clause = FilterClause(Operator.EQUAL, STATUS, given)
+    given.append(Money())
+    found = Evaluation(QueryConverters()).found(
+        [{"state": {"status": [{"cents": 100}]}}], Search(filters=[clause]), dict
+    )
+
+    assert len(found) == 1
+    assert clause.json_text == '[{"cents":100}]'
+    assert Money.conversions == 1
 
 
 def test_a_value_that_is_no_json_is_refused() -> None:
@@ -190,21 +209,21 @@ NOT_ANY: Any = object()
 @in_turn(
     "make, message",
     [
-        (lambda: FilterClause(NOT_ANY, Path("id"), 1), "the operator of a filter has to be an Operator; got a object"),
-        (lambda: FilterClause(Operator.EQUAL, NOT_ANY, 1), "the field of a filter has to be a Path"),
-        (lambda: SortField(NOT_ANY), "what is sorted by has to be a Path"),
-        (lambda: SortField(Path("id"), NOT_ANY), "the order of a SortField has to be SortOrder.ASC or SortOrder.DESC"),
-        (lambda: SortClause(BY_ID), "what a SortClause takes has to be a list of SortFields; got a SortField"),
-        (lambda: SortClause([NOT_ANY]), "each field of a SortClause has to be a SortField"),
-        (lambda: Search(filters=NAMED), "`filters` takes filters in a list, not a FilterClause"),
-        (lambda: Search(filters=[NOT_ANY]), "each filter of `filters` has to be a FilterClause"),
-        (lambda: Search(sort=BY_ID), "`sort` has to be a SortClause"),
-        (lambda: Search(paging=NOT_ANY), "`paging` has to be an OffsetPagingClause or a KeySetPagingClause"),
-        (lambda: Lookup(filters=NAMED), "`filters` takes filters in a list"),
-        (lambda: KeySetPagingClause(direction=NOT_ANY), "the direction of paging has to be a PagingDirection"),
-        (lambda: AnyOf(NOT_ANY), "each filter of AnyOf has to be"),
-        (lambda: AllOf(NOT_ANY), "each filter of AllOf has to be"),
-        (lambda: Not(NOT_ANY), "each filter of Not has to be"),
+        (lambda: FilterClause(NOT_ANY, Path("id"), 1), "the operator of a filter must be an Operator, not 'object'"),
+        (lambda: FilterClause(Operator.EQUAL, NOT_ANY, 1), "the field of a filter must be a Path"),
+        (lambda: SortField(NOT_ANY), "the field of a SortField must be a Path"),
+        (lambda: SortField(Path("id"), NOT_ANY), "the order of a SortField must be SortOrder.ASC or SortOrder.DESC"),
+        (lambda: SortClause(BY_ID), "the argument of SortClause must be a list of SortFields, not 'SortField'"),
+        (lambda: SortClause([NOT_ANY]), "each field of a SortClause must be a SortField"),
+        (lambda: Search(filters=NAMED), "`filters` takes a list of filters, not 'FilterClause'"),
+        (lambda: Search(filters=[NOT_ANY]), "each filter of `filters` must be a FilterClause"),
+        (lambda: Search(sort=BY_ID), "`sort` must be a SortClause"),
+        (lambda: Search(paging=NOT_ANY), "`paging` must be an OffsetPagingClause or a KeySetPagingClause"),
+        (lambda: Lookup(filters=NAMED), "`filters` takes a list of filters"),
+        (lambda: KeySetPagingClause(direction=NOT_ANY), "the direction of paging must be a PagingDirection"),
+        (lambda: AnyOf(NOT_ANY), "each filter of AnyOf must be"),
+        (lambda: AllOf(NOT_ANY), "each filter of AllOf must be"),
+        (lambda: Not(NOT_ANY), "each filter of Not must be"),
     ],
 )
 def test_what_does_not_fit_is_refused_where_it_is_written(make: Callable[[], object], message: str) -> None:

@@ -1,25 +1,31 @@
-"""PostgreSQL looks into projections: all of the query language in its own SQL, on jsonb."""
+"""Projections on PostgreSQL: stored as jsonb, locked by advisory locks and row locks, queried by its own SQL."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from itertools import groupby
+from time import monotonic
 from typing import Any, Final
 
 from sqlalchemy import (
     REAL,
+    BigInteger,
     ColumnElement,
     Connection,
+    Executable,
     FromClause,
     Integer,
     Numeric,
     Select,
+    Table,
     Text,
     and_,
+    any_,
     case,
     cast,
     column,
-    false,
     func,
     literal,
     or_,
@@ -30,29 +36,52 @@ from sqlalchemy import (
     union_all,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, JSONPATH, insert
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.functions import Function
 from sqlalchemy.types import TypeEngine
 
+from eventstore_sa.errors import LockTimeoutError, QueryError
 from eventstore_sa.persistence.events.dialects.postgresql import stored_size
-from eventstore_sa.persistence.projections.dialects.base import NAME_COLUMNS, JsonPlace, Key, Operand, ProjectionDialect
+from eventstore_sa.persistence.projections.dialects.advisory_locks import (
+    busy_ids,
+    id_locks,
+    is_wide,
+    lock_holders,
+    lock_parameters,
+    name_lock,
+    shared_name_lock,
+    wide_lock,
+)
+from eventstore_sa.persistence.projections.dialects.base import (
+    FIELDS,
+    JSON_FIELDS,
+    NAME_COLUMNS,
+    NUMBER_FIELDS,
+    ORDERINGS,
+    JsonPlace,
+    Key,
+    LockOn,
+    Operand,
+    ProjectionDialect,
+)
 from eventstore_sa.persistence.schema.jsonb_size import check_jsonb
+from eventstore_sa.persistence.transactions.databases import driver_attribute, limit_waits
+from eventstore_sa.persistence.transactions.failures import Failure, FailureKind, Refusal
 from eventstore_sa.query import Operator, Path
-from eventstore_sa.query.similarity import FOLDED, SEPARATORS, UNFOLDED
+from eventstore_sa.query.evaluation import FOLDED, SEPARATORS, UNFOLDED
 
 __all__ = ["PostgreSQLProjectionIndexes", "PostgreSQLProjections"]
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_ -]*")
 _REAL: Final[REAL[float]] = REAL()
 _NUMERIC: Final[Numeric[Any]] = Numeric()
-_ORDERINGS: Final = {
-    Operator.GREATER_THAN: ">",
-    Operator.GREATER_THAN_OR_EQUAL: ">=",
-    Operator.LESS_THAN: "<",
-    Operator.LESS_THAN_OR_EQUAL: "<=",
-}
+_BAD_REGEX: Final = "2201B"
+_LOCK_NOT_AVAILABLE: Final = "55P03"
+_PAUSE_S: Final = 0.005
+_FIRST_SLICE_S: Final = 0.02
+_LONGEST_SLICE_S: Final = 0.64
 
-
-# Where pg_trgm is, if it can be used and takes ASCII as we do: in Turkish, "i" is not the small letter of "I".
+# The schema of pg_trgm, if it can be used and folds ASCII as we do: in Turkish, "i" is not the lower case of "I".
 _TRIGRAM_SCHEMA: Final = text(
     "SELECT n.nspname FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace "
     "WHERE e.extname = 'pg_trgm' AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.lower('I') = 'i'"
@@ -98,19 +127,33 @@ class _Place(JsonPlace):
 class PostgreSQLProjections(ProjectionDialect):
     """Projections on PostgreSQL; see `ProjectionDialect`.
 
-    EQUAL compares jsonb, and CONTAINS begins with `@>`: both can be served by an index on the place; so can the operators
-    that order numbers, because jsonb orders numbers as numbers.
+    EQUAL compares jsonb, and CONTAINS begins with `@>`: an index on the place can serve both. It can also serve the ordering
+    operators on numbers, because jsonb orders numbers as numbers.
     """
 
-    def insert(self) -> Any:
-        return insert(self.table)
+    def insert(self, table: Table) -> Any:
+        return insert(table)
 
     def items(self, document: ColumnElement[str]) -> tuple[ColumnElement[Any], ColumnElement[int]]:
         elements = func.pg_catalog.jsonb_array_elements(cast(document, JSONB()))
         item = elements.table_valued(column("value", JSONB()), with_ordinality="place", name="item").render_derived()
         return item.c.value, item.c.place
 
-    def stored(self, text: ColumnElement[str]) -> ColumnElement[Any]:
+    def records(self, document: ColumnElement[str]) -> Select[Any]:
+        types = {
+            key: JSONB() if key in JSON_FIELDS else BigInteger() if key in NUMBER_FIELDS else Text() for key in FIELDS
+        }
+        items = (
+            func.pg_catalog.jsonb_to_recordset(cast(document, JSONB()))
+            .table_valued(*(column(key, kind) for key, kind in types.items()), name="item")
+            .render_derived(with_types=True)
+        )
+        # There a JSON null becomes SQL's.
+        null = cast(literal("null", Text()), JSONB())
+        columns = [func.coalesce(items.c[key], null) if key in JSON_FIELDS else items.c[key] for key in FIELDS]
+        return select(*columns).order_by(items.c.id.collate("C"))
+
+    def from_text(self, text: ColumnElement[str]) -> ColumnElement[Any]:
         return cast(text, JSONB())
 
     def as_text(self, column: ColumnElement[Any]) -> ColumnElement[str]:
@@ -121,6 +164,77 @@ class PostgreSQLProjections(ProjectionDialect):
 
     def size(self, rows: FromClause) -> ColumnElement[int]:
         return stored_size(rows.c.state) + stored_size(rows.c.metadata)
+
+    def load(
+        self, connection: Connection, name: str, ids: Collection[str], lock: LockOn | None
+    ) -> Sequence[Sequence[Any]]:
+        if lock is None:
+            return super().load(connection, name, ids, lock)
+        statement = self._loads[lock]
+        if lock is LockOn.IDS and is_wide(ids):
+            statement = self._locked_rows.where(wide_lock(connection, self.schema, name))
+        parameters = {"name": name, **lock_parameters(connection, self.schema, name, ids)}
+        return connection.execute(statement, parameters).all()
+
+    @cached_property
+    def _loads(self) -> Mapping[LockOn, Select[Any]]:
+        return {
+            LockOn.NAME: self._locked_rows.where(shared_name_lock()),
+            LockOn.IDS: self._locked_rows.where(id_locks()),
+        }
+
+    def _is_one_of(self, text: ColumnElement[str], values: ColumnElement[str]) -> ColumnElement[bool]:
+        given = func.pg_catalog.jsonb_array_elements_text(cast(values, JSONB())).column_valued("given")
+        return text == any_(func.array(select(given).scalar_subquery()))
+
+    def lock(self, connection: Connection, name: str, ids: Collection[str]) -> None:
+        condition = wide_lock(connection, self.schema, name) if is_wide(ids) else self._id_locks
+        connection.execute(select(condition), lock_parameters(connection, self.schema, name, ids))
+
+    def lock_in_turn(
+        self, connection: Connection, name: str, ids: Collection[str], *, patience_s: float
+    ) -> bool | None:
+        if is_wide(ids):
+            return None
+        parameters = lock_parameters(connection, self.schema, name, ids)
+        deadline = monotonic() + patience_s
+        while True:
+            found = connection.execute(self._busy_ids, parameters).one()
+            if not found.busy:
+                return bool(found.holds_others)
+            if monotonic() >= deadline:
+                said = f"another transaction holds projections {name!r} that this publish updates"
+                raise Refusal(Failure(FailureKind.PROJECTIONS_LOCKED, said))
+            connection.execute(select(func.pg_catalog.pg_sleep(_PAUSE_S)))
+
+    @cached_property
+    def _id_locks(self) -> ColumnElement[bool]:
+        return id_locks()
+
+    @cached_property
+    def _busy_ids(self) -> Executable:
+        return busy_ids()
+
+    def exclude_publishes(self, connection: Connection, name: str, *, timeout_s: float) -> None:
+        parameters = lock_parameters(connection, self.schema, name)
+        deadline, slice_s = monotonic() + timeout_s, _FIRST_SLICE_S
+        while not _lock_within(connection, parameters, slice_s):
+            if monotonic() >= deadline:
+                holders = connection.scalar(lock_holders(), parameters)
+                raise LockTimeoutError(
+                    f"publishes that update projections {name!r} did not end within {timeout_s:g} s (held by "
+                    f"{holders or 'a transaction that has just ended'}): call again to resume, or increase the timeout"
+                )
+            connection.execute(select(func.pg_catalog.pg_sleep(slice_s)))
+            slice_s = min(slice_s * 2, _LONGEST_SLICE_S)
+        limit_waits(connection, timeout_s)
+
+    def query_error(self, error: DBAPIError) -> QueryError | None:
+        if driver_attribute(error, "sqlstate", "pgcode") != _BAD_REGEX:
+            return None
+        return QueryError(
+            "PostgreSQL cannot read a regular expression of the query, although Python can: simplify the expression"
+        )
 
     def place(self, path: Path) -> JsonPlace:
         json: ColumnElement[Any] = self.table.c[path.top_level]
@@ -165,14 +279,9 @@ class PostgreSQLProjections(ProjectionDialect):
         items = select(func.pg_catalog.jsonb_array_elements_text(_json(values), type_=Text()))
         return _is(text, func.any(_array(items, Text())))
 
-    def ordered(self, place: JsonPlace, operator: Operator, value: Operand) -> ColumnElement[bool]:
-        compare = _ORDERINGS[operator]
-        if isinstance(value.plain, str):
-            return place.text.op(compare, is_comparison=True)(value.text)
-        if isinstance(value.plain, int | float) and not isinstance(value.plain, bool):
-            is_number = place.kind == _constant("number")
-            return and_(is_number, place.json.op(compare, is_comparison=True)(_json(value)))
-        return false()
+    def _number_ordered(self, place: JsonPlace, operator: Operator, value: Operand) -> ColumnElement[bool]:
+        is_number = place.kind == _constant("number")
+        return and_(is_number, place.json.op(ORDERINGS[operator], is_comparison=True)(_json(value)))
 
     def contains(self, place: JsonPlace, value: Operand) -> ColumnElement[bool]:
         one = func.pg_catalog.jsonb_build_array(_json(value), type_=JSONB())
@@ -207,14 +316,27 @@ class PostgreSQLProjections(ProjectionDialect):
 
 
 class PostgreSQLProjectionIndexes(PostgreSQLProjections):
-    """The same places and keys with the steps of paths written into them, as the definition of an index needs."""
+    """The same places and keys with the steps of paths as constants, as the definition of an index requires."""
 
-    def named(self, name: str) -> ColumnElement[bool]:
-        """Demand a name of projections."""
+    def has_name(self, name: str) -> ColumnElement[bool]:
+        """Return whether a projection has a name."""
         return self.table.c.name == _written(name)
 
     def _text(self, value: str) -> ColumnElement[Any]:
         return _written(value)
+
+
+def _lock_within(connection: Connection, parameters: Mapping[str, Any], timeout_s: float) -> bool:
+    """Wait for the exclusive lock on a name, but only briefly: all publishes of these projections queue up behind."""
+    try:
+        with connection.begin_nested():
+            limit_waits(connection, timeout_s)
+            connection.execute(select(name_lock()), parameters)
+    except DBAPIError as error:
+        if driver_attribute(error, "sqlstate", "pgcode") != _LOCK_NOT_AVAILABLE:
+            raise
+        return False
+    return True
 
 
 def _subscript(index: str | int) -> str:
@@ -222,7 +344,7 @@ def _subscript(index: str | int) -> str:
 
 
 def _written(value: str) -> ColumnElement[str]:
-    """Write a text into a statement by code points: no quote, colon or percent sign in it has a meaning to anybody."""
+    """Write a text as a constant of code points, so that no quote, colon or percent sign in it has a special meaning."""
     if _PLAIN.fullmatch(value):
         return _constant(value)
     return _sql("U&'" + "".join(f"\\+{ord(character):06X}" for character in value) + "'", Text())
@@ -261,8 +383,8 @@ def _share_of_trigrams(left: ColumnElement[str], right: ColumnElement[str]) -> C
 def _trigrams(text: ColumnElement[str]) -> Select[Any]:
     folded = func.pg_catalog.translate(text, UNFOLDED, FOLDED).collate("C")
     word = func.pg_catalog.regexp_split_to_table(folded, SEPARATORS, type_=Text()).column_valued("word")
-    place = func.pg_catalog.generate_series(1, func.pg_catalog.length(word) + 1, type_=Integer()).column_valued(
+    start = func.pg_catalog.generate_series(1, func.pg_catalog.length(word) + 1, type_=Integer()).column_valued(
         "place", joins_implicitly=True
     )
     padded = literal("  ", Text()).concat(word).concat(literal(" ", Text()))
-    return select(func.pg_catalog.substr(padded, place, 3).label("trigram")).where(word != "").distinct()
+    return select(func.pg_catalog.substr(padded, start, 3).label("trigram")).where(word != "").distinct()

@@ -1,7 +1,7 @@
-"""SQLite looks into projections: strings, kinds and nulls by its own functions for JSON, the rest by functions of ours.
+"""Projections on SQLite: stored as text, queried by its JSON functions and by functions of the library.
 
-SQLite reads numbers of JSON into 64 bits and has no regular expressions. Our functions are those that evaluate queries in
-memory, called by the database, so that rows are filtered, sorted and paged in one statement all the same.
+SQLite reads JSON numbers into 64 bits and has no regular expressions. The library's functions, which the database calls, are
+those that evaluate queries in memory, so rows are filtered, sorted and paged in one statement here too.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from sqlalchemy import (
     Connection,
     FromClause,
     Integer,
+    Select,
+    Table,
     Text,
     and_,
     case,
     column,
-    false,
     func,
     literal,
     literal_column,
@@ -32,21 +33,24 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import insert
 
 from eventstore_sa.persistence.events.dialects.sqlite import stored_size
-from eventstore_sa.persistence.projections.dialects.base import NAME_COLUMNS, JsonPlace, Key, Operand, ProjectionDialect
+from eventstore_sa.persistence.projections.dialects.base import (
+    FIELDS,
+    JSON_FIELDS,
+    NAME_COLUMNS,
+    NUMBER_FIELDS,
+    JsonPlace,
+    Key,
+    Operand,
+    ProjectionDialect,
+)
+from eventstore_sa.persistence.transactions.databases import database_of
 from eventstore_sa.query import Operator, Path, value_at
-from eventstore_sa.query.evaluation import holds
-from eventstore_sa.query.similarity import similarity
+from eventstore_sa.query.evaluation import holds, similarity
 from eventstore_sa.types.codec import decode_json, encode_json, to_json
 
 __all__ = ["SQLiteProjections", "sort_key_text"]
 
 _PREPARED: Final = "eventstore_sa.projection_functions"
-_ORDERINGS: Final = {
-    Operator.GREATER_THAN: ">",
-    Operator.GREATER_THAN_OR_EQUAL: ">=",
-    Operator.LESS_THAN: "<",
-    Operator.LESS_THAN_OR_EQUAL: "<=",
-}
 _NUMBERS: Final = ("integer", "real")
 _LARGEST_MAGNITUDE: Final = 10_000
 
@@ -87,24 +91,32 @@ class _Place(JsonPlace):
 class SQLiteProjections(ProjectionDialect):
     """Projections on SQLite; see `ProjectionDialect`."""
 
-    copies_values: bool = True
+    copies_values = True
 
     def prepare(self, connection: Connection) -> None:
-        """Give the driver's connection our functions, once."""
+        """Add the library's functions to the driver's connection, once."""
         if _PREPARED not in connection.info:
             driver: Any = connection.connection.dbapi_connection
             for name, arguments, function in _FUNCTIONS:
                 driver.create_function(name, arguments, function, deterministic=True)
             connection.info[_PREPARED] = True
 
-    def insert(self) -> Any:
-        return insert(self.table)
+    def insert(self, table: Table) -> Any:
+        return insert(table)
 
     def items(self, document: ColumnElement[str]) -> tuple[ColumnElement[Any], ColumnElement[int]]:
         item = func.json_each(document).table_valued(column("value", Text()), column("key", BigInteger()), name="item")
         return item.c.value, item.c.key
 
-    def stored(self, text: ColumnElement[str]) -> ColumnElement[Any]:
+    def records(self, document: ColumnElement[str]) -> Select[Any]:
+        items = func.json_each(document).table_valued(column("value", Text()), column("key", BigInteger()), name="item")
+        fields = [
+            items.c.value.op("->" if key in JSON_FIELDS else "->>", return_type=kind)(literal(key, Text()))
+            for key, kind in ((key, self.table.c[key].type if key in NUMBER_FIELDS else Text()) for key in FIELDS)
+        ]
+        return select(*fields).order_by(items.c.key)
+
+    def from_text(self, text: ColumnElement[str]) -> ColumnElement[Any]:
         return text
 
     def as_text(self, column: ColumnElement[Any]) -> ColumnElement[str]:
@@ -112,6 +124,13 @@ class SQLiteProjections(ProjectionDialect):
 
     def size(self, rows: FromClause) -> ColumnElement[int]:
         return stored_size(rows.c.state) + stored_size(rows.c.metadata)
+
+    def _is_one_of(self, text: ColumnElement[str], values: ColumnElement[str]) -> ColumnElement[bool]:
+        return text.in_(select(func.json_each(values).table_valued(column("value", Text())).c.value))
+
+    def exclude_publishes(self, connection: Connection, name: str, *, timeout_s: float) -> None:
+        """Become the single writer; how long to wait is a setting of the connection."""
+        database_of(connection).begin_writing(connection)
 
     def place(self, path: Path) -> JsonPlace:
         document: ColumnElement[Any] = type_coerce(self.table.c[path.top_level], Text())
@@ -151,12 +170,8 @@ class SQLiteProjections(ProjectionDialect):
         items = func.json_each(values.json).table_valued(column("value", Text()), name="wanted")
         return text.in_(select(items.c.value))
 
-    def ordered(self, place: JsonPlace, operator: Operator, value: Operand) -> ColumnElement[bool]:
-        if isinstance(value.plain, str):
-            return place.text.op(_ORDERINGS[operator], is_comparison=True)(value.text)
-        if isinstance(value.plain, int | float) and not isinstance(value.plain, bool):
-            return and_(_type_of(place).in_(_NUMBERS), _holds(operator, place, value))
-        return false()
+    def _number_ordered(self, place: JsonPlace, operator: Operator, value: Operand) -> ColumnElement[bool]:
+        return and_(_type_of(place).in_(_NUMBERS), _holds(operator, place, value))
 
     def contains(self, place: JsonPlace, value: Operand) -> ColumnElement[bool]:
         return and_(_type_of(place) == "array", _holds(Operator.CONTAINS, place, value))
@@ -182,7 +197,7 @@ def _holds(operator: Operator, place: JsonPlace, value: Operand) -> ColumnElemen
 
 
 def _is_simple(step: str | int) -> bool:
-    """Tell whether paths of SQLite can name a step: they know no escapes, and compare names as they are written."""
+    """Return whether a path of SQLite can contain a step: it has no escapes, and names are compared as written."""
     return isinstance(step, int) or (step != "" and step.isprintable() and '"' not in step and "\\" not in step)
 
 
@@ -210,7 +225,7 @@ def _similarity_key(left: str | None, right: str | None) -> str:
 
 
 def sort_key_text(value: Any) -> str:
-    """Return a text for a value of JSON; texts are ordered by code point as their values are by sorting."""
+    """Return a text for a JSON value; the order of texts by code point is the order of their values."""
     match value:
         case bool():
             return f"2{value:d}"
@@ -227,7 +242,7 @@ def sort_key_text(value: Any) -> str:
 
 
 def _number_key(number: float) -> str:
-    """Write how large a number is, then its digits; of a negative one the complements, so that larger ones come first."""
+    """Return the magnitude of a number followed by its digits; complements for negative ones, whose order is reversed."""
     if number == 0:
         return "1"
     _, digits, exponent = Decimal(abs(number)).as_tuple()
