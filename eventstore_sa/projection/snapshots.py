@@ -57,9 +57,9 @@ class SnapshotStore:
             self.adapter = SQLAlchemySnapshotStorageAdapter(bind_or_adapter, schema=schema)
 
     @property
-    def hosted(self) -> bool:
+    def in_transaction(self) -> bool:
         """Whether snapshots are part of a transaction of the caller's."""
-        return self.adapter.hosted
+        return self.adapter.in_transaction
 
     async def find(self, *, key: SnapshotKey) -> Snapshot | None:
         """Return the snapshot with that key, fit for use or not; None when there is none. Projectors call it."""
@@ -153,9 +153,9 @@ class SyncSnapshotStore:
             self.adapter = SyncSQLAlchemySnapshotStorageAdapter(bind_or_adapter, schema=schema)
 
     @property
-    def hosted(self) -> bool:
+    def in_transaction(self) -> bool:
         """Whether snapshots are part of a transaction of the caller's."""
-        return self.adapter.hosted
+        return self.adapter.in_transaction
 
     def find(self, *, key: SnapshotKey) -> Snapshot | None:
         """Return the snapshot with that key, fit for use or not; None when there is none. Projectors call it."""

@@ -31,7 +31,7 @@ class EventSource(ABC, Generic[I]):
         raise NotImplementedError
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether it yields all events of what its identifier names, and can be read from any of them on.
 
         Only what comes of such a source may be kept under its identifier, as snapshots are.
@@ -39,7 +39,7 @@ class EventSource(ABC, Generic[I]):
         return False
 
     @property
-    def hosted(self) -> bool:
+    def in_transaction(self) -> bool:
         """Whether it is read within a transaction of the caller's, and so shows what may yet be rolled back."""
         return False
 
@@ -102,7 +102,7 @@ class SyncEventSource(ABC, Generic[I]):
         raise NotImplementedError
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether it yields all events of what its identifier names, and can be read from any of them on.
 
         Only what comes of such a source may be kept under its identifier, as snapshots are.
@@ -110,7 +110,7 @@ class SyncEventSource(ABC, Generic[I]):
         return False
 
     @property
-    def hosted(self) -> bool:
+    def in_transaction(self) -> bool:
         """Whether it is read within a transaction of the caller's, and so shows what may yet be rolled back."""
         return False
 

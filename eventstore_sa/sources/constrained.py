@@ -34,8 +34,8 @@ class ConstrainedEventSource(EventSource[I]):
         return self._delegate.identifier
 
     @property
-    def hosted(self) -> bool:
-        return self._delegate.hosted
+    def in_transaction(self) -> bool:
+        return self._delegate.in_transaction
 
     @property
     def constraints(self) -> QueryConstraints:
@@ -93,8 +93,8 @@ class SyncConstrainedEventSource(SyncEventSource[I]):
         return self._delegate.identifier
 
     @property
-    def hosted(self) -> bool:
-        return self._delegate.hosted
+    def in_transaction(self) -> bool:
+        return self._delegate.in_transaction
 
     @property
     def constraints(self) -> QueryConstraints:

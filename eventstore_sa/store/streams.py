@@ -52,12 +52,12 @@ class _StoredSource(EventSource[I]):
         return self._identifier
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         return True
 
     @property
-    def hosted(self) -> bool:
-        return self._adapter.hosted
+    def in_transaction(self) -> bool:
+        return self._adapter.in_transaction
 
     async def latest(self) -> AnyStoredEvent | None:
         return await self._adapter.latest(target=self._identifier)
@@ -180,7 +180,7 @@ class EventStream(_StoredSource[StreamIdentifier]):
             UnmetWriteConditionError: Somebody else was faster in every try.
             ConfigurationError: The state cannot be copied.
         """
-        tries = 0 if self._adapter.hosted else retries
+        tries = 0 if self._adapter.in_transaction else retries
         return await update(self, projector, decide, retries=tries, snapshots=snapshots)
 
 

@@ -48,12 +48,12 @@ class _StoredSource(SyncEventSource[I]):
         return self._identifier
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         return True
 
     @property
-    def hosted(self) -> bool:
-        return self._adapter.hosted
+    def in_transaction(self) -> bool:
+        return self._adapter.in_transaction
 
     def latest(self) -> AnyStoredEvent | None:
         return self._adapter.latest(target=self._identifier)
@@ -121,7 +121,7 @@ class SyncEventStream(_StoredSource[StreamIdentifier]):
         snapshots: SyncSnapshots | None = None,
     ) -> StreamUpdate[State]:
         """Load the stream's state, decide on events, and publish them; see `EventStream.update`."""
-        tries = 0 if self._adapter.hosted else retries
+        tries = 0 if self._adapter.in_transaction else retries
         return update_sync(self, projector, decide, retries=tries, snapshots=snapshots)
 
 

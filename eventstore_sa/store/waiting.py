@@ -29,7 +29,7 @@ async def wait_until_complete(adapter: EventStorageAdapter, event: AnyStoredEven
         WaitTimeoutError: It did not within `timeout_s` seconds.
         ConfigurationError: The adapter works within a transaction of the caller's.
     """
-    pauses = _pauses(event, hosted=adapter.hosted, timeout_s=timeout_s)
+    pauses = _pauses(event, in_transaction=adapter.in_transaction, timeout_s=timeout_s)
     while (watermark := await adapter.watermark()).sequence_number < event.sequence_number:
         pause_s = next(pauses, None)
         if pause_s is None:
@@ -39,7 +39,7 @@ async def wait_until_complete(adapter: EventStorageAdapter, event: AnyStoredEven
 
 def wait_until_complete_sync(adapter: SyncEventStorageAdapter, event: AnyStoredEvent, timeout_s: float | None) -> None:
     """Wait until the watermark reaches the event; see `wait_until_complete`."""
-    pauses = _pauses(event, hosted=adapter.hosted, timeout_s=timeout_s)
+    pauses = _pauses(event, in_transaction=adapter.in_transaction, timeout_s=timeout_s)
     while (watermark := adapter.watermark()).sequence_number < event.sequence_number:
         pause_s = next(pauses, None)
         if pause_s is None:
@@ -47,13 +47,13 @@ def wait_until_complete_sync(adapter: SyncEventStorageAdapter, event: AnyStoredE
         time.sleep(pause_s)
 
 
-def _pauses(event: object, *, hosted: bool, timeout_s: float | None) -> Iterator[float]:
+def _pauses(event: object, *, in_transaction: bool, timeout_s: float | None) -> Iterator[float]:
     """Return growing pauses that end with the time."""
     if not isinstance(event, StoredEvent):
         raise ConfigurationError(
             f"wait_for takes a StoredEvent, as a publish returns them; got a {type(event).__name__}"
         )
-    if hosted:
+    if in_transaction:
         raise ConfigurationError(
             "wait_for is for a store of its own: reads within a session see what its transaction sees, at once"
         )

@@ -94,7 +94,7 @@ class TestKinds:
 
             assert host.ground.names() == ["mine"]
             assert await settled(store.log().latest()) == stored
-            assert store.adapter.hosted is False
+            assert store.adapter.in_transaction is False
 
     @pytest.mark.parametrize("kind", ["session", "scoped", "connection"])
     @each_driver()
@@ -102,7 +102,7 @@ class TestKinds:
         async with host.caller(f"on {kind}") as (caller, store):
             await host.publish(store)
 
-            assert store.adapter.hosted is True
+            assert store.adapter.in_transaction is True
             assert host.ground.names() == []
             await settled(caller.commit())
 

@@ -51,7 +51,7 @@ class SnapshotStorageAdapter(ABC):
         """
 
     @property
-    def hosted(self) -> bool:
+    def in_transaction(self) -> bool:
         """Whether everything is part of a transaction of the caller's."""
         return False
 
@@ -95,7 +95,7 @@ class SyncSnapshotStorageAdapter(ABC):
         """Delete the snapshots that meet all that is given; see `SnapshotStorageAdapter.prune`."""
 
     @property
-    def hosted(self) -> bool:
+    def in_transaction(self) -> bool:
         """Whether everything is part of a transaction of the caller's."""
         return False
 

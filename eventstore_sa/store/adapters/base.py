@@ -159,7 +159,7 @@ class EventStorageAdapter(ABC):
         return Watermark(0 if latest is None else latest.sequence_number)
 
     @property
-    def hosted(self) -> bool:
+    def in_transaction(self) -> bool:
         """Whether everything is part of a transaction of the caller's."""
         return False
 
@@ -282,7 +282,7 @@ class SyncEventStorageAdapter(ABC):
         return Watermark(0 if latest is None else latest.sequence_number)
 
     @property
-    def hosted(self) -> bool:
+    def in_transaction(self) -> bool:
         """Whether everything is part of a transaction of the caller's."""
         return False
 

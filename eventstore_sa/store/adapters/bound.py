@@ -79,7 +79,7 @@ class BoundAdapter(Generic[Options, Storage]):
         return self._bound.bind
 
     @property
-    def hosted(self) -> bool:
+    def in_transaction(self) -> bool:
         """Whether everything is part of a transaction of the caller's."""
         return self._bound.bind.hosted
 
