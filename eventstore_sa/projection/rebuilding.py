@@ -25,7 +25,7 @@ from eventstore_sa.projection.store import ProjectionStore, SyncProjectionStore
 from eventstore_sa.sources.constraints import sequence_number_after
 from eventstore_sa.store import EventStore, SyncEventStore
 from eventstore_sa.store.adapters import SQLAlchemyEventStorageAdapter
-from eventstore_sa.store.adapters.greenlets import GreenletRunner
+from eventstore_sa.store.adapters.runners import GreenletRunner
 from eventstore_sa.types import AnyStoredEvent, CategoryIdentifier, LogIdentifier, StreamIdentifier, encode_json
 from eventstore_sa.types.numbers import checked_count, checked_seconds
 

@@ -7,11 +7,6 @@ store (`projection/resuming.py`).
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
-from typing import Any, Self
-
-from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
-from sqlalchemy.orm import Session, scoped_session
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.schema import EventStoreSchema
@@ -22,16 +17,15 @@ from eventstore_sa.projection.adapters import (
     SyncSnapshotStorageAdapter,
     SyncSQLAlchemySnapshotStorageAdapter,
 )
-from eventstore_sa.store.adapters.binding import AsyncBindable, SyncBindable
+from eventstore_sa.store.adapters.bindables import AsyncBindable, SyncBindable
+from eventstore_sa.store.lifecycle import Store, SyncStore, check_adapter
 from eventstore_sa.types import Snapshot, SnapshotKey
 from eventstore_sa.types.snapshot import version_text
 
 __all__ = ["SnapshotStore", "SyncSnapshotStore"]
 
-_SCHEMA_BESIDE_ADAPTER = "an adapter has its schema already: give the schema to the adapter, or a bind to the store"
 
-
-class SnapshotStore:
+class SnapshotStore(Store[SnapshotStorageAdapter]):
     """Snapshots in memory or in a SQL database, for `projector.project(source=..., snapshots=store)`.
 
     One snapshot, the newest, is kept for each projector, version of it, and source.
@@ -47,19 +41,11 @@ class SnapshotStore:
     def __init__(
         self, bind_or_adapter: AsyncBindable | SnapshotStorageAdapter, *, schema: EventStoreSchema | None = None
     ) -> None:
-        if isinstance(bind_or_adapter, SyncSnapshotStorageAdapter):
-            raise ConfigurationError("a synchronous adapter does not fit a SnapshotStore: use SyncSnapshotStore")
+        check_adapter(self, bind_or_adapter, schema=schema)
         if isinstance(bind_or_adapter, SnapshotStorageAdapter):
-            if schema is not None:
-                raise ConfigurationError(_SCHEMA_BESIDE_ADAPTER)
-            self.adapter: SnapshotStorageAdapter = bind_or_adapter
+            self.adapter = bind_or_adapter
         else:
             self.adapter = SQLAlchemySnapshotStorageAdapter(bind_or_adapter, schema=schema)
-
-    @property
-    def in_transaction(self) -> bool:
-        """Whether snapshots are part of a transaction of the caller's."""
-        return self.adapter.in_transaction
 
     async def find(self, *, key: SnapshotKey) -> Snapshot | None:
         """Return the snapshot with that key, fit for use or not; None when there is none. Projectors call it."""
@@ -94,36 +80,8 @@ class SnapshotStore:
         version, before = _pruned(projector, keep_version, older_than)
         return await self.adapter.prune(projector=projector, keep_version=version, taken_before=before)
 
-    def within(self, session: AsyncSession | async_scoped_session[Any]) -> SnapshotStore:
-        """Return the same store inside the transaction of a session, which it never begins, commits or rolls back.
 
-        Raises:
-            ConfigurationError: It is no session of this kind, or the store is not on a SQLAlchemy bind.
-        """
-        return SnapshotStore(self.adapter.within(session))
-
-    async def create_schema(self) -> None:
-        """Create the missing tables of the library: for development and tests; in production migrate."""
-        await self.adapter.create_schema()
-
-    async def drop_schema(self) -> None:
-        """Drop all tables of the library, events included: for development and tests."""
-        await self.adapter.drop_schema()
-
-    async def aclose(self) -> None:
-        """Close the store; the engine is disposed of only when the store made it from a URL."""
-        await self.adapter.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-
-class SyncSnapshotStore:
+class SyncSnapshotStore(SyncStore[SyncSnapshotStorageAdapter]):
     """Snapshots for `projector.project_sync(source=..., snapshots=store)`; `SnapshotStore` without asyncio.
 
     Args:
@@ -143,19 +101,11 @@ class SyncSnapshotStore:
     ) -> None:
         if isinstance(bind_or_adapter, InMemorySnapshotStorageAdapter):
             bind_or_adapter = bind_or_adapter.sync_adapter
-        if isinstance(bind_or_adapter, SnapshotStorageAdapter):
-            raise ConfigurationError("an asyncio adapter does not fit a SyncSnapshotStore: use SnapshotStore")
+        check_adapter(self, bind_or_adapter, schema=schema)
         if isinstance(bind_or_adapter, SyncSnapshotStorageAdapter):
-            if schema is not None:
-                raise ConfigurationError(_SCHEMA_BESIDE_ADAPTER)
-            self.adapter: SyncSnapshotStorageAdapter = bind_or_adapter
+            self.adapter = bind_or_adapter
         else:
             self.adapter = SyncSQLAlchemySnapshotStorageAdapter(bind_or_adapter, schema=schema)
-
-    @property
-    def in_transaction(self) -> bool:
-        """Whether snapshots are part of a transaction of the caller's."""
-        return self.adapter.in_transaction
 
     def find(self, *, key: SnapshotKey) -> Snapshot | None:
         """Return the snapshot with that key, fit for use or not; None when there is none. Projectors call it."""
@@ -175,30 +125,6 @@ class SyncSnapshotStore:
         """Delete the snapshots that meet all that is given; see `SnapshotStore.prune`."""
         version, before = _pruned(projector, keep_version, older_than)
         return self.adapter.prune(projector=projector, keep_version=version, taken_before=before)
-
-    def within(self, session: Session | scoped_session[Any]) -> SyncSnapshotStore:
-        """Return the same store inside the transaction of a session; see `SnapshotStore.within`."""
-        return SyncSnapshotStore(self.adapter.within(session))
-
-    def create_schema(self) -> None:
-        """Create the missing tables of the library: for development and tests; in production migrate."""
-        self.adapter.create_schema()
-
-    def drop_schema(self) -> None:
-        """Drop all tables of the library, events included: for development and tests."""
-        self.adapter.drop_schema()
-
-    def close(self) -> None:
-        """Close the store; the engine is disposed of only when the store made it from a URL."""
-        self.adapter.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _pruned(

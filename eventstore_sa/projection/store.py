@@ -6,29 +6,27 @@ They convert states and metadata to JSON and back; everything else is done by th
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
-from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
-from sqlalchemy.orm import Session, scoped_session
 from typing_extensions import TypeVar
 
-from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.projection.adapters import (
     InMemoryProjectionStorageAdapter,
     ProjectionStorageAdapter,
     SQLAlchemyProjectionStorageAdapter,
+    SyncInMemoryProjectionStorageAdapter,
     SyncProjectionStorageAdapter,
     SyncSQLAlchemyProjectionStorageAdapter,
 )
-from eventstore_sa.projection.adapters.base import JsonProjection
-from eventstore_sa.projection.adapters.beside import adapter_beside, sync_adapter_beside
+from eventstore_sa.projection.adapters.projection_contract import JsonProjection
 from eventstore_sa.projection.applying import apply_batch, apply_batch_sync
 from eventstore_sa.projection.projector import Projector
 from eventstore_sa.query import FilterClause, FilterExpression, Lookup, Operator, PagingClause, Path, Search, SortClause
 from eventstore_sa.store import EventStore, SyncEventStore
-from eventstore_sa.store.adapters.binding import AsyncBindable, SyncBindable
+from eventstore_sa.store.adapters import InMemoryEventStorageAdapter, SyncInMemoryEventStorageAdapter
+from eventstore_sa.store.adapters.bindables import AsyncBindable, SyncBindable
+from eventstore_sa.store.lifecycle import Store, SyncStore, check_adapter
 from eventstore_sa.types import (
     AnyStoredEvent,
     EventSourceIdentifier,
@@ -43,10 +41,8 @@ __all__ = ["ProjectionStore", "SyncProjectionStore"]
 State = TypeVar("State", default=JsonValue)
 Metadata = TypeVar("Metadata", default=JsonValue)
 
-_SCHEMA_BESIDE_ADAPTER = "an adapter has its schema already: give the schema to the adapter, or a bind to the store"
 
-
-class ProjectionStore:
+class ProjectionStore(Store[ProjectionStorageAdapter]):
     """Projections in memory or in a SQL database, to be found by key, by source, or by what is in them.
 
     Args:
@@ -65,13 +61,12 @@ class ProjectionStore:
         schema: EventStoreSchema | None = None,
     ) -> None:
         if isinstance(bind_or_adapter, EventStore):
-            bind_or_adapter = adapter_beside(bind_or_adapter)
-        if isinstance(bind_or_adapter, SyncProjectionStorageAdapter):
-            raise ConfigurationError("a synchronous adapter does not fit a ProjectionStore: use SyncProjectionStore")
+            in_memory = isinstance(bind_or_adapter.adapter, InMemoryEventStorageAdapter)
+            kind = InMemoryProjectionStorageAdapter if in_memory else SQLAlchemyProjectionStorageAdapter
+            bind_or_adapter = kind.of_store(bind_or_adapter)
+        check_adapter(self, bind_or_adapter, schema=schema)
         if isinstance(bind_or_adapter, ProjectionStorageAdapter):
-            if schema is not None:
-                raise ConfigurationError(_SCHEMA_BESIDE_ADAPTER)
-            self.adapter: ProjectionStorageAdapter = bind_or_adapter
+            self.adapter = bind_or_adapter
         else:
             self.adapter = SQLAlchemyProjectionStorageAdapter(bind_or_adapter, schema=schema)
 
@@ -227,36 +222,8 @@ class ProjectionStore:
         """
         return await self.adapter.count(search=Search(filters=filters))
 
-    def within(self, session: AsyncSession | async_scoped_session[Any]) -> ProjectionStore:
-        """Return the same store inside the transaction of a session, which it never begins, commits or rolls back.
 
-        Raises:
-            ConfigurationError: It is no session of this kind, or the store is not on a SQLAlchemy bind.
-        """
-        return ProjectionStore(self.adapter.within(session))
-
-    async def create_schema(self) -> None:
-        """Create the missing tables of the library: for development and tests; in production migrate."""
-        await self.adapter.create_schema()
-
-    async def drop_schema(self) -> None:
-        """Drop all tables of the library, events included: for development and tests."""
-        await self.adapter.drop_schema()
-
-    async def aclose(self) -> None:
-        """Close the store; the engine is disposed of only when the store made it from a URL."""
-        await self.adapter.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-
-class SyncProjectionStore:
+class SyncProjectionStore(SyncStore[SyncProjectionStorageAdapter]):
     """Projections, to be found by key, by source, or by what is in them; `ProjectionStore` without asyncio.
 
     Args:
@@ -278,15 +245,14 @@ class SyncProjectionStore:
         schema: EventStoreSchema | None = None,
     ) -> None:
         if isinstance(bind_or_adapter, SyncEventStore):
-            bind_or_adapter = sync_adapter_beside(bind_or_adapter)
+            in_memory = isinstance(bind_or_adapter.adapter, SyncInMemoryEventStorageAdapter)
+            kind = SyncInMemoryProjectionStorageAdapter if in_memory else SyncSQLAlchemyProjectionStorageAdapter
+            bind_or_adapter = kind.of_store(bind_or_adapter)
         if isinstance(bind_or_adapter, InMemoryProjectionStorageAdapter):
             bind_or_adapter = bind_or_adapter.sync_adapter
-        if isinstance(bind_or_adapter, ProjectionStorageAdapter):
-            raise ConfigurationError("an asyncio adapter does not fit a SyncProjectionStore: use ProjectionStore")
+        check_adapter(self, bind_or_adapter, schema=schema)
         if isinstance(bind_or_adapter, SyncProjectionStorageAdapter):
-            if schema is not None:
-                raise ConfigurationError(_SCHEMA_BESIDE_ADAPTER)
-            self.adapter: SyncProjectionStorageAdapter = bind_or_adapter
+            self.adapter = bind_or_adapter
         else:
             self.adapter = SyncSQLAlchemyProjectionStorageAdapter(bind_or_adapter, schema=schema)
 
@@ -358,30 +324,6 @@ class SyncProjectionStore:
     def count(self, *, filters: Collection[FilterExpression] = ()) -> int:
         """Count the projections that meet all filters; see `ProjectionStore.count`."""
         return self.adapter.count(search=Search(filters=filters))
-
-    def within(self, session: Session | scoped_session[Any]) -> SyncProjectionStore:
-        """Return the same store inside the transaction of a session; see `ProjectionStore.within`."""
-        return SyncProjectionStore(self.adapter.within(session))
-
-    def create_schema(self) -> None:
-        """Create the missing tables of the library: for development and tests; in production migrate."""
-        self.adapter.create_schema()
-
-    def drop_schema(self) -> None:
-        """Drop all tables of the library, events included: for development and tests."""
-        self.adapter.drop_schema()
-
-    def close(self) -> None:
-        """Close the store; the engine is disposed of only when the store made it from a URL."""
-        self.adapter.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _equal(field: str, value: object) -> FilterClause:

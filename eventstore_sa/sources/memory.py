@@ -1,7 +1,7 @@
 """Event sources over events that are in memory already: for tests, and to read again what was read before.
 
 Nothing is copied but the sequence, nothing is sorted, and there is no I/O. Storage in memory is another thing: see
-`store/adapters/memory.py`.
+`store/adapters/event_memory.py`.
 """
 
 from __future__ import annotations

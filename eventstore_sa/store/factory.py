@@ -10,7 +10,7 @@ from typing import Any, Final, Self, TypeAlias, TypeVar
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.sources import EventSource, EventSourceFactory, SyncEventSource, SyncEventSourceFactory
-from eventstore_sa.store.adapters.base import EventStorageAdapter, SyncEventStorageAdapter
+from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, SyncEventStorageAdapter
 from eventstore_sa.store.streams import EventCategory, EventLog, EventPartition, EventStream
 from eventstore_sa.store.sync_streams import SyncEventCategory, SyncEventLog, SyncEventPartition, SyncEventStream
 from eventstore_sa.types import (

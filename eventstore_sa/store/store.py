@@ -1,4 +1,4 @@
-"""`EventStore` and `SyncEventStore`: where streams, categories and the log are had from.
+"""`EventStore` and `SyncEventStore`: they give access to streams, categories and the log.
 
 Both have the same methods and parameters. A store is a light face over a storage adapter, which it makes itself when it is
 given a SQLAlchemy bind.
@@ -7,22 +7,21 @@ given a SQLAlchemy bind.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar, overload
-
-from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
-from sqlalchemy.orm import Session, scoped_session
+from typing import Any, Self, TypeVar, overload
 
 from eventstore_sa.contracts.inline_projections import InlineProjection
-from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee, Locking
 from eventstore_sa.publishing import StreamPublishDefinition
 from eventstore_sa.session import CommitCallback, StagedPublish
-from eventstore_sa.store.adapters.base import EventStorageAdapter, Listable, SyncEventStorageAdapter
-from eventstore_sa.store.adapters.binding import AsyncBindable, SyncBindable
-from eventstore_sa.store.adapters.memory import InMemoryEventStorageAdapter
-from eventstore_sa.store.adapters.sqlalchemy import SQLAlchemyEventStorageAdapter, SyncSQLAlchemyEventStorageAdapter
+from eventstore_sa.store.adapters.bindables import AsyncBindable, SyncBindable
+from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, Listable, SyncEventStorageAdapter
+from eventstore_sa.store.adapters.event_memory import InMemoryEventStorageAdapter
+from eventstore_sa.store.adapters.event_sqlalchemy import (
+    SQLAlchemyEventStorageAdapter,
+    SyncSQLAlchemyEventStorageAdapter,
+)
+from eventstore_sa.store.lifecycle import Store, SyncStore, check_adapter
 from eventstore_sa.store.streams import EventCategory, EventLog, EventPartition, EventStream
 from eventstore_sa.store.sync_streams import SyncEventCategory, SyncEventLog, SyncEventPartition, SyncEventStream
 from eventstore_sa.types import (
@@ -40,13 +39,8 @@ Name = TypeVar("Name")
 Payload = TypeVar("Payload")
 Metadata = TypeVar("Metadata")
 
-_OPTIONS_BESIDE_ADAPTER: Final = (
-    "schema, locking and serialisation_guarantee belong to the adapter: give them to it, or give the store a bind "
-    "instead"
-)
 
-
-class EventStore:
+class EventStore(Store[EventStorageAdapter]):
     """Events in streams, streams in categories, all of them in one log; used with asyncio.
 
     Args:
@@ -82,12 +76,11 @@ class EventStore:
         locking: Locking | None = None,
         serialisation_guarantee: EventSerialisationGuarantee | None = None,
     ) -> None:
+        check_adapter(
+            self, bind_or_adapter, schema=schema, locking=locking, serialisation_guarantee=serialisation_guarantee
+        )
         if isinstance(bind_or_adapter, EventStorageAdapter):
-            if (schema, locking, serialisation_guarantee) != (None, None, None):
-                raise ConfigurationError(_OPTIONS_BESIDE_ADAPTER)
-            self.adapter: EventStorageAdapter = bind_or_adapter
-        elif isinstance(bind_or_adapter, SyncEventStorageAdapter):
-            raise _wrong_adapter(bind_or_adapter, "an EventStorageAdapter, or use SyncEventStore")
+            self.adapter = bind_or_adapter
         else:
             self.adapter = SQLAlchemyEventStorageAdapter(
                 bind_or_adapter,
@@ -194,18 +187,7 @@ class EventStore:
         """Tell up to which sequence number the log is complete, and who holds it back."""
         return await self.adapter.watermark()
 
-    def within(self, session: AsyncSession | async_scoped_session[Any]) -> EventStore:
-        """Return the same store inside the transaction of a session.
-
-        Everything it stores is committed or rolled back with the session's transaction, which it never ends. Reads are
-        ordinary reads of that transaction: they see its own events at once, and must not drive a reader's cursor.
-
-        Raises:
-            ConfigurationError: It is no AsyncSession, or the store is not on a SQLAlchemy bind.
-        """
-        return EventStore(self.adapter.within(session))
-
-    def with_projections(self, *projections: InlineProjection) -> EventStore:
+    def with_projections(self, *projections: InlineProjection) -> Self:
         """Return the same store, whose every publish updates these projections in its transaction.
 
         Published at once or staged, within a session or not: what the events change of the projections is committed with
@@ -221,30 +203,10 @@ class EventStore:
             ConfigurationError: One has handlers that are coroutine functions, two have the same name, or one needs a
                 database and this store has none.
         """
-        return EventStore(self.adapter.with_projections(projections))
-
-    async def create_schema(self) -> None:
-        """Create the missing tables, functions and triggers: for development and tests; in production migrate."""
-        await self.adapter.create_schema()
-
-    async def drop_schema(self) -> None:
-        """Drop the tables, functions and triggers, with all events in them: for development and tests."""
-        await self.adapter.drop_schema()
-
-    async def aclose(self) -> None:
-        """Close the store; the engine is disposed of only when the store made it from a URL."""
-        await self.adapter.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
+        return self._over(self.adapter.with_projections(projections))
 
 
-class SyncEventStore:
+class SyncEventStore(SyncStore[SyncEventStorageAdapter]):
     """Events in streams, streams in categories, all of them in one log; the twin of `EventStore` without asyncio.
 
     Args:
@@ -270,12 +232,11 @@ class SyncEventStore:
     ) -> None:
         if isinstance(bind_or_adapter, InMemoryEventStorageAdapter):
             bind_or_adapter = bind_or_adapter.sync_adapter
+        check_adapter(
+            self, bind_or_adapter, schema=schema, locking=locking, serialisation_guarantee=serialisation_guarantee
+        )
         if isinstance(bind_or_adapter, SyncEventStorageAdapter):
-            if (schema, locking, serialisation_guarantee) != (None, None, None):
-                raise ConfigurationError(_OPTIONS_BESIDE_ADAPTER)
-            self.adapter: SyncEventStorageAdapter = bind_or_adapter
-        elif isinstance(bind_or_adapter, EventStorageAdapter):
-            raise _wrong_adapter(bind_or_adapter, "a SyncEventStorageAdapter, or use EventStore")
+            self.adapter = bind_or_adapter
         else:
             self.adapter = SyncSQLAlchemyEventStorageAdapter(
                 bind_or_adapter,
@@ -344,38 +305,10 @@ class SyncEventStore:
         """Tell up to which sequence number the log is complete, and who holds it back."""
         return self.adapter.watermark()
 
-    def within(self, session: Session | scoped_session[Any]) -> SyncEventStore:
-        """Return the same store inside the transaction of a session; see `EventStore.within`."""
-        return SyncEventStore(self.adapter.within(session))
-
-    def with_projections(self, *projections: InlineProjection) -> SyncEventStore:
+    def with_projections(self, *projections: InlineProjection) -> Self:
         """Return the same store, whose every publish updates these projections; see `EventStore.with_projections`."""
-        return SyncEventStore(self.adapter.with_projections(projections))
-
-    def create_schema(self) -> None:
-        """Create the missing tables, functions and triggers: for development and tests; in production migrate."""
-        self.adapter.create_schema()
-
-    def drop_schema(self) -> None:
-        """Drop the tables, functions and triggers, with all events in them: for development and tests."""
-        self.adapter.drop_schema()
-
-    def close(self) -> None:
-        """Close the store; the engine is disposed of only when the store made it from a URL."""
-        self.adapter.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
+        return self._over(self.adapter.with_projections(projections))
 
 
 def _listable(category: str | None) -> Listable:
     return LogIdentifier() if category is None else CategoryIdentifier(category)
-
-
-def _wrong_adapter(adapter: object, wanted: str) -> ConfigurationError:
-    return ConfigurationError(f"{type(adapter).__name__} does not fit this store: give it {wanted}")

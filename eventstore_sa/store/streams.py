@@ -14,7 +14,7 @@ from eventstore_sa.publishing import StreamPublishDefinition
 from eventstore_sa.session import StagedPublish
 from eventstore_sa.sources import EventSource
 from eventstore_sa.sources.constraints import QueryConstraints
-from eventstore_sa.store.adapters.base import EventStorageAdapter
+from eventstore_sa.store.adapters.event_contract import EventStorageAdapter
 from eventstore_sa.store.updating import DecideAsync, StreamProjector, StreamUpdate, update
 from eventstore_sa.store.waiting import wait_until_complete
 from eventstore_sa.types import (

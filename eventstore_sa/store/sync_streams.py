@@ -10,7 +10,7 @@ from eventstore_sa.publishing import StreamPublishDefinition
 from eventstore_sa.session import StagedPublish
 from eventstore_sa.sources import SyncEventSource
 from eventstore_sa.sources.constraints import QueryConstraints
-from eventstore_sa.store.adapters.base import SyncEventStorageAdapter
+from eventstore_sa.store.adapters.event_contract import SyncEventStorageAdapter
 from eventstore_sa.store.updating import Decide, StreamUpdate, SyncStreamProjector, update_sync
 from eventstore_sa.store.waiting import wait_until_complete_sync
 from eventstore_sa.types import (

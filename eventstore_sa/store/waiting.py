@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from eventstore_sa.errors import ConfigurationError, WaitTimeoutError
-from eventstore_sa.store.adapters.base import EventStorageAdapter, SyncEventStorageAdapter
+from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, SyncEventStorageAdapter
 from eventstore_sa.types import AnyStoredEvent, StoredEvent
 from eventstore_sa.types.watermark import Watermark, WatermarkHolder
 

@@ -364,7 +364,7 @@ class TestRouting:
         store = host.store_on(factory)
         await host.publish(store, "first")
 
-        factory.configure(bind=other.adapter._bound.bind.engine)  # type: ignore[attr-defined]
+        factory.configure(bind=other.adapter.bind.engine)  # type: ignore[attr-defined]
         await host.publish(store, "second")
 
         assert host.ground.names() == ["first"]

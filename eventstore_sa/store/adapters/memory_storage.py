@@ -37,7 +37,7 @@ from eventstore_sa.publishing import (
 )
 from eventstore_sa.sources.base import checked_limit
 from eventstore_sa.sources.constraints import QueryConstraints, checked_constraints
-from eventstore_sa.store.adapters.base import (
+from eventstore_sa.store.adapters.event_contract import (
     AnyStreamPublishDefinition,
     Latestable,
     Listable,

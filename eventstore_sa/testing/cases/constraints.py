@@ -23,7 +23,7 @@ from eventstore_sa.sources.constraints import (
     sequence_number_after,
     sequence_number_before,
 )
-from eventstore_sa.store.adapters.base import EventStorageAdapter, Scannable
+from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, Scannable
 from eventstore_sa.testing.cases.setting import (
     LOG,
     ORDERS,

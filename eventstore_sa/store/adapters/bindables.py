@@ -1,14 +1,13 @@
 """What a store may be bound to: engines, session factories, URLs, and sessions and connections of the caller's.
 
-Here the bind that a user gives becomes a `Bind` of `persistence/transactions/binds.py`, or an error that says what to
-give instead.
-No I/O happens here: engines connect when they are first used.
+Here they become a `Bind` of `persistence/transactions/binds.py`, or an error that says what to use instead. There is no I/O:
+engines connect when they are first used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, Engine, QueuePool, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
@@ -27,7 +26,7 @@ from eventstore_sa.persistence.events.dialects import configure_sqlite, event_di
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.transactions.binds import Bind, ConnectionBind, EngineBind, FactoryBind, SessionBind
 
-__all__ = ["AsyncBindable", "BoundTo", "SyncBindable", "async_bind", "sync_bind"]
+__all__ = ["AsyncBindable", "SyncBindable", "async_bind", "is_url", "sync_bind"]
 
 AsyncBindable: TypeAlias = (
     AsyncEngine | async_sessionmaker[Any] | AsyncConnection | AsyncSession | async_scoped_session[Any] | URL | str
@@ -53,38 +52,32 @@ _EXTRAS: Final = {
 }
 
 
-class BoundTo(NamedTuple):
-    """A bind, with the engine behind it where there is one.
-
-    Attributes:
-        bind: Where connections come from.
-        owned: The engine that belongs to the store, because it was made from a URL.
-    """
-
-    bind: Bind
-    owned: Engine | AsyncEngine | None = None
+def is_url(bindable: object) -> bool:
+    """Tell whether the engine is made here, and so belongs to the store."""
+    return isinstance(bindable, URL | str)
 
 
-def async_bind(bindable: object, schema: EventStoreSchema) -> BoundTo:
+def async_bind(bindable: object, schema: EventStoreSchema) -> Bind:  # noqa: PLR0911 - one for each kind
     """Resolve the bind of an asyncio store.
 
     Raises:
-        ConfigurationError: It is not a bind for asyncio, or its driver is not installed.
+        ConfigurationError: If it is not a bind for asyncio, or its driver is not installed.
     """
     match bindable:
         case AsyncEngine():
             return _engine(bindable.sync_engine, schema, blocking=False)
         case async_sessionmaker():
-            return BoundTo(FactoryBind(lambda: bindable().sync_session, schema, blocking=False))
+            return FactoryBind(lambda: bindable().sync_session, schema, blocking=False)
         case AsyncConnection():
-            return BoundTo(ConnectionBind(lambda: _started(bindable), schema))
+            return ConnectionBind(lambda: _started(bindable), schema)
         case AsyncSession():
-            return BoundTo(SessionBind(lambda: bindable.sync_session, schema))
+            return SessionBind(lambda: bindable.sync_session, schema)
         case async_scoped_session():
-            return BoundTo(SessionBind(lambda: bindable().sync_session, schema))
+            return SessionBind(lambda: bindable().sync_session, schema)
         case URL() | str():
-            engine = _create(bindable, create_async_engine)
-            return _engine(engine.sync_engine, schema, blocking=False, owned=engine)
+            return _engine(_create(bindable, create_async_engine).sync_engine, schema, blocking=False, owned=True)
+        case EngineBind() | FactoryBind() | ConnectionBind():
+            return bindable
         case Engine() | sessionmaker() | Connection() | Session() | scoped_session():
             raise ConfigurationError(
                 f"an EventStore is used with asyncio, and {type(bindable).__name__} is synchronous: give it the asyncio "
@@ -94,26 +87,27 @@ def async_bind(bindable: object, schema: EventStoreSchema) -> BoundTo:
             raise _no_bind(bindable, "AsyncEngine, async_sessionmaker, AsyncConnection, AsyncSession or URL")
 
 
-def sync_bind(bindable: object, schema: EventStoreSchema) -> BoundTo:
+def sync_bind(bindable: object, schema: EventStoreSchema) -> Bind:  # noqa: PLR0911 - one for each kind
     """Resolve the bind of a synchronous store.
 
     Raises:
-        ConfigurationError: It is no synchronous bind, or its driver is not installed.
+        ConfigurationError: If it is not a synchronous bind, or its driver is not installed.
     """
     match bindable:
         case Engine():
             return _engine(bindable, schema, blocking=True)
         case sessionmaker():
-            return BoundTo(FactoryBind(bindable, schema, blocking=True))
+            return FactoryBind(bindable, schema, blocking=True)
         case Connection():
-            return BoundTo(ConnectionBind(lambda: _opened(bindable), schema))
+            return ConnectionBind(lambda: _opened(bindable), schema)
         case Session():
-            return BoundTo(SessionBind(lambda: bindable, schema))
+            return SessionBind(lambda: bindable, schema)
         case scoped_session():
-            return BoundTo(SessionBind(bindable, schema))
+            return SessionBind(bindable, schema)
         case URL() | str():
-            engine = _create(bindable, create_engine)
-            return _engine(engine, schema, blocking=True, owned=engine)
+            return _engine(_create(bindable, create_engine), schema, blocking=True, owned=True)
+        case EngineBind() | FactoryBind() | ConnectionBind():
+            return bindable
         case AsyncEngine() | async_sessionmaker() | AsyncConnection() | AsyncSession() | async_scoped_session():
             raise ConfigurationError(
                 f"a SyncEventStore is used without asyncio, and {type(bindable).__name__} needs it: give it the "
@@ -123,16 +117,14 @@ def sync_bind(bindable: object, schema: EventStoreSchema) -> BoundTo:
             raise _no_bind(bindable, "Engine, sessionmaker, Connection, Session or URL")
 
 
-def _engine(
-    engine: Engine, schema: EventStoreSchema, *, blocking: bool, owned: Engine | AsyncEngine | None = None
-) -> BoundTo:
+def _engine(engine: Engine, schema: EventStoreSchema, *, blocking: bool, owned: bool = False) -> Bind:
     event_dialect(engine.dialect.name, schema)
     if blocking and engine.dialect.is_async:
         raise ConfigurationError(
             f"the driver {engine.dialect.driver} works with asyncio only: use EventStore, or a synchronous driver "
             "(postgresql+psycopg://, sqlite://)"
         )
-    return BoundTo(EngineBind(engine, blocking=blocking, owned=owned is not None), owned)
+    return EngineBind(engine, blocking=blocking, owned=owned)
 
 
 def _create(url: URL | str, create: Callable[..., E]) -> E:

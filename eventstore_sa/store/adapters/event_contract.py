@@ -1,4 +1,4 @@
-"""The contract of storage adapters, async and sync: what a store needs of whatever keeps its events.
+"""The contract of storage adapters for events, with asyncio and without, and the asyncio adapter over a synchronous one.
 
 Third parties implement `save`, `latest` and `scan`, and prove them with the shipped `EventStorageAdapterCases`. The other
 methods have defaults that suit storage in which every stored event can be seen at once, and that is not too large to be
@@ -7,9 +7,11 @@ read for a list of its streams.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeAlias, overload
+
+from typing_extensions import TypeVar
 
 from eventstore_sa.conditions import WriteCondition
 from eventstore_sa.contracts.inline_projections import InlineProjection
@@ -18,6 +20,7 @@ from eventstore_sa.errors import ConfigurationError, TransactionError
 from eventstore_sa.publishing import StreamPublishDefinition
 from eventstore_sa.session import CommitCallback, StagedPublish
 from eventstore_sa.sources.constraints import QueryConstraints
+from eventstore_sa.store.adapters.storage_adapter import AwaitableStorageAdapter, StorageAdapter, SyncStorageAdapter
 from eventstore_sa.types import (
     AnyNewEvent,
     AnyStoredEvent,
@@ -32,6 +35,7 @@ from eventstore_sa.types.watermark import Watermark
 __all__ = [
     "STAGING_NEEDS_A_SESSION",
     "AnyStreamPublishDefinition",
+    "AwaitableEventStorageAdapter",
     "EventStorageAdapter",
     "Latestable",
     "Listable",
@@ -46,11 +50,6 @@ Latestable: TypeAlias = EventSequenceIdentifier | EventPartitionIdentifier
 Scannable: TypeAlias = EventSequenceIdentifier | EventPartitionIdentifier
 Listable: TypeAlias = LogIdentifier | CategoryIdentifier
 
-_WITHIN_NEEDS_SQLALCHEMY = (
-    "{adapter} keeps its events outside of any database session, so it cannot take part in one: within(session) needs a "
-    "store on a SQLAlchemy bind"
-)
-
 _NO_PROJECTIONS = (
     "{adapter} keeps no projections beside its events, and so cannot update them with a publish or rebuild them: use a "
     "store on a SQLAlchemy bind or in memory, or project into a ProjectionStore"
@@ -61,7 +60,7 @@ STAGING_NEEDS_A_SESSION = (
 )
 
 
-class EventStorageAdapter(ABC):
+class EventStorageAdapter(StorageAdapter):
     """Storage of events, used with asyncio."""
 
     @overload
@@ -158,15 +157,6 @@ class EventStorageAdapter(ABC):
         latest = await self.latest(target=LogIdentifier())
         return Watermark(0 if latest is None else latest.sequence_number)
 
-    @property
-    def in_transaction(self) -> bool:
-        """Whether everything is part of a transaction of the caller's."""
-        return False
-
-    def within(self, session: object) -> Self:
-        """Return the same storage inside the transaction of a session."""
-        raise ConfigurationError(_WITHIN_NEEDS_SQLALCHEMY.format(adapter=type(self).__name__))
-
     def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
         """Return the same storage, whose publishes update projections, besides those that this one updates already.
 
@@ -202,17 +192,8 @@ class EventStorageAdapter(ABC):
         """Have a function called with the stored events once the session's transaction is committed."""
         raise TransactionError(STAGING_NEEDS_A_SESSION)
 
-    async def create_schema(self) -> None:
-        """Create what the storage needs; nothing where it needs nothing."""
 
-    async def drop_schema(self) -> None:
-        """Drop what `create_schema` made."""
-
-    async def aclose(self) -> None:
-        """Release what the adapter itself opened."""
-
-
-class SyncEventStorageAdapter(ABC):
+class SyncEventStorageAdapter(SyncStorageAdapter):
     """Storage of events, used without asyncio: the twin of `EventStorageAdapter`."""
 
     @overload
@@ -281,15 +262,6 @@ class SyncEventStorageAdapter(ABC):
         latest = self.latest(target=LogIdentifier())
         return Watermark(0 if latest is None else latest.sequence_number)
 
-    @property
-    def in_transaction(self) -> bool:
-        """Whether everything is part of a transaction of the caller's."""
-        return False
-
-    def within(self, session: object) -> Self:
-        """Return the same storage inside the transaction of a session."""
-        raise ConfigurationError(_WITHIN_NEEDS_SQLALCHEMY.format(adapter=type(self).__name__))
-
     def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
         """Return the same storage, whose publishes update projections, besides those that this one updates already.
 
@@ -325,14 +297,77 @@ class SyncEventStorageAdapter(ABC):
         """Have a function called with the stored events once the session's transaction is committed."""
         raise TransactionError(STAGING_NEEDS_A_SESSION)
 
-    def create_schema(self) -> None:
-        """Create what the storage needs; nothing where it needs nothing."""
 
-    def drop_schema(self) -> None:
-        """Drop what `create_schema` made."""
+S = TypeVar("S", bound=SyncEventStorageAdapter, default=SyncEventStorageAdapter)
 
-    def close(self) -> None:
-        """Release what the adapter itself opened."""
+
+class AwaitableEventStorageAdapter(AwaitableStorageAdapter[S], EventStorageAdapter):
+    """Storage of events, used with asyncio, over a synchronous adapter that it owns."""
+
+    async def save(
+        self,
+        *,
+        target: StreamIdentifier | CategoryIdentifier | LogIdentifier,
+        events: Sequence[AnyNewEvent] | None = None,
+        condition: WriteCondition | None = None,
+        streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
+    ) -> Any:
+        # Only what was given: the adapter's own defaults are part of the contract.
+        given = {"events": events, "condition": condition, "streams": streams}
+        save: Callable[..., Any] = self.sync_adapter.save
+        return await self._runner.run(
+            save, target=target, **{name: value for name, value in given.items() if value is not None}
+        )
+
+    async def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
+        return await self._runner.run(self.sync_adapter.latest, target=target)
+
+    def scan(
+        self,
+        *,
+        target: Scannable = LogIdentifier(),  # noqa: B008 - an immutable value
+        constraints: QueryConstraints = frozenset(),
+        limit: int | None = None,
+        backwards: bool = False,
+    ) -> AsyncIterator[AnyStoredEvent]:
+        return self._runner.iterate(
+            self.sync_adapter.scan(target=target, constraints=constraints, limit=limit, backwards=backwards)
+        )
+
+    def streams(
+        self,
+        *,
+        target: Listable = LogIdentifier(),  # noqa: B008 - an immutable value
+    ) -> AsyncIterator[StreamIdentifier]:
+        return self._runner.iterate(self.sync_adapter.streams(target=target))
+
+    def categories(self) -> AsyncIterator[CategoryIdentifier]:
+        return self._runner.iterate(self.sync_adapter.categories())
+
+    async def watermark(self) -> Watermark:
+        return await self._runner.run(self.sync_adapter.watermark)
+
+    def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
+        return self._over(self.sync_adapter.with_projections(projections))
+
+    def rebuild_storage(self, name: str) -> RebuildStorage:
+        return self.sync_adapter.rebuild_storage(name)
+
+    def stage(
+        self,
+        *,
+        target: StreamIdentifier | CategoryIdentifier | LogIdentifier,
+        events: Sequence[AnyNewEvent] | None = None,
+        condition: WriteCondition | None = None,
+        streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
+    ) -> StagedPublish[Any]:
+        return self.sync_adapter.stage(target=target, events=events, condition=condition, streams=streams)
+
+    async def flush(self) -> None:
+        await self._runner.run(self.sync_adapter.flush)
+
+    def after_commit(self, callback: CommitCallback) -> None:
+        self.sync_adapter.after_commit(callback)
 
 
 def checked_target(target: Scannable) -> Scannable:

@@ -1,26 +1,32 @@
-"""The contract of storage for projections, for asyncio and without, and what all implementations check alike.
+"""The contract of storage adapters for projections, with asyncio and without, and what all implementations check alike.
 
-Third parties implement it and run the shipped cases over their adapter.
+The asyncio adapter over a synchronous one is here too. Third parties implement the contract and run the shipped cases over
+their adapter.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
+
+from typing_extensions import TypeVar
 
 from eventstore_sa.contracts.projection_records import ProjectionRecord, record_of
 from eventstore_sa.errors import ConfigurationError, QueryError
 from eventstore_sa.query import FilterExpression, Lookup, OffsetPagingClause, Search, SortClause
+from eventstore_sa.store.adapters.storage_adapter import AwaitableStorageAdapter, StorageAdapter, SyncStorageAdapter
 from eventstore_sa.types import JsonValue, Projection
 
 __all__ = [
     "AnyProjection",
+    "AwaitableProjectionStorageAdapter",
     "JsonProjection",
     "ProjectionStorageAdapter",
     "SyncProjectionStorageAdapter",
     "checked_expectation",
     "distinct_records",
+    "nothing_beside",
     "one_at_most",
     "search_for_two",
 ]
@@ -28,11 +34,10 @@ __all__ = [
 AnyProjection: TypeAlias = Projection[Any, Any]
 JsonProjection: TypeAlias = Projection[JsonValue, JsonValue]
 
-_NO_SESSION = "only a store on a SQLAlchemy bind can work within a session: this one is on a {}"
 _NO_BATCHES = "a {} cannot apply events to its projections: it lacks load_batch and save_batch"
 
 
-class ProjectionStorageAdapter(ABC):
+class ProjectionStorageAdapter(StorageAdapter):
     """Keeps projections; used with asyncio.
 
     Saving a key (name and id) again replaces state and metadata; the source stays, and so does the place among results
@@ -120,25 +125,8 @@ class ProjectionStorageAdapter(ABC):
         """
         raise ConfigurationError(_NO_BATCHES.format(type(self).__name__))
 
-    def within(self, session: Any) -> Self:
-        """Return the same storage inside the transaction of a session.
 
-        Raises:
-            ConfigurationError: This storage knows no sessions.
-        """
-        raise ConfigurationError(_NO_SESSION.format(type(self).__name__))
-
-    async def create_schema(self) -> None:
-        """Create what the storage needs and does not have yet."""
-
-    async def drop_schema(self) -> None:
-        """Drop it, with all that is stored."""
-
-    async def aclose(self) -> None:
-        """Give back what was opened by the adapter itself."""
-
-
-class SyncProjectionStorageAdapter(ABC):
+class SyncProjectionStorageAdapter(SyncStorageAdapter):
     """Keeps projections; the twin of `ProjectionStorageAdapter` without asyncio."""
 
     @abstractmethod
@@ -179,22 +167,49 @@ class SyncProjectionStorageAdapter(ABC):
         """Save projections over the versions that they were loaded with; see `ProjectionStorageAdapter.save_batch`."""
         raise ConfigurationError(_NO_BATCHES.format(type(self).__name__))
 
-    def within(self, session: Any) -> Self:
-        """Return the same storage inside the transaction of a session.
 
-        Raises:
-            ConfigurationError: This storage knows no sessions.
-        """
-        raise ConfigurationError(_NO_SESSION.format(type(self).__name__))
+S = TypeVar("S", bound=SyncProjectionStorageAdapter, default=SyncProjectionStorageAdapter)
 
-    def create_schema(self) -> None:
-        """Create what the storage needs and does not have yet."""
 
-    def drop_schema(self) -> None:
-        """Drop it, with all that is stored."""
+class AwaitableProjectionStorageAdapter(AwaitableStorageAdapter[S], ProjectionStorageAdapter):
+    """Storage of projections, used with asyncio, over a synchronous adapter that it owns."""
 
-    def close(self) -> None:
-        """Give back what was opened by the adapter itself."""
+    async def save(self, *, projection: AnyProjection, expected_version: int | None = None) -> int:
+        return await self._runner.run(self.sync_adapter.save, projection=projection, expected_version=expected_version)
+
+    async def save_all(self, *, projections: Sequence[AnyProjection]) -> Sequence[int]:
+        return await self._runner.run(self.sync_adapter.save_all, projections=projections)
+
+    async def delete(self, *, name: str, id: str) -> bool:
+        return await self._runner.run(self.sync_adapter.delete, name=name, id=id)
+
+    async def find_one(self, *, lookup: Lookup) -> JsonProjection | None:
+        return await self._runner.run(self.sync_adapter.find_one, lookup=lookup)
+
+    async def find_many(self, *, search: Search) -> Sequence[JsonProjection]:
+        return await self._runner.run(self.sync_adapter.find_many, search=search)
+
+    def scan(
+        self, *, filters: Collection[FilterExpression] = (), sort: SortClause | None = None
+    ) -> AsyncIterator[JsonProjection]:
+        return self._runner.iterate(self.sync_adapter.scan(filters=filters, sort=sort))
+
+    async def count(self, *, search: Search) -> int:
+        return await self._runner.run(self.sync_adapter.count, search=search)
+
+    async def load_batch(self, *, name: str, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
+        return await self._runner.run(self.sync_adapter.load_batch, name=name, ids=ids)
+
+    async def save_batch(self, *, records: Sequence[ProjectionRecord]) -> int:
+        return await self._runner.run(self.sync_adapter.save_batch, records=records)
+
+
+def nothing_beside(adapter: object) -> ConfigurationError:
+    """Return the error for a store whose adapter keeps no projections beside its events."""
+    return ConfigurationError(
+        f"no projections are kept beside the events of a {type(adapter).__name__}: give the projection store a bind or an "
+        "adapter of its own"
+    )
 
 
 def distinct_records(projections: Sequence[AnyProjection]) -> list[ProjectionRecord]:
