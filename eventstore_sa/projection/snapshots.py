@@ -1,7 +1,7 @@
-"""`SnapshotStore` and its twin without asyncio: where projectors find the snapshots that they begin with.
+"""`SnapshotStore` and its twin without asyncio: where projectors find the snapshots that they start from.
 
-Storage is done by the adapters; what is in a snapshot, and whether it is fit for use, by the projector that is given the
-store (`projection/resuming.py`).
+The adapters store them; what is in a snapshot, and whether it can be used, is up to the projector that is given the store
+(`projection/resuming.py`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class SnapshotStore(Store[SnapshotStorageAdapter]):
         schema: The tables; those of `EventStoreSchema()` by default.
 
     Raises:
-        ConfigurationError: The bind cannot be used, or a schema goes with a ready adapter.
+        ConfigurationError: If the bind cannot be used, or a schema is given together with an adapter.
     """
 
     def __init__(
@@ -48,15 +48,15 @@ class SnapshotStore(Store[SnapshotStorageAdapter]):
             self.adapter = SQLAlchemySnapshotStorageAdapter(bind_or_adapter, schema=schema)
 
     async def find(self, *, key: SnapshotKey) -> Snapshot | None:
-        """Return the snapshot with that key, fit for use or not; None when there is none. Projectors call it."""
+        """Return the snapshot with that key, usable or not; None if there is none. Called by projectors."""
         return await self.adapter.find(key=key)
 
     async def save(self, *, snapshot: Snapshot, replacing: Snapshot | None = None) -> bool:
-        """Keep a snapshot unless a later one is kept; return whether it is kept now. Projectors call it.
+        """Store a snapshot unless a later one is stored; return whether it is stored now. Called by projectors.
 
         Args:
-            snapshot: What to keep.
-            replacing: One that was found and cannot be used: it is replaced even if it claims to be later.
+            snapshot: The snapshot.
+            replacing: A snapshot that was found and cannot be used: it is replaced even if it claims to be later.
         """
         return await self.adapter.save(snapshot=snapshot, replacing=replacing)
 
@@ -67,15 +67,15 @@ class SnapshotStore(Store[SnapshotStorageAdapter]):
         keep_version: int | str | None = None,
         older_than: timedelta | None = None,
     ) -> int:
-        """Delete the snapshots that meet all that is given; return how many. Whatever is needed again is made again.
+        """Delete the snapshots that meet all that is given; return how many. A snapshot that is needed again is taken again.
 
         Args:
             projector: Those of the projector of this name; None: of all projectors.
             keep_version: Those of any other version than this one, once no process works with them any more.
-            older_than: Those that were taken so long ago: their sources have hardly moved since, or nobody loads them.
+            older_than: Those that were taken longer ago: their sources have hardly changed since, or are not loaded.
 
         Raises:
-            ConfigurationError: Nothing is given, or a version without the projector that it is of.
+            ConfigurationError: If nothing is given, or a version without its projector.
         """
         version, before = _pruned(projector, keep_version, older_than)
         return await self.adapter.prune(projector=projector, keep_version=version, taken_before=before)
@@ -90,7 +90,7 @@ class SyncSnapshotStore(SyncStore[SyncSnapshotStorageAdapter]):
         schema: The tables; those of `EventStoreSchema()` by default.
 
     Raises:
-        ConfigurationError: The bind cannot be used, or a schema goes with a ready adapter.
+        ConfigurationError: If the bind cannot be used, or a schema is given together with an adapter.
     """
 
     def __init__(
@@ -108,11 +108,11 @@ class SyncSnapshotStore(SyncStore[SyncSnapshotStorageAdapter]):
             self.adapter = SyncSQLAlchemySnapshotStorageAdapter(bind_or_adapter, schema=schema)
 
     def find(self, *, key: SnapshotKey) -> Snapshot | None:
-        """Return the snapshot with that key, fit for use or not; None when there is none. Projectors call it."""
+        """Return the snapshot with that key, usable or not; None if there is none. Called by projectors."""
         return self.adapter.find(key=key)
 
     def save(self, *, snapshot: Snapshot, replacing: Snapshot | None = None) -> bool:
-        """Keep a snapshot unless a later one is kept; see `SnapshotStore.save`."""
+        """Store a snapshot unless a later one is stored; see `SnapshotStore.save`."""
         return self.adapter.save(snapshot=snapshot, replacing=replacing)
 
     def prune(
@@ -132,9 +132,9 @@ def _pruned(
 ) -> tuple[str | None, datetime | None]:
     """Check the arguments of a prune; return the version as it is stored, and the moment."""
     if projector is None and older_than is None:
-        what = "without its projector" if keep_version is not None else "without anything to tell which snapshots"
+        what = "without its projector" if keep_version is not None else "without saying which snapshots"
         raise ConfigurationError(
-            f"prune was called {what}: give projector=, with keep_version= to spare one version, or older_than="
+            f"prune was called {what}: pass projector=, with keep_version= to spare one version, or older_than="
         )
     version = None if keep_version is None else version_text(keep_version)
     return version, None if older_than is None else datetime.now(UTC) - older_than

@@ -24,7 +24,7 @@ class EventSourceFactory(ABC):
         """Return the source that an identifier names; no I/O.
 
         Raises:
-            ConfigurationError: There are no sources for identifiers of this type.
+            ConfigurationError: If there are no sources for identifiers of this type.
         """
         raise NotImplementedError
 

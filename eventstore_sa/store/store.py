@@ -47,13 +47,13 @@ class EventStore(Store[EventStorageAdapter]):
         bind_or_adapter: An AsyncEngine, async_sessionmaker or URL: every publish is a transaction of its own, and the
             engine of a URL belongs to the store. An AsyncConnection or AsyncSession: everything happens in its
             transaction, as with `within`. Or a storage adapter.
-        schema: The tables; those of an `EventStoreSchema` with the next two options by default.
-        locking: How writers exclude each other; of a schema that is given, the same as there. See `EventStoreSchema`.
-        serialisation_guarantee: At which level; the same holds.
+        schema: The tables; by default those of an `EventStoreSchema` with the next two options.
+        locking: How writers exclude each other; must agree with `schema` if that is given. See `EventStoreSchema`.
+        serialisation_guarantee: At which level they do; must agree with `schema` likewise.
 
     Raises:
-        ConfigurationError: The bind cannot be used, its driver is not installed, locking is not that of the schema, or
-            options go with a ready adapter.
+        ConfigurationError: If the bind cannot be used, its driver is not installed, the schema has another locking mode,
+            or options are given together with an adapter.
 
     Example:
         >>> import asyncio
@@ -90,10 +90,10 @@ class EventStore(Store[EventStorageAdapter]):
             )
 
     def stream(self, *, category: str, stream: str) -> EventStream:
-        """Return a stream; no I/O. One that nobody has published to is empty.
+        """Return a stream; no I/O. A stream without events is simply empty.
 
         Raises:
-            SerialisationError: A name is empty or cannot be stored.
+            SerialisationError: If a name is empty or cannot be stored.
         """
         return EventStream(self.adapter, StreamIdentifier(category, stream))
 
@@ -101,7 +101,7 @@ class EventStore(Store[EventStorageAdapter]):
         """Return a category; no I/O.
 
         Raises:
-            SerialisationError: The name is empty or cannot be stored.
+            SerialisationError: If the name is empty or cannot be stored.
         """
         return EventCategory(self.adapter, CategoryIdentifier(category))
 
@@ -116,15 +116,15 @@ class EventStore(Store[EventStorageAdapter]):
     def streams(self, *, category: str | None = None) -> AsyncIterator[StreamIdentifier]:
         """Iterate over the streams that have events, by category and name, in code-point order.
 
-        An index serves it: its cost is the number of streams, not of events. It is a plain read of what is committed
-        (within a session: of what its transaction sees). Streams that come into being meanwhile may be in it or not, so
-        it is no cursor: to learn of new streams, read the log.
+        An index serves it: its cost grows with the number of streams, not of events. It is a plain read of what is committed
+        (within a session: of what its transaction sees). Streams that are created meanwhile may be included or not, so
+        it cannot serve as a cursor: to learn of new streams, read the log.
 
         Args:
             category: Only those of this category.
 
         Raises:
-            SerialisationError: The name is empty or cannot be stored.
+            SerialisationError: If the name is empty or cannot be stored.
         """
         return self.adapter.streams(target=_listable(category))
 
@@ -155,31 +155,32 @@ class EventStore(Store[EventStorageAdapter]):
     def stage(
         self, *, streams: Mapping[StreamIdentifier, StreamPublishDefinition[Name, Payload, Metadata]]
     ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Name, Payload, Metadata]]]]:
-        """Have events stored at the end of streams of any categories when the session commits; see `EventStream.stage`."""
+        """Stage events for streams of any categories, to be stored when the session commits; see `EventStream.stage`."""
         return self.adapter.stage(target=LogIdentifier(), streams=streams)
 
     async def flush(self) -> None:
         """Flush the session and store now what is staged in it, instead of at the commit. Only within a session.
 
         Raises:
-            TransactionError: The store is not within a session.
-            EventStoreError: As for a publish; what could not be stored is still staged.
+            TransactionError: If the store is not within a session.
+            EventStoreError: As for a publish; what could not be stored stays staged.
         """
         await self.adapter.flush()
 
     def after_commit(self, callback: CommitCallback) -> None:
-        """Have a function called with the stored events once the session's transaction is durable. Only within a session.
+        """Register a function to be called with the stored events once the transaction is durable. Only within a session.
 
         It gets what was staged in the transaction, and what is published at once from now on. It is not called when the
         transaction is rolled back, when nothing was stored, or at the release of a savepoint; if the session has joined a
-        transaction of its connection's, after the commit of that. An `async def` is awaited before `commit()` returns.
-        The session's own transaction is over by then: use another session. What it raises is logged, and undoes nothing.
+        transaction of its connection, it is called after the commit of that one. An `async def` is awaited before
+        `commit()` returns. The session's own transaction is over by then: use another session. What the function raises is
+        logged, and undoes nothing.
 
-        This is best effort: a process that ends between the commit and the call never calls. What must not be missed is
-        done by reading the log.
+        This is best effort: if the process ends between the commit and the call, the function is never called. For what
+        must not be missed, read the log.
 
         Raises:
-            TransactionError: The store is not within a session.
+            TransactionError: If the store is not within a session.
         """
         self.adapter.after_commit(callback)
 
@@ -190,17 +191,17 @@ class EventStore(Store[EventStorageAdapter]):
     def with_projections(self, *projections: InlineProjection) -> Self:
         """Return the same store, whose every publish updates these projections in its transaction.
 
-        Published at once or staged, within a session or not: what the events change of the projections is committed with
-        them, or not at all. For each of them that is one statement to load what is stored and one to save it, however many
-        streams are published to. A publish that repeats what is stored already changes nothing. The projections go to the
-        projection store beside the events, see `ProjectionStore(store)`. What a handler raises comes out of the publish,
-        with a note that tells the event, and nothing is stored.
+        Whether events are published at once or staged, within a session or not: their changes to the projections are
+        committed with them, or not at all. Each projection costs one statement to load what is stored and one to save it,
+        however many streams are published to. A publish that repeats what is already stored changes nothing. The
+        projections are kept in the projection store beside the events, see `ProjectionStore(store)`. An error that a
+        handler raises comes out of the publish, with a note that names the event, and nothing is stored.
 
         Args:
-            projections: Projectors, or other inline projections; they come to those that this store has already.
+            projections: Projectors, or other inline projections; they are added to those that this store has already.
 
         Raises:
-            ConfigurationError: One has handlers that are coroutine functions, two have the same name, or one needs a
+            ConfigurationError: If a handler is a coroutine function, two projections have the same name, or one needs a
                 database and this store has none.
         """
         return self._over(self.adapter.with_projections(projections))
@@ -213,13 +214,13 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter]):
         bind_or_adapter: An Engine, sessionmaker or URL: every publish is a transaction of its own, and the engine of a
             URL belongs to the store. A Connection or Session: everything happens in its transaction, as with `within`.
             Or a storage adapter; the in-memory one serves both stores.
-        schema: The tables; those of an `EventStoreSchema` with the next two options by default.
-        locking: How writers exclude each other; of a schema that is given, the same as there. See `EventStoreSchema`.
-        serialisation_guarantee: At which level; the same holds.
+        schema: The tables; by default those of an `EventStoreSchema` with the next two options.
+        locking: How writers exclude each other; must agree with `schema` if that is given. See `EventStoreSchema`.
+        serialisation_guarantee: At which level they do; must agree with `schema` likewise.
 
     Raises:
-        ConfigurationError: The bind cannot be used, its driver is not installed, locking is not that of the schema, or
-            options go with a ready adapter.
+        ConfigurationError: If the bind cannot be used, its driver is not installed, the schema has another locking mode,
+            or options are given together with an adapter.
     """
 
     def __init__(
@@ -290,7 +291,7 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter]):
     def stage(
         self, *, streams: Mapping[StreamIdentifier, StreamPublishDefinition[Name, Payload, Metadata]]
     ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Name, Payload, Metadata]]]]:
-        """Have events stored at the end of streams of any categories when the session commits; see `EventStream.stage`."""
+        """Stage events for streams of any categories, to be stored when the session commits; see `EventStream.stage`."""
         return self.adapter.stage(target=LogIdentifier(), streams=streams)
 
     def flush(self) -> None:
@@ -298,7 +299,7 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter]):
         self.adapter.flush()
 
     def after_commit(self, callback: CommitCallback) -> None:
-        """Have a function called with the stored events after the commit; see `EventStore.after_commit`."""
+        """Register a function to be called with the stored events after the commit; see `EventStore.after_commit`."""
         self.adapter.after_commit(callback)
 
     def watermark(self) -> Watermark:

@@ -109,7 +109,7 @@ class SyncEventStream(_StoredSource[StreamIdentifier]):
         events: Sequence[NewEvent[Name, Payload, Metadata]],
         condition: WriteCondition = NoCondition(),  # noqa: B008
     ) -> StagedPublish[Sequence[StoredEvent[Name, Payload, Metadata]]]:
-        """Have events stored at the end of the stream when the session commits; see `EventStream.stage`."""
+        """Stage events, to be stored at the end of the stream when the session commits; see `EventStream.stage`."""
         return self._adapter.stage(target=self._identifier, events=events, condition=condition)
 
     def update(
@@ -161,7 +161,7 @@ class SyncEventCategory(_StoredSource[CategoryIdentifier]):
     def stage(
         self, *, streams: Mapping[str, StreamPublishDefinition[Name, Payload, Metadata]]
     ) -> StagedPublish[Mapping[str, Sequence[StoredEvent[Name, Payload, Metadata]]]]:
-        """Have events stored at the end of several streams when the session commits; see `EventStream.stage`."""
+        """Stage events for several streams, to be stored when the session commits; see `EventStream.stage`."""
         return self._adapter.stage(target=self._identifier, streams=streams)
 
 

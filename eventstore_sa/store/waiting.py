@@ -26,8 +26,8 @@ async def wait_until_complete(adapter: EventStorageAdapter, event: AnyStoredEven
     """Wait until the watermark reaches the event.
 
     Raises:
-        WaitTimeoutError: It did not within `timeout_s` seconds.
-        ConfigurationError: The adapter works within a transaction of the caller's.
+        WaitTimeoutError: If it does not within `timeout_s` seconds.
+        ConfigurationError: If the adapter works within a transaction of the caller.
     """
     pauses = _pauses(event, in_transaction=adapter.in_transaction, timeout_s=timeout_s)
     while (watermark := await adapter.watermark()).sequence_number < event.sequence_number:
@@ -55,7 +55,7 @@ def _pauses(event: object, *, in_transaction: bool, timeout_s: float | None) -> 
         )
     if in_transaction:
         raise ConfigurationError(
-            "wait_for is for a store of its own: reads within a session see what its transaction sees, at once"
+            "wait_for does not work within a session, whose reads see what its transaction sees: use the store itself"
         )
     return _growing_pauses(timeout_s)
 
@@ -73,8 +73,8 @@ def _growing_pauses(timeout_s: float | None) -> Iterator[float]:
 
 def _timed_out(event: AnyStoredEvent, watermark: Watermark, timeout_s: float | None) -> WaitTimeoutError:
     return WaitTimeoutError(
-        f"event {event.sequence_number} was not to be seen within {timeout_s} s: {_described(watermark.holder)} holds the "
-        f"log back at {watermark.sequence_number}; end it, or wait longer"
+        f"event {event.sequence_number} did not become visible within {timeout_s} s: {_described(watermark.holder)} holds "
+        f"the log back at {watermark.sequence_number}; end it, or wait longer"
     )
 
 

@@ -128,7 +128,7 @@ class TestKinds:
             registry = scoped_session(sessionmaker(engine))
             for bind in (engine, sessionmaker(engine), connection, session, registry):
                 with pytest.raises(
-                    ConfigurationError, match=r"is synchronous: give it the asyncio one .*SyncEventStore"
+                    ConfigurationError, match=r"is synchronous: use its asyncio counterpart .*SyncEventStore"
                 ):
                     EventStore(bind)  # type: ignore[arg-type]
         engine.dispose()
@@ -139,10 +139,10 @@ class TestKinds:
             registry = async_scoped_session(async_sessionmaker(engine), scopefunc=lambda: None)
             for bind in (engine, async_sessionmaker(engine), connection, session, registry):
                 with pytest.raises(
-                    ConfigurationError, match=r"needs it: give it the synchronous one .*or use EventStore"
+                    ConfigurationError, match=r"needs asyncio: use its synchronous counterpart .*or use EventStore"
                 ):
                     SyncEventStore(bind)  # type: ignore[arg-type]
-            with pytest.raises(ConfigurationError, match="works with asyncio only"):
+            with pytest.raises(ConfigurationError, match="works only with asyncio"):
                 SyncEventStore(engine.sync_engine)
         await engine.dispose()
 
@@ -159,7 +159,7 @@ class TestKinds:
 
     def test_the_url_of_an_asyncio_driver_in_a_synchronous_store_is_refused(self) -> None:
         for url in ("sqlite+aiosqlite://", "postgresql+asyncpg://user@host/database"):
-            with pytest.raises(ConfigurationError, match="works with asyncio only: use EventStore"):
+            with pytest.raises(ConfigurationError, match="works only with asyncio: use EventStore"):
                 SyncEventStore(url)
 
     async def test_within_takes_sessions_of_its_own_kind_only(self) -> None:

@@ -43,10 +43,10 @@ class _Registering:
 
         Args:
             kind: A subclass of `CustomFilter`.
-            evaluator: Called with a filter and a projection, as plain JSON by field; tells whether it meets the filter.
+            evaluator: Called with a filter and a projection, as plain JSON by field; returns whether it meets the filter.
 
         Raises:
-            ConfigurationError: It is no such type.
+            ConfigurationError: If it is not such a type.
         """
         self.evaluators.register_filter(kind, evaluator)
 
@@ -56,10 +56,10 @@ class _Registering:
         Args:
             operator: The operator.
             evaluator: Called with what is stored (None where nothing is) and with the value of a clause, both plain JSON;
-                tells whether the clause holds.
+                returns whether the clause holds.
 
         Raises:
-            ConfigurationError: It is no CustomOperator.
+            ConfigurationError: If it is not a CustomOperator.
         """
         self.evaluators.register_operator(operator, evaluator)
 
@@ -71,7 +71,7 @@ class _Registering:
             evaluator: Called with a function and a projection, as plain JSON by field; returns a number, text or None.
 
         Raises:
-            ConfigurationError: It is no such type.
+            ConfigurationError: If it is not such a type.
         """
         self.evaluators.register_function(kind, evaluator)
 

@@ -72,14 +72,14 @@ class _Registering:
     def register_filter(self, kind: type[CustomFilter], converter: FilterConverter) -> None:
         """Register how filters of a type of your own, and of its subclasses, are translated to SQL.
 
-        The same holds in the stores that `within` returns, for this and the other registrations.
+        This and the other registrations apply to the stores that `within` returns as well.
 
         Args:
             kind: A subclass of `CustomFilter`.
             converter: Called with a filter and the `ProjectionColumns`; returns a condition. NULL counts as not met.
 
         Raises:
-            ConfigurationError: It is no such type.
+            ConfigurationError: If it is not such a type.
         """
         self.converters.register_filter(kind, converter)
 
@@ -91,7 +91,7 @@ class _Registering:
             converter: Called with the `JsonPlace` and the value of a clause; returns a condition. NULL counts as not met.
 
         Raises:
-            ConfigurationError: It is no CustomOperator.
+            ConfigurationError: If it is not a CustomOperator.
         """
         self.converters.register_operator(operator, converter)
 
@@ -103,7 +103,7 @@ class _Registering:
             converter: Called with a function and the `ProjectionColumns`; returns a number or text, NULL for null.
 
         Raises:
-            ConfigurationError: It is no such type.
+            ConfigurationError: If it is not such a type.
         """
         self.converters.register_function(kind, converter)
 

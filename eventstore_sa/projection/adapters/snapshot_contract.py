@@ -26,11 +26,11 @@ class SnapshotStorageAdapter(StorageAdapter):
 
     @abstractmethod
     async def save(self, *, snapshot: Snapshot, replacing: Snapshot | None = None) -> bool:
-        """Keep a snapshot in the place of an earlier one with its key; return whether it is kept now.
+        """Store a snapshot, replacing an earlier one with its key; return whether it is stored now.
 
         Args:
-            snapshot: What to keep. If one that is of the same place or later is kept already, nothing is changed.
-            replacing: One that was found and cannot be used: it is replaced even if it claims to be later.
+            snapshot: The snapshot. If one of the same place or later is stored already, nothing changes.
+            replacing: A snapshot that was found and cannot be used: it is replaced even if it claims to be later.
         """
 
     @abstractmethod
@@ -59,7 +59,7 @@ class SyncSnapshotStorageAdapter(SyncStorageAdapter):
 
     @abstractmethod
     def save(self, *, snapshot: Snapshot, replacing: Snapshot | None = None) -> bool:
-        """Keep a snapshot in the place of an earlier one; see `SnapshotStorageAdapter.save`."""
+        """Store a snapshot, replacing an earlier one; see `SnapshotStorageAdapter.save`."""
 
     @abstractmethod
     def prune(

@@ -1,4 +1,4 @@
-"""What a store may be bound to: engines, session factories, URLs, and sessions and connections of the caller's.
+"""What a store may be bound to: engines, session factories, URLs, and sessions and connections of the caller.
 
 Here they become a `Bind` of `persistence/transactions/binds.py`, or an error that says what to use instead. There is no I/O:
 engines connect when they are first used.
@@ -80,8 +80,8 @@ def async_bind(bindable: object, schema: EventStoreSchema) -> Bind:  # noqa: PLR
             return bindable
         case Engine() | sessionmaker() | Connection() | Session() | scoped_session():
             raise ConfigurationError(
-                f"an EventStore is used with asyncio, and {type(bindable).__name__} is synchronous: give it the asyncio "
-                "one (create_async_engine, async_sessionmaker, AsyncSession), or use SyncEventStore"
+                f"an EventStore needs asyncio, but {type(bindable).__name__} is synchronous: use its asyncio "
+                "counterpart (create_async_engine, async_sessionmaker, AsyncSession), or use SyncEventStore"
             )
         case _:
             raise _no_bind(bindable, "AsyncEngine, async_sessionmaker, AsyncConnection, AsyncSession or URL")
@@ -110,8 +110,8 @@ def sync_bind(bindable: object, schema: EventStoreSchema) -> Bind:  # noqa: PLR0
             return bindable
         case AsyncEngine() | async_sessionmaker() | AsyncConnection() | AsyncSession() | async_scoped_session():
             raise ConfigurationError(
-                f"a SyncEventStore is used without asyncio, and {type(bindable).__name__} needs it: give it the "
-                "synchronous one (create_engine, sessionmaker, Session), or use EventStore"
+                f"a SyncEventStore is synchronous, but {type(bindable).__name__} needs asyncio: use its "
+                "synchronous counterpart (create_engine, sessionmaker, Session), or use EventStore"
             )
         case _:
             raise _no_bind(bindable, "Engine, sessionmaker, Connection, Session or URL")
@@ -121,7 +121,7 @@ def _engine(engine: Engine, schema: EventStoreSchema, *, blocking: bool, owned: 
     event_dialect(engine.dialect.name, schema)
     if blocking and engine.dialect.is_async:
         raise ConfigurationError(
-            f"the driver {engine.dialect.driver} works with asyncio only: use EventStore, or a synchronous driver "
+            f"the driver {engine.dialect.driver} works only with asyncio: use EventStore, or a synchronous driver "
             "(postgresql+psycopg://, sqlite://)"
         )
     return EngineBind(engine, blocking=blocking, owned=owned)
@@ -149,7 +149,7 @@ def _create(url: URL | str, create: Callable[..., E]) -> E:
         ) from error
     except (ArgumentError, NoSuchModuleError) as error:
         raise ConfigurationError(
-            "this is no database URL that SQLAlchemy knows: write it as postgresql+asyncpg://user@host/database or "
+            "SQLAlchemy does not recognise this database URL: write it as postgresql+asyncpg://user@host/database or "
             "sqlite+aiosqlite:///file.db"
         ) from error
     configure_sqlite(engine)
@@ -163,7 +163,7 @@ def _missing_driver(module: str, url: URL) -> ConfigurationError:
         if backend not in _DRIVERS:
             return unknown_database(backend)
         return ConfigurationError(
-            f"the database driver {module} is not installed, and is none that this library is tested with: use "
+            f"the database driver {module} is not installed, and this library is not tested with it: use "
             f"{_DRIVERS[backend]}"
         )
     return ConfigurationError(f"the database driver {module} is not installed: pip install 'eventstore-sa[{extra}]'")

@@ -1,8 +1,8 @@
 """The contract of storage adapters for events, with asyncio and without, and the asyncio adapter over a synchronous one.
 
 Third parties implement `save`, `latest` and `scan`, and prove them with the shipped `EventStorageAdapterCases`. The other
-methods have defaults that suit storage in which every stored event can be seen at once, and that is not too large to be
-read for a list of its streams.
+methods have defaults for storage in which every stored event is visible at once, and which is small enough to be read for a
+list of its streams.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ Scannable: TypeAlias = EventSequenceIdentifier | EventPartitionIdentifier
 Listable: TypeAlias = LogIdentifier | CategoryIdentifier
 
 _NO_PROJECTIONS = (
-    "{adapter} keeps no projections beside its events, and so cannot update them with a publish or rebuild them: use a "
+    "{adapter} keeps no projections beside its events, so it cannot update them with a publish or rebuild them: use a "
     "store on a SQLAlchemy bind or in memory, or project into a ProjectionStore"
 )
 
 STAGING_NEEDS_A_SESSION = (
-    "only what happens within a session can wait for its commit: use store.within(session), or publish at once"
+    "staging needs a session, whose commit stores the events: use store.within(session), or publish at once"
 )
 
 
@@ -93,18 +93,18 @@ class EventStorageAdapter(StorageAdapter):
             target: A stream takes `events` and `condition`; a category takes `streams` by name; the log takes
                 `streams` by `StreamIdentifier`.
             events: The events, in order; may be empty: conditions are still checked.
-            condition: What the stream must meet; None: nothing.
+            condition: The condition that the stream must meet; None: none.
             streams: The events and the condition of each stream, in order.
 
         Returns:
-            The stored events in the order and under the keys given. When all of the ids are stored already, in these
-            streams and this order, they are returned whatever the conditions say.
+            The stored events in the order and under the keys given. If all of the ids are stored already, in these streams
+            and this order, the stored events are returned whatever the conditions say.
 
         Raises:
-            ValueError: The arguments do not fit the target.
-            UnmetWriteConditionError: A condition is not met; nothing was stored.
-            DuplicateEventError: An id is taken; nothing was stored.
-            SerialisationError: A value cannot be stored exactly; nothing was stored.
+            ValueError: If the arguments do not fit the target.
+            UnmetWriteConditionError: If a condition is not met. Nothing is stored then.
+            DuplicateEventError: If an id is taken. Nothing is stored then.
+            SerialisationError: If a value cannot be stored exactly. Nothing is stored then.
         """
         raise NotImplementedError
 
@@ -135,8 +135,8 @@ class EventStorageAdapter(StorageAdapter):
     ) -> AsyncIterator[StreamIdentifier]:
         """Iterate over the streams of the target that have events, by category and name in code-point order.
 
-        What is published for the first time during the iteration may be in it or not. By default all events of the
-        target are read for it.
+        Streams that are created during the iteration may be included or not. The default implementation reads all events
+        of the target.
         """
         found = {
             StreamIdentifier(event.category, event.stream) async for event in self.scan(target=checked_listable(target))
@@ -153,23 +153,23 @@ class EventStorageAdapter(StorageAdapter):
                 yield CategoryIdentifier(category)
 
     async def watermark(self) -> Watermark:
-        """Tell how far the log can be read without missing an event."""
+        """Return up to where the log can be read without missing an event."""
         latest = await self.latest(target=LogIdentifier())
         return Watermark(0 if latest is None else latest.sequence_number)
 
     def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
-        """Return the same storage, whose publishes update projections, besides those that this one updates already.
+        """Return the same storage whose publishes update these projections too, besides those that it updates already.
 
         Raises:
-            ConfigurationError: This storage cannot, one of them cannot be inline, or two have the same name.
+            ConfigurationError: If this storage cannot, one of them cannot be inline, or two have the same name.
         """
         raise ConfigurationError(_NO_PROJECTIONS.format(adapter=type(self).__name__))
 
     def rebuild_storage(self, name: str) -> RebuildStorage:
-        """Return what rebuilds the projections of a name that are kept beside the events.
+        """Return storage for rebuilding the projections of a name that are kept beside the events.
 
         Raises:
-            ConfigurationError: There are none, or everything is part of a transaction of the caller's.
+            ConfigurationError: If there are none, or everything is part of a transaction of the caller.
         """
         raise ConfigurationError(_NO_PROJECTIONS.format(adapter=type(self).__name__))
 
@@ -181,15 +181,15 @@ class EventStorageAdapter(StorageAdapter):
         condition: WriteCondition | None = None,
         streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
     ) -> StagedPublish[Any]:
-        """Have events stored when the session's transaction commits; arguments as for `save`."""
+        """Stage events, to be stored when the session's transaction commits; arguments as for `save`."""
         raise TransactionError(STAGING_NEEDS_A_SESSION)
 
     async def flush(self) -> None:
-        """Store now what is staged in the session's transaction."""
+        """Store what is staged in the session's transaction now."""
         raise TransactionError(STAGING_NEEDS_A_SESSION)
 
     def after_commit(self, callback: CommitCallback) -> None:
-        """Have a function called with the stored events once the session's transaction is committed."""
+        """Register a function to be called with the stored events once the session's transaction is committed."""
         raise TransactionError(STAGING_NEEDS_A_SESSION)
 
 
@@ -258,23 +258,23 @@ class SyncEventStorageAdapter(SyncStorageAdapter):
                 yield CategoryIdentifier(category)
 
     def watermark(self) -> Watermark:
-        """Tell how far the log can be read without missing an event."""
+        """Return up to where the log can be read without missing an event."""
         latest = self.latest(target=LogIdentifier())
         return Watermark(0 if latest is None else latest.sequence_number)
 
     def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
-        """Return the same storage, whose publishes update projections, besides those that this one updates already.
+        """Return the same storage whose publishes update these projections too, besides those that it updates already.
 
         Raises:
-            ConfigurationError: This storage cannot, one of them cannot be inline, or two have the same name.
+            ConfigurationError: If this storage cannot, one of them cannot be inline, or two have the same name.
         """
         raise ConfigurationError(_NO_PROJECTIONS.format(adapter=type(self).__name__))
 
     def rebuild_storage(self, name: str) -> RebuildStorage:
-        """Return what rebuilds the projections of a name that are kept beside the events.
+        """Return storage for rebuilding the projections of a name that are kept beside the events.
 
         Raises:
-            ConfigurationError: There are none, or everything is part of a transaction of the caller's.
+            ConfigurationError: If there are none, or everything is part of a transaction of the caller.
         """
         raise ConfigurationError(_NO_PROJECTIONS.format(adapter=type(self).__name__))
 
@@ -286,15 +286,15 @@ class SyncEventStorageAdapter(SyncStorageAdapter):
         condition: WriteCondition | None = None,
         streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
     ) -> StagedPublish[Any]:
-        """Have events stored when the session's transaction commits; arguments as for `save`."""
+        """Stage events, to be stored when the session's transaction commits; arguments as for `save`."""
         raise TransactionError(STAGING_NEEDS_A_SESSION)
 
     def flush(self) -> None:
-        """Store now what is staged in the session's transaction."""
+        """Store what is staged in the session's transaction now."""
         raise TransactionError(STAGING_NEEDS_A_SESSION)
 
     def after_commit(self, callback: CommitCallback) -> None:
-        """Have a function called with the stored events once the session's transaction is committed."""
+        """Register a function to be called with the stored events once the session's transaction is committed."""
         raise TransactionError(STAGING_NEEDS_A_SESSION)
 
 
@@ -371,30 +371,30 @@ class AwaitableEventStorageAdapter(AwaitableStorageAdapter[S], EventStorageAdapt
 
 
 def checked_target(target: Scannable) -> Scannable:
-    """Refuse what events cannot be read from.
+    """Return a target if events can be read from it.
 
     Raises:
-        ValueError: It is no identifier of the log, a category, a stream or a partition.
+        ValueError: If it does not identify the log, a category, a stream or a partition.
     """
     checked: object = target
     if isinstance(checked, Scannable):
         return target
     raise ValueError(
-        "events are read from a target that is the log, a category, a stream or a partition, such as "
+        "the target of a read must be the log, a category, a stream or a partition, such as "
         f"CategoryIdentifier('orders'); got a {type(checked).__name__}"
     )
 
 
 def checked_listable(target: Listable) -> Listable:
-    """Refuse what has no streams to list.
+    """Return a target if its streams can be listed.
 
     Raises:
-        ValueError: It is no identifier of the log or a category.
+        ValueError: If it does not identify the log or a category.
     """
     checked: object = target
     if isinstance(checked, Listable):
         return target
     raise ValueError(
-        "streams are listed of a target that is the log or a category, such as CategoryIdentifier('orders'); got a "
+        "the target of a list of streams must be the log or a category, such as CategoryIdentifier('orders'); got a "
         f"{type(checked).__name__}"
     )

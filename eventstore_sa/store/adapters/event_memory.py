@@ -51,7 +51,7 @@ class SyncInMemoryEventStorageAdapter(SyncEventStorageAdapter):
         return self._storage.projections
 
     def rebuild_storage(self, name: str) -> InMemoryRebuildStorage:
-        """Return what rebuilds the projections of a name; see `EventStorageAdapter.rebuild_storage`."""
+        """Return storage for rebuilding the projections of a name; see `EventStorageAdapter.rebuild_storage`."""
         return InMemoryRebuildStorage(self._storage, name)
 
     def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
@@ -134,7 +134,7 @@ def _fit_for_memory(projections: Projections) -> Projections:
     for projection in projections:
         if projection.needs_session:
             raise ConfigurationError(
-                f"projection {projection.name!r} works on a session of a database, and this store keeps its events in "
+                f"projection {projection.name!r} works on a database session, but this store keeps its events in "
                 "memory: use a store on a SQLAlchemy bind, such as SQLite"
             )
     return projections

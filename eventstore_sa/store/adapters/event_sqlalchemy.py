@@ -193,9 +193,9 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
         return self._reopened(self._bind, replace(self._options, projections=inline))
 
     def register_constraint(self, constraint_type: type[C], converter: ConstraintConverter[C]) -> None:
-        """Say how constraints of a type of your own, and of its subclasses, are translated to SQL.
+        """Register how your own constraints of a type, and of its subclasses, are translated to SQL.
 
-        The same holds in the stores that `within` returns.
+        It applies to the stores that `within` returns as well.
 
         Args:
             constraint_type: A subclass of `QueryConstraint`.
@@ -203,12 +203,12 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
                 agree with the constraint's `met_by`.
 
         Raises:
-            ConfigurationError: The type is no constraint, or a built-in one.
+            ConfigurationError: If the type is not a constraint, or a built-in one.
         """
         self._options.constraint_converters.register(constraint_type, converter)
 
     def register_condition(self, condition: type[WriteCondition], evaluate: ConditionEvaluator) -> None:
-        """Say how conditions of a type of the application's own are checked.
+        """Register how your own conditions of a type are checked.
 
         Args:
             condition: The type; exactly this one.
@@ -225,17 +225,17 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
         condition: WriteCondition | None = None,
         streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
     ) -> StagedPublish[Any]:
-        """Have events stored when the session's transaction commits; see `EventStorageAdapter.stage`."""
+        """Stage events, to be stored when the session's transaction commits; see `EventStorageAdapter.stage`."""
         storage = self._session_storage
         parts = publications(target=target, events=events, condition=condition, streams=streams)
         return storage.stage(parts, lambda results: keyed_results(streams, results))
 
     def after_commit(self, callback: CommitCallback) -> None:
-        """Have a function called after the commit; see `EventStorageAdapter.after_commit`."""
+        """Register a function to be called after the commit; see `EventStorageAdapter.after_commit`."""
         self._session_storage.after_commit(callback)
 
     def rebuild_storage(self, name: str) -> SQLRebuildStorage:
-        """Return what rebuilds the projections of a name; see `EventStorageAdapter.rebuild_storage`."""
+        """Return storage for rebuilding the projections of a name; see `EventStorageAdapter.rebuild_storage`."""
         return SQLRebuildStorage(self.bind, self.schema, name)
 
     @property
