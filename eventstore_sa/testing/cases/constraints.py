@@ -104,7 +104,7 @@ NO_CONSTRAINTS: dict[str, Any] = {
     "a mapping": {"name": "paid"},
     "none": None,
 }
-NO_SET = r"constraints are given as a set|are QueryConstraints"
+NO_SET = r"constraints must be a set|must be QueryConstraints"
 
 
 class ConstraintCases(EventStorageSetting):
