@@ -18,6 +18,7 @@ from eventstore_sa.projection.adapters import (
     SyncSQLAlchemyProjectionStorageAdapter,
 )
 from eventstore_sa.projection.handlers import handles
+from eventstore_sa.projection.projection_store import ProjectionStore, SyncProjectionStore
 from eventstore_sa.projection.projector import (
     MissingHandlerBehaviour,
     ProjectableSource,
@@ -26,8 +27,7 @@ from eventstore_sa.projection.projector import (
 )
 from eventstore_sa.projection.rebuilding import RebuildProgress, is_rebuilding, rebuild, rebuild_sync
 from eventstore_sa.projection.row_batch import DELETE, RowDeletion
-from eventstore_sa.projection.snapshots import SnapshotStore, SyncSnapshotStore
-from eventstore_sa.projection.store import ProjectionStore, SyncProjectionStore
+from eventstore_sa.projection.snapshot_store import SnapshotStore, SyncSnapshotStore
 from eventstore_sa.projection.table import TableProjection, project
 from eventstore_sa.types import Projection
 

@@ -19,13 +19,13 @@ from eventstore_sa.contracts.projection_records import ProjectionRecord
 from eventstore_sa.contracts.rebuilds import Load, RebuildProgressRecord, RebuildStorage, RebuildTarget
 from eventstore_sa.errors import ConcurrencyError, ConfigurationError
 from eventstore_sa.projection.batches import Batch
+from eventstore_sa.projection.projection_store import ProjectionStore, SyncProjectionStore
 from eventstore_sa.projection.projector import Projector
 from eventstore_sa.projection.storable import check_storable
-from eventstore_sa.projection.store import ProjectionStore, SyncProjectionStore
 from eventstore_sa.sources.constraints import sequence_number_after
 from eventstore_sa.store import EventStore, SyncEventStore
 from eventstore_sa.store.adapters import SQLAlchemyEventStorageAdapter
-from eventstore_sa.store.adapters.greenlets import GreenletRunner
+from eventstore_sa.store.adapters.runners import GreenletRunner
 from eventstore_sa.types import AnyStoredEvent, CategoryIdentifier, LogIdentifier, StreamIdentifier, encode_json
 from eventstore_sa.types.numbers import checked_count, checked_seconds
 

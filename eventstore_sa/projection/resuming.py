@@ -67,7 +67,7 @@ class Resumption:
             raise ConfigurationError(
                 f"projector {projector.name!r} was given a state or metadata to go on from, and snapshots too: leave out one"
             )
-        if not getattr(source, "whole", False):
+        if not getattr(source, "is_complete", False):
             raise ConfigurationError(
                 "a snapshot is kept under the identifier of its source, so the source has to have all events of that name, "
                 f"as the streams, categories, partitions and the log of a store do; got a {type(source).__name__}: project "
@@ -80,7 +80,7 @@ class Resumption:
         self._initial = self._checked_initial()
         self._is_stream = isinstance(source.identifier, StreamIdentifier)
         # What a caller's transaction sees may be rolled back; and of a category or the log it may not see all, yet.
-        self._may_take = not source.hosted or (self._is_stream and snapshots_hosted)
+        self._may_take = not source.in_transaction or (self._is_stream and snapshots_hosted)
         self._begun_with: Snapshot | None = None
         self._last: AnyStoredEvent | None = None
         self._applied = 0
@@ -255,7 +255,7 @@ async def resumed(
         SerialisationError: The snapshot is not of the types that the projector wants.
     """
     _check_store(snapshots, asynchronous=True)
-    run = Resumption(projector, source, given, snapshots_hosted=snapshots.hosted)
+    run = Resumption(projector, source, given, snapshots_hosted=snapshots.in_transaction)
     begun = run.begin(await snapshots.find(key=run.key))
     try:
         reached = await reduce(_EventsToProject(run), *begun)
@@ -280,7 +280,7 @@ def resumed_sync(
 ) -> Reached:
     """Project a source from its snapshot on; the twin of `resumed` without asyncio."""
     _check_store(snapshots, asynchronous=False)
-    run = Resumption(projector, source, given, snapshots_hosted=snapshots.hosted)
+    run = Resumption(projector, source, given, snapshots_hosted=snapshots.in_transaction)
     begun = run.begin(snapshots.find(key=run.key))
     try:
         reached = reduce(_EventsToProject(run), *begun)

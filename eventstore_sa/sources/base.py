@@ -31,16 +31,16 @@ class EventSource(ABC, Generic[I]):
         raise NotImplementedError
 
     @property
-    def whole(self) -> bool:
-        """Whether it yields all events of what its identifier names, and can be read from any of them on.
+    def is_complete(self) -> bool:
+        """Whether it yields all events of what its identifier names, and can be read from any of them onwards.
 
-        Only what comes of such a source may be kept under its identifier, as snapshots are.
+        Only what is made from such a source may be stored under its identifier, as snapshots are.
         """
         return False
 
     @property
-    def hosted(self) -> bool:
-        """Whether it is read within a transaction of the caller's, and so shows what may yet be rolled back."""
+    def in_transaction(self) -> bool:
+        """Whether it is read in a transaction of the caller, and so may return events that are rolled back later."""
         return False
 
     @abstractmethod
@@ -62,14 +62,14 @@ class EventSource(ABC, Generic[I]):
 
         Args:
             constraints: Only events that meet all of them.
-            limit: At most so many events; None: all.
+            limit: The maximum number of events; None: all.
             backwards: Last to first.
-            wait_for: Begin only when this event can be seen: an open transaction that wrote earlier may hold back the
-                log and categories for a while.
+            wait_for: Start only when this event is visible: an open transaction that wrote earlier may hold back the log
+                and categories for a while.
             timeout_s: How long to wait for it, in seconds; None: for ever.
 
         Raises:
-            WaitTimeoutError: `wait_for` was not to be seen in time.
+            WaitTimeoutError: If `wait_for` does not become visible in time.
         """
         raise NotImplementedError
 
@@ -102,16 +102,16 @@ class SyncEventSource(ABC, Generic[I]):
         raise NotImplementedError
 
     @property
-    def whole(self) -> bool:
-        """Whether it yields all events of what its identifier names, and can be read from any of them on.
+    def is_complete(self) -> bool:
+        """Whether it yields all events of what its identifier names, and can be read from any of them onwards.
 
-        Only what comes of such a source may be kept under its identifier, as snapshots are.
+        Only what is made from such a source may be stored under its identifier, as snapshots are.
         """
         return False
 
     @property
-    def hosted(self) -> bool:
-        """Whether it is read within a transaction of the caller's, and so shows what may yet be rolled back."""
+    def in_transaction(self) -> bool:
+        """Whether it is read in a transaction of the caller, and so may return events that are rolled back later."""
         return False
 
     @abstractmethod
@@ -153,10 +153,10 @@ class SyncEventSource(ABC, Generic[I]):
 
 
 def checked_limit(limit: int | None) -> int | None:
-    """Refuse a limit that is no number of events.
+    """Return a limit if it is a number of events.
 
     Raises:
-        ConfigurationError: It is negative, or no integer.
+        ConfigurationError: If it is negative, or not an integer.
     """
     checked: object = limit
     if checked is None:

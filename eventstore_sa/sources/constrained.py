@@ -1,4 +1,4 @@
-"""A source seen through constraints: whoever reads it gets the events that meet them, and no others."""
+"""A source seen through constraints: reads return the events that meet them, and no others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ConstrainedEventSource(EventSource[I]):
 
     Args:
         delegate: Where the events are read from.
-        constraints: What they have to meet, besides the constraints of each read.
+        constraints: The constraints that they must meet, besides those of each read.
     """
 
     def __init__(self, delegate: EventSource[I], constraints: Iterable[QueryConstraint]) -> None:
@@ -34,8 +34,8 @@ class ConstrainedEventSource(EventSource[I]):
         return self._delegate.identifier
 
     @property
-    def hosted(self) -> bool:
-        return self._delegate.hosted
+    def in_transaction(self) -> bool:
+        return self._delegate.in_transaction
 
     @property
     def constraints(self) -> QueryConstraints:
@@ -81,7 +81,7 @@ class SyncConstrainedEventSource(SyncEventSource[I]):
 
     Args:
         delegate: Where the events are read from.
-        constraints: What they have to meet, besides the constraints of each read.
+        constraints: The constraints that they must meet, besides those of each read.
     """
 
     def __init__(self, delegate: SyncEventSource[I], constraints: Iterable[QueryConstraint]) -> None:
@@ -93,8 +93,8 @@ class SyncConstrainedEventSource(SyncEventSource[I]):
         return self._delegate.identifier
 
     @property
-    def hosted(self) -> bool:
-        return self._delegate.hosted
+    def in_transaction(self) -> bool:
+        return self._delegate.in_transaction
 
     @property
     def constraints(self) -> QueryConstraints:

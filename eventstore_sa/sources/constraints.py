@@ -1,6 +1,6 @@
 """Query constraints: which events of a source a read returns.
 
-A constraint is a value that can tell of any stored event whether it meets it; databases translate the built-in ones to
+A constraint is a value that decides for any stored event whether it is met; databases translate the built-in ones to
 SQL (`persistence/events/constraints.py`). Constraints of one read are ANDed. Pure Python: SQLAlchemy is not imported here.
 """
 
@@ -45,7 +45,7 @@ _MAX_NAMES: Final = 10_000
 class QueryConstraint(Struct, frozen=True):
     """The base of all constraints.
 
-    A subclass of your own works on events in memory as it is; a SQL adapter has to be told how to translate it:
+    A subclass of your own works on events in memory as it is; for a SQL adapter, register how to translate it:
     `adapter.register_constraint(type, converter)`.
     """
 
@@ -153,7 +153,7 @@ def sequence_number_after(sequence_number: int) -> SequenceNumberAfterConstraint
     """Return only events with a sequence number above the given one (exclusive).
 
     Raises:
-        ConfigurationError: It is not an integer.
+        ConfigurationError: If it is not an integer.
     """
     return SequenceNumberAfterConstraint(sequence_number)
 
@@ -162,7 +162,7 @@ def sequence_number_before(sequence_number: int) -> SequenceNumberBeforeConstrai
     """Return only events with a sequence number below the given one (exclusive).
 
     Raises:
-        ConfigurationError: It is not an integer.
+        ConfigurationError: If it is not an integer.
     """
     return SequenceNumberBeforeConstraint(sequence_number)
 
@@ -171,7 +171,7 @@ def position_after(position: int) -> PositionAfterConstraint:
     """Return only events with a position above the given one (exclusive), each within its own stream.
 
     Raises:
-        ConfigurationError: It is not an integer.
+        ConfigurationError: If it is not an integer.
     """
     return PositionAfterConstraint(position)
 
@@ -180,7 +180,7 @@ def position_before(position: int) -> PositionBeforeConstraint:
     """Return only events with a position below the given one (exclusive), each within its own stream.
 
     Raises:
-        ConfigurationError: It is not an integer.
+        ConfigurationError: If it is not an integer.
     """
     return PositionBeforeConstraint(position)
 
@@ -192,14 +192,14 @@ def name_in(names: Iterable[object]) -> NameInConstraint:
         names: Strings, or what may stand for the name of a `NewEvent`, such as members of an enum; at most 10,000.
 
     Raises:
-        ConfigurationError: It is a single string, or too many.
+        ConfigurationError: If it is a single string, or there are too many.
     """
     if isinstance(names, str | bytes):
         raise ConfigurationError(f"name_in takes names, not one name: write name_in([{names!r}])")
     texts = frozenset(name if type(name) is str else serialise_to_string(name) for name in names)
     if len(texts) > _MAX_NAMES:
         raise ConfigurationError(
-            f"name_in takes at most {_MAX_NAMES} names, not {len(texts)}: read all events, and pick from them"
+            f"name_in takes at most {_MAX_NAMES} names, not {len(texts)}: read all events and filter them"
         )
     return NameInConstraint(texts)
 
@@ -212,7 +212,7 @@ def occurred_between(start: datetime | None, end: datetime | None) -> OccurredBe
         end: An aware datetime (exclusive); None: however late.
 
     Raises:
-        ConfigurationError: One is naive, no datetime, or outside of the years 1 to 9999 in UTC.
+        ConfigurationError: If one is naive, not a datetime, or outside the years 1 to 9999 in UTC.
     """
     return OccurredBetweenConstraint(start, end)
 
@@ -223,22 +223,22 @@ def observed_between(start: datetime | None, end: datetime | None) -> ObservedBe
 
 
 def checked_constraints(constraints: object) -> frozenset[QueryConstraint]:
-    """Refuse what is no set of constraints; return it as it is now.
+    """Return a copy of a set of constraints.
 
     Raises:
-        ConfigurationError: It is something else, or holds something else.
+        ConfigurationError: If it is not a set, or holds something other than constraints.
     """
     if not isinstance(constraints, AbstractSet):
         raise ConfigurationError(
-            "constraints are given as a set, such as {name_in(['order-placed'])}; got a " + type(constraints).__name__
+            "constraints must be a set, such as {name_in(['order-placed'])}; got a " + type(constraints).__name__
         )
     members = frozenset(cast("AbstractSet[QueryConstraint]", constraints))
     for member in members:
         checked: object = member
         if not isinstance(checked, QueryConstraint):
             raise ConfigurationError(
-                "what a read is constrained by are QueryConstraints, such as sequence_number_after(3); got a "
-                f"{type(checked).__name__} among them"
+                "constraints must be QueryConstraints, such as sequence_number_after(3); the set contains a "
+                f"{type(checked).__name__}"
             )
     return members
 
@@ -246,7 +246,7 @@ def checked_constraints(constraints: object) -> frozenset[QueryConstraint]:
 def order_range(
     constraints: Iterable[QueryConstraint], *, by_position: bool
 ) -> tuple[int | None, int | None, list[QueryConstraint]]:
-    """Merge what the constraints say of the very order of a read, so that an index can be entered and left there.
+    """Merge the bounds that constraints set on the order of a read, so that an index can be entered and left there.
 
     Args:
         constraints: What the read is constrained by.
@@ -281,20 +281,18 @@ def _check_moments(factory: str, *moments: object) -> None:
         if moment is None:
             continue
         if not isinstance(moment, datetime):
-            raise ConfigurationError(
-                f"{factory} takes datetimes, or None where there is no bound; got a {type(moment).__name__}"
-            )
+            raise ConfigurationError(f"{factory} takes datetimes, or None for no bound; got a {type(moment).__name__}")
         if moment.utcoffset() is None:
             raise ConfigurationError(
-                f"{factory} was given the naive datetime {moment.isoformat()}, which could mean any time zone: give it "
+                f"{factory} was given the naive datetime {moment.isoformat()}, which could be in any time zone: add "
                 "one, as in moment.replace(tzinfo=UTC)"
             )
         try:
             moment.astimezone(UTC)
         except OverflowError as error:
             raise ConfigurationError(
-                f"{factory} was given {moment.isoformat()}, which is outside of the years 1 to 9999 in UTC: leave that "
-                "end open with None"
+                f"{factory} was given {moment.isoformat()}, which is outside the years 1 to 9999 in UTC: pass None for "
+                "no bound"
             ) from error
 
 

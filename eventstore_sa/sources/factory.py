@@ -1,6 +1,6 @@
 """Event sources by identifier: for code that knows what it is to read only by name, such as a stored subscription.
 
-The factories over a store's adapter are in `store/factory.py`.
+The factories over a store's adapter are in `store/source_factory.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class EventSourceFactory(ABC):
         """Return the source that an identifier names; no I/O.
 
         Raises:
-            ConfigurationError: There are no sources for identifiers of this type.
+            ConfigurationError: If there are no sources for identifiers of this type.
         """
         raise NotImplementedError
 

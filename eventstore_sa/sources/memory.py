@@ -1,7 +1,7 @@
 """Event sources over events that are in memory already: for tests, and to read again what was read before.
 
-Nothing is copied but the sequence, nothing is sorted, and there is no I/O. Storage in memory is another thing: see
-`store/adapters/memory.py`.
+Only the sequence is copied, nothing is sorted, and there is no I/O. For the storage adapters in memory, see
+`store/adapters/event_memory.py`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class InMemoryEventSource(EventSource[I]):
 
     Args:
         events: The events, first to last.
-        identifier: What they are said to be read from.
+        identifier: The identifier of the source.
     """
 
     def __init__(self, events: Sequence[AnyStoredEvent], identifier: I) -> None:
@@ -74,7 +74,7 @@ class SyncInMemoryEventSource(SyncEventSource[I]):
 
     Args:
         events: The events, first to last.
-        identifier: What they are said to be read from.
+        identifier: The identifier of the source.
     """
 
     def __init__(self, events: Sequence[AnyStoredEvent], identifier: I) -> None:

@@ -16,9 +16,9 @@ from eventstore_sa.sources import (
     constraints,
 )
 from eventstore_sa.store import adapters, conditions, exceptions
-from eventstore_sa.store.factory import EventStoreEventSourceFactory, SyncEventStoreEventSourceFactory
+from eventstore_sa.store.event_store import EventStore, SyncEventStore
 from eventstore_sa.store.retrying import retry_transaction, retry_transaction_sync
-from eventstore_sa.store.store import EventStore, SyncEventStore
+from eventstore_sa.store.source_factory import EventStoreEventSourceFactory, SyncEventStoreEventSourceFactory
 from eventstore_sa.store.streams import EventCategory, EventLog, EventPartition, EventStream
 from eventstore_sa.store.sync_streams import SyncEventCategory, SyncEventLog, SyncEventPartition, SyncEventStream
 from eventstore_sa.store.transactions import (

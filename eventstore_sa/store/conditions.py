@@ -1,4 +1,4 @@
-"""The write conditions, under the name that the store's users look for them."""
+"""The write conditions of `eventstore_sa.conditions` again, where users of a store look for them."""
 
 from eventstore_sa.conditions import (
     AndCondition,

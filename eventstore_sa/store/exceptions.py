@@ -1,4 +1,4 @@
-"""The errors of a store, under the name that the store's users look for them."""
+"""The exceptions of `eventstore_sa.errors` again, where users of a store look for them."""
 
 from eventstore_sa.errors import (
     ConcurrencyError,

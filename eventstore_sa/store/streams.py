@@ -1,6 +1,6 @@
 """The streams, categories, partitions and the log of an `EventStore`: what is published to, and read from, with asyncio.
 
-They are light values over a storage adapter: making one does no I/O, and one that nobody has published to is empty.
+They are light values over a storage adapter: making one does no I/O, and a stream without events is simply empty.
 `sync_streams.py` holds their synchronous twins.
 """
 
@@ -14,7 +14,7 @@ from eventstore_sa.publishing import StreamPublishDefinition
 from eventstore_sa.session import StagedPublish
 from eventstore_sa.sources import EventSource
 from eventstore_sa.sources.constraints import QueryConstraints
-from eventstore_sa.store.adapters.base import EventStorageAdapter
+from eventstore_sa.store.adapters.event_contract import EventStorageAdapter
 from eventstore_sa.store.updating import DecideAsync, StreamProjector, StreamUpdate, update
 from eventstore_sa.store.waiting import wait_until_complete
 from eventstore_sa.types import (
@@ -52,12 +52,12 @@ class _StoredSource(EventSource[I]):
         return self._identifier
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         return True
 
     @property
-    def hosted(self) -> bool:
-        return self._adapter.hosted
+    def in_transaction(self) -> bool:
+        return self._adapter.in_transaction
 
     async def latest(self) -> AnyStoredEvent | None:
         return await self._adapter.latest(target=self._identifier)
@@ -118,12 +118,12 @@ class EventStream(_StoredSource[StreamIdentifier]):
             The stored events in the order given, with the caller's own payload objects.
 
         Raises:
-            UnmetWriteConditionError: The condition is not met.
-            DuplicateEventError: An id is taken by another event.
-            SerialisationError: A value cannot be stored exactly.
-            TransactionError: The transaction cannot go on; see `retryable`.
+            UnmetWriteConditionError: If the condition is not met.
+            DuplicateEventError: If another event has one of the ids.
+            SerialisationError: If a value cannot be stored exactly.
+            TransactionError: If the transaction cannot continue; see `retryable`.
 
-            Nothing is stored then, and a session stays usable unless the TransactionError says otherwise.
+            In each case nothing is stored, and a session stays usable unless the TransactionError says otherwise.
         """
         return await self._adapter.save(target=self._identifier, events=events, condition=condition)
 
@@ -133,10 +133,10 @@ class EventStream(_StoredSource[StreamIdentifier]):
         events: Sequence[NewEvent[Name, Payload, Metadata]],
         condition: WriteCondition = NoCondition(),  # noqa: B008
     ) -> StagedPublish[Sequence[StoredEvent[Name, Payload, Metadata]]]:
-        """Have events stored at the end of the stream when the session commits; no I/O. Only within a session.
+        """Stage events, to be stored at the end of the stream when the session commits; no I/O. Only within a session.
 
         When the session's outermost transaction commits, it is flushed, and everything that is staged in it is stored by
-        one statement: locks are taken last, in one order, and held no longer than the commit takes. What is staged in a
+        one statement: locks are taken last, in a fixed order, and held only while it commits. What is staged in a
         savepoint is dropped with it when it is rolled back. Publishes to one stream keep their order, and a condition sees
         what was staged before it. An unmet condition makes `commit()` raise. Payloads and metadata are stored as they are
         when `stage` is called, even if they change before the commit.
@@ -149,8 +149,8 @@ class EventStream(_StoredSource[StreamIdentifier]):
             A handle: its `events` are the stored events, after the commit.
 
         Raises:
-            TransactionError: The store is not within a session.
-            SerialisationError: A value cannot be stored exactly.
+            TransactionError: If the store is not within a session.
+            SerialisationError: If a value cannot be stored exactly.
         """
         return self._adapter.stage(target=self._identifier, events=events, condition=condition)
 
@@ -162,26 +162,26 @@ class EventStream(_StoredSource[StreamIdentifier]):
         retries: int = 3,
         snapshots: Snapshots | None = None,
     ) -> StreamUpdate[State]:
-        """Load the stream's state, decide on events, and publish them unless somebody else was faster; then do it again.
+        """Load the stream's state, decide on events, and publish them; retry if another writer was faster.
 
-        Within a session a lost race raises at once, for all of the session's transaction has to be done again: see
+        Within a session a lost race raises at once, because the session's whole transaction has to be retried: see
         `retry_transaction`.
 
         Args:
             projector: Makes the state from the events of the stream.
             decide: Takes a copy of the state and returns the events to publish; none to leave the stream as it is. It may
-                be an `async def`. It is called anew in each try.
-            retries: How often to try again, after a short random pause, when the stream has moved on meanwhile.
+                be an `async def`. It is called again for each attempt.
+            retries: How often to retry, after a short random pause, when the stream has changed in the meantime.
             snapshots: A `SnapshotStore`: load the state from its snapshot and the events since, as `project` does.
 
         Returns:
             The state, the new events included, and the stored events.
 
         Raises:
-            UnmetWriteConditionError: Somebody else was faster in every try.
-            ConfigurationError: The state cannot be copied.
+            UnmetWriteConditionError: If another writer was faster in every attempt.
+            ConfigurationError: If the state cannot be copied.
         """
-        tries = 0 if self._adapter.hosted else retries
+        tries = 0 if self._adapter.in_transaction else retries
         return await update(self, projector, decide, retries=tries, snapshots=snapshots)
 
 
@@ -193,7 +193,7 @@ class EventCategory(_StoredSource[CategoryIdentifier]):
         return EventStream(self._adapter, StreamIdentifier(self._identifier.category, stream))
 
     def partitions(self, count: int) -> Sequence[EventPartition]:
-        """Return the category in `count` parts, for as many readers; no I/O. A stream is in one part as a whole."""
+        """Return the category in `count` parts, for as many readers; no I/O. Each stream is in exactly one part."""
         category = self._identifier.category
         return [
             EventPartition(self._adapter, CategoryPartitionIdentifier(category, part, count)) for part in range(count)
@@ -222,7 +222,7 @@ class EventCategory(_StoredSource[CategoryIdentifier]):
             The stored events of each stream, in the order given.
 
         Raises:
-            UnmetWriteConditionError: One of the conditions is not met; the error names the stream.
+            UnmetWriteConditionError: If a condition is not met; the error names the stream.
             EventStoreError: As for `EventStream.publish`. Nothing is stored then, in any of the streams.
         """
         results: Mapping[str, Sequence[Any]] = await self._adapter.save(target=self._identifier, streams=streams)
@@ -231,7 +231,7 @@ class EventCategory(_StoredSource[CategoryIdentifier]):
     def stage(
         self, *, streams: Mapping[str, StreamPublishDefinition[Name, Payload, Metadata]]
     ) -> StagedPublish[Mapping[str, Sequence[StoredEvent[Name, Payload, Metadata]]]]:
-        """Have events stored at the end of several streams when the session commits; see `EventStream.stage`."""
+        """Stage events for several streams, to be stored when the session commits; see `EventStream.stage`."""
         return self._adapter.stage(target=self._identifier, streams=streams)
 
 
@@ -246,7 +246,7 @@ class EventLog(_StoredSource[LogIdentifier]):
         super().__init__(adapter, identifier)
 
     def partitions(self, count: int) -> Sequence[EventPartition]:
-        """Return the log in `count` parts, for as many readers; no I/O. A stream is in one part as a whole."""
+        """Return the log in `count` parts, for as many readers; no I/O. Each stream is in exactly one part."""
         return [EventPartition(self._adapter, LogPartitionIdentifier(part, count)) for part in range(count)]
 
 

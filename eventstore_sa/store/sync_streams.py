@@ -10,7 +10,7 @@ from eventstore_sa.publishing import StreamPublishDefinition
 from eventstore_sa.session import StagedPublish
 from eventstore_sa.sources import SyncEventSource
 from eventstore_sa.sources.constraints import QueryConstraints
-from eventstore_sa.store.adapters.base import SyncEventStorageAdapter
+from eventstore_sa.store.adapters.event_contract import SyncEventStorageAdapter
 from eventstore_sa.store.updating import Decide, StreamUpdate, SyncStreamProjector, update_sync
 from eventstore_sa.store.waiting import wait_until_complete_sync
 from eventstore_sa.types import (
@@ -48,12 +48,12 @@ class _StoredSource(SyncEventSource[I]):
         return self._identifier
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         return True
 
     @property
-    def hosted(self) -> bool:
-        return self._adapter.hosted
+    def in_transaction(self) -> bool:
+        return self._adapter.in_transaction
 
     def latest(self) -> AnyStoredEvent | None:
         return self._adapter.latest(target=self._identifier)
@@ -109,7 +109,7 @@ class SyncEventStream(_StoredSource[StreamIdentifier]):
         events: Sequence[NewEvent[Name, Payload, Metadata]],
         condition: WriteCondition = NoCondition(),  # noqa: B008
     ) -> StagedPublish[Sequence[StoredEvent[Name, Payload, Metadata]]]:
-        """Have events stored at the end of the stream when the session commits; see `EventStream.stage`."""
+        """Stage events, to be stored at the end of the stream when the session commits; see `EventStream.stage`."""
         return self._adapter.stage(target=self._identifier, events=events, condition=condition)
 
     def update(
@@ -121,7 +121,7 @@ class SyncEventStream(_StoredSource[StreamIdentifier]):
         snapshots: SyncSnapshots | None = None,
     ) -> StreamUpdate[State]:
         """Load the stream's state, decide on events, and publish them; see `EventStream.update`."""
-        tries = 0 if self._adapter.hosted else retries
+        tries = 0 if self._adapter.in_transaction else retries
         return update_sync(self, projector, decide, retries=tries, snapshots=snapshots)
 
 
@@ -161,7 +161,7 @@ class SyncEventCategory(_StoredSource[CategoryIdentifier]):
     def stage(
         self, *, streams: Mapping[str, StreamPublishDefinition[Name, Payload, Metadata]]
     ) -> StagedPublish[Mapping[str, Sequence[StoredEvent[Name, Payload, Metadata]]]]:
-        """Have events stored at the end of several streams when the session commits; see `EventStream.stage`."""
+        """Stage events for several streams, to be stored when the session commits; see `EventStream.stage`."""
         return self._adapter.stage(target=self._identifier, streams=streams)
 
 

@@ -64,11 +64,11 @@ class SyncStreamProjector(Protocol[State]):
 class _Followed:
     """A stream that remembers up to where it was read: the projector may have seen more than any earlier look would tell."""
 
-    whole = True
+    is_complete = True
 
     def __init__(self, stream: EventStream | SyncEventStream) -> None:
         self.identifier: StreamIdentifier = stream.identifier
-        self.hosted: bool = stream.hosted
+        self.in_transaction: bool = stream.in_transaction
         self.position: int | None = None
         self._stream = stream
         self._events: Any = stream

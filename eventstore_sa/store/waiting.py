@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from eventstore_sa.errors import ConfigurationError, WaitTimeoutError
-from eventstore_sa.store.adapters.base import EventStorageAdapter, SyncEventStorageAdapter
+from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, SyncEventStorageAdapter
 from eventstore_sa.types import AnyStoredEvent, StoredEvent
 from eventstore_sa.types.watermark import Watermark, WatermarkHolder
 
@@ -26,10 +26,10 @@ async def wait_until_complete(adapter: EventStorageAdapter, event: AnyStoredEven
     """Wait until the watermark reaches the event.
 
     Raises:
-        WaitTimeoutError: It did not within `timeout_s` seconds.
-        ConfigurationError: The adapter works within a transaction of the caller's.
+        WaitTimeoutError: If it does not within `timeout_s` seconds.
+        ConfigurationError: If the adapter works within a transaction of the caller.
     """
-    pauses = _pauses(event, hosted=adapter.hosted, timeout_s=timeout_s)
+    pauses = _pauses(event, in_transaction=adapter.in_transaction, timeout_s=timeout_s)
     while (watermark := await adapter.watermark()).sequence_number < event.sequence_number:
         pause_s = next(pauses, None)
         if pause_s is None:
@@ -39,7 +39,7 @@ async def wait_until_complete(adapter: EventStorageAdapter, event: AnyStoredEven
 
 def wait_until_complete_sync(adapter: SyncEventStorageAdapter, event: AnyStoredEvent, timeout_s: float | None) -> None:
     """Wait until the watermark reaches the event; see `wait_until_complete`."""
-    pauses = _pauses(event, hosted=adapter.hosted, timeout_s=timeout_s)
+    pauses = _pauses(event, in_transaction=adapter.in_transaction, timeout_s=timeout_s)
     while (watermark := adapter.watermark()).sequence_number < event.sequence_number:
         pause_s = next(pauses, None)
         if pause_s is None:
@@ -47,15 +47,15 @@ def wait_until_complete_sync(adapter: SyncEventStorageAdapter, event: AnyStoredE
         time.sleep(pause_s)
 
 
-def _pauses(event: object, *, hosted: bool, timeout_s: float | None) -> Iterator[float]:
+def _pauses(event: object, *, in_transaction: bool, timeout_s: float | None) -> Iterator[float]:
     """Return growing pauses that end with the time."""
     if not isinstance(event, StoredEvent):
         raise ConfigurationError(
             f"wait_for takes a StoredEvent, as a publish returns them; got a {type(event).__name__}"
         )
-    if hosted:
+    if in_transaction:
         raise ConfigurationError(
-            "wait_for is for a store of its own: reads within a session see what its transaction sees, at once"
+            "wait_for does not work within a session, whose reads see what its transaction sees: use the store itself"
         )
     return _growing_pauses(timeout_s)
 
@@ -73,8 +73,8 @@ def _growing_pauses(timeout_s: float | None) -> Iterator[float]:
 
 def _timed_out(event: AnyStoredEvent, watermark: Watermark, timeout_s: float | None) -> WaitTimeoutError:
     return WaitTimeoutError(
-        f"event {event.sequence_number} was not to be seen within {timeout_s} s: {_described(watermark.holder)} holds the "
-        f"log back at {watermark.sequence_number}; end it, or wait longer"
+        f"event {event.sequence_number} did not become visible within {timeout_s} s: {_described(watermark.holder)} holds "
+        f"the log back at {watermark.sequence_number}; end it, or wait longer"
     )
 
 

@@ -23,7 +23,7 @@ from eventstore_sa.persistence.sqlalchemy_internals import run_in_greenlet
 from eventstore_sa.persistence.transactions.binds import Bind, ConnectionScope
 from eventstore_sa.persistence.transactions.databases import database_of
 from eventstore_sa.persistence.transactions.running import TransactionRunner
-from eventstore_sa.store.adapters.binding import AsyncBindable, async_bind, sync_bind
+from eventstore_sa.store.adapters.bindables import AsyncBindable, async_bind, sync_bind
 from eventstore_sa.types.numbers import checked_seconds
 
 __all__ = ["clear"]
@@ -73,8 +73,8 @@ def clear(bind: object, *, schema: EventStoreSchema | None = None, timeout_s: fl
         )
     checked_seconds("timeout_s", timeout_s)
     if isinstance(bind, AsyncEngine | async_sessionmaker | AsyncConnection | AsyncSession | async_scoped_session):
-        return run_in_greenlet(_clear, async_bind(cast("AsyncBindable", bind), tables).bind, tables, timeout_s)
-    _clear(sync_bind(bind, tables).bind, tables, timeout_s)
+        return run_in_greenlet(_clear, async_bind(cast("AsyncBindable", bind), tables), tables, timeout_s)
+    _clear(sync_bind(bind, tables), tables, timeout_s)
     return None
 
 

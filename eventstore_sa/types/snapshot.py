@@ -117,7 +117,7 @@ class Snapshots(Protocol):
     """What keeps snapshots for `Projector.project`: a `SnapshotStore`."""
 
     @property
-    def hosted(self) -> bool:
+    def in_transaction(self) -> bool:
         """Whether snapshots are part of a transaction of the caller's."""
         ...
 
@@ -134,7 +134,7 @@ class SyncSnapshots(Protocol):
     """What keeps snapshots for `Projector.project_sync`: a `SyncSnapshotStore`."""
 
     @property
-    def hosted(self) -> bool:
+    def in_transaction(self) -> bool:
         """Whether snapshots are part of a transaction of the caller's."""
         ...
 

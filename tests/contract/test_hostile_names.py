@@ -212,7 +212,7 @@ def test_names_of_any_text_mean_the_same_on_every_adapter(
 ) -> None:
     names, operations = scenario
     clear(postgres_engine)
-    clear(sqlite_adapter._bound.bind.engine)  # type: ignore[call-overload]
+    clear(sqlite_adapter.bind.engine)  # type: ignore[call-overload]
     memory = SyncInMemoryEventStorageAdapter()
     databases = [sqlite_adapter, SyncSQLAlchemyEventStorageAdapter(postgres_engine)]
 
@@ -236,7 +236,7 @@ def test_names_of_any_text_mean_the_same_on_every_adapter(
 def test_no_name_is_a_part_of_a_statement(
     postgres_engine: Engine, sqlite_adapter: SyncSQLAlchemyEventStorageAdapter, database: str, name: str
 ) -> None:
-    engine: Any = postgres_engine if database == "postgresql" else sqlite_adapter._bound.bind.engine
+    engine: Any = postgres_engine if database == "postgresql" else sqlite_adapter.bind.engine
     adapter = SyncSQLAlchemyEventStorageAdapter(engine)
     adapter.latest(target=LogIdentifier())  # the first use of a store compares its mode of locking
 

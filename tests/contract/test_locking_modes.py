@@ -21,8 +21,8 @@ from eventstore_sa.store.adapters import (
     SyncEventStorageAdapter,
     SyncSQLAlchemyEventStorageAdapter,
 )
+from eventstore_sa.store.adapters.event_contract import AwaitableEventStorageAdapter
 from eventstore_sa.testing import clear
-from eventstore_sa.testing.cases.awaitable import AwaitableEventStorageAdapter
 from eventstore_sa.testing.cases.concurrency import ConcurrencyCases
 from eventstore_sa.testing.cases.conditions import ConditionCases
 from eventstore_sa.testing.cases.event_storage import AsyncSetting, SyncSetting

@@ -21,8 +21,7 @@ from eventstore_sa.sources.constraints import (
     position_before,
     sequence_number_after,
 )
-from eventstore_sa.store.adapters import memory_storage
-from eventstore_sa.store.adapters.memory import InMemoryEventStorageAdapter, SyncInMemoryEventStorageAdapter
+from eventstore_sa.store.adapters import InMemoryEventStorageAdapter, SyncInMemoryEventStorageAdapter, memory_storage
 from eventstore_sa.store.adapters.memory_storage import InMemoryEventStorage
 from eventstore_sa.testing.cases import EventStorageAdapterCases, SyncEventStorageAdapterCases
 from eventstore_sa.testing.cases.tables import in_turn

@@ -17,7 +17,7 @@ from eventstore_sa.testing.cases import EventStorageAdapterCases, SyncEventStora
 from tests.patience import PATIENCE_S
 
 SUITE = """
-from eventstore_sa.store.adapters.memory import InMemoryEventStorageAdapter, SyncInMemoryEventStorageAdapter
+from eventstore_sa.store.adapters import InMemoryEventStorageAdapter, SyncInMemoryEventStorageAdapter
 from eventstore_sa.testing.cases import EventStorageAdapterCases, SyncEventStorageAdapterCases
 
 

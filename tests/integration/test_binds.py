@@ -94,7 +94,7 @@ class TestKinds:
 
             assert host.ground.names() == ["mine"]
             assert await settled(store.log().latest()) == stored
-            assert store.adapter.hosted is False
+            assert store.adapter.in_transaction is False
 
     @pytest.mark.parametrize("kind", ["session", "scoped", "connection"])
     @each_driver()
@@ -102,7 +102,7 @@ class TestKinds:
         async with host.caller(f"on {kind}") as (caller, store):
             await host.publish(store)
 
-            assert store.adapter.hosted is True
+            assert store.adapter.in_transaction is True
             assert host.ground.names() == []
             await settled(caller.commit())
 
@@ -128,7 +128,7 @@ class TestKinds:
             registry = scoped_session(sessionmaker(engine))
             for bind in (engine, sessionmaker(engine), connection, session, registry):
                 with pytest.raises(
-                    ConfigurationError, match=r"is synchronous: give it the asyncio one .*SyncEventStore"
+                    ConfigurationError, match=r"is synchronous: use its asyncio counterpart .*SyncEventStore"
                 ):
                     EventStore(bind)  # type: ignore[arg-type]
         engine.dispose()
@@ -139,10 +139,10 @@ class TestKinds:
             registry = async_scoped_session(async_sessionmaker(engine), scopefunc=lambda: None)
             for bind in (engine, async_sessionmaker(engine), connection, session, registry):
                 with pytest.raises(
-                    ConfigurationError, match=r"needs it: give it the synchronous one .*or use EventStore"
+                    ConfigurationError, match=r"needs asyncio: use its synchronous counterpart .*or use EventStore"
                 ):
                     SyncEventStore(bind)  # type: ignore[arg-type]
-            with pytest.raises(ConfigurationError, match="works with asyncio only"):
+            with pytest.raises(ConfigurationError, match="works only with asyncio"):
                 SyncEventStore(engine.sync_engine)
         await engine.dispose()
 
@@ -159,7 +159,7 @@ class TestKinds:
 
     def test_the_url_of_an_asyncio_driver_in_a_synchronous_store_is_refused(self) -> None:
         for url in ("sqlite+aiosqlite://", "postgresql+asyncpg://user@host/database"):
-            with pytest.raises(ConfigurationError, match="works with asyncio only: use EventStore"):
+            with pytest.raises(ConfigurationError, match="works only with asyncio: use EventStore"):
                 SyncEventStore(url)
 
     async def test_within_takes_sessions_of_its_own_kind_only(self) -> None:
@@ -364,7 +364,7 @@ class TestRouting:
         store = host.store_on(factory)
         await host.publish(store, "first")
 
-        factory.configure(bind=other.adapter._bound.bind.engine)  # type: ignore[attr-defined]
+        factory.configure(bind=other.adapter.bind.engine)  # type: ignore[attr-defined]
         await host.publish(store, "second")
 
         assert host.ground.names() == ["first"]
@@ -440,7 +440,7 @@ class TestUnfit:
         stored = host.ground.publish()
         async with host.caller() as (_, store):
             for source in (store.log(), store.category(category="orders")):
-                with pytest.raises(ConfigurationError, match="see what its transaction sees, at once"):
+                with pytest.raises(ConfigurationError, match="wait_for does not work within a session"):
                     await settled(source.read(wait_for=stored, timeout_s=0))
             assert await settled(stream(store).read(wait_for=stored, timeout_s=0)) == [stored]
 

@@ -610,7 +610,7 @@ async def test_a_projection_on_a_session_is_undone_with_its_publish(host: Host, 
 
 def test_a_projection_that_needs_a_session_is_refused_in_memory() -> None:
     for store in (EventStore(InMemoryEventStorageAdapter()), SyncEventStore(InMemoryEventStorageAdapter())):
-        with pytest.raises(ConfigurationError, match="'notes' works on a session of a database"):
+        with pytest.raises(ConfigurationError, match="'notes' works on a database session"):
             store.with_projections(SessionProjection())
 
 

@@ -107,9 +107,9 @@ def test_options_of_a_store_must_agree_with_its_schema(face: Any) -> None:
         made = face("sqlite://", schema=schema, **options)
         adapter = getattr(made, "adapter", made)
         assert (adapter.locking, adapter.serialisation_guarantee) == ("row", CATEGORY)
-    with pytest.raises(ConfigurationError, match=r"was given locking=fence, and its .* has row: .* give it there"):
+    with pytest.raises(ConfigurationError, match=r"was given locking=fence, but its .* has row: .* set it there"):
         face("sqlite://", schema=schema, locking="fence")
-    with pytest.raises(ConfigurationError, match=r"given serialisation_guarantee=\S*LOG, and its .* has \S*CATEGORY"):
+    with pytest.raises(ConfigurationError, match=r"given serialisation_guarantee=\S*LOG, but its .* has \S*CATEGORY"):
         face("sqlite://", schema=schema, serialisation_guarantee=LOG)
 
 

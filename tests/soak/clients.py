@@ -22,7 +22,7 @@ from eventstore_sa.errors import (
     TransactionError,
     UnmetWriteConditionError,
 )
-from eventstore_sa.testing.cases.awaitable import AwaitableEventStorageAdapter
+from eventstore_sa.store.adapters.event_contract import AwaitableEventStorageAdapter
 
 __all__ = ["AsyncClient", "Client", "Savepoint", "SyncClient", "Transaction", "trouble"]
 

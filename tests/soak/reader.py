@@ -24,7 +24,7 @@ from eventstore_sa.persistence.events.reads import Wanted
 from eventstore_sa.persistence.events.repository import EventRepository
 from eventstore_sa.sources.constraints import sequence_number_after
 from eventstore_sa.store.adapters import SQLAlchemyEventStorageAdapter, SyncSQLAlchemyEventStorageAdapter
-from eventstore_sa.testing.cases.awaitable import AwaitableEventStorageAdapter
+from eventstore_sa.store.adapters.event_contract import AwaitableEventStorageAdapter
 from eventstore_sa.types import CategoryIdentifier, LogIdentifier, StreamIdentifier
 from tests.soak.clients import trouble
 from tests.soak.journal import Noted, note

@@ -48,7 +48,7 @@ def update_projections(
     Raises:
         LostRace: If another transaction was faster; the publish may succeed when it is repeated.
     """
-    place = SQLPublishPlace(scope.connection, schema, scope.session, hosted=scope.in_transaction)
+    place = SQLPublishPlace(scope.connection, schema, scope.session, in_transaction=scope.in_transaction)
     try:
         apply_projections(place, projections, parts, results)
         place.finish()
@@ -75,18 +75,18 @@ class SQLPublishPlace:
         connection: The connection of the publish.
         schema: The tables.
         session: The host's session whose transaction it is, if there is one.
-        hosted: Whether the transaction is the host's, and may contain other publishes.
+        in_transaction: Whether the transaction is the host's, and may contain other publishes.
     """
 
     def __init__(
-        self, connection: Connection, schema: EventStoreSchema, session: Session | None, *, hosted: bool
+        self, connection: Connection, schema: EventStoreSchema, session: Session | None, *, in_transaction: bool
     ) -> None:
         self._connection = connection
         self._schema = schema
         self._session = session
         self._own_session: Session | None = None
         # Whether earlier publishes in the transaction have locked projections; None if unknown.
-        self._holds_others: bool | None = None if hosted else False
+        self._holds_others: bool | None = None if in_transaction else False
 
     def session(self) -> Session:
         """Return the host's session, or a session of the library on the connection."""

@@ -46,8 +46,8 @@ class SnapshotStorage:
 
         In a transaction of the caller's it is done within a savepoint, so that what goes wrong is undone there.
         """
-        hosted = self._runner.bind.in_transaction
-        with self._runner.savepoint() if hosted else self._runner.writing() as scope:
+        in_transaction = self._runner.bind.in_transaction
+        with self._runner.savepoint() if in_transaction else self._runner.writing() as scope:
             repository = self._repository(scope.connection)
             return repository.save(
                 scope.connection, snapshot, replacing=replacing, in_transaction=not scope.single_statement

@@ -1,22 +1,22 @@
 """Where projections and snapshots are kept: in memory, or in a SQL database."""
 
-from eventstore_sa.projection.adapters.base import ProjectionStorageAdapter, SyncProjectionStorageAdapter
-from eventstore_sa.projection.adapters.memory import (
+from eventstore_sa.projection.adapters.projection_contract import ProjectionStorageAdapter, SyncProjectionStorageAdapter
+from eventstore_sa.projection.adapters.projection_memory import (
     InMemoryProjectionStorageAdapter,
     SyncInMemoryProjectionStorageAdapter,
 )
-from eventstore_sa.projection.adapters.snapshots_base import SnapshotStorageAdapter, SyncSnapshotStorageAdapter
-from eventstore_sa.projection.adapters.snapshots_memory import (
+from eventstore_sa.projection.adapters.projection_sqlalchemy import (
+    SQLAlchemyProjectionStorageAdapter,
+    SyncSQLAlchemyProjectionStorageAdapter,
+)
+from eventstore_sa.projection.adapters.snapshot_contract import SnapshotStorageAdapter, SyncSnapshotStorageAdapter
+from eventstore_sa.projection.adapters.snapshot_memory import (
     InMemorySnapshotStorageAdapter,
     SyncInMemorySnapshotStorageAdapter,
 )
-from eventstore_sa.projection.adapters.snapshots_sqlalchemy import (
+from eventstore_sa.projection.adapters.snapshot_sqlalchemy import (
     SQLAlchemySnapshotStorageAdapter,
     SyncSQLAlchemySnapshotStorageAdapter,
-)
-from eventstore_sa.projection.adapters.sqlalchemy import (
-    SQLAlchemyProjectionStorageAdapter,
-    SyncSQLAlchemyProjectionStorageAdapter,
 )
 
 __all__ = [

@@ -1,9 +1,12 @@
 """Where a store keeps its events."""
 
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee
-from eventstore_sa.store.adapters.base import EventStorageAdapter, SyncEventStorageAdapter
-from eventstore_sa.store.adapters.memory import InMemoryEventStorageAdapter, SyncInMemoryEventStorageAdapter
-from eventstore_sa.store.adapters.sqlalchemy import SQLAlchemyEventStorageAdapter, SyncSQLAlchemyEventStorageAdapter
+from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, SyncEventStorageAdapter
+from eventstore_sa.store.adapters.event_memory import InMemoryEventStorageAdapter, SyncInMemoryEventStorageAdapter
+from eventstore_sa.store.adapters.event_sqlalchemy import (
+    SQLAlchemyEventStorageAdapter,
+    SyncSQLAlchemyEventStorageAdapter,
+)
 
 __all__ = [
     "EventSerialisationGuarantee",

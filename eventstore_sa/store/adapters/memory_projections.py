@@ -48,7 +48,7 @@ class InMemoryProjections:
         """Insert or replace projections, by hand; return their new versions.
 
         Raises:
-            ProjectionVersionError: One is at another version than the expected one.
+            ProjectionVersionError: If one is not at the expected version.
         """
         with self._lock:
             return [self._save(record, expected) for record in records]
@@ -77,7 +77,7 @@ class InMemoryProjections:
             return len(fitting)
 
     def save_all_or_none(self, records: Sequence[ProjectionRecord]) -> bool:
-        """Save projections over the versions that they were loaded with; return whether nobody else has saved them since."""
+        """Save projections over the versions that they were loaded with; return False if one has another version now."""
         with self._lock:
             unchanged = all(self._version(record) == record.version for record in records)
             if unchanged:
@@ -85,7 +85,7 @@ class InMemoryProjections:
             return unchanged
 
     def begin_rebuild(self, name: str, plan: str) -> InMemoryRebuild:
-        """Resume the rebuild of the same plan, or begin one; the run that was at work on it cannot save any more."""
+        """Resume the rebuild of the same plan, or begin one; an earlier run of it can no longer save."""
         with self._lock:
             found = self._rebuilds.get(name)
             begun = InMemoryRebuild(RebuildProgressRecord(plan))
@@ -106,7 +106,7 @@ class InMemoryProjections:
             return True
 
     def finish_rebuild(self, name: str, rebuild: InMemoryRebuild) -> bool:
-        """Put what was rebuilt in the place of the projections of a name; return whether it was still at it."""
+        """Replace the projections of a name by the rebuilt ones; return False if another rebuild has begun."""
         with self._lock:
             if self._rebuilds.get(name) is not rebuild:
                 return False
@@ -149,7 +149,7 @@ class InMemoryPublishPlace:
 
     def session(self) -> Session:
         raise ConfigurationError(
-            "this store keeps its events in memory, where there is no session: projections to rows need a store on a "
+            "this store keeps its events in memory and has no session: projections to rows need a store on a "
             "SQLAlchemy bind"
         )
 
@@ -163,5 +163,5 @@ class InMemoryPublishPlace:
         self._changed.update(((record.name, record.id), record) for record in records)
 
     def commit(self) -> bool:
-        """Save what was changed, all or nothing; return whether nobody else has changed it meanwhile."""
+        """Save what was changed, all or nothing; return False if another writer has changed some of it meanwhile."""
         return self._projections.save_all_or_none(list(self._changed.values()))

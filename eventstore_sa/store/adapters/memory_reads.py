@@ -23,7 +23,7 @@ from eventstore_sa.sources.constraints import (
     SequenceNumberBeforeConstraint,
     order_range,
 )
-from eventstore_sa.store.adapters.base import Scannable
+from eventstore_sa.store.adapters.event_contract import Scannable
 from eventstore_sa.types import AnyStoredEvent, PartitionIdentifier, StreamIdentifier
 
 __all__ = ["Readable", "selected"]

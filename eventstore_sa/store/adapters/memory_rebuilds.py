@@ -47,7 +47,7 @@ class InMemoryRebuildStorage:
         while True:
             length = self._storage.length
             self._catch_up(target, apply, page_size)
-            # Unless somebody has published meanwhile, and nobody will before it is done.
+            # Unless there was a publish meanwhile; there is none before it is done.
             if self._storage.if_unchanged(length, self._swap):
                 return len(self._begun.records)
 

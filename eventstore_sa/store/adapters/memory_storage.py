@@ -1,7 +1,7 @@
 """The storage core of the in-memory adapters: JSON text in lists, synchronous, behind one lock.
 
-It accepts, returns and refuses what the databases accept, return and refuse. Whoever uses it is in `memory.py`; which of
-its records a read returns is decided in `memory_reads.py`.
+It accepts, returns and refuses what the databases accept, return and refuse. The adapters over it are in `event_memory.py`;
+which of its records a read returns is decided in `memory_reads.py`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from eventstore_sa.publishing import (
 )
 from eventstore_sa.sources.base import checked_limit
 from eventstore_sa.sources.constraints import QueryConstraints, checked_constraints
-from eventstore_sa.store.adapters.base import (
+from eventstore_sa.store.adapters.event_contract import (
     AnyStreamPublishDefinition,
     Latestable,
     Listable,
@@ -159,7 +159,7 @@ class _Records:
 
 
 class InMemoryConditionContext:
-    """What the evaluator of a condition of the application's own may look at.
+    """What the evaluator of your own condition may look at.
 
     Attributes:
         stream: The stream that is published to.
@@ -196,7 +196,7 @@ class InMemoryEventStorage:
         self._evaluators: dict[type[WriteCondition], InMemoryConditionEvaluator] = {}
 
     def register_condition(self, condition: type[WriteCondition], evaluate: InMemoryConditionEvaluator) -> None:
-        """Say how conditions of exactly this type are checked."""
+        """Register how conditions of exactly this type are checked."""
         self._evaluators[condition] = evaluate
 
     def save(
@@ -215,13 +215,13 @@ class InMemoryEventStorage:
     def publish(self, parts: Sequence[StreamPublication], projections: Projections = ()) -> list[list[AnyStoredEvent]]:
         """Store the events of all parts, or none; a later part of the same stream sees what the earlier ones add.
 
-        Projections are reduced before anything is stored, and stored together with the events; if anybody has published,
-        or has saved one of them, in between, all of it is done again.
+        Projections are reduced before anything is stored, and stored together with the events; if there was another
+        publish, or one of them was saved, in between, all of it is done again.
 
         Raises:
-            UnmetWriteConditionError: A condition is not met.
-            DuplicateEventError: Some of the ids are taken, and the publish is no exact repetition.
-            SerialisationError: A value cannot be stored exactly.
+            UnmetWriteConditionError: If a condition is not met.
+            DuplicateEventError: If some of the ids are taken, and the publish is not an exact repetition.
+            SerialisationError: If a value cannot be stored exactly.
         """
         contents = [[_content_of(event) for event in part.prepared] for part in parts]
         while True:
@@ -235,7 +235,7 @@ class InMemoryEventStorage:
         contents: Sequence[Sequence[_Content]],
         projections: Projections,
     ) -> list[list[AnyStoredEvent]] | None:
-        """Publish; or do nothing and return None when somebody else did while code of the caller's ran."""
+        """Publish; or do nothing and return None if there was another publish while code of the caller ran."""
         looked_at = len(self._records.log)
         allowed = [allowed_positions(decided(part.condition, partial(self._verdict, part.stream))) for part in parts]
         evaluated = any(True for part in parts for _ in custom_conditions(part.condition))
@@ -281,7 +281,7 @@ class InMemoryEventStorage:
         evaluate = self._evaluators.get(type(condition))
         if evaluate is None:
             raise ConfigurationError(
-                f"nobody knows how to check a {type(condition).__name__} in memory: register how with "
+                f"a {type(condition).__name__} cannot be checked in memory: register how with "
                 "adapter.register_condition(type, evaluate)"
             )
         return evaluate(condition, InMemoryConditionContext(self, stream))
@@ -297,8 +297,8 @@ class InMemoryEventStorage:
         """Iterate over the events that are stored at the time of the call; each is decoded when its turn comes.
 
         Raises:
-            ConfigurationError: The limit is negative or no integer, or the constraints are no set of constraints.
-            ValueError: The target is not the log, a category, a stream or a partition.
+            ConfigurationError: If the limit is negative or not an integer, or the constraints are not a set of constraints.
+            ValueError: If the target is not the log, a category, a stream or a partition.
         """
         most, checked = checked_limit(limit), checked_constraints(constraints)
         with self._lock:
@@ -313,7 +313,7 @@ class InMemoryEventStorage:
         return len(self._records.log)
 
     def if_unchanged(self, length: int, work: Callable[[], object]) -> bool:
-        """Do something while nobody publishes, unless somebody has; return whether it was done."""
+        """Do something while publishes wait, unless the length has changed; return whether it was done."""
         with self._lock:
             if len(self._records.log) != length:
                 return False
@@ -336,7 +336,7 @@ class InMemoryEventStorage:
         return map(CategoryIdentifier, sorted(categories))
 
     def clear(self) -> None:
-        """Forget all events and projections, and begin anew at sequence number 1; begun scans go on undisturbed."""
+        """Forget all events and projections, and start again at sequence number 1; running scans are not disturbed."""
         with self._lock:
             self._records = _Records()
             self.projections.clear()

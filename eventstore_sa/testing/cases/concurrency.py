@@ -13,7 +13,7 @@ from typing import Any
 from eventstore_sa.conditions import position_is, stream_exists, stream_is_empty
 from eventstore_sa.errors import DuplicateEventError, UnmetWriteConditionError
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee
-from eventstore_sa.store.adapters.base import EventStorageAdapter, Scannable
+from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, Scannable
 from eventstore_sa.testing.cases.setting import (
     LOG,
     ORDERS,

@@ -17,7 +17,7 @@ from eventstore_sa.conditions import (
     stream_is_empty,
 )
 from eventstore_sa.errors import UnmetWriteConditionError
-from eventstore_sa.store.adapters.base import AnyStreamPublishDefinition, EventStorageAdapter
+from eventstore_sa.store.adapters.event_contract import AnyStreamPublishDefinition, EventStorageAdapter
 from eventstore_sa.testing.cases.setting import ORDERS, EventStorageSetting, new_events, read, stored_in, stream
 from eventstore_sa.testing.cases.tables import case
 

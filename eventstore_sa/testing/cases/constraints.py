@@ -23,7 +23,7 @@ from eventstore_sa.sources.constraints import (
     sequence_number_after,
     sequence_number_before,
 )
-from eventstore_sa.store.adapters.base import EventStorageAdapter, Scannable
+from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, Scannable
 from eventstore_sa.testing.cases.setting import (
     LOG,
     ORDERS,
@@ -104,7 +104,7 @@ NO_CONSTRAINTS: dict[str, Any] = {
     "a mapping": {"name": "paid"},
     "none": None,
 }
-NO_SET = r"constraints are given as a set|are QueryConstraints"
+NO_SET = r"constraints must be a set|must be QueryConstraints"
 
 
 class ConstraintCases(EventStorageSetting):

@@ -14,8 +14,11 @@ from threading import Barrier
 import pytest
 import pytest_asyncio
 
-from eventstore_sa.store.adapters.base import EventStorageAdapter, SyncEventStorageAdapter
-from eventstore_sa.testing.cases.awaitable import AwaitableEventStorageAdapter
+from eventstore_sa.store.adapters.event_contract import (
+    AwaitableEventStorageAdapter,
+    EventStorageAdapter,
+    SyncEventStorageAdapter,
+)
 from eventstore_sa.testing.cases.concurrency import ConcurrencyCases
 from eventstore_sa.testing.cases.conditions import ConditionCases
 from eventstore_sa.testing.cases.constraints import ConstraintCases

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any, cast
 from uuid import UUID
 
-from eventstore_sa.store.adapters.base import EventStorageAdapter
+from eventstore_sa.store.adapters.event_contract import EventStorageAdapter
 from eventstore_sa.testing.cases.setting import LOG, ORDERS, EventStorageSetting, new_event, read, stream
 from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import EARLIEST_TIME, LATEST_TIME

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from eventstore_sa.store.adapters.base import EventStorageAdapter
+from eventstore_sa.store.adapters.event_contract import EventStorageAdapter
 from eventstore_sa.testing.cases.setting import LOG, EventStorageSetting, new_events, stored_in, stream
 from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import CategoryIdentifier, LogPartitionIdentifier, StreamIdentifier

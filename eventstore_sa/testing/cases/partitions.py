@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from eventstore_sa.sources.constraints import sequence_number_after
-from eventstore_sa.store.adapters.base import EventStorageAdapter
+from eventstore_sa.store.adapters.event_contract import EventStorageAdapter
 from eventstore_sa.testing.cases.setting import (
     LOG,
     ORDERS,

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 from eventstore_sa.contracts.projection_records import record_of
 from eventstore_sa.errors import ConcurrencyError, ConfigurationError, SerialisationError
 from eventstore_sa.projection.adapters import ProjectionStorageAdapter
+from eventstore_sa.projection.projection_store import ProjectionStore
 from eventstore_sa.projection.projector import MissingHandlerBehaviour, Projector
-from eventstore_sa.projection.store import ProjectionStore
 from eventstore_sa.query import Search
 from eventstore_sa.sources import InMemoryEventSource, SyncInMemoryEventSource
 from eventstore_sa.testing.builders import StoredEventBuilder

@@ -11,11 +11,11 @@ import pytest
 import pytest_asyncio
 
 from eventstore_sa.projection.adapters import ProjectionStorageAdapter, SyncProjectionStorageAdapter
+from eventstore_sa.projection.adapters.projection_contract import AwaitableProjectionStorageAdapter
 from eventstore_sa.testing.cases.projection_batches import ProjectionBatchCases
 from eventstore_sa.testing.cases.projection_filters import ProjectionFilterCases
 from eventstore_sa.testing.cases.projection_order import ProjectionOrderCases
 from eventstore_sa.testing.cases.projection_saving import ProjectionSavingCases
-from eventstore_sa.testing.cases.projection_setting import AwaitableProjectionStorageAdapter
 
 __all__ = ["ProjectionStorageAdapterCases", "SyncProjectionStorageAdapterCases"]
 

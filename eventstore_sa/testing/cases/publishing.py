@@ -14,7 +14,7 @@ import pytest
 from eventstore_sa.conditions import position_is, stream_exists, stream_is_empty
 from eventstore_sa.errors import UnmetWriteConditionError
 from eventstore_sa.publishing import stream_publish_definition
-from eventstore_sa.store.adapters.base import EventStorageAdapter
+from eventstore_sa.store.adapters.event_contract import EventStorageAdapter
 from eventstore_sa.testing.cases.setting import (
     LOG,
     ORDERS,

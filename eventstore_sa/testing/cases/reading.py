@@ -13,7 +13,7 @@ import pytest
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee
 from eventstore_sa.sources.constraints import sequence_number_after
-from eventstore_sa.store.adapters.base import EventStorageAdapter, Scannable
+from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, Scannable
 from eventstore_sa.testing.cases.setting import (
     LOG,
     ORDERS,

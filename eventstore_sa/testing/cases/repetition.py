@@ -13,7 +13,7 @@ import pytest
 
 from eventstore_sa.conditions import NoCondition, WriteCondition, position_is, stream_is_empty
 from eventstore_sa.errors import DuplicateEventError
-from eventstore_sa.store.adapters.base import EventStorageAdapter
+from eventstore_sa.store.adapters.event_contract import EventStorageAdapter
 from eventstore_sa.testing.cases.setting import (
     LOG,
     ORDERS,

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee
 from eventstore_sa.sources.constraints import QueryConstraints, sequence_number_after
-from eventstore_sa.store.adapters.base import EventStorageAdapter, Scannable
+from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, Scannable
 from eventstore_sa.types import (
     AnyNewEvent,
     AnyStoredEvent,

@@ -6,14 +6,13 @@ The two classes are what third parties subclass.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from datetime import datetime
 
 import pytest
 import pytest_asyncio
 
 from eventstore_sa.projection.adapters import SnapshotStorageAdapter, SyncSnapshotStorageAdapter
+from eventstore_sa.projection.adapters.snapshot_contract import AwaitableSnapshotStorageAdapter
 from eventstore_sa.testing.cases.snapshot_saving import SnapshotSavingCases
-from eventstore_sa.types import Snapshot, SnapshotKey
 
 __all__ = ["SnapshotStorageAdapterCases", "SyncSnapshotStorageAdapterCases"]
 
@@ -69,29 +68,7 @@ class SyncSnapshotStorageAdapterCases(SnapshotSavingCases):
     @pytest.fixture
     def adapter(self, storage_adapter: SyncSnapshotStorageAdapter) -> SnapshotStorageAdapter:
         """Provide what the cases talk to: the adapter under test behind the awaitable contract."""
-        return _AwaitableSnapshotStorageAdapter(storage_adapter)
-
-
-class _AwaitableSnapshotStorageAdapter(SnapshotStorageAdapter):
-    """Pass every call on to a synchronous adapter, in the thread that awaits it."""
-
-    def __init__(self, adapter: SyncSnapshotStorageAdapter) -> None:
-        self._adapter = adapter
-
-    async def find(self, *, key: SnapshotKey) -> Snapshot | None:
-        return self._adapter.find(key=key)
-
-    async def save(self, *, snapshot: Snapshot, replacing: Snapshot | None = None) -> bool:
-        return self._adapter.save(snapshot=snapshot, replacing=replacing)
-
-    async def prune(
-        self,
-        *,
-        projector: str | None = None,
-        keep_version: str | None = None,
-        taken_before: datetime | None = None,
-    ) -> int:
-        return self._adapter.prune(projector=projector, keep_version=keep_version, taken_before=taken_before)
+        return AwaitableSnapshotStorageAdapter(storage_adapter)
 
 
 def _override_me(cases: object) -> str:

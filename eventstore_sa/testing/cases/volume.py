@@ -6,7 +6,7 @@ import pytest
 
 from eventstore_sa.conditions import position_is, stream_is_empty
 from eventstore_sa.errors import DuplicateEventError, UnmetWriteConditionError
-from eventstore_sa.store.adapters.base import EventStorageAdapter
+from eventstore_sa.store.adapters.event_contract import EventStorageAdapter
 from eventstore_sa.testing.cases.setting import (
     LOG,
     ORDERS,

@@ -440,7 +440,7 @@ async def test_sources_that_are_not_all_of_what_they_are_called_are_refused(worl
     constrained: Any = ConstrainedEventSource if world.asynchronous else SyncConstrainedEventSource
     in_memory: Any = InMemoryEventSource if world.asynchronous else SyncInMemoryEventSource
     for source in (constrained(world.stream, {name_in(["counted"])}), in_memory([], ORDER)):
-        assert not source.whole
+        assert not source.is_complete
         with pytest.raises(ConfigurationError, match="without snapshots"):
             await world.project(source=source)
 

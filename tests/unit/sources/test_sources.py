@@ -94,14 +94,14 @@ def test_what_is_no_set_of_constraints_is_refused(source_type: Any, constrained_
     source = source_type(EVENTS, STREAM)
 
     for refusing in (source, constrained_type(source, {name_in(["paid"])})):
-        with pytest.raises(ConfigurationError, match=r"as a set|are QueryConstraints"):
+        with pytest.raises(ConfigurationError, match=r"must be a set|must be QueryConstraints"):
             read(refusing, constraints=constraints)
 
 
 @FACES
 @in_turn("constraints", [name_in(["paid"]), ["paid"], None])
 def test_a_source_is_constrained_by_constraints_only(source_type: Any, constrained_type: Any, constraints: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"as a set|are QueryConstraints"):
+    with pytest.raises(ConfigurationError, match=r"must be a set|must be QueryConstraints"):
         constrained_type(source_type(EVENTS, STREAM), constraints)
 
 

@@ -6,29 +6,27 @@ They convert states and metadata to JSON and back; everything else is done by th
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
-from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
-from sqlalchemy.orm import Session, scoped_session
 from typing_extensions import TypeVar
 
-from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.projection.adapters import (
     InMemoryProjectionStorageAdapter,
     ProjectionStorageAdapter,
     SQLAlchemyProjectionStorageAdapter,
+    SyncInMemoryProjectionStorageAdapter,
     SyncProjectionStorageAdapter,
     SyncSQLAlchemyProjectionStorageAdapter,
 )
-from eventstore_sa.projection.adapters.base import JsonProjection
-from eventstore_sa.projection.adapters.beside import adapter_beside, sync_adapter_beside
+from eventstore_sa.projection.adapters.projection_contract import JsonProjection
 from eventstore_sa.projection.applying import apply_batch, apply_batch_sync
 from eventstore_sa.projection.projector import Projector
 from eventstore_sa.query import FilterClause, FilterExpression, Lookup, Operator, PagingClause, Path, Search, SortClause
 from eventstore_sa.store import EventStore, SyncEventStore
-from eventstore_sa.store.adapters.binding import AsyncBindable, SyncBindable
+from eventstore_sa.store.adapters import InMemoryEventStorageAdapter, SyncInMemoryEventStorageAdapter
+from eventstore_sa.store.adapters.bindables import AsyncBindable, SyncBindable
+from eventstore_sa.store.lifecycle import Store, SyncStore, check_adapter
 from eventstore_sa.types import (
     AnyStoredEvent,
     EventSourceIdentifier,
@@ -43,11 +41,9 @@ __all__ = ["ProjectionStore", "SyncProjectionStore"]
 State = TypeVar("State", default=JsonValue)
 Metadata = TypeVar("Metadata", default=JsonValue)
 
-_SCHEMA_BESIDE_ADAPTER = "an adapter has its schema already: give the schema to the adapter, or a bind to the store"
 
-
-class ProjectionStore:
-    """Projections in memory or in a SQL database, to be found by key, by source, or by what is in them.
+class ProjectionStore(Store[ProjectionStorageAdapter]):
+    """Projections in memory or in a SQL database, found by key, by source, or by their content.
 
     Args:
         bind_or_adapter: What an `EventStore` may be bound to, with the same meaning; or a storage adapter; or an
@@ -55,7 +51,7 @@ class ProjectionStore:
         schema: The tables; those of `EventStoreSchema()` by default.
 
     Raises:
-        ConfigurationError: The bind cannot be used, or a schema goes with a ready adapter.
+        ConfigurationError: If the bind cannot be used, or a schema is given together with an adapter.
     """
 
     def __init__(
@@ -65,29 +61,28 @@ class ProjectionStore:
         schema: EventStoreSchema | None = None,
     ) -> None:
         if isinstance(bind_or_adapter, EventStore):
-            bind_or_adapter = adapter_beside(bind_or_adapter)
-        if isinstance(bind_or_adapter, SyncProjectionStorageAdapter):
-            raise ConfigurationError("a synchronous adapter does not fit a ProjectionStore: use SyncProjectionStore")
+            in_memory = isinstance(bind_or_adapter.adapter, InMemoryEventStorageAdapter)
+            kind = InMemoryProjectionStorageAdapter if in_memory else SQLAlchemyProjectionStorageAdapter
+            bind_or_adapter = kind.of_store(bind_or_adapter)
+        check_adapter(self, bind_or_adapter, schema=schema)
         if isinstance(bind_or_adapter, ProjectionStorageAdapter):
-            if schema is not None:
-                raise ConfigurationError(_SCHEMA_BESIDE_ADAPTER)
-            self.adapter: ProjectionStorageAdapter = bind_or_adapter
+            self.adapter = bind_or_adapter
         else:
             self.adapter = SQLAlchemyProjectionStorageAdapter(bind_or_adapter, schema=schema)
 
     async def save(self, *, projection: Projection[Any, Any], expected_version: int | None = None) -> int:
         """Save a projection; return its new version, which is 1 for a new one and then counts up.
 
-        Saving a key again replaces state and metadata; the source stays, and so does the place among unsorted results.
+        Saving a key again replaces state and metadata; the source stays, and so does the position among unsorted results.
 
         Args:
             projection: What to save; name and id are its key.
-            expected_version: Save only over this version, as `projection.version` of what was loaded tells it; 0: only
-                when none is stored; None: in any case.
+            expected_version: Save only over this version, the `projection.version` of what was loaded; 0: only if none is
+                stored; None: in any case.
 
         Raises:
-            ProjectionVersionError: Another version is stored; nothing was saved.
-            SerialisationError: Something of it cannot be stored exactly; nothing was saved.
+            ProjectionVersionError: If another version is stored. Nothing is saved then.
+            SerialisationError: If a value cannot be stored exactly. Nothing is saved then.
         """
         return await self.adapter.save(projection=projection, expected_version=expected_version)
 
@@ -95,8 +90,8 @@ class ProjectionStore:
         """Save projections, all or none, in one statement; return their new versions in the same order.
 
         Raises:
-            ConfigurationError: A key is given twice; nothing was saved.
-            SerialisationError: Something of them cannot be stored exactly; nothing was saved.
+            ConfigurationError: If a key is given twice. Nothing is saved then.
+            SerialisationError: If a value cannot be stored exactly. Nothing is saved then.
         """
         return await self.adapter.save_all(projections=projections)
 
@@ -108,11 +103,11 @@ class ProjectionStore:
         """Apply events to the stored projections of a projector, with one statement to load them and one to save them.
 
         The events may be of any streams; each counts once, in the order of their sequence numbers, and those that the
-        projector does not take are passed over. With each projection the number of the last event that was applied to it is
-        recorded, and events up to it are left out: applying a batch once more changes nothing. So the events have to come
-        from complete reads, such as those of a category or the log, and a projection that is fed this way must not be
-        updated inline as well. No transaction is open while handlers run; when another process has saved one of the
-        projections meanwhile, what is missing is applied to what that has saved.
+        projector does not handle are skipped. The number of the last event that was applied is stored with each
+        projection, and events up to it are left out: applying a batch again changes nothing. So the events must come from
+        complete reads, such as those of a category or the log, and a projection that is updated this way must not be
+        updated inline as well. No transaction is open while handlers run; if another process has saved one of the
+        projections meanwhile, the events it lacks are applied on top of that.
 
         Args:
             projector: Whose projections; its handlers may be coroutine functions.
@@ -122,9 +117,9 @@ class ProjectionStore:
             How many projections were saved.
 
         Raises:
-            MissingProjectionHandlerError: There is no handler for an event, and that is not to be ignored.
-            ConcurrencyError: Others were faster, time and again.
-            ConfigurationError: The events are no batch of stored events, but a source, say.
+            MissingProjectionHandlerError: If an event has no handler, and the projector does not ignore that.
+            ConcurrencyError: If other writers were faster in every attempt.
+            ConfigurationError: If the events are not a batch of stored events, but a source, for example.
         """
         return await apply_batch(self.adapter, projector, events)
 
@@ -141,12 +136,12 @@ class ProjectionStore:
         Args:
             source: What was projected.
             name: The name of the projector.
-            state_type: What to make of the state; JSON by default.
-            metadata_type: What to make of the metadata; JSON by default.
+            state_type: The type to convert the state to; JSON by default.
+            metadata_type: The type to convert the metadata to; JSON by default.
 
         Raises:
-            QueryError: There are several.
-            SerialisationError: State or metadata are not of these types.
+            QueryError: If there are several.
+            SerialisationError: If state or metadata are not of these types.
         """
         lookup = Lookup(filters=[_equal("name", name), _equal("source", source)])
         return _typed(await self.adapter.find_one(lookup=lookup), state_type, metadata_type)
@@ -162,7 +157,7 @@ class ProjectionStore:
         """Return the projection with a key; None when there is none. For the types see `locate`.
 
         Raises:
-            SerialisationError: State or metadata are not of these types.
+            SerialisationError: If state or metadata are not of these types.
         """
         lookup = Lookup(filters=[_equal("name", name), _equal("id", id)])
         return _typed(await self.adapter.find_one(lookup=lookup), state_type, metadata_type)
@@ -179,15 +174,15 @@ class ProjectionStore:
         """Return projections of any name: filtered, then sorted, then one page of them. For the types see `locate`.
 
         Args:
-            filters: What they have to meet, all of it.
-            sort: In which order; None: as they were first saved.
-            paging: Which part; None: all.
-            state_type: What to make of the states.
-            metadata_type: What to make of the metadata.
+            filters: The filters; all of them must be met.
+            sort: The order; None: in which they were first saved.
+            paging: Which page; None: all.
+            state_type: The type to convert the states to.
+            metadata_type: The type to convert the metadata to.
 
         Raises:
-            QueryError: The search cannot be answered.
-            SerialisationError: A state or metadata are not of these types.
+            QueryError: If the search cannot be answered.
+            SerialisationError: If a state or metadata are not of these types.
         """
         found = await self.adapter.find_many(search=Search(filters=filters, sort=sort, paging=paging))
         return _all_typed(found, state_type, metadata_type)
@@ -203,18 +198,18 @@ class ProjectionStore:
         """Iterate over all that `search` finds without paging, however many: they are fetched in pages.
 
         No connection is held between pages, unless it is the caller's. Each page shows what is committed when it is read,
-        and begins where the one before ended: what does not change meanwhile comes exactly once, and what changes its
-        place in the order may come twice or not at all. Unsorted, nothing ever changes its place.
+        and begins where the previous one ended: a projection that does not change meanwhile is returned exactly once, and
+        one that moves within the sort order may be returned twice or not at all. Without a sort, none ever moves.
 
         Args:
-            filters: What they have to meet, all of it.
-            sort: In which order; None: as they were first saved.
-            state_type: What to make of the states.
-            metadata_type: What to make of the metadata.
+            filters: The filters; all of them must be met.
+            sort: The order; None: in which they were first saved.
+            state_type: The type to convert the states to.
+            metadata_type: The type to convert the metadata to.
 
         Raises:
-            QueryError: The search cannot be answered.
-            SerialisationError: A state or metadata are not of these types.
+            QueryError: If the search cannot be answered.
+            SerialisationError: If a state or metadata are not of these types.
         """
         async for projection in self.adapter.scan(filters=filters, sort=sort):
             yield _all_typed([projection], state_type, metadata_type)[0]
@@ -223,41 +218,13 @@ class ProjectionStore:
         """Count the projections that meet all filters.
 
         Raises:
-            QueryError: A filter cannot be evaluated.
+            QueryError: If a filter cannot be evaluated.
         """
         return await self.adapter.count(search=Search(filters=filters))
 
-    def within(self, session: AsyncSession | async_scoped_session[Any]) -> ProjectionStore:
-        """Return the same store inside the transaction of a session, which it never begins, commits or rolls back.
 
-        Raises:
-            ConfigurationError: It is no session of this kind, or the store is not on a SQLAlchemy bind.
-        """
-        return ProjectionStore(self.adapter.within(session))
-
-    async def create_schema(self) -> None:
-        """Create the missing tables of the library: for development and tests; in production migrate."""
-        await self.adapter.create_schema()
-
-    async def drop_schema(self) -> None:
-        """Drop all tables of the library, events included: for development and tests."""
-        await self.adapter.drop_schema()
-
-    async def aclose(self) -> None:
-        """Close the store; the engine is disposed of only when the store made it from a URL."""
-        await self.adapter.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-
-class SyncProjectionStore:
-    """Projections, to be found by key, by source, or by what is in them; `ProjectionStore` without asyncio.
+class SyncProjectionStore(SyncStore[SyncProjectionStorageAdapter]):
+    """Projections, found by key, by source, or by their content; `ProjectionStore` without asyncio.
 
     Args:
         bind_or_adapter: What a `SyncEventStore` may be bound to, with the same meaning; or a storage adapter, of which
@@ -265,7 +232,7 @@ class SyncProjectionStore:
         schema: The tables; those of `EventStoreSchema()` by default.
 
     Raises:
-        ConfigurationError: The bind cannot be used, or a schema goes with a ready adapter.
+        ConfigurationError: If the bind cannot be used, or a schema is given together with an adapter.
     """
 
     def __init__(
@@ -278,15 +245,14 @@ class SyncProjectionStore:
         schema: EventStoreSchema | None = None,
     ) -> None:
         if isinstance(bind_or_adapter, SyncEventStore):
-            bind_or_adapter = sync_adapter_beside(bind_or_adapter)
+            in_memory = isinstance(bind_or_adapter.adapter, SyncInMemoryEventStorageAdapter)
+            kind = SyncInMemoryProjectionStorageAdapter if in_memory else SyncSQLAlchemyProjectionStorageAdapter
+            bind_or_adapter = kind.of_store(bind_or_adapter)
         if isinstance(bind_or_adapter, InMemoryProjectionStorageAdapter):
             bind_or_adapter = bind_or_adapter.sync_adapter
-        if isinstance(bind_or_adapter, ProjectionStorageAdapter):
-            raise ConfigurationError("an asyncio adapter does not fit a SyncProjectionStore: use ProjectionStore")
+        check_adapter(self, bind_or_adapter, schema=schema)
         if isinstance(bind_or_adapter, SyncProjectionStorageAdapter):
-            if schema is not None:
-                raise ConfigurationError(_SCHEMA_BESIDE_ADAPTER)
-            self.adapter: SyncProjectionStorageAdapter = bind_or_adapter
+            self.adapter = bind_or_adapter
         else:
             self.adapter = SyncSQLAlchemyProjectionStorageAdapter(bind_or_adapter, schema=schema)
 
@@ -358,30 +324,6 @@ class SyncProjectionStore:
     def count(self, *, filters: Collection[FilterExpression] = ()) -> int:
         """Count the projections that meet all filters; see `ProjectionStore.count`."""
         return self.adapter.count(search=Search(filters=filters))
-
-    def within(self, session: Session | scoped_session[Any]) -> SyncProjectionStore:
-        """Return the same store inside the transaction of a session; see `ProjectionStore.within`."""
-        return SyncProjectionStore(self.adapter.within(session))
-
-    def create_schema(self) -> None:
-        """Create the missing tables of the library: for development and tests; in production migrate."""
-        self.adapter.create_schema()
-
-    def drop_schema(self) -> None:
-        """Drop all tables of the library, events included: for development and tests."""
-        self.adapter.drop_schema()
-
-    def close(self) -> None:
-        """Close the store; the engine is disposed of only when the store made it from a URL."""
-        self.adapter.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _equal(field: str, value: object) -> FilterClause:

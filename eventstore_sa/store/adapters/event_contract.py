@@ -1,15 +1,17 @@
-"""The contract of storage adapters, async and sync: what a store needs of whatever keeps its events.
+"""The contract of storage adapters for events, with asyncio and without, and the asyncio adapter over a synchronous one.
 
 Third parties implement `save`, `latest` and `scan`, and prove them with the shipped `EventStorageAdapterCases`. The other
-methods have defaults that suit storage in which every stored event can be seen at once, and that is not too large to be
-read for a list of its streams.
+methods have defaults for storage in which every stored event is visible at once, and which is small enough to be read for a
+list of its streams.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeAlias, overload
+
+from typing_extensions import TypeVar
 
 from eventstore_sa.conditions import WriteCondition
 from eventstore_sa.contracts.inline_projections import InlineProjection
@@ -18,6 +20,7 @@ from eventstore_sa.errors import ConfigurationError, TransactionError
 from eventstore_sa.publishing import StreamPublishDefinition
 from eventstore_sa.session import CommitCallback, StagedPublish
 from eventstore_sa.sources.constraints import QueryConstraints
+from eventstore_sa.store.adapters.storage_adapter import AwaitableStorageAdapter, StorageAdapter, SyncStorageAdapter
 from eventstore_sa.types import (
     AnyNewEvent,
     AnyStoredEvent,
@@ -32,6 +35,7 @@ from eventstore_sa.types.watermark import Watermark
 __all__ = [
     "STAGING_NEEDS_A_SESSION",
     "AnyStreamPublishDefinition",
+    "AwaitableEventStorageAdapter",
     "EventStorageAdapter",
     "Latestable",
     "Listable",
@@ -46,22 +50,17 @@ Latestable: TypeAlias = EventSequenceIdentifier | EventPartitionIdentifier
 Scannable: TypeAlias = EventSequenceIdentifier | EventPartitionIdentifier
 Listable: TypeAlias = LogIdentifier | CategoryIdentifier
 
-_WITHIN_NEEDS_SQLALCHEMY = (
-    "{adapter} keeps its events outside of any database session, so it cannot take part in one: within(session) needs a "
-    "store on a SQLAlchemy bind"
-)
-
 _NO_PROJECTIONS = (
-    "{adapter} keeps no projections beside its events, and so cannot update them with a publish or rebuild them: use a "
+    "{adapter} keeps no projections beside its events, so it cannot update them with a publish or rebuild them: use a "
     "store on a SQLAlchemy bind or in memory, or project into a ProjectionStore"
 )
 
 STAGING_NEEDS_A_SESSION = (
-    "only what happens within a session can wait for its commit: use store.within(session), or publish at once"
+    "staging needs a session, whose commit stores the events: use store.within(session), or publish at once"
 )
 
 
-class EventStorageAdapter(ABC):
+class EventStorageAdapter(StorageAdapter):
     """Storage of events, used with asyncio."""
 
     @overload
@@ -94,18 +93,18 @@ class EventStorageAdapter(ABC):
             target: A stream takes `events` and `condition`; a category takes `streams` by name; the log takes
                 `streams` by `StreamIdentifier`.
             events: The events, in order; may be empty: conditions are still checked.
-            condition: What the stream must meet; None: nothing.
+            condition: The condition that the stream must meet; None: none.
             streams: The events and the condition of each stream, in order.
 
         Returns:
-            The stored events in the order and under the keys given. When all of the ids are stored already, in these
-            streams and this order, they are returned whatever the conditions say.
+            The stored events in the order and under the keys given. If all of the ids are stored already, in these streams
+            and this order, the stored events are returned whatever the conditions say.
 
         Raises:
-            ValueError: The arguments do not fit the target.
-            UnmetWriteConditionError: A condition is not met; nothing was stored.
-            DuplicateEventError: An id is taken; nothing was stored.
-            SerialisationError: A value cannot be stored exactly; nothing was stored.
+            ValueError: If the arguments do not fit the target.
+            UnmetWriteConditionError: If a condition is not met. Nothing is stored then.
+            DuplicateEventError: If an id is taken. Nothing is stored then.
+            SerialisationError: If a value cannot be stored exactly. Nothing is stored then.
         """
         raise NotImplementedError
 
@@ -136,8 +135,8 @@ class EventStorageAdapter(ABC):
     ) -> AsyncIterator[StreamIdentifier]:
         """Iterate over the streams of the target that have events, by category and name in code-point order.
 
-        What is published for the first time during the iteration may be in it or not. By default all events of the
-        target are read for it.
+        Streams that are created during the iteration may be included or not. The default implementation reads all events
+        of the target.
         """
         found = {
             StreamIdentifier(event.category, event.stream) async for event in self.scan(target=checked_listable(target))
@@ -154,32 +153,23 @@ class EventStorageAdapter(ABC):
                 yield CategoryIdentifier(category)
 
     async def watermark(self) -> Watermark:
-        """Tell how far the log can be read without missing an event."""
+        """Return up to where the log can be read without missing an event."""
         latest = await self.latest(target=LogIdentifier())
         return Watermark(0 if latest is None else latest.sequence_number)
 
-    @property
-    def hosted(self) -> bool:
-        """Whether everything is part of a transaction of the caller's."""
-        return False
-
-    def within(self, session: object) -> Self:
-        """Return the same storage inside the transaction of a session."""
-        raise ConfigurationError(_WITHIN_NEEDS_SQLALCHEMY.format(adapter=type(self).__name__))
-
     def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
-        """Return the same storage, whose publishes update projections, besides those that this one updates already.
+        """Return the same storage whose publishes update these projections too, besides those that it updates already.
 
         Raises:
-            ConfigurationError: This storage cannot, one of them cannot be inline, or two have the same name.
+            ConfigurationError: If this storage cannot, one of them cannot be inline, or two have the same name.
         """
         raise ConfigurationError(_NO_PROJECTIONS.format(adapter=type(self).__name__))
 
     def rebuild_storage(self, name: str) -> RebuildStorage:
-        """Return what rebuilds the projections of a name that are kept beside the events.
+        """Return storage for rebuilding the projections of a name that are kept beside the events.
 
         Raises:
-            ConfigurationError: There are none, or everything is part of a transaction of the caller's.
+            ConfigurationError: If there are none, or everything is part of a transaction of the caller.
         """
         raise ConfigurationError(_NO_PROJECTIONS.format(adapter=type(self).__name__))
 
@@ -191,28 +181,19 @@ class EventStorageAdapter(ABC):
         condition: WriteCondition | None = None,
         streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
     ) -> StagedPublish[Any]:
-        """Have events stored when the session's transaction commits; arguments as for `save`."""
+        """Stage events, to be stored when the session's transaction commits; arguments as for `save`."""
         raise TransactionError(STAGING_NEEDS_A_SESSION)
 
     async def flush(self) -> None:
-        """Store now what is staged in the session's transaction."""
+        """Store what is staged in the session's transaction now."""
         raise TransactionError(STAGING_NEEDS_A_SESSION)
 
     def after_commit(self, callback: CommitCallback) -> None:
-        """Have a function called with the stored events once the session's transaction is committed."""
+        """Register a function to be called with the stored events once the session's transaction is committed."""
         raise TransactionError(STAGING_NEEDS_A_SESSION)
 
-    async def create_schema(self) -> None:
-        """Create what the storage needs; nothing where it needs nothing."""
 
-    async def drop_schema(self) -> None:
-        """Drop what `create_schema` made."""
-
-    async def aclose(self) -> None:
-        """Release what the adapter itself opened."""
-
-
-class SyncEventStorageAdapter(ABC):
+class SyncEventStorageAdapter(SyncStorageAdapter):
     """Storage of events, used without asyncio: the twin of `EventStorageAdapter`."""
 
     @overload
@@ -277,32 +258,23 @@ class SyncEventStorageAdapter(ABC):
                 yield CategoryIdentifier(category)
 
     def watermark(self) -> Watermark:
-        """Tell how far the log can be read without missing an event."""
+        """Return up to where the log can be read without missing an event."""
         latest = self.latest(target=LogIdentifier())
         return Watermark(0 if latest is None else latest.sequence_number)
 
-    @property
-    def hosted(self) -> bool:
-        """Whether everything is part of a transaction of the caller's."""
-        return False
-
-    def within(self, session: object) -> Self:
-        """Return the same storage inside the transaction of a session."""
-        raise ConfigurationError(_WITHIN_NEEDS_SQLALCHEMY.format(adapter=type(self).__name__))
-
     def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
-        """Return the same storage, whose publishes update projections, besides those that this one updates already.
+        """Return the same storage whose publishes update these projections too, besides those that it updates already.
 
         Raises:
-            ConfigurationError: This storage cannot, one of them cannot be inline, or two have the same name.
+            ConfigurationError: If this storage cannot, one of them cannot be inline, or two have the same name.
         """
         raise ConfigurationError(_NO_PROJECTIONS.format(adapter=type(self).__name__))
 
     def rebuild_storage(self, name: str) -> RebuildStorage:
-        """Return what rebuilds the projections of a name that are kept beside the events.
+        """Return storage for rebuilding the projections of a name that are kept beside the events.
 
         Raises:
-            ConfigurationError: There are none, or everything is part of a transaction of the caller's.
+            ConfigurationError: If there are none, or everything is part of a transaction of the caller.
         """
         raise ConfigurationError(_NO_PROJECTIONS.format(adapter=type(self).__name__))
 
@@ -314,52 +286,115 @@ class SyncEventStorageAdapter(ABC):
         condition: WriteCondition | None = None,
         streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
     ) -> StagedPublish[Any]:
-        """Have events stored when the session's transaction commits; arguments as for `save`."""
+        """Stage events, to be stored when the session's transaction commits; arguments as for `save`."""
         raise TransactionError(STAGING_NEEDS_A_SESSION)
 
     def flush(self) -> None:
-        """Store now what is staged in the session's transaction."""
+        """Store what is staged in the session's transaction now."""
         raise TransactionError(STAGING_NEEDS_A_SESSION)
 
     def after_commit(self, callback: CommitCallback) -> None:
-        """Have a function called with the stored events once the session's transaction is committed."""
+        """Register a function to be called with the stored events once the session's transaction is committed."""
         raise TransactionError(STAGING_NEEDS_A_SESSION)
 
-    def create_schema(self) -> None:
-        """Create what the storage needs; nothing where it needs nothing."""
 
-    def drop_schema(self) -> None:
-        """Drop what `create_schema` made."""
+S = TypeVar("S", bound=SyncEventStorageAdapter, default=SyncEventStorageAdapter)
 
-    def close(self) -> None:
-        """Release what the adapter itself opened."""
+
+class AwaitableEventStorageAdapter(AwaitableStorageAdapter[S], EventStorageAdapter):
+    """Storage of events, used with asyncio, over a synchronous adapter that it owns."""
+
+    async def save(
+        self,
+        *,
+        target: StreamIdentifier | CategoryIdentifier | LogIdentifier,
+        events: Sequence[AnyNewEvent] | None = None,
+        condition: WriteCondition | None = None,
+        streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
+    ) -> Any:
+        # Only what was given: the adapter's own defaults are part of the contract.
+        given = {"events": events, "condition": condition, "streams": streams}
+        save: Callable[..., Any] = self.sync_adapter.save
+        return await self._runner.run(
+            save, target=target, **{name: value for name, value in given.items() if value is not None}
+        )
+
+    async def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
+        return await self._runner.run(self.sync_adapter.latest, target=target)
+
+    def scan(
+        self,
+        *,
+        target: Scannable = LogIdentifier(),  # noqa: B008 - an immutable value
+        constraints: QueryConstraints = frozenset(),
+        limit: int | None = None,
+        backwards: bool = False,
+    ) -> AsyncIterator[AnyStoredEvent]:
+        return self._runner.iterate(
+            self.sync_adapter.scan(target=target, constraints=constraints, limit=limit, backwards=backwards)
+        )
+
+    def streams(
+        self,
+        *,
+        target: Listable = LogIdentifier(),  # noqa: B008 - an immutable value
+    ) -> AsyncIterator[StreamIdentifier]:
+        return self._runner.iterate(self.sync_adapter.streams(target=target))
+
+    def categories(self) -> AsyncIterator[CategoryIdentifier]:
+        return self._runner.iterate(self.sync_adapter.categories())
+
+    async def watermark(self) -> Watermark:
+        return await self._runner.run(self.sync_adapter.watermark)
+
+    def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
+        return self._over(self.sync_adapter.with_projections(projections))
+
+    def rebuild_storage(self, name: str) -> RebuildStorage:
+        return self.sync_adapter.rebuild_storage(name)
+
+    def stage(
+        self,
+        *,
+        target: StreamIdentifier | CategoryIdentifier | LogIdentifier,
+        events: Sequence[AnyNewEvent] | None = None,
+        condition: WriteCondition | None = None,
+        streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
+    ) -> StagedPublish[Any]:
+        return self.sync_adapter.stage(target=target, events=events, condition=condition, streams=streams)
+
+    async def flush(self) -> None:
+        await self._runner.run(self.sync_adapter.flush)
+
+    def after_commit(self, callback: CommitCallback) -> None:
+        self.sync_adapter.after_commit(callback)
 
 
 def checked_target(target: Scannable) -> Scannable:
-    """Refuse what events cannot be read from.
+    """Return a target if events can be read from it.
 
     Raises:
-        ValueError: It is no identifier of the log, a category, a stream or a partition.
+        ValueError: If it does not identify the log, a category, a stream or a partition.
     """
     checked: object = target
     if isinstance(checked, Scannable):
         return target
     raise ValueError(
-        "events are read from a target that is the log, a category, a stream or a partition, such as "
+        "the target of a read must be the log, a category, a stream or a partition, such as "
         f"CategoryIdentifier('orders'); got a {type(checked).__name__}"
     )
 
 
 def checked_listable(target: Listable) -> Listable:
-    """Refuse what has no streams to list.
+    """Return a target if its streams can be listed.
 
     Raises:
-        ValueError: It is no identifier of the log or a category.
+        ValueError: If it does not identify the log or a category.
     """
     checked: object = target
     if isinstance(checked, Listable):
         return target
     raise ValueError(
-        "streams are listed of a target that is the log or a category, such as CategoryIdentifier('orders'); got a "
+        "the target of a list of streams must be the log or a category, such as CategoryIdentifier('orders'); got a "
         f"{type(checked).__name__}"
     )

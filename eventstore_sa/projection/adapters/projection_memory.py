@@ -1,17 +1,19 @@
-"""Storage of projections in memory: for tests, and as the measure of what the query language means."""
+"""Storage adapters for projections in memory: for tests, and as the reference for what the query language means."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Self
 
 from eventstore_sa.contracts.projection_records import ProjectionRecord, record_of
-from eventstore_sa.projection.adapters.base import (
+from eventstore_sa.projection.adapters.projection_contract import (
     AnyProjection,
+    AwaitableProjectionStorageAdapter,
     JsonProjection,
-    ProjectionStorageAdapter,
     SyncProjectionStorageAdapter,
     checked_expectation,
     distinct_records,
+    nothing_beside,
     one_at_most,
     search_for_two,
 )
@@ -24,50 +26,52 @@ from eventstore_sa.query.evaluation import (
     OperatorEvaluator,
     QueryEvaluators,
 )
+from eventstore_sa.store import EventStore, SyncEventStore
+from eventstore_sa.store.adapters.event_memory import InMemoryEventStorageAdapter, SyncInMemoryEventStorageAdapter
 from eventstore_sa.store.adapters.memory_projections import InMemoryProjections
 
 __all__ = ["InMemoryProjectionStorageAdapter", "SyncInMemoryProjectionStorageAdapter"]
 
 
 class _Registering:
-    """Registers what of queries is the application's own."""
+    """Registers the application's own filters, operators and functions."""
 
     evaluators: QueryEvaluators
 
     def register_filter(self, kind: type[CustomFilter], evaluator: FilterEvaluator) -> None:
-        """Say what filters of a type of your own, and of its subclasses, mean.
+        """Register what filters of a type of your own, and of its subclasses, mean.
 
         Args:
             kind: A subclass of `CustomFilter`.
-            evaluator: Called with a filter and a projection, as plain JSON by field; tells whether it meets the filter.
+            evaluator: Called with a filter and a projection, as plain JSON by field; returns whether it meets the filter.
 
         Raises:
-            ConfigurationError: It is no such type.
+            ConfigurationError: If it is not such a type.
         """
         self.evaluators.register_filter(kind, evaluator)
 
     def register_operator(self, operator: CustomOperator, evaluator: OperatorEvaluator) -> None:
-        """Say what clauses with an operator of your own mean.
+        """Register what clauses with an operator of your own mean.
 
         Args:
             operator: The operator.
             evaluator: Called with what is stored (None where nothing is) and with the value of a clause, both plain JSON;
-                tells whether the clause holds.
+                returns whether the clause holds.
 
         Raises:
-            ConfigurationError: It is no CustomOperator.
+            ConfigurationError: If it is not a CustomOperator.
         """
         self.evaluators.register_operator(operator, evaluator)
 
     def register_function(self, kind: type[CustomFunction], evaluator: FunctionEvaluator) -> None:
-        """Say what functions of a type of your own, and of its subclasses, return.
+        """Register what functions of a type of your own, and of its subclasses, return.
 
         Args:
             kind: A subclass of `CustomFunction`.
             evaluator: Called with a function and a projection, as plain JSON by field; returns a number, text or None.
 
         Raises:
-            ConfigurationError: It is no such type.
+            ConfigurationError: If it is not such a type.
         """
         self.evaluators.register_function(kind, evaluator)
 
@@ -83,6 +87,17 @@ class SyncInMemoryProjectionStorageAdapter(_Registering, SyncProjectionStorageAd
     def __init__(self, projections: InMemoryProjections | None = None) -> None:
         self._projections = InMemoryProjections() if projections is None else projections
         self.evaluators: QueryEvaluators = QueryConverters()
+
+    @classmethod
+    def of_store(cls, store: SyncEventStore) -> Self:
+        """Return an adapter for the projections beside the events of a store in memory.
+
+        Raises:
+            ConfigurationError: If the store does not keep its events in memory.
+        """
+        if not isinstance(store.adapter, SyncInMemoryEventStorageAdapter):
+            raise nothing_beside(store.adapter)
+        return cls(store.adapter.projections)
 
     def save(self, *, projection: AnyProjection, expected_version: int | None = None) -> int:
         expected = None if expected_version is None else checked_expectation(expected_version)
@@ -116,7 +131,9 @@ class SyncInMemoryProjectionStorageAdapter(_Registering, SyncProjectionStorageAd
         return Evaluation(self.evaluators).found(self._projections.all(), search, ProjectionRecord.document)
 
 
-class InMemoryProjectionStorageAdapter(_Registering, ProjectionStorageAdapter):
+class InMemoryProjectionStorageAdapter(
+    _Registering, AwaitableProjectionStorageAdapter[SyncInMemoryProjectionStorageAdapter]
+):
     """Keeps projections in memory; serves both kinds of stores, see `sync_adapter`.
 
     Args:
@@ -125,33 +142,16 @@ class InMemoryProjectionStorageAdapter(_Registering, ProjectionStorageAdapter):
     """
 
     def __init__(self, projections: InMemoryProjections | None = None) -> None:
-        self.sync_adapter: SyncInMemoryProjectionStorageAdapter = SyncInMemoryProjectionStorageAdapter(projections)
-        """The same projections, for a `SyncProjectionStore`."""
+        super().__init__(SyncInMemoryProjectionStorageAdapter(projections))
         self.evaluators: QueryEvaluators = self.sync_adapter.evaluators
 
-    async def save(self, *, projection: AnyProjection, expected_version: int | None = None) -> int:
-        return self.sync_adapter.save(projection=projection, expected_version=expected_version)
+    @classmethod
+    def of_store(cls, store: EventStore) -> Self:
+        """Return an adapter for the projections beside the events of a store in memory.
 
-    async def save_all(self, *, projections: Sequence[AnyProjection]) -> Sequence[int]:
-        return self.sync_adapter.save_all(projections=projections)
-
-    async def delete(self, *, name: str, id: str) -> bool:
-        return self.sync_adapter.delete(name=name, id=id)
-
-    async def find_one(self, *, lookup: Lookup) -> JsonProjection | None:
-        return self.sync_adapter.find_one(lookup=lookup)
-
-    async def find_many(self, *, search: Search) -> Sequence[JsonProjection]:
-        return self.sync_adapter.find_many(search=search)
-
-    async def count(self, *, search: Search) -> int:
-        return self.sync_adapter.count(search=search)
-
-    async def load_batch(self, *, name: str, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
-        return self.sync_adapter.load_batch(name=name, ids=ids)
-
-    async def save_batch(self, *, records: Sequence[ProjectionRecord]) -> int:
-        return self.sync_adapter.save_batch(records=records)
-
-    async def drop_schema(self) -> None:
-        self.sync_adapter.drop_schema()
+        Raises:
+            ConfigurationError: If the store does not keep its events in memory.
+        """
+        if not isinstance(store.adapter, InMemoryEventStorageAdapter):
+            raise nothing_beside(store.adapter)
+        return cls(store.adapter.projections)

@@ -1,11 +1,14 @@
-"""Storage of snapshots in memory: for tests, and for processes that load the same streams again and again."""
+"""Storage adapters for snapshots in memory: for tests, and for processes that load the same streams again and again."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from threading import Lock
 
-from eventstore_sa.projection.adapters.snapshots_base import SnapshotStorageAdapter, SyncSnapshotStorageAdapter
+from eventstore_sa.projection.adapters.snapshot_contract import (
+    AwaitableSnapshotStorageAdapter,
+    SyncSnapshotStorageAdapter,
+)
 from eventstore_sa.types import Snapshot, SnapshotKey
 
 __all__ = ["InMemorySnapshotStorageAdapter", "SyncInMemorySnapshotStorageAdapter"]
@@ -53,30 +56,11 @@ class SyncInMemorySnapshotStorageAdapter(SyncSnapshotStorageAdapter):
             self._snapshots.clear()
 
 
-class InMemorySnapshotStorageAdapter(SnapshotStorageAdapter):
+class InMemorySnapshotStorageAdapter(AwaitableSnapshotStorageAdapter[SyncInMemorySnapshotStorageAdapter]):
     """Keeps snapshots in memory; serves both kinds of stores, see `sync_adapter`."""
 
     def __init__(self) -> None:
-        self.sync_adapter: SyncInMemorySnapshotStorageAdapter = SyncInMemorySnapshotStorageAdapter()
-        """The same snapshots, for a `SyncSnapshotStore`."""
-
-    async def find(self, *, key: SnapshotKey) -> Snapshot | None:
-        return self.sync_adapter.find(key=key)
-
-    async def save(self, *, snapshot: Snapshot, replacing: Snapshot | None = None) -> bool:
-        return self.sync_adapter.save(snapshot=snapshot, replacing=replacing)
-
-    async def prune(
-        self,
-        *,
-        projector: str | None = None,
-        keep_version: str | None = None,
-        taken_before: datetime | None = None,
-    ) -> int:
-        return self.sync_adapter.prune(projector=projector, keep_version=keep_version, taken_before=taken_before)
-
-    async def drop_schema(self) -> None:
-        self.sync_adapter.drop_schema()
+        super().__init__(SyncInMemorySnapshotStorageAdapter())
 
 
 def _is_same(kept: Snapshot, other: Snapshot | None) -> bool:

@@ -1,26 +1,32 @@
-"""The contract of storage for projections, for asyncio and without, and what all implementations check alike.
+"""The contract of storage adapters for projections, with asyncio and without, and what all implementations check alike.
 
-Third parties implement it and run the shipped cases over their adapter.
+The asyncio adapter over a synchronous one is here too. Third parties implement the contract and run the shipped cases over
+their adapter.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
+
+from typing_extensions import TypeVar
 
 from eventstore_sa.contracts.projection_records import ProjectionRecord, record_of
 from eventstore_sa.errors import ConfigurationError, QueryError
 from eventstore_sa.query import FilterExpression, Lookup, OffsetPagingClause, Search, SortClause
+from eventstore_sa.store.adapters.storage_adapter import AwaitableStorageAdapter, StorageAdapter, SyncStorageAdapter
 from eventstore_sa.types import JsonValue, Projection
 
 __all__ = [
     "AnyProjection",
+    "AwaitableProjectionStorageAdapter",
     "JsonProjection",
     "ProjectionStorageAdapter",
     "SyncProjectionStorageAdapter",
     "checked_expectation",
     "distinct_records",
+    "nothing_beside",
     "one_at_most",
     "search_for_two",
 ]
@@ -28,15 +34,14 @@ __all__ = [
 AnyProjection: TypeAlias = Projection[Any, Any]
 JsonProjection: TypeAlias = Projection[JsonValue, JsonValue]
 
-_NO_SESSION = "only a store on a SQLAlchemy bind can work within a session: this one is on a {}"
 _NO_BATCHES = "a {} cannot apply events to its projections: it lacks load_batch and save_batch"
 
 
-class ProjectionStorageAdapter(ABC):
+class ProjectionStorageAdapter(StorageAdapter):
     """Keeps projections; used with asyncio.
 
-    Saving a key (name and id) again replaces state and metadata; the source stays, and so does the place among results
-    without a sort. What is returned has state and metadata as JSON, and carries its version.
+    Saving a key (name and id) again replaces state and metadata; the source stays, and so does the position among results
+    without a sort. Projections are returned with state and metadata as JSON, and with their version.
     """
 
     @abstractmethod
@@ -44,12 +49,12 @@ class ProjectionStorageAdapter(ABC):
         """Save a projection; return its new version, which is 1 for a new one and then counts up.
 
         Args:
-            projection: What to save; its own version has no influence.
-            expected_version: Save only over this version; 0: only when there is none; None: in any case.
+            projection: The projection; its own version is ignored.
+            expected_version: Save only over this version; 0: only if there is none; None: in any case.
 
         Raises:
-            ProjectionVersionError: Another version is stored; nothing was saved.
-            SerialisationError: Something of it cannot be stored exactly; nothing was saved.
+            ProjectionVersionError: If another version is stored. Nothing is saved then.
+            SerialisationError: If a value cannot be stored exactly. Nothing is saved then.
         """
 
     @abstractmethod
@@ -57,8 +62,8 @@ class ProjectionStorageAdapter(ABC):
         """Save projections, all or none; return their new versions in the same order.
 
         Raises:
-            ConfigurationError: A key is given twice; nothing was saved.
-            SerialisationError: Something of them cannot be stored exactly; nothing was saved.
+            ConfigurationError: If a key is given twice. Nothing is saved then.
+            SerialisationError: If a value cannot be stored exactly. Nothing is saved then.
         """
 
     @abstractmethod
@@ -70,7 +75,7 @@ class ProjectionStorageAdapter(ABC):
         """Return the projection that meets all filters; None when there is none.
 
         Raises:
-            QueryError: There are several, or a filter cannot be evaluated.
+            QueryError: If there are several, or a filter cannot be evaluated.
         """
 
     @abstractmethod
@@ -78,7 +83,7 @@ class ProjectionStorageAdapter(ABC):
         """Return the projections that a search finds: filtered, then sorted, then one page of them.
 
         Raises:
-            QueryError: The search cannot be answered.
+            QueryError: If the search cannot be answered.
         """
 
     async def scan(
@@ -86,10 +91,10 @@ class ProjectionStorageAdapter(ABC):
     ) -> AsyncIterator[JsonProjection]:
         """Iterate over all projections that meet the filters, sorted as `find_many` does.
 
-        An adapter to a database fetches them in pages, each from a snapshot of its own, and holds nothing in between.
+        An adapter for a database fetches them in pages, each from a snapshot of its own, and holds no connection in between.
 
         Raises:
-            QueryError: The search cannot be answered.
+            QueryError: If the search cannot be answered.
         """
         for projection in await self.find_many(search=Search(filters=filters, sort=sort)):
             yield projection
@@ -99,46 +104,29 @@ class ProjectionStorageAdapter(ABC):
         """Count the projections that meet all filters, whatever the paging.
 
         Raises:
-            QueryError: A filter cannot be evaluated.
+            QueryError: If a filter cannot be evaluated.
         """
 
     async def load_batch(self, *, name: str, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
-        """Return the projections of a name that are there, by id, as they are to be given to `save_batch` again.
+        """Return the stored projections of a name by id, in the form that `save_batch` takes.
 
         Raises:
-            ConfigurationError: This storage cannot apply events to projections.
+            ConfigurationError: If this storage cannot apply events to projections.
         """
         raise ConfigurationError(_NO_BATCHES.format(type(self).__name__))
 
     async def save_batch(self, *, records: Sequence[ProjectionRecord]) -> int:
         """Save projections over the versions that they were loaded with, or 0; return how many were saved.
 
-        Each is saved on its own: those that somebody else has saved meanwhile are left alone.
+        Each is saved on its own: those that another writer has saved meanwhile are left alone.
 
         Raises:
-            ConfigurationError: This storage cannot apply events to projections.
+            ConfigurationError: If this storage cannot apply events to projections.
         """
         raise ConfigurationError(_NO_BATCHES.format(type(self).__name__))
 
-    def within(self, session: Any) -> Self:
-        """Return the same storage inside the transaction of a session.
 
-        Raises:
-            ConfigurationError: This storage knows no sessions.
-        """
-        raise ConfigurationError(_NO_SESSION.format(type(self).__name__))
-
-    async def create_schema(self) -> None:
-        """Create what the storage needs and does not have yet."""
-
-    async def drop_schema(self) -> None:
-        """Drop it, with all that is stored."""
-
-    async def aclose(self) -> None:
-        """Give back what was opened by the adapter itself."""
-
-
-class SyncProjectionStorageAdapter(ABC):
+class SyncProjectionStorageAdapter(SyncStorageAdapter):
     """Keeps projections; the twin of `ProjectionStorageAdapter` without asyncio."""
 
     @abstractmethod
@@ -179,47 +167,74 @@ class SyncProjectionStorageAdapter(ABC):
         """Save projections over the versions that they were loaded with; see `ProjectionStorageAdapter.save_batch`."""
         raise ConfigurationError(_NO_BATCHES.format(type(self).__name__))
 
-    def within(self, session: Any) -> Self:
-        """Return the same storage inside the transaction of a session.
 
-        Raises:
-            ConfigurationError: This storage knows no sessions.
-        """
-        raise ConfigurationError(_NO_SESSION.format(type(self).__name__))
+S = TypeVar("S", bound=SyncProjectionStorageAdapter, default=SyncProjectionStorageAdapter)
 
-    def create_schema(self) -> None:
-        """Create what the storage needs and does not have yet."""
 
-    def drop_schema(self) -> None:
-        """Drop it, with all that is stored."""
+class AwaitableProjectionStorageAdapter(AwaitableStorageAdapter[S], ProjectionStorageAdapter):
+    """Storage of projections, used with asyncio, over a synchronous adapter that it owns."""
 
-    def close(self) -> None:
-        """Give back what was opened by the adapter itself."""
+    async def save(self, *, projection: AnyProjection, expected_version: int | None = None) -> int:
+        return await self._runner.run(self.sync_adapter.save, projection=projection, expected_version=expected_version)
+
+    async def save_all(self, *, projections: Sequence[AnyProjection]) -> Sequence[int]:
+        return await self._runner.run(self.sync_adapter.save_all, projections=projections)
+
+    async def delete(self, *, name: str, id: str) -> bool:
+        return await self._runner.run(self.sync_adapter.delete, name=name, id=id)
+
+    async def find_one(self, *, lookup: Lookup) -> JsonProjection | None:
+        return await self._runner.run(self.sync_adapter.find_one, lookup=lookup)
+
+    async def find_many(self, *, search: Search) -> Sequence[JsonProjection]:
+        return await self._runner.run(self.sync_adapter.find_many, search=search)
+
+    def scan(
+        self, *, filters: Collection[FilterExpression] = (), sort: SortClause | None = None
+    ) -> AsyncIterator[JsonProjection]:
+        return self._runner.iterate(self.sync_adapter.scan(filters=filters, sort=sort))
+
+    async def count(self, *, search: Search) -> int:
+        return await self._runner.run(self.sync_adapter.count, search=search)
+
+    async def load_batch(self, *, name: str, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
+        return await self._runner.run(self.sync_adapter.load_batch, name=name, ids=ids)
+
+    async def save_batch(self, *, records: Sequence[ProjectionRecord]) -> int:
+        return await self._runner.run(self.sync_adapter.save_batch, records=records)
+
+
+def nothing_beside(adapter: object) -> ConfigurationError:
+    """Return the error for a store whose adapter keeps no projections beside its events."""
+    return ConfigurationError(
+        f"no projections are kept beside the events of a {type(adapter).__name__}: give the projection store a bind or an "
+        "adapter of its own"
+    )
 
 
 def distinct_records(projections: Sequence[AnyProjection]) -> list[ProjectionRecord]:
     """Return what to store for projections.
 
     Raises:
-        ConfigurationError: A key is given twice.
-        SerialisationError: Something of them cannot be stored exactly.
+        ConfigurationError: If a key is given twice.
+        SerialisationError: If a value cannot be stored exactly.
     """
     records = [record_of(projection) for projection in projections]
     seen: set[tuple[str, str]] = set()
     for record in records:
         if (record.name, record.id) in seen:
             raise ConfigurationError(
-                f"projection {record.name!r} with id {record.id!r} is given twice in one save: give the last state only"
+                f"projection {record.name!r} with id {record.id!r} is given twice in one save: give only its last state"
             )
         seen.add((record.name, record.id))
     return records
 
 
 def checked_expectation(version: object) -> int:
-    """Refuse what can be no version.
+    """Return an expected version if it can be one.
 
     Raises:
-        ConfigurationError: It is not an integer from 0.
+        ConfigurationError: If it is not an integer of 0 or more.
     """
     if not isinstance(version, int) or isinstance(version, bool) or version < 0:
         raise ConfigurationError(f"expected_version is 0 (none stored yet) or a version from 1, not {version!r}")
@@ -227,7 +242,7 @@ def checked_expectation(version: object) -> int:
 
 
 def search_for_two(lookup: Lookup) -> Search:
-    """Return the search that tells whether a lookup finds one or more."""
+    """Return the search that shows whether a lookup finds more than one."""
     return Search(filters=lookup.filters, paging=OffsetPagingClause(item_count=2))
 
 
@@ -235,11 +250,11 @@ def one_at_most(records: Sequence[ProjectionRecord]) -> JsonProjection | None:
     """Return what a lookup found.
 
     Raises:
-        QueryError: It found more than one.
+        QueryError: If it found more than one.
     """
     if len(records) > 1:
         raise QueryError(
-            "several projections meet the filters of a lookup, of which one is "
+            "several projections meet the filters of a lookup, among them "
             f"{records[0].name!r} with id {records[0].id!r}: filter by name and id, or search"
         )
     return records[0].projection() if records else None

@@ -1,4 +1,4 @@
-"""`EventStore` and `SyncEventStore`: where streams, categories and the log are had from.
+"""`EventStore` and `SyncEventStore`: they give access to streams, categories and the log.
 
 Both have the same methods and parameters. A store is a light face over a storage adapter, which it makes itself when it is
 given a SQLAlchemy bind.
@@ -7,22 +7,21 @@ given a SQLAlchemy bind.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar, overload
-
-from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
-from sqlalchemy.orm import Session, scoped_session
+from typing import Any, Self, TypeVar, overload
 
 from eventstore_sa.contracts.inline_projections import InlineProjection
-from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee, Locking
 from eventstore_sa.publishing import StreamPublishDefinition
 from eventstore_sa.session import CommitCallback, StagedPublish
-from eventstore_sa.store.adapters.base import EventStorageAdapter, Listable, SyncEventStorageAdapter
-from eventstore_sa.store.adapters.binding import AsyncBindable, SyncBindable
-from eventstore_sa.store.adapters.memory import InMemoryEventStorageAdapter
-from eventstore_sa.store.adapters.sqlalchemy import SQLAlchemyEventStorageAdapter, SyncSQLAlchemyEventStorageAdapter
+from eventstore_sa.store.adapters.bindables import AsyncBindable, SyncBindable
+from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, Listable, SyncEventStorageAdapter
+from eventstore_sa.store.adapters.event_memory import InMemoryEventStorageAdapter
+from eventstore_sa.store.adapters.event_sqlalchemy import (
+    SQLAlchemyEventStorageAdapter,
+    SyncSQLAlchemyEventStorageAdapter,
+)
+from eventstore_sa.store.lifecycle import Store, SyncStore, check_adapter
 from eventstore_sa.store.streams import EventCategory, EventLog, EventPartition, EventStream
 from eventstore_sa.store.sync_streams import SyncEventCategory, SyncEventLog, SyncEventPartition, SyncEventStream
 from eventstore_sa.types import (
@@ -40,26 +39,21 @@ Name = TypeVar("Name")
 Payload = TypeVar("Payload")
 Metadata = TypeVar("Metadata")
 
-_OPTIONS_BESIDE_ADAPTER: Final = (
-    "schema, locking and serialisation_guarantee belong to the adapter: give them to it, or give the store a bind "
-    "instead"
-)
 
-
-class EventStore:
+class EventStore(Store[EventStorageAdapter]):
     """Events in streams, streams in categories, all of them in one log; used with asyncio.
 
     Args:
         bind_or_adapter: An AsyncEngine, async_sessionmaker or URL: every publish is a transaction of its own, and the
             engine of a URL belongs to the store. An AsyncConnection or AsyncSession: everything happens in its
             transaction, as with `within`. Or a storage adapter.
-        schema: The tables; those of an `EventStoreSchema` with the next two options by default.
-        locking: How writers exclude each other; of a schema that is given, the same as there. See `EventStoreSchema`.
-        serialisation_guarantee: At which level; the same holds.
+        schema: The tables; by default those of an `EventStoreSchema` with the next two options.
+        locking: How writers exclude each other; must agree with `schema` if that is given. See `EventStoreSchema`.
+        serialisation_guarantee: At which level they do; must agree with `schema` likewise.
 
     Raises:
-        ConfigurationError: The bind cannot be used, its driver is not installed, locking is not that of the schema, or
-            options go with a ready adapter.
+        ConfigurationError: If the bind cannot be used, its driver is not installed, the schema has another locking mode,
+            or options are given together with an adapter.
 
     Example:
         >>> import asyncio
@@ -82,12 +76,11 @@ class EventStore:
         locking: Locking | None = None,
         serialisation_guarantee: EventSerialisationGuarantee | None = None,
     ) -> None:
+        check_adapter(
+            self, bind_or_adapter, schema=schema, locking=locking, serialisation_guarantee=serialisation_guarantee
+        )
         if isinstance(bind_or_adapter, EventStorageAdapter):
-            if (schema, locking, serialisation_guarantee) != (None, None, None):
-                raise ConfigurationError(_OPTIONS_BESIDE_ADAPTER)
-            self.adapter: EventStorageAdapter = bind_or_adapter
-        elif isinstance(bind_or_adapter, SyncEventStorageAdapter):
-            raise _wrong_adapter(bind_or_adapter, "an EventStorageAdapter, or use SyncEventStore")
+            self.adapter = bind_or_adapter
         else:
             self.adapter = SQLAlchemyEventStorageAdapter(
                 bind_or_adapter,
@@ -97,10 +90,10 @@ class EventStore:
             )
 
     def stream(self, *, category: str, stream: str) -> EventStream:
-        """Return a stream; no I/O. One that nobody has published to is empty.
+        """Return a stream; no I/O. A stream without events is simply empty.
 
         Raises:
-            SerialisationError: A name is empty or cannot be stored.
+            SerialisationError: If a name is empty or cannot be stored.
         """
         return EventStream(self.adapter, StreamIdentifier(category, stream))
 
@@ -108,7 +101,7 @@ class EventStore:
         """Return a category; no I/O.
 
         Raises:
-            SerialisationError: The name is empty or cannot be stored.
+            SerialisationError: If the name is empty or cannot be stored.
         """
         return EventCategory(self.adapter, CategoryIdentifier(category))
 
@@ -123,15 +116,15 @@ class EventStore:
     def streams(self, *, category: str | None = None) -> AsyncIterator[StreamIdentifier]:
         """Iterate over the streams that have events, by category and name, in code-point order.
 
-        An index serves it: its cost is the number of streams, not of events. It is a plain read of what is committed
-        (within a session: of what its transaction sees). Streams that come into being meanwhile may be in it or not, so
-        it is no cursor: to learn of new streams, read the log.
+        An index serves it: its cost grows with the number of streams, not of events. It is a plain read of what is committed
+        (within a session: of what its transaction sees). Streams that are created meanwhile may be included or not, so
+        it cannot serve as a cursor: to learn of new streams, read the log.
 
         Args:
             category: Only those of this category.
 
         Raises:
-            SerialisationError: The name is empty or cannot be stored.
+            SerialisationError: If the name is empty or cannot be stored.
         """
         return self.adapter.streams(target=_listable(category))
 
@@ -162,31 +155,32 @@ class EventStore:
     def stage(
         self, *, streams: Mapping[StreamIdentifier, StreamPublishDefinition[Name, Payload, Metadata]]
     ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Name, Payload, Metadata]]]]:
-        """Have events stored at the end of streams of any categories when the session commits; see `EventStream.stage`."""
+        """Stage events for streams of any categories, to be stored when the session commits; see `EventStream.stage`."""
         return self.adapter.stage(target=LogIdentifier(), streams=streams)
 
     async def flush(self) -> None:
         """Flush the session and store now what is staged in it, instead of at the commit. Only within a session.
 
         Raises:
-            TransactionError: The store is not within a session.
-            EventStoreError: As for a publish; what could not be stored is still staged.
+            TransactionError: If the store is not within a session.
+            EventStoreError: As for a publish; what could not be stored stays staged.
         """
         await self.adapter.flush()
 
     def after_commit(self, callback: CommitCallback) -> None:
-        """Have a function called with the stored events once the session's transaction is durable. Only within a session.
+        """Register a function to be called with the stored events once the transaction is durable. Only within a session.
 
         It gets what was staged in the transaction, and what is published at once from now on. It is not called when the
         transaction is rolled back, when nothing was stored, or at the release of a savepoint; if the session has joined a
-        transaction of its connection's, after the commit of that. An `async def` is awaited before `commit()` returns.
-        The session's own transaction is over by then: use another session. What it raises is logged, and undoes nothing.
+        transaction of its connection, it is called after the commit of that one. An `async def` is awaited before
+        `commit()` returns. The session's own transaction is over by then: use another session. What the function raises is
+        logged, and undoes nothing.
 
-        This is best effort: a process that ends between the commit and the call never calls. What must not be missed is
-        done by reading the log.
+        This is best effort: if the process ends between the commit and the call, the function is never called. For what
+        must not be missed, read the log.
 
         Raises:
-            TransactionError: The store is not within a session.
+            TransactionError: If the store is not within a session.
         """
         self.adapter.after_commit(callback)
 
@@ -194,70 +188,39 @@ class EventStore:
         """Tell up to which sequence number the log is complete, and who holds it back."""
         return await self.adapter.watermark()
 
-    def within(self, session: AsyncSession | async_scoped_session[Any]) -> EventStore:
-        """Return the same store inside the transaction of a session.
-
-        Everything it stores is committed or rolled back with the session's transaction, which it never ends. Reads are
-        ordinary reads of that transaction: they see its own events at once, and must not drive a reader's cursor.
-
-        Raises:
-            ConfigurationError: It is no AsyncSession, or the store is not on a SQLAlchemy bind.
-        """
-        return EventStore(self.adapter.within(session))
-
-    def with_projections(self, *projections: InlineProjection) -> EventStore:
+    def with_projections(self, *projections: InlineProjection) -> Self:
         """Return the same store, whose every publish updates these projections in its transaction.
 
-        Published at once or staged, within a session or not: what the events change of the projections is committed with
-        them, or not at all. For each of them that is one statement to load what is stored and one to save it, however many
-        streams are published to. A publish that repeats what is stored already changes nothing. The projections go to the
-        projection store beside the events, see `ProjectionStore(store)`. What a handler raises comes out of the publish,
-        with a note that tells the event, and nothing is stored.
+        Whether events are published at once or staged, within a session or not: their changes to the projections are
+        committed with them, or not at all. Each projection costs one statement to load what is stored and one to save it,
+        however many streams are published to. A publish that repeats what is already stored changes nothing. The
+        projections are kept in the projection store beside the events, see `ProjectionStore(store)`. An error that a
+        handler raises comes out of the publish, with a note that names the event, and nothing is stored.
 
         Args:
-            projections: Projectors, or other inline projections; they come to those that this store has already.
+            projections: Projectors, or other inline projections; they are added to those that this store has already.
 
         Raises:
-            ConfigurationError: One has handlers that are coroutine functions, two have the same name, or one needs a
+            ConfigurationError: If a handler is a coroutine function, two projections have the same name, or one needs a
                 database and this store has none.
         """
-        return EventStore(self.adapter.with_projections(projections))
-
-    async def create_schema(self) -> None:
-        """Create the missing tables, functions and triggers: for development and tests; in production migrate."""
-        await self.adapter.create_schema()
-
-    async def drop_schema(self) -> None:
-        """Drop the tables, functions and triggers, with all events in them: for development and tests."""
-        await self.adapter.drop_schema()
-
-    async def aclose(self) -> None:
-        """Close the store; the engine is disposed of only when the store made it from a URL."""
-        await self.adapter.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
+        return self._over(self.adapter.with_projections(projections))
 
 
-class SyncEventStore:
+class SyncEventStore(SyncStore[SyncEventStorageAdapter]):
     """Events in streams, streams in categories, all of them in one log; the twin of `EventStore` without asyncio.
 
     Args:
         bind_or_adapter: An Engine, sessionmaker or URL: every publish is a transaction of its own, and the engine of a
             URL belongs to the store. A Connection or Session: everything happens in its transaction, as with `within`.
             Or a storage adapter; the in-memory one serves both stores.
-        schema: The tables; those of an `EventStoreSchema` with the next two options by default.
-        locking: How writers exclude each other; of a schema that is given, the same as there. See `EventStoreSchema`.
-        serialisation_guarantee: At which level; the same holds.
+        schema: The tables; by default those of an `EventStoreSchema` with the next two options.
+        locking: How writers exclude each other; must agree with `schema` if that is given. See `EventStoreSchema`.
+        serialisation_guarantee: At which level they do; must agree with `schema` likewise.
 
     Raises:
-        ConfigurationError: The bind cannot be used, its driver is not installed, locking is not that of the schema, or
-            options go with a ready adapter.
+        ConfigurationError: If the bind cannot be used, its driver is not installed, the schema has another locking mode,
+            or options are given together with an adapter.
     """
 
     def __init__(
@@ -270,12 +233,11 @@ class SyncEventStore:
     ) -> None:
         if isinstance(bind_or_adapter, InMemoryEventStorageAdapter):
             bind_or_adapter = bind_or_adapter.sync_adapter
+        check_adapter(
+            self, bind_or_adapter, schema=schema, locking=locking, serialisation_guarantee=serialisation_guarantee
+        )
         if isinstance(bind_or_adapter, SyncEventStorageAdapter):
-            if (schema, locking, serialisation_guarantee) != (None, None, None):
-                raise ConfigurationError(_OPTIONS_BESIDE_ADAPTER)
-            self.adapter: SyncEventStorageAdapter = bind_or_adapter
-        elif isinstance(bind_or_adapter, EventStorageAdapter):
-            raise _wrong_adapter(bind_or_adapter, "a SyncEventStorageAdapter, or use EventStore")
+            self.adapter = bind_or_adapter
         else:
             self.adapter = SyncSQLAlchemyEventStorageAdapter(
                 bind_or_adapter,
@@ -329,7 +291,7 @@ class SyncEventStore:
     def stage(
         self, *, streams: Mapping[StreamIdentifier, StreamPublishDefinition[Name, Payload, Metadata]]
     ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Name, Payload, Metadata]]]]:
-        """Have events stored at the end of streams of any categories when the session commits; see `EventStream.stage`."""
+        """Stage events for streams of any categories, to be stored when the session commits; see `EventStream.stage`."""
         return self.adapter.stage(target=LogIdentifier(), streams=streams)
 
     def flush(self) -> None:
@@ -337,45 +299,17 @@ class SyncEventStore:
         self.adapter.flush()
 
     def after_commit(self, callback: CommitCallback) -> None:
-        """Have a function called with the stored events after the commit; see `EventStore.after_commit`."""
+        """Register a function to be called with the stored events after the commit; see `EventStore.after_commit`."""
         self.adapter.after_commit(callback)
 
     def watermark(self) -> Watermark:
         """Tell up to which sequence number the log is complete, and who holds it back."""
         return self.adapter.watermark()
 
-    def within(self, session: Session | scoped_session[Any]) -> SyncEventStore:
-        """Return the same store inside the transaction of a session; see `EventStore.within`."""
-        return SyncEventStore(self.adapter.within(session))
-
-    def with_projections(self, *projections: InlineProjection) -> SyncEventStore:
+    def with_projections(self, *projections: InlineProjection) -> Self:
         """Return the same store, whose every publish updates these projections; see `EventStore.with_projections`."""
-        return SyncEventStore(self.adapter.with_projections(projections))
-
-    def create_schema(self) -> None:
-        """Create the missing tables, functions and triggers: for development and tests; in production migrate."""
-        self.adapter.create_schema()
-
-    def drop_schema(self) -> None:
-        """Drop the tables, functions and triggers, with all events in them: for development and tests."""
-        self.adapter.drop_schema()
-
-    def close(self) -> None:
-        """Close the store; the engine is disposed of only when the store made it from a URL."""
-        self.adapter.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
+        return self._over(self.adapter.with_projections(projections))
 
 
 def _listable(category: str | None) -> Listable:
     return LogIdentifier() if category is None else CategoryIdentifier(category)
-
-
-def _wrong_adapter(adapter: object, wanted: str) -> ConfigurationError:
-    return ConfigurationError(f"{type(adapter).__name__} does not fit this store: give it {wanted}")

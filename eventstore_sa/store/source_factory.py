@@ -10,7 +10,7 @@ from typing import Any, Final, Self, TypeAlias, TypeVar
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.sources import EventSource, EventSourceFactory, SyncEventSource, SyncEventSourceFactory
-from eventstore_sa.store.adapters.base import EventStorageAdapter, SyncEventStorageAdapter
+from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, SyncEventStorageAdapter
 from eventstore_sa.store.streams import EventCategory, EventLog, EventPartition, EventStream
 from eventstore_sa.store.sync_streams import SyncEventCategory, SyncEventLog, SyncEventPartition, SyncEventStream
 from eventstore_sa.types import (
@@ -56,10 +56,10 @@ class EventStoreEventSourceFactory(EventSourceFactory):
         }
 
     def register_constructor(self, identifier_type: type[I], constructor: Constructor[I]) -> Self:
-        """Say how sources are made for identifiers of a type, its subclasses included.
+        """Register how sources are made for identifiers of a type, its subclasses included.
 
         Args:
-            identifier_type: The type; one that is known already gets the new constructor.
+            identifier_type: The type; a constructor that is registered for it already is replaced.
             constructor: Called with an identifier and the adapter; returns its source.
 
         Returns:
@@ -90,7 +90,7 @@ class SyncEventStoreEventSourceFactory(SyncEventSourceFactory):
         }
 
     def register_constructor(self, identifier_type: type[I], constructor: SyncConstructor[I]) -> Self:
-        """Say how sources are made for identifiers of a type; see `EventStoreEventSourceFactory`."""
+        """Register how sources are made for identifiers of a type; see `EventStoreEventSourceFactory`."""
         self._constructors[identifier_type] = constructor
         return self
 
@@ -106,5 +106,6 @@ def _known(kind: type[Any], known: Iterable[type[EventSourceIdentifier]]) -> typ
         if base in types:
             return base
     raise ConfigurationError(
-        f"no event source is known for a {kind.__name__}: register_constructor({kind.__name__}, ...) says how one is made"
+        f"there is no event source for a {kind.__name__}: register a constructor with "
+        f"register_constructor({kind.__name__}, ...)"
     )

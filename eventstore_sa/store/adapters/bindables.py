@@ -1,14 +1,13 @@
-"""What a store may be bound to: engines, session factories, URLs, and sessions and connections of the caller's.
+"""What a store may be bound to: engines, session factories, URLs, and sessions and connections of the caller.
 
-Here the bind that a user gives becomes a `Bind` of `persistence/transactions/binds.py`, or an error that says what to
-give instead.
-No I/O happens here: engines connect when they are first used.
+Here they become a `Bind` of `persistence/transactions/binds.py`, or an error that says what to use instead. There is no I/O:
+engines connect when they are first used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, Engine, QueuePool, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
@@ -27,7 +26,7 @@ from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.transactions.binds import Bind, ConnectionBind, EngineBind, FactoryBind, SessionBind
 from eventstore_sa.persistence.transactions.databases import configure_sqlite, unknown_database
 
-__all__ = ["AsyncBindable", "BoundTo", "SyncBindable", "async_bind", "sync_bind"]
+__all__ = ["AsyncBindable", "SyncBindable", "async_bind", "is_url", "sync_bind"]
 
 AsyncBindable: TypeAlias = (
     AsyncEngine | async_sessionmaker[Any] | AsyncConnection | AsyncSession | async_scoped_session[Any] | URL | str
@@ -53,80 +52,75 @@ _EXTRAS: Final = {
 }
 
 
-class BoundTo(NamedTuple):
-    """A bind, with the engine behind it where there is one.
-
-    Attributes:
-        bind: Where connections come from.
-        owned: The engine that belongs to the store, because it was made from a URL.
-    """
-
-    bind: Bind
-    owned: Engine | AsyncEngine | None = None
+def is_url(bindable: object) -> bool:
+    """Tell whether the engine is made here, and so belongs to the store."""
+    return isinstance(bindable, URL | str)
 
 
-def async_bind(bindable: object, schema: EventStoreSchema) -> BoundTo:
+def async_bind(bindable: object, schema: EventStoreSchema) -> Bind:
     """Resolve the bind of an asyncio store.
 
     Raises:
-        ConfigurationError: It is not a bind for asyncio, or its driver is not installed.
+        ConfigurationError: If it is not a bind for asyncio, or its driver is not installed.
     """
     match bindable:
         case AsyncEngine():
             return _engine(bindable.sync_engine, blocking=False)
         case async_sessionmaker():
-            return BoundTo(FactoryBind(bindable, schema, blocking=False))
+            return FactoryBind(bindable, schema, blocking=False)
         case AsyncConnection():
-            return BoundTo(ConnectionBind(bindable, schema))
+            return ConnectionBind(bindable, schema)
         case AsyncSession() | async_scoped_session():
-            return BoundTo(SessionBind(bindable, schema))
+            return SessionBind(bindable, schema)
         case URL() | str():
-            engine = _create(bindable, create_async_engine)
-            return _engine(engine.sync_engine, blocking=False, owned=engine)
+            return _engine(_create(bindable, create_async_engine).sync_engine, blocking=False, owned=True)
+        case EngineBind() | FactoryBind() | ConnectionBind() | SessionBind():
+            return bindable
         case Engine() | sessionmaker() | Connection() | Session() | scoped_session():
             raise ConfigurationError(
-                f"an EventStore is used with asyncio, and {type(bindable).__name__} is synchronous: give it the asyncio "
-                "one (create_async_engine, async_sessionmaker, AsyncSession), or use SyncEventStore"
+                f"an EventStore needs asyncio, but {type(bindable).__name__} is synchronous: use its asyncio "
+                "counterpart (create_async_engine, async_sessionmaker, AsyncSession), or use SyncEventStore"
             )
         case _:
             raise _no_bind(bindable, "AsyncEngine, async_sessionmaker, AsyncConnection, AsyncSession or URL")
 
 
-def sync_bind(bindable: object, schema: EventStoreSchema) -> BoundTo:
+def sync_bind(bindable: object, schema: EventStoreSchema) -> Bind:
     """Resolve the bind of a synchronous store.
 
     Raises:
-        ConfigurationError: It is no synchronous bind, or its driver is not installed.
+        ConfigurationError: If it is not a synchronous bind, or its driver is not installed.
     """
     match bindable:
         case Engine():
             return _engine(bindable, blocking=True)
         case sessionmaker():
-            return BoundTo(FactoryBind(bindable, schema, blocking=True))
+            return FactoryBind(bindable, schema, blocking=True)
         case Connection():
-            return BoundTo(ConnectionBind(bindable, schema))
+            return ConnectionBind(bindable, schema)
         case Session() | scoped_session():
-            return BoundTo(SessionBind(bindable, schema))
+            return SessionBind(bindable, schema)
         case URL() | str():
-            engine = _create(bindable, create_engine)
-            return _engine(engine, blocking=True, owned=engine)
+            return _engine(_create(bindable, create_engine), blocking=True, owned=True)
+        case EngineBind() | FactoryBind() | ConnectionBind() | SessionBind():
+            return bindable
         case AsyncEngine() | async_sessionmaker() | AsyncConnection() | AsyncSession() | async_scoped_session():
             raise ConfigurationError(
-                f"a SyncEventStore is used without asyncio, and {type(bindable).__name__} needs it: give it the "
-                "synchronous one (create_engine, sessionmaker, Session), or use EventStore"
+                f"a SyncEventStore is synchronous, but {type(bindable).__name__} needs asyncio: use its "
+                "synchronous counterpart (create_engine, sessionmaker, Session), or use EventStore"
             )
         case _:
             raise _no_bind(bindable, "Engine, sessionmaker, Connection, Session or URL")
 
 
-def _engine(engine: Engine, *, blocking: bool, owned: Engine | AsyncEngine | None = None) -> BoundTo:
-    bind = EngineBind(engine, blocking=blocking, owned=owned is not None)
+def _engine(engine: Engine, *, blocking: bool, owned: bool = False) -> Bind:
+    bind = EngineBind(engine, blocking=blocking, owned=owned)
     if blocking and engine.dialect.is_async:
         raise ConfigurationError(
-            f"the driver {engine.dialect.driver} works with asyncio only: use EventStore, or a synchronous driver "
+            f"the driver {engine.dialect.driver} works only with asyncio: use EventStore, or a synchronous driver "
             "(postgresql+psycopg://, sqlite://)"
         )
-    return BoundTo(bind, owned)
+    return bind
 
 
 def _create(url: URL | str, create: Callable[..., E]) -> E:
@@ -151,7 +145,7 @@ def _create(url: URL | str, create: Callable[..., E]) -> E:
         ) from error
     except (ArgumentError, NoSuchModuleError) as error:
         raise ConfigurationError(
-            "this is no database URL that SQLAlchemy knows: write it as postgresql+asyncpg://user@host/database or "
+            "SQLAlchemy does not recognise this database URL: write it as postgresql+asyncpg://user@host/database or "
             "sqlite+aiosqlite:///file.db"
         ) from error
     configure_sqlite(engine)
@@ -165,7 +159,7 @@ def _missing_driver(module: str, url: URL) -> ConfigurationError:
         if backend not in _DRIVERS:
             return unknown_database(backend)
         return ConfigurationError(
-            f"the database driver {module} is not installed, and is none that this library is tested with: use "
+            f"the database driver {module} is not installed, and this library is not tested with it: use "
             f"{_DRIVERS[backend]}"
         )
     return ConfigurationError(f"the database driver {module} is not installed: pip install 'eventstore-sa[{extra}]'")

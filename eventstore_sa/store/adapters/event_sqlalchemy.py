@@ -1,0 +1,306 @@
+"""Storage adapters for events in a SQL database, over `persistence/events/storage.py`.
+
+The asyncio adapter owns the synchronous one and runs it in greenlets. For what a bind may be, see `bindables.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, Self, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from eventstore_sa.conditions import WriteCondition
+from eventstore_sa.contracts.inline_projections import InlineProjection, Projections, combined
+from eventstore_sa.errors import ConfigurationError, TransactionError
+from eventstore_sa.persistence.events.conditions import ConditionEvaluator, ConditionEvaluators
+from eventstore_sa.persistence.events.constraints import ConstraintConverter, ConstraintConverters
+from eventstore_sa.persistence.events.storage import EventStorage
+from eventstore_sa.persistence.projections.publishes import update_projections
+from eventstore_sa.persistence.projections.rebuilds import SQLRebuildStorage
+from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
+from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee, Locking
+from eventstore_sa.persistence.transactions.binds import Bind
+from eventstore_sa.publishing import StreamPublication, keyed_results, publications
+from eventstore_sa.session import CommitCallback, SessionStorage, StagedPublish
+from eventstore_sa.sources.base import checked_limit
+from eventstore_sa.sources.constraints import QueryConstraint, QueryConstraints, checked_constraints
+from eventstore_sa.store.adapters.bindables import AsyncBindable, SyncBindable, async_bind
+from eventstore_sa.store.adapters.event_contract import (
+    STAGING_NEEDS_A_SESSION,
+    AnyStreamPublishDefinition,
+    AwaitableEventStorageAdapter,
+    Latestable,
+    Listable,
+    Scannable,
+    SyncEventStorageAdapter,
+    checked_listable,
+    checked_target,
+)
+from eventstore_sa.store.adapters.runners import paged
+from eventstore_sa.store.adapters.sqlalchemy_adapter import AwaitableSQLAlchemyAdapter, SyncSQLAlchemyAdapter
+from eventstore_sa.types import AnyNewEvent, AnyStoredEvent, CategoryIdentifier, LogIdentifier, StreamIdentifier
+from eventstore_sa.types.numbers import checked_count
+from eventstore_sa.types.watermark import Watermark
+
+__all__ = ["SQLAlchemyEventStorageAdapter", "SyncSQLAlchemyEventStorageAdapter"]
+
+_PAGE_SIZE: Final = 1000
+_STALL_WARNING_S: Final = 30.0
+
+C = TypeVar("C", bound=QueryConstraint)
+
+
+class _Options(Struct, frozen=True):
+    """What an adapter shares with those that it makes for sessions."""
+
+    schema: EventStoreSchema
+    page_size: int
+    stall_warning_s: float
+    evaluators: ConditionEvaluators
+    constraint_converters: ConstraintConverters
+    projections: Projections = ()
+
+
+def _tables(
+    schema: EventStoreSchema | None,
+    locking: Locking | None,
+    serialisation_guarantee: EventSerialisationGuarantee | None,
+) -> EventStoreSchema:
+    """Return the tables of an adapter.
+
+    Raises:
+        ConfigurationError: If the options are invalid, or do not agree with the schema.
+    """
+    if schema is None:
+        return default_schema(locking, serialisation_guarantee)
+    _check_agreement(schema, "locking", locking)
+    _check_agreement(schema, "serialisation_guarantee", serialisation_guarantee)
+    return schema
+
+
+def _check_agreement(schema: EventStoreSchema, option: str, given: object) -> None:
+    there: object = getattr(schema, option)
+    if given is not None and given != there:
+        raise ConfigurationError(
+            f"the store was given {option}={given!s}, but its {schema!r} has {there!s}: how writers exclude each other "
+            "belongs to the schema, so set it there and leave it out here"
+        )
+
+
+class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventStorage], SyncEventStorageAdapter):
+    """Keeps events in a SQL database.
+
+    Args:
+        bind: An Engine, sessionmaker or URL: every publish is a transaction of its own. A Connection or Session: everything
+            is part of its transaction, which the adapter never begins, commits or rolls back.
+        schema: The tables; by default those of an `EventStoreSchema` with the next two options.
+        locking: How writers exclude each other; must agree with `schema` if that is given. See `EventStoreSchema`.
+        serialisation_guarantee: At which level they do; must agree with `schema` likewise.
+        page_size: How many events a scan fetches at a time.
+        stall_warning_s: After how many seconds a warning is logged that an open transaction holds readers of the log back.
+        constraint_converters: How your own constraints are translated to SQL, if several adapters share that; see
+            `register_constraint`.
+
+    Raises:
+        ConfigurationError: If the bind cannot be used, its driver is not installed, or the schema has another locking mode.
+    """
+
+    _store_kind = "event store"
+
+    def __init__(
+        self,
+        bind: SyncBindable | Bind,
+        *,
+        schema: EventStoreSchema | None = None,
+        locking: Locking | None = None,
+        serialisation_guarantee: EventSerialisationGuarantee | None = None,
+        page_size: int = _PAGE_SIZE,
+        stall_warning_s: float = _STALL_WARNING_S,
+        constraint_converters: ConstraintConverters | None = None,
+    ) -> None:
+        options = _Options(
+            _tables(schema, locking, serialisation_guarantee),
+            checked_count("page_size", page_size),
+            stall_warning_s,
+            ConditionEvaluators(),
+            ConstraintConverters() if constraint_converters is None else constraint_converters,
+        )
+        super().__init__(bind, options)
+
+    def _open(self, bind: Bind, options: _Options) -> None:
+        super()._open(bind, options)
+        self.locking: Locking = options.schema.locking
+        self.serialisation_guarantee: EventSerialisationGuarantee = options.schema.serialisation_guarantee
+        self._in_session = SessionStorage.of(bind, self._storage)
+
+    def _make_storage(self, bind: Bind, options: _Options) -> EventStorage:
+        return EventStorage(
+            bind,
+            options.schema,
+            page_size=options.page_size,
+            evaluators=options.evaluators,
+            constraint_converters=options.constraint_converters,
+            update_projections=update_projections,
+            stall_warning_s=options.stall_warning_s,
+            projections=options.projections,
+        )
+
+    def save(
+        self,
+        *,
+        target: StreamIdentifier | CategoryIdentifier | LogIdentifier,
+        events: Sequence[AnyNewEvent] | None = None,
+        condition: WriteCondition | None = None,
+        streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
+    ) -> Any:
+        parts = publications(target=target, events=events, condition=condition, streams=streams)
+        return keyed_results(streams, self._publish(parts))
+
+    def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
+        return self._storage.latest(checked_target(target))
+
+    def scan(
+        self,
+        *,
+        target: Scannable = LogIdentifier(),  # noqa: B008 - an immutable value
+        constraints: QueryConstraints = frozenset(),
+        limit: int | None = None,
+        backwards: bool = False,
+    ) -> Iterator[AnyStoredEvent]:
+        pages = self._storage.pages(
+            checked_target(target),
+            constraints=checked_constraints(constraints),
+            limit=checked_limit(limit),
+            backwards=backwards,
+        )
+        return paged(pages)
+
+    def streams(self, *, target: Listable = LogIdentifier()) -> Iterator[StreamIdentifier]:  # noqa: B008
+        return paged(self._storage.stream_pages(checked_listable(target)))
+
+    def categories(self) -> Iterator[CategoryIdentifier]:
+        return paged(self._storage.category_pages())
+
+    def watermark(self) -> Watermark:
+        return self._storage.watermark()
+
+    def flush(self) -> None:
+        self._session_storage.flush()
+
+    def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
+        """Return an adapter on the same bind whose publishes update projections, besides those of this one."""
+        inline = combined([*self._options.projections, *projections])
+        return self._reopened(self._bind, replace(self._options, projections=inline))
+
+    def register_constraint(self, constraint_type: type[C], converter: ConstraintConverter[C]) -> None:
+        """Register how your own constraints of a type, and of its subclasses, are translated to SQL.
+
+        It applies to the stores that `within` returns as well.
+
+        Args:
+            constraint_type: A subclass of `QueryConstraint`.
+            converter: Called with a constraint and the table of events; returns a condition on its rows, which must
+                agree with the constraint's `met_by`.
+
+        Raises:
+            ConfigurationError: If the type is not a constraint, or a built-in one.
+        """
+        self._options.constraint_converters.register(constraint_type, converter)
+
+    def register_condition(self, condition: type[WriteCondition], evaluate: ConditionEvaluator) -> None:
+        """Register how your own conditions of a type are checked.
+
+        Args:
+            condition: The type; exactly this one.
+            evaluate: Called with the condition and a `ConditionContext` while the locks of the publish are held; returns a
+                SQL expression or a bool. It is synchronous, and runs its own SQL on `context.connection`.
+        """
+        self._options.evaluators.register(condition, evaluate)
+
+    def stage(
+        self,
+        *,
+        target: StreamIdentifier | CategoryIdentifier | LogIdentifier,
+        events: Sequence[AnyNewEvent] | None = None,
+        condition: WriteCondition | None = None,
+        streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
+    ) -> StagedPublish[Any]:
+        """Stage events, to be stored when the session's transaction commits; see `EventStorageAdapter.stage`."""
+        storage = self._session_storage
+        parts = publications(target=target, events=events, condition=condition, streams=streams)
+        return storage.stage(parts, lambda results: keyed_results(streams, results))
+
+    def after_commit(self, callback: CommitCallback) -> None:
+        """Register a function to be called after the commit; see `EventStorageAdapter.after_commit`."""
+        self._session_storage.after_commit(callback)
+
+    def rebuild_storage(self, name: str) -> SQLRebuildStorage:
+        """Return storage for rebuilding the projections of a name; see `EventStorageAdapter.rebuild_storage`."""
+        return SQLRebuildStorage(self.bind, self.schema, name)
+
+    @property
+    def _publish(self) -> Callable[[Sequence[StreamPublication]], list[list[AnyStoredEvent]]]:
+        storage = self._storage
+        return storage.publish if self._in_session is None else self._in_session.publish_at_once
+
+    @property
+    def _session_storage(self) -> SessionStorage:
+        _ = self._storage
+        if self._in_session is None:
+            raise TransactionError(STAGING_NEEDS_A_SESSION)
+        return self._in_session
+
+
+class SQLAlchemyEventStorageAdapter(
+    AwaitableSQLAlchemyAdapter[SyncSQLAlchemyEventStorageAdapter],
+    AwaitableEventStorageAdapter[SyncSQLAlchemyEventStorageAdapter],
+):
+    """Keeps events in a SQL database; used with asyncio.
+
+    Args:
+        bind: An AsyncEngine, async_sessionmaker or URL: every publish is a transaction of its own. An AsyncConnection or
+            AsyncSession: all is done in its transaction, which is never begun, committed or rolled back here.
+        schema: The tables; by default those of an `EventStoreSchema` with the next two options.
+        locking: How writers exclude each other; must agree with `schema` if that is given. See `EventStoreSchema`.
+        serialisation_guarantee: At which level they do; must agree with `schema` likewise.
+        page_size: How many events a scan fetches at a time.
+        stall_warning_s: After how many seconds a warning is logged that an open transaction holds readers of the log back.
+        constraint_converters: How your own constraints are translated to SQL, if several adapters share that; see
+            `register_constraint`.
+
+    Raises:
+        ConfigurationError: If the bind cannot be used, its driver is not installed, or the schema has another locking mode.
+    """
+
+    def __init__(
+        self,
+        bind: AsyncBindable | Bind,
+        *,
+        schema: EventStoreSchema | None = None,
+        locking: Locking | None = None,
+        serialisation_guarantee: EventSerialisationGuarantee | None = None,
+        page_size: int = _PAGE_SIZE,
+        stall_warning_s: float = _STALL_WARNING_S,
+        constraint_converters: ConstraintConverters | None = None,
+    ) -> None:
+        tables = _tables(schema, locking, serialisation_guarantee)
+        sync_adapter = SyncSQLAlchemyEventStorageAdapter(
+            async_bind(bind, tables),
+            schema=tables,
+            page_size=page_size,
+            stall_warning_s=stall_warning_s,
+            constraint_converters=constraint_converters,
+        )
+        super().__init__(sync_adapter, bind)
+        self.locking: Locking = tables.locking
+        self.serialisation_guarantee: EventSerialisationGuarantee = tables.serialisation_guarantee
+
+    def register_constraint(self, constraint_type: type[C], converter: ConstraintConverter[C]) -> None:
+        """Register how your own constraints are translated; see `SyncSQLAlchemyEventStorageAdapter.register_constraint`."""
+        self.sync_adapter.register_constraint(constraint_type, converter)
+
+    def register_condition(self, condition: type[WriteCondition], evaluate: ConditionEvaluator) -> None:
+        """Register how your own conditions are checked; see `SyncSQLAlchemyEventStorageAdapter.register_condition`."""
+        self.sync_adapter.register_condition(condition, evaluate)

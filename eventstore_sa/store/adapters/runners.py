@@ -1,0 +1,119 @@
+"""The ways in which an asyncio adapter runs the synchronous adapter that it owns: in the calling task, or in a greenlet.
+
+In a greenlet the driver's own awaits come out, as in SQLAlchemy's asyncio extension. Everything that concerns event loops
+is here: connections that belong to one loop, connections that all tasks share, and cancellation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
+from itertools import chain
+from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
+
+from sqlalchemy.pool import NullPool, Pool, StaticPool
+
+from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.persistence.sqlalchemy_internals import run_in_greenlet
+from eventstore_sa.persistence.transactions.binds import Bind
+from eventstore_sa.persistence.transactions.cancellation import uninterrupted
+
+__all__ = ["IN_TASK", "GreenletRunner", "InTaskRunner", "Paged", "Runner", "paged"]
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class Paged(chain[T]):
+    """An iterator over the items of pages that also offers the pages, so that a runner can fetch each of them at once.
+
+    Attributes:
+        pages: The pages that are left. Iterate over these or over the items, not over both.
+    """
+
+    pages: Iterator[Iterable[T]]
+
+
+def paged(pages: Iterator[Iterable[T]]) -> Paged[T]:
+    """Return an iterator over the items of pages."""
+    items = cast("Paged[T]", Paged.from_iterable(pages))
+    items.pages = pages
+    return items
+
+
+class Runner(Protocol):
+    """A way to run synchronous code from asyncio."""
+
+    async def run(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `work` and return its result."""
+        ...
+
+    def iterate(self, items: Iterator[T], /) -> AsyncIterator[T]:
+        """Iterate over the items of a synchronous iterator."""
+        ...
+
+
+class InTaskRunner:
+    """Runs work in the calling task, which it blocks: for work without I/O, and for tests."""
+
+    async def run(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return work(*args, **kwargs)
+
+    async def iterate(self, items: Iterator[T], /) -> AsyncIterator[T]:
+        for item in items:
+            yield item
+
+
+IN_TASK: Final = InTaskRunner()
+
+
+class GreenletRunner:
+    """Runs the work of one store in greenlets, on the event loop that its pool of connections belongs to.
+
+    Args:
+        bind: Where the work takes its connections from.
+    """
+
+    def __init__(self, bind: Bind) -> None:
+        self._bind = bind
+        self._pool: Pool | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._turn: AbstractAsyncContextManager[Any] = nullcontext()
+
+    async def run(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `work` in a greenlet; what the driver awaits in there is awaited here.
+
+        Raises:
+            ConfigurationError: If the connections in the pool belong to another event loop.
+        """
+        engine = self._bind.engine
+        if engine is None:
+            return await run_in_greenlet(partial(work, *args, **kwargs))
+        self._enter_loop(engine.pool)
+        async with self._turn:
+            running = run_in_greenlet(partial(work, *args, **kwargs))
+            # aiosqlite's thread goes on with what was cancelled, and SQLAlchemy drops the connection: that would leave
+            # the file locked, or delete a database in memory.
+            return await (uninterrupted(running) if engine.dialect.name == "sqlite" else running)
+
+    async def iterate(self, items: Iterator[T], /) -> AsyncIterator[T]:
+        """Iterate over items, with one greenlet for each page of them where they are `Paged`."""
+        pages: Iterator[Iterable[T]] = items.pages if isinstance(items, Paged) else zip(items)
+        while (page := await self.run(next, pages, None)) is not None:
+            for item in page:
+                yield item
+
+    def _enter_loop(self, pool: Pool) -> None:
+        """Refuse a second event loop at once: connections in a pool belong to the loop that opened them."""
+        loop = asyncio.get_running_loop()
+        if pool is not self._pool:
+            self._pool, self._loop = pool, loop
+            # A StaticPool hands out one and the same connection to everybody at once.
+            self._turn = asyncio.Lock() if isinstance(pool, StaticPool) else nullcontext()
+        elif loop is not self._loop and not isinstance(pool, NullPool):
+            raise ConfigurationError(
+                "this store's engine has a pool of connections that belong to another event loop: make an engine for each "
+                "loop, use poolclass=NullPool, or call engine.dispose() before the new loop uses it"
+            )
