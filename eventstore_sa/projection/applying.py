@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
+from eventstore_sa.attempts import Backoff
 from eventstore_sa.errors import ConcurrencyError
 from eventstore_sa.projection.adapters import ProjectionStorageAdapter, SyncProjectionStorageAdapter
 from eventstore_sa.projection.batches import Batch
 from eventstore_sa.projection.projector import Projector
 from eventstore_sa.projection.reading import batch_of
 from eventstore_sa.projection.storable import check_storable
-from eventstore_sa.store.transactions import Backoff
 from eventstore_sa.types import AnyStoredEvent
 
 __all__ = ["apply_batch", "apply_batch_sync"]
