@@ -181,7 +181,7 @@ def combined(projections: Iterable[InlineProjection]) -> Projections:
 
 def _check_projection(given: object) -> None:
     if isinstance(given, type):
-        raise ConfigurationError(f"{given.__name__} is a class: give an instance of it, {given.__name__}()")
+        raise ConfigurationError(f"{given.__name__} is a class: pass an instance, {given.__name__}()")
     if not hasattr(given, "check_inline"):
         raise ConfigurationError(
             f"publishes update projectors and table projections; got a {type(given).__name__}, which is neither"

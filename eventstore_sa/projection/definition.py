@@ -6,14 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from enum import StrEnum
 from inspect import getattr_static, iscoroutinefunction
-from typing import Any, ClassVar, Generic, TypeVar, cast, final
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, cast, final
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.projection.handlers import HandlerTable
 from eventstore_sa.projection.naming import kebab_case
-from eventstore_sa.types import AnyStoredEvent, EventSourceIdentifier, StreamIdentifier
+from eventstore_sa.types import AnyStoredEvent, EventSourceIdentifier, StreamIdentifier, is_json_value
 
-__all__ = ["MissingHandlerBehaviour", "ProjectorDefinition", "check_categories"]
+__all__ = ["MissingHandlerBehaviour", "ProjectorDefinition", "check_categories", "check_storable"]
 
 Identifier = TypeVar("Identifier", bound=EventSourceIdentifier, contravariant=True)
 State = TypeVar("State")
@@ -136,6 +136,9 @@ class ProjectorDefinition(ABC, Generic[Identifier, State, Metadata]):
         return sorted(each for each in self._handlers.attributes if iscoroutinefunction(getattr(self, each)))
 
 
+AnyDefinition: TypeAlias = ProjectorDefinition[Any, Any, Any]
+
+
 def check_categories(projection: type[Any]) -> None:
     """Refuse a single name where `categories` are due: its letters would be taken for them.
 
@@ -146,4 +149,37 @@ def check_categories(projection: type[Any]) -> None:
     if isinstance(categories, str):
         raise ConfigurationError(
             f"{projection.__name__}.categories is text, but holds the names of categories: write ({categories!r},)"
+        )
+
+
+def check_storable(given: object) -> None:
+    """Refuse what is not a projector, and projectors whose handlers would receive another kind of state than they return.
+
+    This is checked before anything is read or written.
+
+    Raises:
+        ConfigurationError: If this is a class or not a projector, or if the initial state is not JSON and `state_type` does
+            not say what it is (likewise for metadata).
+    """
+    if isinstance(given, type):
+        raise ConfigurationError(f"{given.__name__} is a class: pass an instance, {given.__name__}()")
+    kind: Any = ProjectorDefinition
+    if not isinstance(given, kind):
+        raise ConfigurationError(
+            f"a {type(given).__name__} is not a Projector, so the projection store cannot update its projections; a table "
+            "projection updates its rows with `apply`"
+        )
+    projector = cast("AnyDefinition", given)
+    if projector.state_type is None:
+        _check_json(projector, "state", projector.initial_state_factory())
+    if projector.metadata_type is None:
+        _check_json(projector, "metadata", projector.initial_metadata_factory())
+
+
+def _check_json(projector: AnyDefinition, what: str, initial: object) -> None:
+    if not is_json_value(initial):
+        kind = type(initial).__name__
+        raise ConfigurationError(
+            f"projector {projector.name!r} starts with a {kind}, which is not JSON, so handlers would receive another type "
+            f"once it has been stored: set {what}_type in {type(projector).__name__} to its type"
         )

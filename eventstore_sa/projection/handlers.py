@@ -1,20 +1,23 @@
-"""Which method of a class handles which event: the `@handles` decorator and the table made of it and of method names.
+"""Which method of a class handles which event: the `@handles` decorator, and the table made from it and from method names.
 
-The table of a class is made once, when the class is, and mistakes surface there. It finds attribute names, so it knows
-neither what the handlers are called with nor what is done with their results; whoever owns the class does.
+The table of a class is made once, with the class, and mistakes surface there. It finds attribute names; what handlers
+are called with, and what becomes of their results, is up to the owner of the class. Errors about events and their
+handlers are worded here too, for projectors and table projections alike.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterator
+import keyword
+from collections.abc import Callable, Collection, Iterator, Sequence
+from types import TracebackType
 from typing import Any, NamedTuple, TypeVar, cast
 
-from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.errors import ConfigurationError, MissingProjectionHandlerError
 from eventstore_sa.projection.naming import snake_case
-from eventstore_sa.types import serialise_to_string
+from eventstore_sa.types import AnyStoredEvent, serialise_to_string
 
-__all__ = ["HandlerTable", "handles"]
+__all__ = ["HandlerTable", "handles", "missing_handler", "note_event", "noting"]
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -144,6 +147,70 @@ class HandlerTable:
                 self._found.clear()
             self._found[event_name] = attribute
         return attribute
+
+
+def note_event(error: Exception, projection: str, event: AnyStoredEvent) -> None:
+    """Note on an error at which event a projection was."""
+    error.add_note(f"projector {projection!r} was at {_place(event)}")
+
+
+class noting:  # noqa: N801 - used as a function
+    """Note on what is raised in a block which events a projection was at.
+
+    A class, because `contextmanager` takes four times as long, and some blocks are entered for each event.
+    """
+
+    __slots__ = ("_events", "_projection")
+
+    def __init__(self, projection: str, events: Sequence[AnyStoredEvent]) -> None:
+        self._projection = projection
+        self._events = events
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not isinstance(error, Exception):
+            return
+        events = self._events
+        if len(events) == 1:
+            note_event(error, self._projection, events[0])
+        else:
+            error.add_note(
+                f"projector {self._projection!r} was at {len(events)} events, from {_place(events[0])} to "
+                f"{_place(events[-1])}"
+            )
+
+
+def missing_handler(
+    projector: object, projection: str, event_name: str, argument: str
+) -> MissingProjectionHandlerError:
+    """Build the error for an event without a handler.
+
+    Args:
+        projector: What has no handler.
+        projection: Its name.
+        event_name: The name of the event.
+        argument: What its handlers get beside the event: "state", "row" or "session".
+    """
+    method = snake_case(event_name)
+    can_be_defined = method.isidentifier() and not keyword.iskeyword(method) and not hasattr(projector, method)
+    remedy = f"define `{method}(self, {argument}, event)`" if can_be_defined else "define a method of any name"
+    decorator = f"{', or decorate one' if can_be_defined else ' and decorate it'} with @handles({event_name!r})"
+    return MissingProjectionHandlerError(
+        f"projector {projection!r} has no handler for the event {event_name!r}: in {type(projector).__name__}, "
+        f"{remedy}{decorator}; or let it pass over events without a handler by missing_handler_behaviour = "
+        "MissingHandlerBehaviour.IGNORE",
+        projector=projection,
+        event_name=event_name,
+    )
+
+
+def _place(event: AnyStoredEvent) -> str:
+    stream = f"{event.category}/{event.stream}"
+    return f"event {event.name!r} (id {event.id}) of stream {stream!r}, position {event.position}"
 
 
 def _derives(derived: type, base: type) -> bool:

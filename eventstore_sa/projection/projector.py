@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, final
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.projection.batches import Batch
-from eventstore_sa.projection.definition import MissingHandlerBehaviour, ProjectorDefinition, check_categories
-from eventstore_sa.projection.faults import missing_handler, note_event
-from eventstore_sa.projection.handlers import HandlerTable
+from eventstore_sa.projection.definition import (
+    MissingHandlerBehaviour,
+    ProjectorDefinition,
+    check_categories,
+    check_storable,
+)
+from eventstore_sa.projection.handlers import HandlerTable, missing_handler, note_event
 from eventstore_sa.projection.reading import ProjectableSource, SyncProjectableSource, check_source, closer
 from eventstore_sa.projection.resuming import resumed, resumed_sync
-from eventstore_sa.projection.storable import check_storable
 from eventstore_sa.types import (
     AnyStoredEvent,
     EventSourceIdentifier,

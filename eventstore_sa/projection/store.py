@@ -24,7 +24,7 @@ from eventstore_sa.projection.adapters import (
 )
 from eventstore_sa.projection.adapters.base import JsonProjection
 from eventstore_sa.projection.adapters.beside import adapter_beside, sync_adapter_beside
-from eventstore_sa.projection.applying import apply_batch, apply_batch_sync
+from eventstore_sa.projection.batches import apply_batch, apply_batch_sync
 from eventstore_sa.projection.projector import Projector
 from eventstore_sa.query import FilterClause, FilterExpression, Lookup, Operator, PagingClause, Path, Search, SortClause
 from eventstore_sa.store import EventStore, SyncEventStore

@@ -17,8 +17,7 @@ from sqlalchemy.orm import Session, scoped_session
 from eventstore_sa.contracts.inline_projections import PublishPlace
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.projection.definition import check_categories
-from eventstore_sa.projection.faults import missing_handler, noting
-from eventstore_sa.projection.handlers import HandlerTable
+from eventstore_sa.projection.handlers import HandlerTable, missing_handler, noting
 from eventstore_sa.projection.naming import kebab_case
 from eventstore_sa.projection.projector import MissingHandlerBehaviour
 from eventstore_sa.projection.reading import batch_of
