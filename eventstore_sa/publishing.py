@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final, Generic, NotRequired, TypeVar
 from uuid import UUID
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 from typing_extensions import ReadOnly, TypedDict
 
@@ -21,7 +22,6 @@ from eventstore_sa.types import (
     AnyNewEvent,
     AnyStoredEvent,
     CategoryIdentifier,
-    JsonValue,
     LogIdentifier,
     NewEvent,
     StoredEvent,
@@ -70,23 +70,32 @@ def stream_publish_definition(
     return {"events": events} if condition is None else {"events": events, "condition": condition}
 
 
-class StreamPublication(Struct, frozen=True):
+class PreparedEvent(Struct, frozen=True, omit_defaults=True):
+    """What is stored of an event, and how it is written into a document: JSON text, and times in UTC."""
+
+    id: UUID
+    name: str
+    payload: Raw
+    observed_at: datetime
+    occurred_at: datetime
+    metadata: Raw | None = None
+
+
+class StreamPublication(Struct, frozen=True, dict=True):
     """The part of a publish that concerns one stream."""
 
     stream: StreamIdentifier
     events: tuple[AnyNewEvent, ...]
     condition: WriteCondition
 
+    @cached_property
+    def prepared(self) -> Sequence[PreparedEvent]:
+        """What is stored of the events: made once, and not changed by whatever happens to the objects in them later.
 
-class PreparedEvent(Struct, frozen=True, omit_defaults=True):
-    """An event as plain JSON values: what is stored of it, and how it is written into a document. Times are in UTC."""
-
-    id: UUID
-    name: str
-    payload: JsonValue
-    observed_at: datetime
-    occurred_at: datetime
-    metadata: JsonValue = None
+        Raises:
+            SerialisationError: If an event cannot be stored exactly.
+        """
+        return [prepare(event) for event in self.events]
 
 
 def publications(
@@ -312,13 +321,15 @@ def _refuse_repeated_ids(parts: Sequence[StreamPublication]) -> None:
 def _prepared(event: AnyNewEvent, label: str, payload_label: str, metadata_label: str) -> PreparedEvent:
     name: object = event.name
     observed_at = stored_time(event.observed_at, label)
+    payload = to_json(event.payload, label=payload_label)
+    metadata = None if event.metadata is None else to_json(event.metadata, label=metadata_label)
     return PreparedEvent(
         event.id,
         name if type(name) is str else serialise_to_string(name),
-        to_json(event.payload, label=payload_label),
+        Raw(encode_json(payload, label=payload_label)),
         observed_at,
         observed_at if event.occurred_at is event.observed_at else stored_time(event.occurred_at, label),
-        None if event.metadata is None else to_json(event.metadata, label=metadata_label),
+        None if metadata is None else Raw(encode_json(metadata, label=metadata_label)),
     )
 
 
@@ -340,8 +351,8 @@ def _with_own_objects(stored: AnyStoredEvent, new: AnyNewEvent) -> AnyStoredEven
     prepared = prepare(new)
     same = (stored.name, stored.payload, stored.metadata) == (
         prepared.name,
-        decode_json(encode_json(prepared.payload)),
-        decode_json(encode_json(prepared.metadata)),
+        decode_json(bytes(prepared.payload)),
+        None if prepared.metadata is None else decode_json(bytes(prepared.metadata)),
     )
     if not same:
         return stored

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, cast, final
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.projection.handlers import HandlerTable
-from eventstore_sa.projection.naming import kebab_case
+from eventstore_sa.projection.naming import NameOfClass
 from eventstore_sa.types import AnyStoredEvent, EventSourceIdentifier, StreamIdentifier, is_json_value
 
 __all__ = ["MissingHandlerBehaviour", "ProjectorDefinition", "check_categories", "check_storable"]
@@ -30,18 +30,11 @@ class MissingHandlerBehaviour(StrEnum):
     """Leave the state as it is; metadata is updated all the same."""
 
 
-class _NameOfClass:
-    """The default of `Projector.name`: the name of the class, never inherited, given way to by any other definition."""
-
-    def __get__(self, instance: object, owner: type) -> str:
-        return kebab_case(owner.__name__.replace("Projector", "")) or kebab_case(owner.__name__)
-
-
 class ProjectorDefinition(ABC, Generic[Identifier, State, Metadata]):
     """What subclasses of `Projector` define or override; see there."""
 
     # An instance or class attribute, or a property, takes the place of any of these.
-    name: str = cast("str", _NameOfClass())
+    name: str = cast("str", NameOfClass(lambda name: name.replace("Projector", "")))
     missing_handler_behaviour: MissingHandlerBehaviour = MissingHandlerBehaviour.RAISE
     version: int | str = 1
     snapshot_every: int | None = None

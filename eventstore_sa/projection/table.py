@@ -18,7 +18,7 @@ from eventstore_sa.contracts.inline_projections import PublishPlace
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.projection.definition import check_categories
 from eventstore_sa.projection.handlers import HandlerTable, missing_handler, noting
-from eventstore_sa.projection.naming import kebab_case
+from eventstore_sa.projection.naming import NameOfClass
 from eventstore_sa.projection.projector import MissingHandlerBehaviour
 from eventstore_sa.projection.reading import batch_of
 from eventstore_sa.projection.row_batch import Handling, RowBatch
@@ -31,14 +31,6 @@ __all__ = ["TableProjection", "project"]
 Projected = TypeVar("Projected")
 
 _TARGET: Final = "__eventstore_sa_target__"
-
-
-class _NameOfClass:
-    """The default of `TableProjection.name`, which any other definition takes the place of."""
-
-    def __get__(self, instance: object, owner: type) -> str:
-        shortened = owner.__name__.removesuffix("Projector").removesuffix("Projection")
-        return kebab_case(shortened) or kebab_case(owner.__name__)
 
 
 class _Target(NamedTuple):
@@ -64,7 +56,7 @@ class TableProjection:
         needs_session: True; it cannot be inline in a store that keeps its events in memory.
     """
 
-    name: str = cast("str", _NameOfClass())
+    name: str = cast("str", NameOfClass(lambda name: name.removesuffix("Projector").removesuffix("Projection")))
     missing_handler_behaviour: MissingHandlerBehaviour = MissingHandlerBehaviour.RAISE
     categories: Collection[str] | None = None
     needs_session: bool = True

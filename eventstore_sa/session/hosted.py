@@ -17,7 +17,7 @@ from eventstore_sa.persistence.events.dialects import event_dialect
 from eventstore_sa.persistence.events.storage import EventStorage
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.transactions.binds import Bind, SessionBind
-from eventstore_sa.publishing import StreamPublication, prepare
+from eventstore_sa.publishing import StreamPublication
 from eventstore_sa.session.after_commit import CommitCallback
 from eventstore_sa.session.hooks import follow_sessions, staged_in, staging_of
 from eventstore_sa.session.staged import Publish, StagedPublish
@@ -104,8 +104,7 @@ class SessionStorage:
             ConfigurationError: The session does not know where the events are.
         """
         for part in parts:
-            for new in part.events:
-                prepare(new)
+            _ = part.prepared
         self._bind.check_routing()
         session = self._session_of()
         return StagedPublish(staging_of(session).stage(session, self, lambda: parts), shape)

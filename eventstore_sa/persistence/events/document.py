@@ -20,7 +20,7 @@ from eventstore_sa.conditions import (
     allowed_positions,
     custom_conditions,
 )
-from eventstore_sa.publishing import PreparedEvent, StreamPublication, prepare
+from eventstore_sa.publishing import PreparedEvent, StreamPublication
 from eventstore_sa.types import encode_json
 from eventstore_sa.types.numbers import LARGEST_NUMBER
 
@@ -32,7 +32,7 @@ class DocumentStream(Struct, frozen=True, omit_defaults=True):
 
     category: str
     stream: str
-    events: list[PreparedEvent]
+    events: Sequence[PreparedEvent]
     allowed: PositionRanges | None = None
     scope: str | None = None
     serialise: str | None = None
@@ -72,7 +72,7 @@ def publish_document(
         DocumentStream(
             part.stream.category,
             part.stream.stream,
-            [prepare(event) for event in part.events],
+            part.prepared,
             _storable_ranges(allowed_positions(part.condition if conditions is None else conditions[item])),
             _scope(part.condition),
             serialise,

@@ -28,9 +28,9 @@ from eventstore_sa.conditions import (
 from eventstore_sa.contracts.inline_projections import Projections, apply_projections
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.publishing import (
+    PreparedEvent,
     StreamPublication,
     keyed_results,
-    prepare,
     publications,
     replayed,
     stored_events,
@@ -58,7 +58,6 @@ from eventstore_sa.types import (
     StreamIdentifier,
     StreamNamePrefixPartitionIdentifier,
     decode_json,
-    encode_json,
 )
 
 __all__ = ["InMemoryConditionContext", "InMemoryConditionEvaluator", "InMemoryEventStorage"]
@@ -224,7 +223,7 @@ class InMemoryEventStorage:
             DuplicateEventError: Some of the ids are taken, and the publish is no exact repetition.
             SerialisationError: A value cannot be stored exactly.
         """
-        contents = [[_content_of(event) for event in part.events] for part in parts]
+        contents = [[_content_of(event) for event in part.prepared] for part in parts]
         while True:
             results = self._try_to_publish(parts, contents, projections)
             if results is not None:
@@ -343,15 +342,14 @@ class InMemoryEventStorage:
             self.projections.clear()
 
 
-def _content_of(event: AnyNewEvent) -> _Content:
-    prepared = prepare(event)
+def _content_of(event: PreparedEvent) -> _Content:
     return _Content(
-        prepared.id,
-        prepared.name,
-        encode_json(prepared.payload),
-        encode_json(prepared.metadata),
-        prepared.observed_at,
-        prepared.occurred_at,
+        event.id,
+        event.name,
+        bytes(event.payload),
+        b"null" if event.metadata is None else bytes(event.metadata),
+        event.observed_at,
+        event.occurred_at,
     )
 
 
