@@ -20,7 +20,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from types import TracebackType
-from typing import Final, TypeAlias, TypeVar, cast
+from typing import Any, Final, TypeAlias, TypeVar
 
 from msgspec import Struct
 
@@ -98,7 +98,7 @@ class Attempt:
         if error is None:
             self.succeeded = True
             return False
-        return isinstance(error, Exception) and self._attempts.may_follow(error) and self.number < self._attempts.most
+        return isinstance(error, Exception) and self._attempts.another_follows(error, self.number)
 
 
 class Attempts:
@@ -116,9 +116,9 @@ class Attempts:
 
     def __init__(self, most: int, *, on: RetryOn = (), backoff: Backoff | None = None) -> None:
         self.most: int = most
-        # A class of exceptions is a function as well, to a type checker.
-        self._types = cast("tuple[type[Exception], ...]", on) if isinstance(on, type | tuple) else None
-        self._on = cast("Callable[[Exception], bool]", on)
+        # To type checkers, a class of exceptions is a function as well.
+        self._on: Any = on
+        self._types: Any = on if isinstance(on, (type, tuple)) else None
         self._backoff = backoff
 
     def __iter__(self) -> Iterator[Attempt]:
@@ -130,23 +130,32 @@ class Attempts:
 
     def call(self, work: Callable[[], R]) -> R:
         """Call a function until it returns; return what it returns."""
-        for attempt in self:
-            attempt.pause.wait()
-            with attempt:
+        number = 1
+        while True:
+            try:
                 return work()
-        raise AssertionError("the last attempt returns or raises")
+            except Exception as error:
+                if not self.another_follows(error, number):
+                    raise
+            number += 1
+            self._pause_before(number).wait()
 
     async def call_async(self, work: Callable[[], Awaitable[R]]) -> R:
         """Call an `async def` function until it returns; return what it returns."""
-        for attempt in self:
-            await attempt.pause.wait_async()
-            with attempt:
+        number = 1
+        while True:
+            try:
                 return await work()
-        raise AssertionError("the last attempt returns or raises")
+            except Exception as error:
+                if not self.another_follows(error, number):
+                    raise
+            number += 1
+            await self._pause_before(number).wait_async()
 
-    def may_follow(self, error: Exception) -> bool:
-        """Tell whether another attempt may follow an error."""
-        return self._on(error) if self._types is None else isinstance(error, self._types)
+    def another_follows(self, error: Exception, number: int) -> bool:
+        """Tell whether there is another attempt after the error of an attempt."""
+        passing = self._on(error) if self._types is None else isinstance(error, self._types)
+        return bool(passing) and number < self.most
 
     def _pause_before(self, number: int) -> Pause:
         if self._backoff is None or number == 1:

@@ -46,7 +46,7 @@ _BACKOFF: Final = Backoff()
 
 
 class _Route(Struct):
-    """The events of a batch that concern one projection, and what it is a projection of."""
+    """The events of a batch for one projection, and the source of that projection."""
 
     source: EventSourceIdentifier
     events: list[AnyStoredEvent]
@@ -64,14 +64,14 @@ class _Step(Struct, frozen=True):
 
 
 class Batch:
-    """Events in the order of their sequence numbers, dealt out to the projections of a projector.
+    """Events in the order of their sequence numbers, distributed to the projections of a projector.
 
     Args:
-        projector: Whose projections.
-        events: The events; those that do not concern the projector among them.
+        projector: The projector.
+        events: The events; those that it does not take are ignored.
 
     Raises:
-        ConfigurationError: It cannot be told which projection an event belongs to.
+        ConfigurationError: If the projection of an event cannot be determined.
     """
 
     def __init__(self, projector: Projector[Any, Any, Any], events: Iterable[AnyStoredEvent]) -> None:
@@ -86,7 +86,7 @@ class Batch:
 
     @property
     def ids(self) -> Collection[str]:
-        """The ids of the projections that are concerned."""
+        """The ids of the projections that the events affect."""
         return self._routes.keys()
 
     def reduced_sync(self, stored: Mapping[str, ProjectionRecord], *, again: bool = False) -> list[ProjectionRecord]:
@@ -94,8 +94,8 @@ class Batch:
 
         Args:
             stored: What is stored of the projections, by id.
-            again: Whether events may have been applied already: then those up to the last one that is recorded with a
-                projection are left out.
+            again: Whether events may have been applied already: then those up to the number recorded with a projection
+                are skipped.
         """
         return [
             self._record(

@@ -22,23 +22,24 @@ __all__ = ["HandlerTable", "handles", "missing_handler", "note_event", "noting"]
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 _MARK = "__eventstore_sa_handles__"
-# Applications have tens of event names; only somebody else's names, made up by the thousand, could fill this.
+# Applications have tens of event names; only generated names could exceed this.
 _REMEMBERED_NAMES = 1024
 
 
 def handles(*event_names: str) -> Callable[[Handler], Handler]:
     """Make a method the handler of the events with exactly these names, whatever the method is called.
 
-    The decorator wins over naming: of these events, no method named like them hears; and the method handles no others,
-    not even those it is named like. A subclass that overrides the method keeps its events, unless it decorates anew; a
-    subclass that decorates another method for one of the events takes that event over.
+    The decorator takes precedence over names: no other method handles these events, whatever it is called, and the method
+    handles no other events, not even those it is named after. A method that overrides it in a subclass handles the same
+    events unless it is decorated itself; another method that a subclass decorates for one of the events takes that event
+    over.
 
     Args:
         event_names: One or more names of events, compared exactly, case and punctuation included. Several decorators on
             one method add up.
 
     Raises:
-        ConfigurationError: There is no name, a name is no string or empty, or what is decorated is no method.
+        ConfigurationError: If there is no name, a name is not a string or is empty, or the decorated object is not a method.
 
     Example:
         >>> from eventstore_sa.projection import Projector, handles
@@ -82,26 +83,26 @@ class _Claim(NamedTuple):
 class HandlerTable:
     """The handlers of one class, found by event name.
 
-    A handler is a method that can be called as `method(state, event)`, is no static method, class method, property,
+    A handler is a method that can be called as `method(state, event)`, is not a static method, class method, property,
     nested class or generator, and is either
 
     - decorated with `@handles`: then it handles exactly those events, or
     - public (no leading underscore) and defined in a class that derives from `framework`: then it handles the events whose
       name in snake_case is its own name in snake_case. A plain mixin, which may know nothing of events, is not searched.
 
-    What `framework` itself defines is never a handler. The events of its names can be handled through `@handles`, or by a
-    method with an underscore behind its name: `apply_` handles "apply", as `import_` handles "import".
+    What `framework` itself defines is never a handler. Events of these names can be handled with `@handles`, or by a method
+    with an underscore appended: `apply_` handles "apply", as `import_` handles "import".
 
-    Of two methods that claim an event the one in the subclass wins. An attribute that is overridden by something else, say
-    None, is no handler any more.
+    Of two methods that claim an event the one in the subclass wins. A method that is overridden by something else, such as
+    None, is no longer a handler.
 
     Args:
         owner: The class.
         framework: The base class whose attributes are not handlers, and above which no handlers are looked for.
-        argument: What handlers get before the event, for messages.
+        argument: What handlers receive before the event, for messages.
 
     Raises:
-        ConfigurationError: Two methods claim one event and neither overrides the other; something decorated with
+        ConfigurationError: If two methods claim the same event and neither overrides the other, or something decorated with
             `@handles` cannot be a handler.
     """
 
@@ -129,7 +130,7 @@ class HandlerTable:
         return {*self._by_event_name.values(), *self._by_snake_case.values()}
 
     def attribute_for(self, event_name: object) -> str | None:
-        """Return the name of the method that handles events of this name, or None when none does.
+        """Return the name of the method that handles events of this name; None if there is none.
 
         Args:
             event_name: A string, or an object that stands for one, such as an enum member.
@@ -150,14 +151,14 @@ class HandlerTable:
 
 
 def note_event(error: Exception, projection: str, event: AnyStoredEvent) -> None:
-    """Note on an error at which event a projection was."""
+    """Add a note to an error: at which event the projection was."""
     error.add_note(f"projector {projection!r} was at {_place(event)}")
 
 
 class noting:  # noqa: N801 - used as a function
-    """Note on what is raised in a block which events a projection was at.
+    """Add a note to an error raised in the block: at which events the projection was.
 
-    A class, because `contextmanager` takes four times as long, and some blocks are entered for each event.
+    A class rather than a `contextmanager`, which takes several times as long: some blocks are entered for each event.
     """
 
     __slots__ = ("_events", "_projection")
@@ -193,7 +194,7 @@ def missing_handler(
         projector: What has no handler.
         projection: Its name.
         event_name: The name of the event.
-        argument: What its handlers get beside the event: "state", "row" or "session".
+        argument: What its handlers receive before the event: "state", "row" or "session".
     """
     method = snake_case(event_name)
     can_be_defined = method.isidentifier() and not keyword.iskeyword(method) and not hasattr(projector, method)
@@ -201,7 +202,7 @@ def missing_handler(
     decorator = f"{', or decorate one' if can_be_defined else ' and decorate it'} with @handles({event_name!r})"
     return MissingProjectionHandlerError(
         f"projector {projection!r} has no handler for the event {event_name!r}: in {type(projector).__name__}, "
-        f"{remedy}{decorator}; or let it pass over events without a handler by missing_handler_behaviour = "
+        f"{remedy}{decorator}; or ignore events without a handler by setting missing_handler_behaviour = "
         "MissingHandlerBehaviour.IGNORE",
         projector=projection,
         event_name=event_name,

@@ -1,7 +1,6 @@
-"""`SnapshotStore` and its twin without asyncio: where projectors find the snapshots that they begin with.
+"""`SnapshotStore` and its twin without asyncio: where projectors find the snapshots that they start from.
 
-Storage is done by the adapters; what is in a snapshot, and whether it is fit for use, by the projector that is given the
-store (`projection/resuming.py`).
+Adapters store the snapshots; `projection/resuming.py` decides what is in one, and whether it can be used.
 """
 
 from __future__ import annotations
@@ -62,15 +61,15 @@ class SnapshotStore:
         return self.adapter.hosted
 
     async def find(self, *, key: SnapshotKey) -> Snapshot | None:
-        """Return the snapshot with that key, fit for use or not; None when there is none. Projectors call it."""
+        """Return the snapshot with that key, usable or not; None if there is none. Projectors call this."""
         return await self.adapter.find(key=key)
 
     async def save(self, *, snapshot: Snapshot, replacing: Snapshot | None = None) -> bool:
-        """Keep a snapshot unless a later one is kept; return whether it is kept now. Projectors call it.
+        """Save a snapshot unless a later one is stored; return whether it was saved. Projectors call this.
 
         Args:
-            snapshot: What to keep.
-            replacing: One that was found and cannot be used: it is replaced even if it claims to be later.
+            snapshot: What to save.
+            replacing: A snapshot that was found and cannot be used: it is replaced even if it claims to be later.
         """
         return await self.adapter.save(snapshot=snapshot, replacing=replacing)
 
@@ -81,15 +80,15 @@ class SnapshotStore:
         keep_version: int | str | None = None,
         older_than: timedelta | None = None,
     ) -> int:
-        """Delete the snapshots that meet all that is given; return how many. Whatever is needed again is made again.
+        """Delete the snapshots that meet all arguments; return how many. Snapshots that are still needed are taken again.
 
         Args:
-            projector: Those of the projector of this name; None: of all projectors.
-            keep_version: Those of any other version than this one, once no process works with them any more.
-            older_than: Those that were taken so long ago: their sources have hardly moved since, or nobody loads them.
+            projector: Only those of the projector of this name; None: of all projectors.
+            keep_version: Only those of versions other than this one, once no process uses the others any more.
+            older_than: Only those taken longer ago than this.
 
         Raises:
-            ConfigurationError: Nothing is given, or a version without the projector that it is of.
+            ConfigurationError: If no argument is given, or a version without its projector.
         """
         version, before = _pruned(projector, keep_version, older_than)
         return await self.adapter.prune(projector=projector, keep_version=version, taken_before=before)
@@ -98,7 +97,7 @@ class SnapshotStore:
         """Return the same store inside the transaction of a session, which it never begins, commits or rolls back.
 
         Raises:
-            ConfigurationError: It is no session of this kind, or the store is not on a SQLAlchemy bind.
+            ConfigurationError: If this is not a session of this kind, or the store is not on a SQLAlchemy bind.
         """
         return SnapshotStore(self.adapter.within(session))
 
@@ -158,11 +157,11 @@ class SyncSnapshotStore:
         return self.adapter.hosted
 
     def find(self, *, key: SnapshotKey) -> Snapshot | None:
-        """Return the snapshot with that key, fit for use or not; None when there is none. Projectors call it."""
+        """Return the snapshot with that key, usable or not; None if there is none. Projectors call this."""
         return self.adapter.find(key=key)
 
     def save(self, *, snapshot: Snapshot, replacing: Snapshot | None = None) -> bool:
-        """Keep a snapshot unless a later one is kept; see `SnapshotStore.save`."""
+        """Save a snapshot unless a later one is stored; see `SnapshotStore.save`."""
         return self.adapter.save(snapshot=snapshot, replacing=replacing)
 
     def prune(
@@ -172,7 +171,7 @@ class SyncSnapshotStore:
         keep_version: int | str | None = None,
         older_than: timedelta | None = None,
     ) -> int:
-        """Delete the snapshots that meet all that is given; see `SnapshotStore.prune`."""
+        """Delete the snapshots that meet all arguments; see `SnapshotStore.prune`."""
         version, before = _pruned(projector, keep_version, older_than)
         return self.adapter.prune(projector=projector, keep_version=version, taken_before=before)
 

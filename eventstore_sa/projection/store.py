@@ -47,7 +47,7 @@ _SCHEMA_BESIDE_ADAPTER = "an adapter has its schema already: give the schema to 
 
 
 class ProjectionStore:
-    """Projections in memory or in a SQL database, to be found by key, by source, or by what is in them.
+    """Projections in memory or in a SQL database, found by key, by source, or by their contents.
 
     Args:
         bind_or_adapter: What an `EventStore` may be bound to, with the same meaning; or a storage adapter; or an
@@ -78,16 +78,16 @@ class ProjectionStore:
     async def save(self, *, projection: Projection[Any, Any], expected_version: int | None = None) -> int:
         """Save a projection; return its new version, which is 1 for a new one and then counts up.
 
-        Saving a key again replaces state and metadata; the source stays, and so does the place among unsorted results.
+        Saving a key again replaces state and metadata; its source and its place among unsorted results do not change.
 
         Args:
             projection: What to save; name and id are its key.
-            expected_version: Save only over this version, as `projection.version` of what was loaded tells it; 0: only
-                when none is stored; None: in any case.
+            expected_version: Save only over this version, the `version` of the loaded projection; 0: only if none is
+                stored; None: in any case.
 
         Raises:
-            ProjectionVersionError: Another version is stored; nothing was saved.
-            SerialisationError: Something of it cannot be stored exactly; nothing was saved.
+            ProjectionVersionError: If another version is stored; nothing was saved.
+            SerialisationError: If the projection cannot be stored exactly; nothing was saved.
         """
         return await self.adapter.save(projection=projection, expected_version=expected_version)
 
@@ -95,8 +95,8 @@ class ProjectionStore:
         """Save projections, all or none, in one statement; return their new versions in the same order.
 
         Raises:
-            ConfigurationError: A key is given twice; nothing was saved.
-            SerialisationError: Something of them cannot be stored exactly; nothing was saved.
+            ConfigurationError: If a key is given twice; nothing was saved.
+            SerialisationError: If a projection cannot be stored exactly; nothing was saved.
         """
         return await self.adapter.save_all(projections=projections)
 
@@ -108,11 +108,11 @@ class ProjectionStore:
         """Apply events to the stored projections of a projector, with one statement to load them and one to save them.
 
         The events may be of any streams; each counts once, in the order of their sequence numbers, and those that the
-        projector does not take are passed over. With each projection the number of the last event that was applied to it is
-        recorded, and events up to it are left out: applying a batch once more changes nothing. So the events have to come
-        from complete reads, such as those of a category or the log, and a projection that is fed this way must not be
-        updated inline as well. No transaction is open while handlers run; when another process has saved one of the
-        projections meanwhile, what is missing is applied to what that has saved.
+        projector does not take are skipped. The number of the last event applied to a projection is stored with it, and
+        events up to that number are skipped: applying a batch again changes nothing. Therefore the events have to come from
+        complete reads, such as those of a category or the log, and a projection that is updated this way must not be
+        updated inline as well. No transaction is open while handlers run; if another process has saved one of the
+        projections in the meantime, the missing events are applied to what it has saved.
 
         Args:
             projector: Whose projections; its handlers may be coroutine functions.
@@ -122,9 +122,9 @@ class ProjectionStore:
             How many projections were saved.
 
         Raises:
-            MissingProjectionHandlerError: There is no handler for an event, and that is not to be ignored.
-            ConcurrencyError: Others were faster, time and again.
-            ConfigurationError: The events are no batch of stored events, but a source, say.
+            MissingProjectionHandlerError: If an event has no handler and is not to be ignored.
+            ConcurrencyError: If other processes saved the same projections first, time and again.
+            ConfigurationError: If this is not a projector, or the events are not a batch of stored events.
         """
         return await apply_batch(self.adapter, projector, events)
 
@@ -136,7 +136,7 @@ class ProjectionStore:
         state_type: type[State] = JsonValueType,
         metadata_type: type[Metadata] = JsonValueType,
     ) -> Projection[State, Metadata] | None:
-        """Return the projection of a source by its name; None when there is none.
+        """Return the projection of a source by its name; None if there is none.
 
         Args:
             source: What was projected.
@@ -145,8 +145,8 @@ class ProjectionStore:
             metadata_type: What to make of the metadata; JSON by default.
 
         Raises:
-            QueryError: There are several.
-            SerialisationError: State or metadata are not of these types.
+            QueryError: If there are several.
+            SerialisationError: If state or metadata are not of these types.
         """
         lookup = Lookup(filters=[_equal("name", name), _equal("source", source)])
         return _typed(await self.adapter.find_one(lookup=lookup), state_type, metadata_type)
@@ -159,10 +159,10 @@ class ProjectionStore:
         state_type: type[State] = JsonValueType,
         metadata_type: type[Metadata] = JsonValueType,
     ) -> Projection[State, Metadata] | None:
-        """Return the projection with a key; None when there is none. For the types see `locate`.
+        """Return the projection with a key; None if there is none. For the types see `locate`.
 
         Raises:
-            SerialisationError: State or metadata are not of these types.
+            SerialisationError: If state or metadata are not of these types.
         """
         lookup = Lookup(filters=[_equal("name", name), _equal("id", id)])
         return _typed(await self.adapter.find_one(lookup=lookup), state_type, metadata_type)
@@ -186,8 +186,8 @@ class ProjectionStore:
             metadata_type: What to make of the metadata.
 
         Raises:
-            QueryError: The search cannot be answered.
-            SerialisationError: A state or metadata are not of these types.
+            QueryError: If the search cannot be answered.
+            SerialisationError: If a state or metadata are not of these types.
         """
         found = await self.adapter.find_many(search=Search(filters=filters, sort=sort, paging=paging))
         return _all_typed(found, state_type, metadata_type)
@@ -203,8 +203,8 @@ class ProjectionStore:
         """Iterate over all that `search` finds without paging, however many: they are fetched in pages.
 
         No connection is held between pages, unless it is the caller's. Each page shows what is committed when it is read,
-        and begins where the one before ended: what does not change meanwhile comes exactly once, and what changes its
-        place in the order may come twice or not at all. Unsorted, nothing ever changes its place.
+        and begins where the previous one ended: projections that do not change in the meantime come exactly once, and those
+        that move in the order may come twice or not at all. Unsorted projections never move.
 
         Args:
             filters: What they have to meet, all of it.
@@ -213,8 +213,8 @@ class ProjectionStore:
             metadata_type: What to make of the metadata.
 
         Raises:
-            QueryError: The search cannot be answered.
-            SerialisationError: A state or metadata are not of these types.
+            QueryError: If the search cannot be answered.
+            SerialisationError: If a state or metadata are not of these types.
         """
         async for projection in self.adapter.scan(filters=filters, sort=sort):
             yield _all_typed([projection], state_type, metadata_type)[0]
@@ -223,7 +223,7 @@ class ProjectionStore:
         """Count the projections that meet all filters.
 
         Raises:
-            QueryError: A filter cannot be evaluated.
+            QueryError: If a filter cannot be evaluated.
         """
         return await self.adapter.count(search=Search(filters=filters))
 
@@ -231,7 +231,7 @@ class ProjectionStore:
         """Return the same store inside the transaction of a session, which it never begins, commits or rolls back.
 
         Raises:
-            ConfigurationError: It is no session of this kind, or the store is not on a SQLAlchemy bind.
+            ConfigurationError: If this is not a session of this kind, or the store is not on a SQLAlchemy bind.
         """
         return ProjectionStore(self.adapter.within(session))
 
@@ -257,7 +257,7 @@ class ProjectionStore:
 
 
 class SyncProjectionStore:
-    """Projections, to be found by key, by source, or by what is in them; `ProjectionStore` without asyncio.
+    """Projections, found by key, by source, or by their contents; `ProjectionStore` without asyncio.
 
     Args:
         bind_or_adapter: What a `SyncEventStore` may be bound to, with the same meaning; or a storage adapter, of which
