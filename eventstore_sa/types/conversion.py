@@ -119,7 +119,7 @@ def serialise_to_string(value: object, fallback: Callable[[object], str] = defau
     """Return `value` as a string: itself, what its `serialise` returns, or the string that an enum member stands for.
 
     Raises:
-        SerialisationError: It is none of these and the fallback raises.
+        SerialisationError: If it is none of these and the fallback raises.
     """
     if type(value) is str:
         return value
@@ -184,7 +184,7 @@ def deserialise_from_string(
     """Return the `klass` that the string stands for: itself, what `klass.deserialise` makes of it, or an enum member.
 
     Raises:
-        SerialisationError: It is none of these and the fallback raises.
+        SerialisationError: If it is none of these and the fallback raises.
     """
     if isinstance(value, str):
         if klass is str:
