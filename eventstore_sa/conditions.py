@@ -48,7 +48,7 @@ ANY_POSITION: Final[PositionRanges] = ((EMPTY_STREAM_POSITION, None),)
 
 
 class ConditionScope(Enum):
-    """What a condition looks at, and so what nobody else may publish to while it is checked."""
+    """What a condition depends on: no other writer may publish there while it is checked."""
 
     STREAM = "stream"
     CATEGORY = "category"
@@ -97,7 +97,7 @@ class PositionIsCondition(WriteCondition, frozen=True):
             return
         if not isinstance(position, int) or isinstance(position, bool) or position < 0:
             raise ConfigurationError(
-                f"position_is takes an integer of 0 or more, or None for an empty stream; it was given {position!r}"
+                f"position_is takes an integer of 0 or more, or None for an empty stream; got {position!r}"
             )
 
     def describe(self) -> str:
@@ -174,7 +174,7 @@ def allowed_positions(condition: WriteCondition) -> PositionRanges:
     An empty stream counts as position -1 (`EMPTY_STREAM_POSITION`).
 
     Raises:
-        ConfigurationError: The condition is none of the built-in ones, nor a combination of them.
+        ConfigurationError: If the condition is neither a built-in one nor a combination of these.
     """
     match condition:
         case NoCondition():
@@ -195,7 +195,7 @@ def allowed_positions(condition: WriteCondition) -> PositionRanges:
             return _union(part for member in conditions for part in allowed_positions(member))
         case _:
             raise ConfigurationError(
-                f"nobody knows how to check a {type(condition).__name__}: give it a method to_expression(context), or "
+                f"a {type(condition).__name__} cannot be checked: give it a method to_expression(context), or "
                 "register how with adapter.register_condition(type, evaluate)"
             )
 

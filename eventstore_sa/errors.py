@@ -7,20 +7,20 @@
     |   `-- UnreadableEventError     a stored event, inserted by other SQL, cannot be read
     |-- ConfigurationError           the store was put together or called in a way that cannot work
     |-- SchemaError                  the tables are missing, older or newer than the library
-    |-- TransactionError             the transaction cannot go on as it is; see `retryable`
+    |-- TransactionError             the call cannot be made in this transaction; see `retryable`
     |   |-- ConcurrencyError         a concurrent transaction got in the way: deadlock, lost race, stale snapshot
     |   `-- LockTimeoutError         a lock could not be acquired in time
-    |-- StorageError                 the database refused for a reason of its own
+    |-- StorageError                 the database failed for another reason
     |   `-- ConnectionLostError      the connection broke
     |-- ProjectionVersionError       a stored projection has another version than the save expected
-    |-- QueryError                   a search or lookup makes no sense, or cannot be answered (also a ValueError)
-    |-- WaitTimeoutError             a read waited for an event and its time ran out
-    `-- MissingProjectionHandlerError  a projector met an event that it has no handler for
+    |-- QueryError                   a search or lookup is invalid or cannot be answered (also a ValueError)
+    |-- WaitTimeoutError             a read waited for an event and timed out
+    `-- MissingProjectionHandlerError  a projector has no handler for an event
 
-One thing is warned of, see `DroppedEventsWarning`.
+There is one warning, `DroppedEventsWarning`.
 
-A message says what happened, with which values, and what to do. Messages never hold payloads, metadata or passwords.
-What is left of a transaction of the caller's after any of them is told by `must_roll_back`.
+A message says what happened, with which values, and what to do. Messages never contain payloads, metadata or passwords.
+`must_roll_back` tells whether the caller's transaction is still usable after the error.
 This module imports nothing of the package.
 """
 
@@ -61,8 +61,8 @@ class EventStoreError(Exception):
     Attributes:
         message: What happened, and what to do.
         must_roll_back: Whether the caller's transaction, which the call was part of, can only be rolled back; the message
-            says so too. If not, that transaction is as it was before the call: its earlier work is in place and it can go
-            on; or the call had a transaction of its own, of which there is nothing left to do away with.
+            says so too. If False, that transaction is as it was before the call and still usable; or the call had a
+            transaction of its own, which has been rolled back.
     """
 
     must_roll_back: bool = False
@@ -76,9 +76,9 @@ class UnmetWriteConditionError(EventStoreError):
     """The stream was not in the state that the publish asked for; nothing was stored.
 
     Attributes:
-        stream: The stream whose condition failed; None when a third-party adapter did not say.
-        condition: The condition as it was given; None when a third-party adapter did not say.
-        actual_position: The position of the last event of the stream, None when the stream is empty.
+        stream: The stream whose condition was not met; None if a third-party adapter did not report it.
+        condition: The condition as it was passed; None if a third-party adapter did not report it.
+        actual_position: The position of the last event of the stream; None if the stream is empty.
     """
 
     def __init__(
@@ -96,9 +96,9 @@ class UnmetWriteConditionError(EventStoreError):
 
 
 class DuplicateEventError(EventStoreError):
-    """Some of the event ids are already stored, and the publish is no exact repetition; nothing was stored.
+    """Some of the event ids are already stored, and the publish is not an exact repetition; nothing was stored.
 
-    Publishing the very same ids to the same stream again is no error: it returns the stored events.
+    Publishing exactly the same ids to the same stream again is not an error: it returns the stored events.
 
     Attributes:
         event_ids: The ids that are already stored, in the order of the publish.
@@ -114,15 +114,15 @@ class SerialisationError(EventStoreError, ValueError):
 
 
 class UnreadableEventError(SerialisationError):
-    """An event is stored that cannot be read: other SQL has inserted it, with values that publishing refuses.
+    """A stored event cannot be read: other SQL has inserted it, with values that publishing refuses.
 
-    The events in front of it have been read. A read of what is behind it begins with `sequence_number_after` (or ends with
-    `sequence_number_before`) its number.
+    The events before it have been read. To read the events beyond it, start with `sequence_number_after` its number, or read
+    backwards with `sequence_number_before`.
 
     Attributes:
-        sequence_number: Its place in the log.
-        position: Its place in its stream; None where that is no number.
-        stream: Its stream; None where the names cannot be read.
+        sequence_number: Its sequence number.
+        position: Its position in its stream; None if that is not a number.
+        stream: Its stream; None if the names cannot be read.
     """
 
     def __init__(
@@ -146,8 +146,8 @@ class TransactionError(EventStoreError):
     """The publish or read cannot be done in this transaction.
 
     Attributes:
-        retryable: Whether the same call may succeed in a new transaction. Whether the old one has to be rolled back first,
-            or may as well go on without the call, is told by `must_roll_back`.
+        retryable: Whether the same call may succeed in a new transaction. `must_roll_back` tells whether the current one
+            has to be rolled back, or is still usable.
     """
 
     def __init__(self, message: str, *, retryable: bool = False) -> None:
@@ -158,7 +158,7 @@ class TransactionError(EventStoreError):
 class ConcurrencyError(TransactionError):
     """A concurrent transaction got in the way: a deadlock, a lost race, a stale snapshot; nothing was stored.
 
-    Always retryable. Publishes in transactions of their own are run again a few times before this is raised.
+    Always retryable. Publishes in transactions of their own are retried a few times before this is raised.
     """
 
     def __init__(self, message: str) -> None:
@@ -173,16 +173,16 @@ class LockTimeoutError(TransactionError):
 
 
 class StorageError(EventStoreError):
-    """The database refused for a reason of its own; the driver's error, if it raised one, is the `__cause__`."""
+    """The database failed for another reason; the error of the driver, if there is one, is the `__cause__`."""
 
 
 class ConnectionLostError(StorageError):
     """The connection to the database broke.
 
-    In a transaction of the caller's (`must_roll_back`), all of it is lost, and nothing was stored: roll back, then run all
-    of it again. Of a publish in a transaction of its own, it is not known whether its events were stored; publishing the
-    same events again, with the same ids, is safe: it stores them once. Publishes in transactions of their own, and reads,
-    do that a few times before this is raised.
+    A transaction of the caller's (`must_roll_back`) is lost, and nothing was stored: roll back, then run all of it again.
+    After a publish in a transaction of its own, it is unknown whether its events were stored; publishing the same events
+    again, with the same ids, is safe: it stores them once. Publishes in transactions of their own, and reads, are retried a
+    few times before this is raised.
     """
 
 
@@ -190,8 +190,8 @@ class ProjectionVersionError(EventStoreError):
     """The stored projection has another version than the save expected: another writer was faster; nothing was saved.
 
     Attributes:
-        expected_version: The version that the save expected; 0: no projection.
-        actual_version: The version that is stored; 0: there is none.
+        expected_version: The version that the save expected; 0: none.
+        actual_version: The version that is stored; 0: none.
     """
 
     def __init__(self, message: str, *, expected_version: int, actual_version: int) -> None:
@@ -201,11 +201,11 @@ class ProjectionVersionError(EventStoreError):
 
 
 class QueryError(EventStoreError, ValueError):
-    """A search or lookup makes no sense, or cannot be answered: page 0, a bad regular expression, two matches for one."""
+    """A search or lookup is invalid or cannot be answered: page 0, a bad regular expression, several matches for one."""
 
 
 class WaitTimeoutError(EventStoreError, TimeoutError):
-    """A read with `wait_for` did not see that event in time, because an open transaction holds the log back."""
+    """A read with `wait_for` did not see the event in time, because an open transaction holds the log back."""
 
 
 class MissingProjectionHandlerError(EventStoreError):

@@ -111,9 +111,9 @@ def publications(
     `StreamIdentifier`.
 
     Raises:
-        ValueError: The arguments do not fit the target.
-        ConfigurationError: An event, a condition or a definition is of the wrong type.
-        DuplicateEventError: Two of the events have the same id.
+        ValueError: If the arguments do not fit the target.
+        ConfigurationError: If an event, a condition or a definition is of the wrong type.
+        DuplicateEventError: If two of the events have the same id.
     """
     parts: tuple[StreamPublication, ...]
     match target:
@@ -145,15 +145,15 @@ def keyed_results(
 
 
 def prepare(event: AnyNewEvent) -> PreparedEvent:
-    """Turn an event into what is stored of it.
+    """Return what is stored of an event.
 
     Raises:
-        SerialisationError: Something in the event cannot be stored exactly.
+        SerialisationError: If the event cannot be stored exactly.
     """
     try:
         return _prepared(event, "event", "payload", "metadata")
     except SerialisationError:
-        # Which event it is takes time to write, so it is written only now.
+        # Describing the event takes time, so it is done only now.
         name: object = event.name
         label = f"event {name!r}" if isinstance(name, str) else f"event {event.id}"
         return _prepared(event, label, f"payload of {label}", f"metadata of {label}")
@@ -206,7 +206,7 @@ def as_read(event: AnyStoredEvent, prepared: PreparedEvent) -> AnyStoredEvent:
 
 
 def own_copy(event: AnyStoredEvent) -> AnyStoredEvent:
-    """Return an event that was read with dicts and lists of its own, for one of several who may change them."""
+    """Return a copy of a read event with its own dicts and lists, for one of several consumers that may change them."""
     payload, metadata = event.payload, event.metadata
     if type(payload) not in _CONTAINERS and type(metadata) not in _CONTAINERS:
         return event
@@ -223,7 +223,7 @@ def _copied(value: Any) -> Any:
 
 
 def replayed(parts: Sequence[StreamPublication], stored: Mapping[UUID, AnyStoredEvent]) -> list[list[AnyStoredEvent]]:
-    """Recognise a publish that is stored already: a retry after a lost reply.
+    """Recognise a publish that is already stored: a retry after a lost reply.
 
     Args:
         parts: The publish that failed.
@@ -233,7 +233,7 @@ def replayed(parts: Sequence[StreamPublication], stored: Mapping[UUID, AnyStored
         The stored events of each part, when all of them are stored in the streams and in the order of the publish.
 
     Raises:
-        DuplicateEventError: Some are stored, but the publish is no exact repetition.
+        DuplicateEventError: If some are stored, but the publish is not an exact repetition.
     """
     ids = [event.id for part in parts for event in part.events]
     found = [event_id for event_id in ids if event_id in stored]
@@ -246,9 +246,9 @@ def replayed(parts: Sequence[StreamPublication], stored: Mapping[UUID, AnyStored
             ]
     first = stored[found[0]]
     raise DuplicateEventError(
-        f"{len(found)} of {len(ids)} events to publish are stored already, the first of them, {first.id}, at position "
-        f"{first.position} of stream {f'{first.category}/{first.stream}'!r}: give new events new ids; only the very "
-        "same publish, all of its events in their order and streams, may be repeated",
+        f"{len(found)} of {len(ids)} events to publish are already stored, the first of them, {first.id}, at position "
+        f"{first.position} of stream {f'{first.category}/{first.stream}'!r}: give new events new ids; only exactly the "
+        "same publish, with all events in the same order and streams, may be repeated",
         event_ids=found,
     )
 
@@ -259,7 +259,7 @@ def _publication(
     given: object = events
     if not isinstance(given, Iterable):
         raise ConfigurationError(
-            f"events to publish are given as a list, even a single one: events=[event]; got a {type(given).__name__}"
+            f"events to publish are passed as a list, even a single one: events=[event]; got a {type(given).__name__}"
         )
     batch = tuple(events)
     for event in batch:
@@ -279,7 +279,7 @@ def _checked_streams(streams: Mapping[Any, T]) -> Mapping[Any, T]:
     if isinstance(checked, Mapping):
         return streams
     raise ConfigurationError(
-        "streams to publish to are given as a mapping, such as {'42': {'events': [event]}}; got a "
+        "streams to publish to are passed as a mapping, such as {'42': {'events': [event]}}; got a "
         f"{type(checked).__name__}"
     )
 
@@ -291,9 +291,9 @@ def _stream_of(target: CategoryIdentifier | LogIdentifier, key: object) -> Strea
         case LogIdentifier(), StreamIdentifier():
             return key
         case CategoryIdentifier(), _:
-            raise ValueError(f"streams of a category are given by name; got a {type(key).__name__}")
+            raise ValueError(f"streams of a category are identified by name; got a {type(key).__name__}")
         case _:
-            raise ValueError(f"streams of the log are given by StreamIdentifier; got a {type(key).__name__}")
+            raise ValueError(f"streams of the log are identified by StreamIdentifier; got a {type(key).__name__}")
 
 
 def _definition_parts(
@@ -311,7 +311,7 @@ def _refuse_repeated_ids(parts: Sequence[StreamPublication]) -> None:
         for event in part.events:
             if event.id in seen:
                 raise DuplicateEventError(
-                    f"the id {event.id} is given to two events of the same publish: every event has an id of its own",
+                    f"two events of the same publish have the id {event.id}: each event needs its own id",
                     event_ids=[event.id],
                 )
             seen.add(event.id)

@@ -183,7 +183,7 @@ def combined(projections: Iterable[InlineProjection]) -> Projections:
 
 def _check_projection(given: object) -> None:
     if isinstance(given, type):
-        raise ConfigurationError(f"{given.__name__} is a class: give an instance of it, {given.__name__}()")
+        raise ConfigurationError(f"{given.__name__} is a class: pass an instance, {given.__name__}()")
     if not hasattr(given, "check_inline"):
         raise ConfigurationError(
             f"an inline projection must be a projector or table projection, not {type(given).__name__!r}"

@@ -1,20 +1,26 @@
-"""Applying events of any streams to the stored projections of one projector: who is concerned, and what comes out.
+"""Applying events of any streams to the stored projections of one projector: which are affected, and what becomes of them.
 
-Nothing is loaded or saved here; inline projections and the projection store do that, with one statement each.
+`Batch` does no I/O. `apply_batch` loads and saves through a storage adapter, for the projection store; inline
+projections do so in the transaction of a publish, and rebuilds in their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from eventstore_sa.attempts import Attempts, Backoff
 from eventstore_sa.contracts.projection_records import ProjectionRecord, projection_text, record_of
-from eventstore_sa.errors import ConfigurationError, SerialisationError
-from eventstore_sa.projection.faults import noting
+from eventstore_sa.errors import ConcurrencyError, ConfigurationError, SerialisationError
+from eventstore_sa.projection.definition import check_storable
+from eventstore_sa.projection.handlers import noting
+from eventstore_sa.projection.reading import batch_of
 from eventstore_sa.publishing import own_copy
+from eventstore_sa.steps import Steps, drive, drive_async
 from eventstore_sa.types import (
     AnyStoredEvent,
     CategoryIdentifier,
@@ -28,13 +34,19 @@ from eventstore_sa.types import (
 from eventstore_sa.types.identifiers import check_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from eventstore_sa.projection.adapters import ProjectionStorageAdapter, SyncProjectionStorageAdapter
     from eventstore_sa.projection.projector import Projector
 
-__all__ = ["Batch"]
+__all__ = ["Batch", "apply_batch", "apply_batch_sync"]
+
+_TRIES: Final = 10
+_BACKOFF: Final = Backoff()
 
 
 class _Route(Struct):
-    """The events of a batch that concern one projection, and what it is a projection of."""
+    """The events of a batch for one projection, and the source of that projection."""
 
     source: EventSourceIdentifier
     events: list[AnyStoredEvent]
@@ -52,14 +64,14 @@ class _Step(Struct, frozen=True):
 
 
 class Batch:
-    """Events in the order of their sequence numbers, dealt out to the projections of a projector.
+    """Events in the order of their sequence numbers, distributed to the projections of a projector.
 
     Args:
-        projector: Whose projections.
-        events: The events; those that do not concern the projector among them.
+        projector: The projector.
+        events: The events; those that it does not take are ignored.
 
     Raises:
-        ConfigurationError: It cannot be told which projection an event belongs to.
+        ConfigurationError: If the projection of an event cannot be determined.
     """
 
     def __init__(self, projector: Projector[Any, Any, Any], events: Iterable[AnyStoredEvent]) -> None:
@@ -74,7 +86,7 @@ class Batch:
 
     @property
     def ids(self) -> Collection[str]:
-        """The ids of the projections that are concerned."""
+        """The ids of the projections that the events affect."""
         return self._routes.keys()
 
     def reduced_sync(self, stored: Mapping[str, ProjectionRecord], *, again: bool = False) -> list[ProjectionRecord]:
@@ -82,8 +94,8 @@ class Batch:
 
         Args:
             stored: What is stored of the projections, by id.
-            again: Whether events may have been applied already: then those up to the last one that is recorded with a
-                projection are left out.
+            again: Whether events may have been applied already: then those up to the number recorded with a projection
+                are skipped.
         """
         return [
             self._record(
@@ -225,3 +237,52 @@ def _converted(wanted: Any, record: ProjectionRecord, field: str) -> Any:
             f"the stored {field} of projection {record.name!r} with id {record.id!r} is not what the projector wants now: "
             f"{error.message}; rebuild the projections"
         ) from error
+
+
+async def apply_batch(
+    adapter: ProjectionStorageAdapter, projector: Projector[Any, Any, Any], events: Iterable[AnyStoredEvent]
+) -> int:
+    """Apply the events that have not been applied yet; return how many projections were saved.
+
+    Raises:
+        ConcurrencyError: If other writers were faster time and again.
+        ConfigurationError: If this is not a projector, its `state_type` is missing, or the events are not a batch of stored
+            events.
+    """
+    check_storable(projector)
+    batch = Batch(projector, batch_of(events))
+    return await drive_async(_apply(adapter, projector.name, batch, batch.reduced))
+
+
+def apply_batch_sync(
+    adapter: SyncProjectionStorageAdapter, projector: Projector[Any, Any, Any], events: Iterable[AnyStoredEvent]
+) -> int:
+    """Apply the events that have not been applied yet, without asyncio; see `apply_batch`."""
+    check_storable(projector)
+    batch = Batch(projector, batch_of(events))
+    return drive(_apply(adapter, projector.name, batch, batch.reduced_sync))
+
+
+def _apply(
+    adapter: ProjectionStorageAdapter | SyncProjectionStorageAdapter,
+    name: str,
+    batch: Batch,
+    reduce: Callable[..., Any],
+) -> Steps[int]:
+    if not batch.ids:
+        return 0
+    saved = 0
+    for attempt in Attempts(_TRIES, backoff=_BACKOFF):
+        yield attempt.pause
+        stored = yield partial(adapter.load_batch, name=name, ids=batch.ids)
+        records = yield partial(reduce, stored, again=True)
+        if not records:
+            return saved
+        done: int = yield partial(adapter.save_batch, records=records)
+        saved += done
+        if done == len(records):
+            return saved
+    raise ConcurrencyError(
+        f"other processes saved the same projections of {name!r} first, {_TRIES} times in a row: let one process at a time "
+        "apply the events of a stream"
+    )

@@ -1,4 +1,4 @@
-"""What a projector says of itself: its name, where it begins, and which events concern which of its projections."""
+"""What a projector defines: its name, its initial state, and which events affect which of its projections."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from enum import StrEnum
 from inspect import getattr_static, iscoroutinefunction
-from typing import Any, ClassVar, Generic, TypeVar, cast, final
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, cast, final
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.projection.handlers import HandlerTable
-from eventstore_sa.projection.naming import kebab_case
-from eventstore_sa.types import AnyStoredEvent, EventSourceIdentifier, StreamIdentifier
+from eventstore_sa.projection.naming import NameOfClass
+from eventstore_sa.types import AnyStoredEvent, EventSourceIdentifier, StreamIdentifier, is_json_value
 
-__all__ = ["MissingHandlerBehaviour", "ProjectorDefinition", "check_categories"]
+__all__ = ["MissingHandlerBehaviour", "ProjectorDefinition", "check_categories", "check_storable"]
 
 Identifier = TypeVar("Identifier", bound=EventSourceIdentifier, contravariant=True)
 State = TypeVar("State")
@@ -27,21 +27,14 @@ class MissingHandlerBehaviour(StrEnum):
     """Raise MissingProjectionHandlerError."""
 
     IGNORE = "ignore"
-    """Leave the state as it is; metadata is updated all the same."""
-
-
-class _NameOfClass:
-    """The default of `Projector.name`: the name of the class, never inherited, given way to by any other definition."""
-
-    def __get__(self, instance: object, owner: type) -> str:
-        return kebab_case(owner.__name__.replace("Projector", "")) or kebab_case(owner.__name__)
+    """Leave the state unchanged; the metadata is updated all the same."""
 
 
 class ProjectorDefinition(ABC, Generic[Identifier, State, Metadata]):
     """What subclasses of `Projector` define or override; see there."""
 
-    # An instance or class attribute, or a property, takes the place of any of these.
-    name: str = cast("str", _NameOfClass())
+    # An instance or class attribute, or a property, may override any of these.
+    name: str = cast("str", NameOfClass(lambda name: name.replace("Projector", "")))
     missing_handler_behaviour: MissingHandlerBehaviour = MissingHandlerBehaviour.RAISE
     version: int | str = 1
     snapshot_every: int | None = None
@@ -52,7 +45,7 @@ class ProjectorDefinition(ABC, Generic[Identifier, State, Metadata]):
 
     @abstractmethod
     def initial_state_factory(self) -> State:
-        """Return the state before the first event: a new object on every call, if handlers change it."""
+        """Return the state before the first event: a new object on each call if handlers change it."""
         raise NotImplementedError
 
     @abstractmethod
@@ -73,15 +66,15 @@ class ProjectorDefinition(ABC, Generic[Identifier, State, Metadata]):
     def ids(self, event: AnyStoredEvent) -> Iterable[str]:
         """Return the ids of the stored projections that an event is applied to, inline or in batches.
 
-        By default there is one projection for each stream, with the id that `id_factory` gives for the initial state.
-        Override it where several streams feed a projection, or where an event concerns several projections, or none. The
-        source of such projections is the category, where `categories` names a single one, and else the log.
+        By default there is one projection for each stream, with the id that `id_factory` returns for the initial state.
+        Override it if several streams feed a projection, or if an event affects several projections, or none. The source
+        of such projections is the category if `categories` names exactly one, otherwise the log.
 
         Args:
             event: One that the projector takes.
 
         Raises:
-            ConfigurationError: `id_factory` needs more than the initial state.
+            ConfigurationError: If `id_factory` needs more than the initial state.
         """
         return (self.id_of(StreamIdentifier(event.category, event.stream)),)
 
@@ -90,19 +83,20 @@ class ProjectorDefinition(ABC, Generic[Identifier, State, Metadata]):
         """Return the id of the projection of a stream, for the initial state.
 
         Raises:
-            ConfigurationError: `id_factory` needs more than the initial state.
+            ConfigurationError: If `id_factory` needs more than the initial state.
         """
         source: Any = stream
         try:
             return self.id_factory(self.initial_state_factory(), source)
         except Exception as error:
             raise ConfigurationError(
-                f"projector {self.name!r} cannot tell to which projection stream {f'{stream.category}/{stream.stream}'!r} "
-                f"belongs: id_factory fails for the initial state; override `ids(self, event)` in {type(self).__name__}"
+                f"projector {self.name!r} cannot determine the projection of stream "
+                f"{f'{stream.category}/{stream.stream}'!r}: id_factory fails for the initial state; override "
+                f"`ids(self, event)` in {type(self).__name__}"
             ) from error
 
     def update_metadata(self, state: State, metadata: Metadata, event: AnyStoredEvent) -> Metadata:
-        """Return the metadata after an event, one without a handler included. By default it stays as it is.
+        """Return the metadata after an event, even one without a handler; by default it does not change.
 
         Args:
             state: The state after the event.
@@ -113,10 +107,10 @@ class ProjectorDefinition(ABC, Generic[Identifier, State, Metadata]):
 
     @final
     def takes(self, event: AnyStoredEvent) -> bool:
-        """Tell whether the projector takes an event where events of all kinds come by, as in publishes.
+        """Tell whether the projector takes an event where events of all kinds arrive, as in publishes.
 
-        Where `categories` are named, it takes all of their events, and `missing_handler_behaviour` is about those that it
-        has no handler for. Otherwise it takes those that it has a handler for, of any category.
+        If `categories` is set, it takes all events of these, and `missing_handler_behaviour` decides about those without a
+        handler. Otherwise it takes the events that have a handler, of any category.
         """
         if self.categories is None:
             return self._handlers.attribute_for(event.name) is not None
@@ -136,14 +130,50 @@ class ProjectorDefinition(ABC, Generic[Identifier, State, Metadata]):
         return sorted(each for each in self._handlers.attributes if iscoroutinefunction(getattr(self, each)))
 
 
+AnyDefinition: TypeAlias = ProjectorDefinition[Any, Any, Any]
+
+
 def check_categories(projection: type[Any]) -> None:
-    """Refuse a single name where `categories` are due: its letters would be taken for them.
+    """Refuse a string as `categories`: each of its letters would count as a category.
 
     Raises:
-        ConfigurationError: It is text.
+        ConfigurationError: If it is a string.
     """
     categories = getattr_static(projection, "categories")
     if isinstance(categories, str):
         raise ConfigurationError(
-            f"{projection.__name__}.categories is text, but holds the names of categories: write ({categories!r},)"
+            f"{projection.__name__}.categories is text, but must be a collection of names: write ({categories!r},)"
+        )
+
+
+def check_storable(given: object) -> None:
+    """Refuse what is not a projector, and projectors whose handlers would receive another kind of state than they return.
+
+    This is checked before anything is read or written.
+
+    Raises:
+        ConfigurationError: If this is a class or not a projector, or if the initial state is not JSON and `state_type` does
+            not say what it is (likewise for metadata).
+    """
+    if isinstance(given, type):
+        raise ConfigurationError(f"{given.__name__} is a class: pass an instance, {given.__name__}()")
+    kind: Any = ProjectorDefinition
+    if not isinstance(given, kind):
+        raise ConfigurationError(
+            f"a {type(given).__name__} is not a Projector, so the projection store cannot update its projections; a table "
+            "projection updates its rows with `apply`"
+        )
+    projector = cast("AnyDefinition", given)
+    if projector.state_type is None:
+        _check_json(projector, "state", projector.initial_state_factory())
+    if projector.metadata_type is None:
+        _check_json(projector, "metadata", projector.initial_metadata_factory())
+
+
+def _check_json(projector: AnyDefinition, what: str, initial: object) -> None:
+    if not is_json_value(initial):
+        kind = type(initial).__name__
+        raise ConfigurationError(
+            f"projector {projector.name!r} starts with a {kind}, which is not JSON, so handlers would receive another type "
+            f"once it has been stored: set {what}_type in {type(projector).__name__} to its type"
         )

@@ -1,41 +1,45 @@
-"""Which method of a class handles which event: the `@handles` decorator and the table made of it and of method names.
+"""Which method of a class handles which event: the `@handles` decorator, and the table made from it and from method names.
 
-The table of a class is made once, when the class is, and mistakes surface there. It finds attribute names, so it knows
-neither what the handlers are called with nor what is done with their results; whoever owns the class does.
+The table of a class is made once, with the class, and mistakes surface there. It finds attribute names; what handlers
+are called with, and what becomes of their results, is up to the owner of the class. Errors about events and their
+handlers are worded here too, for projectors and table projections alike.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterator
+import keyword
+from collections.abc import Callable, Collection, Iterator, Sequence
+from types import TracebackType
 from typing import Any, NamedTuple, TypeVar, cast
 
-from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.errors import ConfigurationError, MissingProjectionHandlerError
 from eventstore_sa.projection.naming import snake_case
-from eventstore_sa.types import serialise_to_string
+from eventstore_sa.types import AnyStoredEvent, serialise_to_string
 
-__all__ = ["HandlerTable", "handles"]
+__all__ = ["HandlerTable", "handles", "missing_handler", "note_event", "noting"]
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 _MARK = "__eventstore_sa_handles__"
-# Applications have tens of event names; only somebody else's names, made up by the thousand, could fill this.
+# Applications have tens of event names; only generated names could exceed this.
 _REMEMBERED_NAMES = 1024
 
 
 def handles(*event_names: str) -> Callable[[Handler], Handler]:
     """Make a method the handler of the events with exactly these names, whatever the method is called.
 
-    The decorator wins over naming: of these events, no method named like them hears; and the method handles no others,
-    not even those it is named like. A subclass that overrides the method keeps its events, unless it decorates anew; a
-    subclass that decorates another method for one of the events takes that event over.
+    The decorator takes precedence over names: no other method handles these events, whatever it is called, and the method
+    handles no other events, not even those it is named after. A method that overrides it in a subclass handles the same
+    events unless it is decorated itself; another method that a subclass decorates for one of the events takes that event
+    over.
 
     Args:
         event_names: One or more names of events, compared exactly, case and punctuation included. Several decorators on
             one method add up.
 
     Raises:
-        ConfigurationError: There is no name, a name is no string or empty, or what is decorated is no method.
+        ConfigurationError: If there is no name, a name is not a string or is empty, or the decorated object is not a method.
 
     Example:
         >>> from eventstore_sa.projection import Projector, handles
@@ -79,26 +83,26 @@ class _Claim(NamedTuple):
 class HandlerTable:
     """The handlers of one class, found by event name.
 
-    A handler is a method that can be called as `method(state, event)`, is no static method, class method, property,
+    A handler is a method that can be called as `method(state, event)`, is not a static method, class method, property,
     nested class or generator, and is either
 
     - decorated with `@handles`: then it handles exactly those events, or
     - public (no leading underscore) and defined in a class that derives from `framework`: then it handles the events whose
       name in snake_case is its own name in snake_case. A plain mixin, which may know nothing of events, is not searched.
 
-    What `framework` itself defines is never a handler. The events of its names can be handled through `@handles`, or by a
-    method with an underscore behind its name: `apply_` handles "apply", as `import_` handles "import".
+    What `framework` itself defines is never a handler. Events of these names can be handled with `@handles`, or by a method
+    with an underscore appended: `apply_` handles "apply", as `import_` handles "import".
 
-    Of two methods that claim an event the one in the subclass wins. An attribute that is overridden by something else, say
-    None, is no handler any more.
+    Of two methods that claim an event the one in the subclass wins. A method that is overridden by something else, such as
+    None, is no longer a handler.
 
     Args:
         owner: The class.
         framework: The base class whose attributes are not handlers, and above which no handlers are looked for.
-        argument: What handlers get before the event, for messages.
+        argument: What handlers receive before the event, for messages.
 
     Raises:
-        ConfigurationError: Two methods claim one event and neither overrides the other; something decorated with
+        ConfigurationError: If two methods claim the same event and neither overrides the other, or something decorated with
             `@handles` cannot be a handler.
     """
 
@@ -126,7 +130,7 @@ class HandlerTable:
         return {*self._by_event_name.values(), *self._by_snake_case.values()}
 
     def attribute_for(self, event_name: object) -> str | None:
-        """Return the name of the method that handles events of this name, or None when none does.
+        """Return the name of the method that handles events of this name; None if there is none.
 
         Args:
             event_name: A string, or an object that stands for one, such as an enum member.
@@ -144,6 +148,70 @@ class HandlerTable:
                 self._found.clear()
             self._found[event_name] = attribute
         return attribute
+
+
+def note_event(error: Exception, projection: str, event: AnyStoredEvent) -> None:
+    """Add a note to an error: at which event the projection was."""
+    error.add_note(f"projector {projection!r} was at {_place(event)}")
+
+
+class noting:  # noqa: N801 - used as a function
+    """Add a note to an error raised in the block: at which events the projection was.
+
+    A class rather than a `contextmanager`, which takes several times as long: some blocks are entered for each event.
+    """
+
+    __slots__ = ("_events", "_projection")
+
+    def __init__(self, projection: str, events: Sequence[AnyStoredEvent]) -> None:
+        self._projection = projection
+        self._events = events
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not isinstance(error, Exception):
+            return
+        events = self._events
+        if len(events) == 1:
+            note_event(error, self._projection, events[0])
+        else:
+            error.add_note(
+                f"projector {self._projection!r} was at {len(events)} events, from {_place(events[0])} to "
+                f"{_place(events[-1])}"
+            )
+
+
+def missing_handler(
+    projector: object, projection: str, event_name: str, argument: str
+) -> MissingProjectionHandlerError:
+    """Build the error for an event without a handler.
+
+    Args:
+        projector: What has no handler.
+        projection: Its name.
+        event_name: The name of the event.
+        argument: What its handlers receive before the event: "state", "row" or "session".
+    """
+    method = snake_case(event_name)
+    can_be_defined = method.isidentifier() and not keyword.iskeyword(method) and not hasattr(projector, method)
+    remedy = f"define `{method}(self, {argument}, event)`" if can_be_defined else "define a method of any name"
+    decorator = f"{', or decorate one' if can_be_defined else ' and decorate it'} with @handles({event_name!r})"
+    return MissingProjectionHandlerError(
+        f"projector {projection!r} has no handler for the event {event_name!r}: in {type(projector).__name__}, "
+        f"{remedy}{decorator}; or ignore events without a handler by setting missing_handler_behaviour = "
+        "MissingHandlerBehaviour.IGNORE",
+        projector=projection,
+        event_name=event_name,
+    )
+
+
+def _place(event: AnyStoredEvent) -> str:
+    stream = f"{event.category}/{event.stream}"
+    return f"event {event.name!r} (id {event.id}) of stream {stream!r}, position {event.position}"
 
 
 def _derives(derived: type, base: type) -> bool:

@@ -1,22 +1,45 @@
-"""How names are compared across conventions: event names to handler names, class names to projection names.
+"""How names are compared across conventions: event names with handler names, class names with projection names.
 
-A name is cut into words, at whatever cannot be part of an identifier and where its case changes, and the words are put
-together again. Nothing here knows events, handlers or projectors.
+A name is split into words, at whatever cannot be part of an identifier and where its case changes, and the words are joined
+again. Nothing here knows events, handlers or projectors.
 """
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
+from functools import lru_cache
 
-__all__ = ["kebab_case", "snake_case"]
+__all__ = ["NameOfClass", "kebab_case", "snake_case"]
+
+# Applications have tens of classes.
+_REMEMBERED_NAMES = 1024
+
+
+class NameOfClass:
+    """A default for the attribute `name`: that of the class in kebab-case; any other definition takes precedence.
+
+    Args:
+        shorten: Cuts off what all such classes are called; a name of which nothing is left is not shortened.
+    """
+
+    def __init__(self, shorten: Callable[[str], str]) -> None:
+        @lru_cache(maxsize=_REMEMBERED_NAMES)
+        def name_of(class_name: str) -> str:
+            return kebab_case(shorten(class_name)) or kebab_case(class_name)
+
+        self._name_of = name_of
+
+    def __get__(self, instance: object, owner: type) -> str:
+        return self._name_of(owner.__name__)
 
 
 def snake_case(name: str) -> str:
     """Return the words of `name` in lower case, joined by underscores.
 
-    Kebab-case, camelCase, PascalCase, UPPER CASE, spaces, dots and any other punctuation come to the same. An acronym is
-    one word; digits belong to the word before them. The result of a result is the same again, and it is what Python makes
-    of an identifier with those letters (NFKC). A name without any letter or digit comes to "".
+    Kebab-case, camelCase, PascalCase, UPPER CASE, spaces, dots and any other punctuation give the same result. An acronym
+    is one word; digits belong to the word before them. Applying the function to its result changes nothing, and the result
+    is what Python makes of an identifier with those letters (NFKC). A name without any letter or digit gives "".
 
     Example:
         >>> (

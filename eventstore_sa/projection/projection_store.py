@@ -20,7 +20,7 @@ from eventstore_sa.projection.adapters import (
     SyncSQLAlchemyProjectionStorageAdapter,
 )
 from eventstore_sa.projection.adapters.projection_contract import JsonProjection
-from eventstore_sa.projection.applying import apply_batch, apply_batch_sync
+from eventstore_sa.projection.batches import apply_batch, apply_batch_sync
 from eventstore_sa.projection.projector import Projector
 from eventstore_sa.query import FilterClause, FilterExpression, Lookup, Operator, PagingClause, Path, Search, SortClause
 from eventstore_sa.store import EventStore, SyncEventStore
@@ -131,7 +131,7 @@ class ProjectionStore(Store[ProjectionStorageAdapter]):
         state_type: type[State] = JsonValueType,
         metadata_type: type[Metadata] = JsonValueType,
     ) -> Projection[State, Metadata] | None:
-        """Return the projection of a source by its name; None when there is none.
+        """Return the projection of a source by its name; None if there is none.
 
         Args:
             source: What was projected.
@@ -154,7 +154,7 @@ class ProjectionStore(Store[ProjectionStorageAdapter]):
         state_type: type[State] = JsonValueType,
         metadata_type: type[Metadata] = JsonValueType,
     ) -> Projection[State, Metadata] | None:
-        """Return the projection with a key; None when there is none. For the types see `locate`.
+        """Return the projection with a key; None if there is none. For the types see `locate`.
 
         Raises:
             SerialisationError: If state or metadata are not of these types.

@@ -1,8 +1,8 @@
-"""The projector: state from events, by one handler method for each kind of event.
+"""The projector: state from events, with one handler method for each kind of event.
 
-A projector reduces the events of a source to a state and wraps it up as a `Projection`. It holds no state of its own,
-reads only what it is given and stores nothing; stores for projections and snapshots build on it. Which method handles
-which event is decided in `handlers.py`.
+A projector reduces the events of a source to a state and returns it as a `Projection`. It has no state of its own,
+reads only what it is given and stores nothing; stores for projections and snapshots build on it. `handlers.py` decides
+which method handles which event.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, final
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.projection.batches import Batch
-from eventstore_sa.projection.definition import MissingHandlerBehaviour, ProjectorDefinition, check_categories
-from eventstore_sa.projection.faults import missing_handler, note_event
-from eventstore_sa.projection.handlers import HandlerTable
+from eventstore_sa.projection.definition import (
+    MissingHandlerBehaviour,
+    ProjectorDefinition,
+    check_categories,
+    check_storable,
+)
+from eventstore_sa.projection.handlers import HandlerTable, missing_handler, note_event
 from eventstore_sa.projection.reading import ProjectableSource, SyncProjectableSource, check_source, closer
 from eventstore_sa.projection.resuming import resumed, resumed_sync
-from eventstore_sa.projection.storable import check_storable
 from eventstore_sa.types import (
     AnyStoredEvent,
     EventSourceIdentifier,
@@ -57,33 +60,33 @@ _FINAL = (
 class Projector(ProjectorDefinition[Identifier, State, Metadata]):
     """Reduces the events of a source to a state, with a method for each kind of event.
 
-    Subclasses say with what state and metadata to begin and what id the result has. Their handlers are public methods
+    Subclasses define the initial state and metadata, and the id of the result. Their handlers are public methods
     `(self, state, event) -> state`, named like the event in snake_case: `order_placed` handles "order-placed",
-    "OrderPlaced" and "order placed" alike. A handler may change the state that it is given or make another; what it returns
-    is the new state. It may be a coroutine function: then only `project` can run it.
+    "OrderPlaced" and "order placed" alike. A handler may change the state that it receives or create a new one; what it
+    returns is the new state. It may be a coroutine function: then only `project` can run it.
 
     A handler is any method that can be called with a state and an event and is defined in a subclass of Projector; give
     helpers that take two arguments a leading underscore. Static and class methods, properties, nested classes, generators,
-    private names and whatever Projector itself defines are never called for an event. For an event with such a name, or
-    with one that no method can have, decorate a method of any name with `@handles("apply")`, or put an underscore behind
-    the name: `apply_`, `import_`. Methods of mixins that do not derive from Projector count only when decorated.
+    private names and whatever Projector itself defines are never called for an event. To handle an event with such a name,
+    or with a name that no method can have, decorate a method of any name with `@handles("apply")`, or append an underscore:
+    `apply_`, `import_`. Methods of mixins that do not derive from Projector count only when decorated.
 
-    Instances keep nothing between calls: one can serve any number of tasks and threads, as far as its handlers can.
+    Instances keep nothing between calls: one instance can serve any number of tasks and threads, if its handlers can.
 
     Attributes:
-        name: The name of its projections: by default that of the class without "Projector", in kebab-case.
+        name: The name of its projections; by default the name of the class without "Projector", in kebab-case.
         missing_handler_behaviour: What to do about events without a handler; `RAISE` by default.
-        version: What snapshots and rebuilds are told apart by: raise it whenever the same events would come to another
-            state.
-        categories: Whose events to take where events of all kinds come by, as in publishes; None, by default: the events
-            that there is a handler for, whatever their category.
-        snapshot_every: After how many events since the last snapshot another is taken, in calls with `snapshots`.
-        state_type: What to make of a stored state before handlers get it; None, by default: it is left as JSON.
+        version: Distinguishes snapshots and rebuilds: increase it whenever the same events would give another state.
+        categories: The categories whose events to take where events of all kinds arrive, as in publishes; None, the default:
+            the events that have a handler, whatever their category.
+        snapshot_every: After how many events since the last snapshot to take another, in calls with `snapshots`.
+        state_type: The type that a stored state is converted to before handlers receive it; None, the default: it remains
+            JSON.
         metadata_type: The same for stored metadata.
 
     Raises:
-        ConfigurationError: At the definition of a subclass, when two handlers claim one event, a decorated method cannot
-            be a handler, or a method that Projector defines is overridden by something that cannot work.
+        ConfigurationError: When a subclass is defined: if two handlers claim the same event, a decorated method cannot be a
+            handler, or a method that Projector defines is overridden in a way that cannot work.
 
     Example:
         >>> from eventstore_sa.types import StoredEvent, StreamIdentifier
@@ -108,7 +111,7 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
     """
 
     needs_session: bool = False
-    """Its projections are kept as JSON: no session is needed for that."""
+    """False: its projections are stored as JSON, without a session."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -121,14 +124,14 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
 
         Args:
             event: The event.
-            state: The state before it; None: the initial state. The handler gets this very object.
+            state: The state before it; None: the initial state. The handler receives this very object.
 
         Returns:
-            What the handler returns, or `state` when the event has none and that is ignored.
+            What the handler returns, or `state` if the event has no handler and is ignored.
 
         Raises:
-            MissingProjectionHandlerError: There is no handler for the event, and that is not to be ignored.
-            ConfigurationError: The handler is a coroutine function.
+            MissingProjectionHandlerError: If the event has no handler and is not to be ignored.
+            ConfigurationError: If the handler is a coroutine function.
         """
         try:
             before = self.initial_state_factory() if state is None else state
@@ -149,23 +152,24 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
     ) -> Projection[State, Metadata]:
         """Reduce all events of a source, one after another, in its order.
 
-        What a handler raises comes out as it is, with a note that names the projector, the event's name and id, its stream
-        and its position; the source is left in good order.
+        An error of a handler propagates unchanged, with a note that names the projector, the event's name and id, its
+        stream and its position; the iteration over the source is closed.
 
         Args:
             source: A stream, category or log of an `EventStore`, or any other asynchronous source.
-            state: The state to go on from; None: the initial state. Handlers get this very object.
-            metadata: The metadata to go on from; None: the initial metadata.
-            snapshots: A `SnapshotStore`: begin with the snapshot that it has of this source, and read only what follows;
-                keep another at the end, when `snapshot_every` events were read since.
+            state: The state to start from; None: the initial state. Handlers receive this very object.
+            metadata: The metadata to start from; None: the initial metadata.
+            snapshots: A `SnapshotStore`: start from its snapshot of this source and read only the events after it; save
+                another at the end if `snapshot_every` events have been read since.
 
         Returns:
-            The projection with the final state; of an empty source, with the state and metadata begun with.
+            The projection with the final state; for an empty source, with the state and metadata it started from.
 
         Raises:
-            MissingProjectionHandlerError: There is no handler for an event, and that is not to be ignored.
-            SerialisationError: The snapshot is not of `state_type` or `metadata_type`.
-            ConfigurationError: The source is synchronous, or no source; snapshots cannot be kept of it, or of the state.
+            MissingProjectionHandlerError: If an event has no handler and is not to be ignored.
+            SerialisationError: If the snapshot is not of `state_type` or `metadata_type`.
+            ConfigurationError: If the source is synchronous or not a source, or snapshots cannot be kept of it or of the
+                state.
         """
         check_source(source, iterator="__aiter__")
         if snapshots is None:
@@ -212,7 +216,7 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
             As `project`.
 
         Raises:
-            EventStoreError: As for `project`; and ConfigurationError: a handler is a coroutine function.
+            EventStoreError: As for `project`; also a ConfigurationError if a handler is a coroutine function.
         """
         check_source(source, iterator="__iter__")
         if snapshots is None:
@@ -235,18 +239,18 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
     async def reduce(
         self, *, events: Iterable[AnyStoredEvent], state: State, metadata: Metadata
     ) -> tuple[State, Metadata]:
-        """Apply events, one after another: `project` for those that go on from a state and need no projection.
+        """Apply events to a state, one after another; like `project`, but without a source and a projection.
 
         Args:
             events: The events, in their order.
-            state: The state before them. Handlers get this very object.
+            state: The state before them. Handlers receive this very object.
             metadata: The metadata before them.
 
         Returns:
             The state and the metadata after them.
 
         Raises:
-            MissingProjectionHandlerError: There is no handler for an event, and that is not to be ignored.
+            MissingProjectionHandlerError: If an event has no handler and is not to be ignored.
         """
         for event in events:
             try:
@@ -265,8 +269,8 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
         """Apply events without asyncio: the twin of `reduce`.
 
         Raises:
-            MissingProjectionHandlerError: There is no handler for an event, and that is not to be ignored.
-            ConfigurationError: A handler is a coroutine function.
+            MissingProjectionHandlerError: If an event has no handler and is not to be ignored.
+            ConfigurationError: If a handler is a coroutine function.
         """
         for event in events:
             try:
@@ -279,10 +283,10 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
 
     @final
     def check_inline(self) -> None:
-        """Refuse to be updated by publishes, which wait for nothing; see `InlineProjection`.
+        """Refuse to be updated inline if a handler is asynchronous, since a publish cannot wait; see `InlineProjection`.
 
         Raises:
-            ConfigurationError: A handler is a coroutine function, or `state_type` is missing.
+            ConfigurationError: If a handler is a coroutine function, or `state_type` is missing.
         """
         check_storable(self)
         coroutines = self.coroutine_handlers
@@ -295,7 +299,7 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
 
     @final
     def apply_inline(self, place: PublishPlace, events: Sequence[AnyStoredEvent]) -> None:
-        """Update the projections that are concerned by the events of a publish; see `InlineProjection`."""
+        """Update the projections that the events of a publish affect; see `InlineProjection`."""
         batch = Batch(self, events)
         if batch.ids:
             stored = place.load(self.name, batch.ids, guarded=not self.projects_streams)
@@ -336,11 +340,11 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
 
 
 def _check_overrides(projector: type[Projector[Any, Any, Any]]) -> None:
-    """Refuse overrides of Projector's own attributes that cannot work: most are handlers of an event so called."""
+    """Refuse overrides of Projector's own attributes that cannot work; most are meant as handlers of such an event."""
     for attribute in _FINAL:
         if getattr(projector, attribute) is not getattr(Projector, attribute):
             raise ConfigurationError(
-                f"{projector.__name__}.{attribute} overrides a method that Projector needs as it is; to handle events "
+                f"{projector.__name__}.{attribute} overrides a method that must not be overridden; to handle events "
                 f"called {attribute!r}, name it `{attribute}_`, or decorate another method with @handles({attribute!r})"
             )
     for attribute in (
@@ -362,7 +366,7 @@ def _check_overrides(projector: type[Projector[Any, Any, Any]]) -> None:
     for attribute in ("initial_state_factory", "initial_metadata_factory", "id_factory", "ids", "update_metadata"):
         if iscoroutinefunction(getattr(projector, attribute)):
             raise ConfigurationError(
-                f"{projector.__name__}.{attribute} is a coroutine function, but must return at once: only handlers may "
+                f"{projector.__name__}.{attribute} is a coroutine function, but must be an ordinary one: only handlers may "
                 "be coroutine functions"
             )
     try:

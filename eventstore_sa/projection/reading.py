@@ -41,10 +41,10 @@ class SyncProjectableSource(Protocol[SourceIdentifier]):
 
 
 def check_source(source: object, *, iterator: str) -> None:
-    """Refuse what has no identifier, or not the method `iterator` to be read by.
+    """Refuse a source without an identifier or without the method `iterator`.
 
     Raises:
-        ConfigurationError: It cannot be read so; the message says how else, if it can.
+        ConfigurationError: If the source cannot be read this way; the message says how it can, if at all.
     """
     kind = type(source)
     if hasattr(kind, iterator) and hasattr(source, "identifier"):
@@ -54,7 +54,9 @@ def check_source(source: object, *, iterator: str) -> None:
     elif iterator == "__iter__" and hasattr(kind, "__aiter__") and hasattr(source, "identifier"):
         remedy = "read with asyncio: call `await projector.project(source=...)`, or pass a source of a SyncEventStore"
     else:
-        remedy = "no event source: pass a stream, a category or the log of a store, or an iterable with an identifier"
+        remedy = (
+            "not an event source: pass a stream, a category or the log of a store, or an iterable with an identifier"
+        )
     raise ConfigurationError(f"a {kind.__name__} is {remedy}")
 
 
@@ -62,7 +64,7 @@ def batch_of(events: object) -> list[AnyStoredEvent]:
     """Return the events of a batch, each of them once, in the order of their sequence numbers.
 
     Raises:
-        ConfigurationError: It is a source, or holds something else than stored events.
+        ConfigurationError: If this is a source, or contains anything but stored events.
     """
     kind = type(events)
     if not hasattr(kind, "__iter__") or hasattr(kind, "identifier") or issubclass(kind, str | bytes | dict):
@@ -80,8 +82,8 @@ def batch_of(events: object) -> list[AnyStoredEvent]:
 
 
 def closer(events: object, source: object, method: str) -> Callable[[], Any] | None:
-    """Return what ends an iteration that stops half-way, when it is not the source itself that would be ended.
+    """Return the method that closes an iterator early; None if the iterator is the source itself.
 
-    A generator that is only dropped ends when the garbage collector gets to it, with whatever it holds until then.
+    A generator that is not closed keeps its resources until it is garbage collected.
     """
     return None if events is source else getattr(events, method, None)

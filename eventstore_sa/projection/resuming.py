@@ -1,19 +1,21 @@
-"""Projections that begin with a snapshot: which one is used, what is read after it, and when another is taken.
+"""Projections that start from a snapshot: whether it can be used, what is read after it, and when another is taken.
 
-The rules are in `Resumption`, which does no I/O; `resumed` and `resumed_sync` drive it. As projectors, this knows sources,
-but no store and no database.
+The rules are in `Resumption`, which does no I/O; `resumed` and `resumed_sync` follow them. Like projectors, this module
+knows sources, but no store and no database.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from eventstore_sa.errors import ConfigurationError, EventStoreError, SerialisationError
 from eventstore_sa.projection.reading import closer
 from eventstore_sa.sources.constraints import QueryConstraints, position_after, sequence_number_after
+from eventstore_sa.steps import Steps, drive, drive_async
 from eventstore_sa.types import (
     AnyStoredEvent,
     Snapshot,
@@ -41,7 +43,7 @@ _log = logging.getLogger("eventstore_sa.projection")
 
 
 class UnfitSnapshotError(Exception):
-    """The source does not have the event that the snapshot was taken at; nothing has been projected yet."""
+    """The source has no longer the event that the snapshot was taken at; nothing has been projected yet."""
 
     def __init__(self, snapshot: Snapshot, reason: str) -> None:
         super().__init__(reason)
@@ -55,23 +57,24 @@ class Resumption:
     Args:
         projector: Whose snapshots.
         source: What is projected.
-        snapshots_hosted: Whether snapshots are kept within a transaction of the caller's.
-        given: The state and metadata that the caller wants to go on from: none.
+        snapshots_in_transaction: Whether snapshots are kept within a transaction of the caller's.
+        given: The state and metadata that the caller passed to start from; both must be None.
 
     Raises:
-        ConfigurationError: Snapshots cannot be kept of this source, or of this projector's state.
+        ConfigurationError: If snapshots cannot be kept of this source, or of this projector's state.
     """
 
-    def __init__(self, projector: AnyProjector, source: Any, given: Reached, *, snapshots_hosted: bool) -> None:
+    def __init__(self, projector: AnyProjector, source: Any, given: Reached, *, snapshots_in_transaction: bool) -> None:
         if any(each is not None for each in given):
             raise ConfigurationError(
-                f"projector {projector.name!r} was given a state or metadata to go on from, and snapshots too: leave out one"
+                f"projector {projector.name!r} was given a state or metadata to start from, and snapshots as well: pass one "
+                "or the other"
             )
         if not getattr(source, "is_complete", False):
             raise ConfigurationError(
-                "a snapshot is kept under the identifier of its source, so the source has to have all events of that name, "
-                f"as the streams, categories, partitions and the log of a store do; got a {type(source).__name__}: project "
-                "it without snapshots"
+                "a snapshot is stored under the identifier of its source, so the source has to contain all events of that "
+                "identifier, like the streams, categories, partitions and the log of a store; got a "
+                f"{type(source).__name__}: project it without snapshots"
             )
         self.source = source
         self.key: SnapshotKey = SnapshotKey.of(projector.name, projector.version, source.identifier)
@@ -80,17 +83,17 @@ class Resumption:
         self._initial = self._checked_initial()
         self._is_stream = isinstance(source.identifier, StreamIdentifier)
         # What a caller's transaction sees may be rolled back; and of a category or the log it may not see all, yet.
-        self._may_take = not source.in_transaction or (self._is_stream and snapshots_hosted)
+        self._may_take = not source.in_transaction or (self._is_stream and snapshots_in_transaction)
         self._begun_with: Snapshot | None = None
         self._last: AnyStoredEvent | None = None
         self._applied = 0
         self.replaced: Snapshot | None = None
 
     def begin(self, found: Snapshot | None) -> Reached:
-        """Return the state and metadata to begin with: those of the snapshot, if it can be read.
+        """Return the state and metadata to start from: those of the snapshot, if it can be read.
 
         Raises:
-            SerialisationError: The snapshot is not of the types that the projector wants.
+            SerialisationError: If the snapshot is not of the types that the projector declares.
         """
         if found is None:
             return self._initial
@@ -105,12 +108,12 @@ class Resumption:
             )
         except SerialisationError as error:
             raise SerialisationError(
-                f"the snapshot of {self._described(found)} is not what the projector wants now: {error.message}; give it a "
-                "new version whenever its state changes"
+                f"the snapshot of {self._described(found)} does not fit the projector any more: {error.message}; change the "
+                "projector's version whenever its state changes"
             ) from error
 
     def begin_anew(self, unfit: Snapshot, reason: str) -> Reached:
-        """Begin with the first event after all: this snapshot cannot be used, and will be replaced."""
+        """Start from the first event after all: this snapshot cannot be used, and will be replaced."""
         _log.warning(
             "the snapshot of %s is not used, and all events are projected again: %s", self._described(unfit), reason
         )
@@ -120,22 +123,22 @@ class Resumption:
 
     @property
     def constraints(self) -> QueryConstraints:
-        """What to read: all, or what follows the snapshot, with the event that it was taken at in front as a check."""
+        """What to read: everything, or the event that the snapshot was taken at, as a check, and all that follow."""
         if self._begun_with is None:
             return frozenset()
         before = self._begun_with.place - 1
         return frozenset({position_after(before) if self._is_stream else sequence_number_after(before)})
 
     def read(self, event: AnyStoredEvent) -> bool:
-        """Take notice of the next event; return whether it is to be projected.
+        """Note the next event; return whether it is to be projected.
 
         Raises:
-            UnfitSnapshotError: Another event is in the place of the one that the snapshot was taken at.
+            UnfitSnapshotError: If it is not the event that the snapshot was taken at.
         """
         begun_with = self._begun_with
         if begun_with is not None and self._last is None:
             if (self._place(event), event.id) != (begun_with.place, begun_with.event_id):
-                raise UnfitSnapshotError(begun_with, "another event is in its place now")
+                raise UnfitSnapshotError(begun_with, "another event is at its position")
             self._last = event
             return False
         self._last = event
@@ -143,19 +146,19 @@ class Resumption:
         return True
 
     def end(self) -> None:
-        """Take notice that there are no more events.
+        """Note that there are no more events.
 
         Raises:
-            UnfitSnapshotError: The source ends before the event that the snapshot was taken at.
+            UnfitSnapshotError: If the source ends before the event that the snapshot was taken at.
         """
         if self._begun_with is not None and self._last is None:
             raise UnfitSnapshotError(self._begun_with, "the source ends before it")
 
     def snapshot(self, state: Any, metadata: Any) -> Snapshot | None:
-        """Take a snapshot of what was reached, if it is time; one that could not be used is replaced as soon as possible.
+        """Take a snapshot of the state and metadata if one is due; an unusable snapshot is replaced as soon as possible.
 
         Raises:
-            SerialisationError: It would not come back as it is.
+            SerialisationError: If JSON does not preserve the state or the metadata.
         """
         enough = self._every if self.replaced is None else 1
         if self._last is None or self._applied < enough or not self._may_take:
@@ -170,10 +173,10 @@ class Resumption:
         )
 
     def failed(self, error: Exception) -> None:
-        """Take notice that no snapshot could be kept, which is no reason not to return the projection."""
+        """Log that no snapshot could be saved; the projection is returned all the same."""
         reason = error.message if isinstance(error, EventStoreError) else type(error).__name__
         _log.warning(
-            "no snapshot of projector %r, version %s, over %s could be kept: %s",
+            "no snapshot of projector %r, version %s, of %s could be saved: %s",
             self.key.projector,
             self.key.version,
             self.key.source,
@@ -188,19 +191,19 @@ class Resumption:
         return f"projector {key.projector!r}, version {key.version}, at {snapshot.place} of {key.source}"
 
     def _checked_initial(self) -> Reached:
-        """Find out at the first use, and not after hundreds of events, that the types do not fit."""
+        """Find out at the first use, rather than after hundreds of events, that the types do not fit."""
         projector = self._projector
         state, metadata = projector.initial_state_factory(), projector.initial_metadata_factory()
         try:
             _exact_text("state", state, projector.state_type, projector)
             _exact_text("metadata", metadata, projector.metadata_type, projector)
         except SerialisationError as error:
-            raise ConfigurationError(f"there can be no snapshots of projector {projector.name!r}: {error}") from error
+            raise ConfigurationError(f"snapshots of projector {projector.name!r} cannot be taken: {error}") from error
         return state, metadata
 
 
 class _EventsToProject:
-    """What a projection with snapshots reads: one iteration, after which `Resumption` knows the last event."""
+    """The events that a projection with snapshots reads; iterating over them tells `Resumption` which was the last."""
 
     def __init__(self, run: Resumption) -> None:
         self._run = run
@@ -238,36 +241,25 @@ async def resumed(
     given: Reached,
     reduce: Callable[[Any, Any, Any], Awaitable[Reached]],
 ) -> Reached:
-    """Project a source from its snapshot on; take another when it is time.
+    """Project a source from its snapshot on; take another snapshot when it is due.
 
     Args:
         projector: Whose snapshots.
         source: What to project.
         snapshots: Where snapshots are kept.
-        given: The state and metadata that the caller wants to go on from; both must be None.
-        reduce: Projects the events of a source, from a state and metadata on.
+        given: The state and metadata that the caller passed to start from; both must be None.
+        reduce: Projects the events of a source, starting from a state and metadata.
 
     Returns:
-        The state and metadata reached.
+        The state and metadata after the last event.
 
     Raises:
-        ConfigurationError: Snapshots cannot be kept of this source, or of this projector's state.
-        SerialisationError: The snapshot is not of the types that the projector wants.
+        ConfigurationError: If snapshots cannot be kept of this source, or of this projector's state.
+        SerialisationError: If the snapshot is not of the types that the projector declares.
     """
     _check_store(snapshots, asynchronous=True)
-    run = Resumption(projector, source, given, snapshots_hosted=snapshots.in_transaction)
-    begun = run.begin(await snapshots.find(key=run.key))
-    try:
-        reached = await reduce(_EventsToProject(run), *begun)
-    except UnfitSnapshotError as unfit:
-        reached = await reduce(_EventsToProject(run), *run.begin_anew(unfit.snapshot, unfit.reason))
-    try:
-        snapshot = run.snapshot(*reached)
-        if snapshot is not None:
-            await snapshots.save(snapshot=snapshot, replacing=run.replaced)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the projection is right
-        run.failed(error)
-    return reached
+    run = Resumption(projector, source, given, snapshots_in_transaction=snapshots.in_transaction)
+    return await drive_async(_resume(run, snapshots, reduce))
 
 
 def resumed_sync(
@@ -278,28 +270,35 @@ def resumed_sync(
     given: Reached,
     reduce: Callable[[Any, Any, Any], Reached],
 ) -> Reached:
-    """Project a source from its snapshot on; the twin of `resumed` without asyncio."""
+    """Project a source from its snapshot on, without asyncio; see `resumed`."""
     _check_store(snapshots, asynchronous=False)
-    run = Resumption(projector, source, given, snapshots_hosted=snapshots.in_transaction)
-    begun = run.begin(snapshots.find(key=run.key))
+    run = Resumption(projector, source, given, snapshots_in_transaction=snapshots.in_transaction)
+    return drive(_resume(run, snapshots, reduce))
+
+
+def _resume(
+    run: Resumption, snapshots: Snapshots | SyncSnapshots, reduce: Callable[[Any, Any, Any], Any]
+) -> Steps[Reached]:
+    begun = run.begin((yield partial(snapshots.find, key=run.key)))
     try:
-        reached = reduce(_EventsToProject(run), *begun)
+        reached: Reached = yield partial(reduce, _EventsToProject(run), *begun)
     except UnfitSnapshotError as unfit:
-        reached = reduce(_EventsToProject(run), *run.begin_anew(unfit.snapshot, unfit.reason))
+        begun = run.begin_anew(unfit.snapshot, unfit.reason)
+        reached = yield partial(reduce, _EventsToProject(run), *begun)
     try:
         snapshot = run.snapshot(*reached)
         if snapshot is not None:
-            snapshots.save(snapshot=snapshot, replacing=run.replaced)
+            yield partial(snapshots.save, snapshot=snapshot, replacing=run.replaced)
     except Exception as error:  # noqa: BLE001 - whatever it is, the projection is right
         run.failed(error)
     return reached
 
 
 def _exact_text(what: str, value: object, kind: Any, projector: AnyProjector) -> str:
-    """Return a value as JSON text, from which it can be made again just as it is.
+    """Return a value as JSON text that reads back as an equal value.
 
     Raises:
-        SerialisationError: It cannot.
+        SerialisationError: If JSON does not preserve the value.
     """
     label = f"{what} of projector {projector.name!r}"
     text = encode_json(to_json(value, label=label), label=label).decode()
@@ -307,9 +306,9 @@ def _exact_text(what: str, value: object, kind: Any, projector: AnyProjector) ->
     compares = getattr(type(value), "__eq__", None) is not getattr(object, "__eq__", None)
     if type(again) is not type(value) or (compares and again != value):
         raise SerialisationError(
-            f"the {label} does not come back from JSON as it was: a {type(value).__name__} became a "
+            f"JSON does not preserve the {label}: a {type(value).__name__} became a "
             f"{type(again).__name__}{' that is not equal' if type(again) is type(value) else ''}; set {what}_type in the "
-            "projector to its type, or keep to what JSON has"
+            "projector to its type, or use JSON types only"
         )
     return text
 
@@ -323,8 +322,8 @@ def _checked_interval(projector: AnyProjector) -> int:
     every: object = projector.snapshot_every
     if every is None:
         raise ConfigurationError(
-            f"projector {projector.name!r} does not say when to take snapshots: give {type(projector).__name__} a "
-            "snapshot_every, such as 100 events, or project without snapshots"
+            f"projector {projector.name!r} does not say when to take snapshots: set snapshot_every in "
+            f"{type(projector).__name__} to a number of events, such as 100, or project without snapshots"
         )
     return checked_count(f"{type(projector).__name__}.snapshot_every, a number of events,", every)
 

@@ -1,6 +1,6 @@
-"""The rows that a batch of events concerns: locked, loaded, created, deleted and flushed.
+"""The rows that a batch of events affects: locked, loaded, created, deleted and flushed.
 
-Which events these are, and what is done with the rows, is decided in `table.py`.
+`table.py` decides which events these are, and which handlers change the rows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["DELETE", "Handling", "RowBatch", "RowDeletion"]
 
 @final
 class RowDeletion:
-    """What a handler of a table projection returns to have its row deleted: `return DELETE`."""
+    """What a handler of a table projection returns to delete its row: `return DELETE`."""
 
     def __repr__(self) -> str:
         return "DELETE"
@@ -41,7 +41,7 @@ class Handling(NamedTuple):
 class RowBatch:
     """The rows with some keys, in the transaction of a session.
 
-    They are locked and loaded here, after a flush: what the session has not written yet would be lost otherwise.
+    They are locked and loaded after a flush; otherwise unwritten changes of the session would be lost.
 
     Args:
         session: The session.
@@ -69,13 +69,13 @@ class RowBatch:
         create: Callable[[Any, AnyStoredEvent], object],
         skip_applied: bool,
     ) -> None:
-        """Have an event handled for one of its rows.
+        """Handle an event for one of its rows.
 
         Args:
             handling: The event, with its handler.
             key: The key of the row.
-            create: Makes the row where there is none.
-            skip_applied: Whether to leave out what the row says was applied to it before.
+            create: Makes the row if it does not exist.
+            skip_applied: Whether to skip an event that has already been applied to the row, according to its number.
         """
         event = handling.event
         row = self._rows.get(key, self._new.get(key))
@@ -94,23 +94,23 @@ class RowBatch:
             self._note_applied(row, event)
         else:
             raise ConfigurationError(
-                f"a handler has returned a {type(result).__name__}: change the row that it is given, and return nothing, or "
-                "DELETE to have the row deleted"
+                f"a handler returned a {type(result).__name__}: change the row that it receives and return nothing, or "
+                "return DELETE to delete the row"
             )
 
     def flush(self) -> None:
         """Write the rows.
 
         Raises:
-            ConcurrencyError: Another transaction has created one of them meanwhile.
-            ConfigurationError: One cannot be created, because a row of another class has its primary key.
+            ConcurrencyError: If another transaction has just created one of them.
+            ConfigurationError: If a row of another class already has the primary key of a new row.
         """
         if self._deleted and self._new:
-            # In one flush a new row would come before the one that makes room for it; or, with the same key, both would
-            # become an UPDATE that leaves what the new row does not mention as it was.
+            # In a single flush a new row would be inserted before the deletion that makes room for it; with the same key,
+            # both would become an UPDATE that keeps the old values of what the new row does not set.
             self._session.flush()
         self._keys.check_free(self._session, self._new)
-        # In one order whoever comes: of two transactions that create the same rows, one waits for the other.
+        # Always in the same order: of two transactions that create the same rows, one waits for the other.
         self._session.add_all(self._new[key] for key in sorted(self._new, key=repr))
         try:
             self._session.flush()

@@ -36,15 +36,15 @@ class RowKeys:
         row_class: The class.
 
     Raises:
-        ConfigurationError: It is not mapped.
+        ConfigurationError: If it is not mapped.
     """
 
     def __init__(self, row_class: type[Any]) -> None:
         mapper: Mapper[Any] | None = inspect(row_class, raiseerr=False)
         if not isinstance(mapper, Mapper):
             raise ConfigurationError(
-                f"@project({row_class.__name__}) needs a mapped class, and {row_class.__name__} is none: map it first, or "
-                "name the class that is"
+                f"@project({row_class.__name__}) needs a mapped class, and {row_class.__name__} is not mapped: map it "
+                "first, or name the class that is"
             )
         self.row_class: Final = row_class
         self._name: Final = row_class.__name__
@@ -58,10 +58,10 @@ class RowKeys:
         self._taken: Final = _taken_keys(mapper, self.attributes)
 
     def require(self, attribute: str) -> None:
-        """Demand that rows have a mapped attribute.
+        """Check that rows have a mapped attribute.
 
         Raises:
-            ConfigurationError: They have none of this name.
+            ConfigurationError: If they have no attribute of this name.
         """
         if attribute not in self._mapped:
             raise ConfigurationError(
@@ -70,10 +70,10 @@ class RowKeys:
             )
 
     def of_stream(self, stream: str) -> RowKey:
-        """Return the key that the name of a stream stands for; several columns are joined by ":".
+        """Return the key that the name of a stream stands for; the values of several columns are joined by ":".
 
         Raises:
-            ConfigurationError: It stands for none.
+            ConfigurationError: If the name does not fit the columns.
         """
         return self.of(stream if len(self._columns) == 1 else tuple(stream.split(":")))
 
@@ -81,7 +81,7 @@ class RowKeys:
         """Return the key that was given as a value, or as a tuple with one for each column.
 
         Raises:
-            ConfigurationError: It does not fit the columns.
+            ConfigurationError: If it does not fit the columns.
         """
         values = packed(given)
         if len(values) != len(self._columns):
@@ -110,10 +110,10 @@ class RowKeys:
     def check_free(self, session: Session, keys: Iterable[RowKey]) -> None:
         """Refuse to create rows whose primary keys are taken by rows that are not of the class.
 
-        That can only be where classes share a table by inheritance; no statement is needed elsewhere.
+        That is possible only where classes share a table by inheritance; otherwise no statement is executed.
 
         Raises:
-            ConfigurationError: One is taken.
+            ConfigurationError: If one is taken.
         """
         if self._taken is None:
             return
@@ -127,12 +127,12 @@ class RowKeys:
                 )
 
     def load(self, session: Session, keys: Iterable[RowKey]) -> dict[RowKey, Any]:
-        """Lock and load the rows with these keys, those that are there; nobody else changes them until the commit.
+        """Lock and load the existing rows with these keys; no other transaction can change them until the commit.
 
-        What the session has of them is refreshed, because it may be older than the lock.
+        Objects that the session has already loaded are refreshed, because they may be older than the lock.
 
         Raises:
-            ConfigurationError: A key is stored in another form.
+            ConfigurationError: If a key is stored in another form.
         """
         wanted = dict.fromkeys(keys)
         found: dict[RowKey, Any] = {}
@@ -142,8 +142,8 @@ class RowKeys:
         unknown = next(iter(found.keys() - wanted.keys()), None)
         if unknown is not None:
             raise ConfigurationError(
-                f"the database takes the key {unknown!r} of {self._name} for one that was asked for in another form: return "
-                "keys from key(event) as they are stored"
+                f"the database found the key {unknown!r} of {self._name} for a key in another form: return keys from "
+                "key(event) exactly as they are stored"
             )
         return found
 
@@ -171,7 +171,7 @@ class RowKeys:
         """Make a row from its key alone; columns with a plain default have it already.
 
         Raises:
-            ConfigurationError: The class needs more.
+            ConfigurationError: If the class needs more.
         """
         try:
             row = self.row_class(**self._named(key))
@@ -180,7 +180,7 @@ class RowKeys:
                 f"a {self._name} cannot be made from its key alone ({error}): define create(self, key, event), which "
                 "returns the new row"
             ) from error
-        # Those of SQLAlchemy come with the INSERT, and a handler could not count from them.
+        # SQLAlchemy applies its defaults with the INSERT, too late for a handler that counts.
         for attribute, default in self._defaults.items():
             if getattr(row, attribute) is None:
                 setattr(row, attribute, default)
@@ -190,11 +190,11 @@ class RowKeys:
         """Give a new row its key, unless it has it.
 
         Raises:
-            ConfigurationError: It is no row of the class, or has another key.
+            ConfigurationError: If it is not a row of the class, or has another key.
         """
         if not isinstance(row, self.row_class):
             raise ConfigurationError(
-                f"create(key, event) has returned a {type(row).__name__}: return a new {self._name}, or None for no row"
+                f"create(key, event) returned a {type(row).__name__}: return a new {self._name}, or None for no row"
             )
         for attribute, value in self._named(key).items():
             present = getattr(row, attribute)
@@ -202,8 +202,8 @@ class RowKeys:
                 setattr(row, attribute, value)
             elif present != value:
                 raise ConfigurationError(
-                    f"create(key, event) has returned a {self._name} with the {attribute} {present!r} for the key {key!r}: "
-                    "leave the key out, or give the row that key"
+                    f"create(key, event) returned a {self._name} with the {attribute} {present!r} for the key {key!r}: "
+                    "leave the key out, or set it to that key"
                 )
 
     def _named(self, key: RowKey) -> Mapping[str, Any]:
@@ -214,16 +214,16 @@ class _KeyKind(NamedTuple):
     """What the values of a column of a primary key are.
 
     Attributes:
-        type: Their type, as far as it can be told.
-        read: Makes a value of its usual spelling, and perhaps of others; None: the column holds no text, and none of it can
-            be spelled in a single way.
+        type: Their type, as far as it is known.
+        read: Reads a value from its usual spelling, and perhaps from others; None: the values are not text and have no
+            single usual spelling.
     """
 
     type: type[Any]
     read: Callable[[str], Any] | None
 
     def fits(self, value: object) -> bool:
-        """Tell whether a value that is no spelling can be stored as it is, and comes back equal."""
+        """Tell whether a value that is not text can be stored, and reads back as an equal value."""
         if value is None:
             return False
         if self.type is int:
@@ -239,7 +239,7 @@ class _KeyKind(NamedTuple):
 
 
 def _read(read: Callable[[str], Any], text: str) -> Any:
-    """Return what a text spells; None when that is nothing."""
+    """Return the value that a text spells; None if it spells none."""
     try:
         return read(text)
     except ValueError:
@@ -335,5 +335,5 @@ def unpacked(key: RowKey) -> Any:
 
 
 def packed(key: Any) -> RowKey:
-    """Return a key as it is here, from a value or a tuple."""
+    """Return a key from a value or a tuple."""
     return tuple(cast("Iterable[Any]", key)) if isinstance(key, tuple) else (key,)

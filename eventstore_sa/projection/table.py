@@ -1,7 +1,7 @@
 """Table projections: events applied to rows of the host's own mapped classes, or through a session.
 
-A table projection is called inline, by the publishes of a store, or with batches of events by whoever reads them. What
-becomes of the rows is in `row_batch.py`, how they are found in `row_keys.py`.
+A table projection is called inline, by the publishes of a store, or with batches of events. `row_batch.py` locks, loads and
+writes the rows; `row_keys.py` finds them by their keys.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from sqlalchemy.orm import Session, scoped_session
 from eventstore_sa.contracts.inline_projections import PublishPlace
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.projection.definition import check_categories
-from eventstore_sa.projection.faults import missing_handler, noting
-from eventstore_sa.projection.handlers import HandlerTable
-from eventstore_sa.projection.naming import kebab_case
+from eventstore_sa.projection.handlers import HandlerTable, missing_handler, noting
+from eventstore_sa.projection.naming import NameOfClass
 from eventstore_sa.projection.projector import MissingHandlerBehaviour
 from eventstore_sa.projection.reading import batch_of
 from eventstore_sa.projection.row_batch import Handling, RowBatch
@@ -34,16 +33,8 @@ Projected = TypeVar("Projected")
 _TARGET: Final = "__eventstore_sa_target__"
 
 
-class _NameOfClass:
-    """The default of `TableProjection.name`, which any other definition takes the place of."""
-
-    def __get__(self, instance: object, owner: type) -> str:
-        shortened = owner.__name__.removesuffix("Projector").removesuffix("Projection")
-        return kebab_case(shortened) or kebab_case(owner.__name__)
-
-
 class _Target(NamedTuple):
-    """What handlers get beside the event: rows of a class, or a session."""
+    """What handlers receive before the event: rows of a class, or a session."""
 
     kind: type[Any]
     sequence_number: str | None
@@ -54,18 +45,18 @@ class _Target(NamedTuple):
 
 
 class TableProjection:
-    """The base of what `@project` decorates; derive from it where a type checker is to know its methods.
+    """The base class of table projections; derive from it to let type checkers know its methods.
 
     Attributes:
-        name: Its name, by which the projections of a store are called in order, and which errors tell: by default that of
-            the class without "Projection", in kebab-case.
-        categories: The categories whose events it takes, all of them. None, by default: the events that it has a handler
-            for, of any category.
-        missing_handler_behaviour: What is done about events of its `categories` without a handler; `RAISE` by default.
-        needs_session: True; it cannot be inline in a store that keeps its events in memory.
+        name: Its name, which orders the projections of a store and appears in errors; by default the name of the class
+            without "Projection", in kebab-case.
+        categories: The categories whose events it takes, all of them; None, the default: the events that have a handler, of
+            any category.
+        missing_handler_behaviour: What to do about events of its `categories` without a handler; `RAISE` by default.
+        needs_session: True: it cannot be inline in a store that keeps its events in memory.
     """
 
-    name: str = cast("str", _NameOfClass())
+    name: str = cast("str", NameOfClass(lambda name: name.removesuffix("Projector").removesuffix("Projection")))
     missing_handler_behaviour: MissingHandlerBehaviour = MissingHandlerBehaviour.RAISE
     categories: Collection[str] | None = None
     needs_session: bool = True
@@ -78,40 +69,40 @@ class TableProjection:
         for attribute in cls._handlers.attributes:
             if iscoroutinefunction(getattr(cls, attribute)):
                 raise ConfigurationError(
-                    f"{cls.__name__}.{attribute} is a coroutine function, but rows are changed by ordinary functions, with "
-                    "asyncio too: make it a `def`"
+                    f"{cls.__name__}.{attribute} is a coroutine function, but rows are changed by ordinary functions, "
+                    "with asyncio too: make it a `def`"
                 )
 
     def key(self, event: AnyStoredEvent) -> object:
-        """Return the primary keys of the rows that an event concerns; by default the name of its stream.
+        """Return the primary keys of the rows that an event affects; by default the name of its stream.
 
         Override it for other keys. Text is converted for integer and UUID columns. For a primary key of several columns
-        the default is the name of the stream cut at each ":", as `RecordsEvents` joins it.
+        the default is the name of the stream split at each ":", which is how `RecordsEvents` joins it.
 
         Returns:
             One key: a value, or a tuple with a value for each column of the primary key. Or several: a list, or any other
-            iterable that is no tuple. Or None: the event concerns no row.
+            iterable except a tuple. Or None if the event affects no row.
         """
         return self._row_keys.of_stream(event.stream)
 
     def create(self, key: Any, event: AnyStoredEvent) -> object:
-        """Return a new row, for an event that concerns one that does not exist; by default made from its key alone.
+        """Return a new row, for an event that affects a row that does not exist; by default made from its key alone.
 
-        Override it for rows that need more, or that not every event should create. The row may leave out its key. It is
-        added to the session after the last event of the batch, when it is complete.
+        Override it for rows that need more, or that not every event should create. The row need not have its key yet. It
+        is added to the session after the last event of the batch, when it is complete.
 
         Args:
             key: The key: a value, or a tuple for a primary key of several columns.
             event: The event.
 
         Returns:
-            The new row; or None: there shall be none, and the handler is not called.
+            The new row; or None to create no row, in which case the handler is not called.
         """
         return self._row_keys.new_row(packed(key))
 
     @final
     def takes(self, event: AnyStoredEvent) -> bool:
-        """Tell whether an event is one that it takes: of one of its `categories`; or, without these, one with a handler."""
+        """Tell whether it takes an event: one of its `categories`; or, without these, one that has a handler."""
         if self.categories is None:
             return self._handlers.attribute_for(event.name) is not None
         return event.category in self.categories
@@ -120,22 +111,22 @@ class TableProjection:
     def apply(self, session: Session | scoped_session[Any], events: Sequence[AnyStoredEvent]) -> None:
         """Apply events in the transaction of a session, which is flushed, and neither committed nor rolled back.
 
-        All rows that the events concern are locked and loaded first, by one statement; so of two transactions that apply
+        All rows that the events affect are locked and loaded first, by one statement, so of two transactions that apply
         events to the same row the second waits for the first. Handlers are called in the order of the events. With
         asyncio: `await session.run_sync(projection.apply, events)`.
 
-        What a handler raises comes out as it is, with a note that names the projection, the event's name and id, its
-        stream and its position. Roll back then: other events may have changed rows already.
+        An error of a handler propagates unchanged, with a note that names the projection, the event's name and id, its
+        stream and its position. Roll back then: earlier events may already have changed rows.
 
         Args:
-            session: A session that knows the rows.
+            session: A session on the database of the rows.
             events: Stored events of any streams; each counts once, in the order of their sequence numbers.
 
         Raises:
-            MissingProjectionHandlerError: There is no handler for an event of its categories, and that is not to be ignored.
-            ConcurrencyError: Another transaction has created one of the rows meanwhile.
-            ConfigurationError: It is no Session, the events are no batch of stored events, a key does not fit the class, or
-                something was returned that makes no sense.
+            MissingProjectionHandlerError: If an event of its categories has no handler and is not to be ignored.
+            ConcurrencyError: If another transaction has just created one of the rows.
+            ConfigurationError: If this is not a Session, the events are not a batch of stored events, a key does not fit the
+                class, or `key`, `create` or a handler returned something else than documented.
         """
         given: object = session
         if not isinstance(given, Session | scoped_session):
@@ -155,7 +146,7 @@ class TableProjection:
         """Refuse to be inline without mapped rows; a store calls this, see its `with_projections`.
 
         Raises:
-            ConfigurationError: It is not decorated with `@project`, or its rows are not mapped.
+            ConfigurationError: If the class is not decorated with `@project`, or its rows are not mapped.
         """
         if not self._decorated.is_session:
             _ = self._row_keys
@@ -172,7 +163,7 @@ class TableProjection:
 
     @cached_property
     def _row_keys(self) -> RowKeys:
-        # Not made by the decorator, because imperative mappings may be made later.
+        # Not created by the decorator: imperative mappings may come later.
         target = self._decorated
         keys = RowKeys(target.kind)
         if target.sequence_number is not None:
@@ -190,7 +181,7 @@ class TableProjection:
             self._apply_to_rows(session, handlings, target.sequence_number, place)
 
     def _find(self, event: AnyStoredEvent, target: _Target) -> Handling | None:
-        """Find the handler of an event, and the keys of its rows; None when it does not concern this projection."""
+        """Find the handler of an event, and the keys of its rows; None if the event does not affect this projection."""
         if not self.takes(event):
             return None
         with noting(self.name, [event]):
@@ -236,27 +227,27 @@ class TableProjection:
 def project(kind: type[Any], /, *, sequence_number: str | None = None) -> Callable[[type[Projected]], type[Projected]]:
     """Make a class a table projection: its methods handle events by changing rows of a mapped class.
 
-    Handlers are found as those of a `Projector`: methods decorated with `@handles`, or named like the event. They are
-    called with a row and the event, change the row, and return nothing; or `DELETE`, and the row is deleted. The row is
-    the one that `key(event)` names, by default by the name of the event's stream; `create(key, event)` makes it when
-    there is none. With `@project(Session)` handlers get the session in the place of a row, and do what they like with it.
+    Handlers are found like those of a `Projector`: methods decorated with `@handles`, or named like the event. They receive
+    a row and the event, change the row, and return nothing, or `DELETE` to delete the row. The row is the one that
+    `key(event)` names, by default with the name of the event's stream as its key; `create(key, event)` makes it if it does
+    not exist. With `@project(Session)` handlers receive the session instead of a row, and use it freely.
 
     The class may derive from `TableProjection`, which tells type checkers about `apply`, `key` and `create`. If it does
-    not, a subclass of both takes its place.
+    not, the decorator returns a subclass of both.
 
     Args:
         kind: The mapped class, declarative or not; or `sqlalchemy.orm.Session`.
-        sequence_number: The name of an integer attribute of the rows, in which the sequence number of the last event
-            applied to a row is kept. With it, `apply` leaves out events that were applied to a row before, so that a batch
-            may come twice. A row that was deleted keeps nothing. Publishes need no such column: what they do inline is
-            done exactly once, by their transaction.
+        sequence_number: The name of an integer attribute of the rows that stores the sequence number of the last event
+            applied to a row. With it, `apply` skips events that have already been applied to a row, so a batch may be
+            applied twice. A deleted row stores nothing. Publishes need no such column: their transaction applies each event
+            exactly once.
 
     Returns:
         The decorator.
 
     Raises:
-        ConfigurationError: What is given or decorated is no class, a handler is a coroutine function, or one of the
-            class's attributes takes the place of something that it needs.
+        ConfigurationError: If the argument or the decorated object is not a class, a handler is a coroutine function, or
+            the class overrides an attribute that cannot be overridden.
 
     Example:
         >>> from sqlalchemy import Text
@@ -292,7 +283,7 @@ def project(kind: type[Any], /, *, sequence_number: str | None = None) -> Callab
         )
     target = _Target(kind, sequence_number)
     if target.is_session and sequence_number is not None:
-        raise ConfigurationError("@project(Session) has no rows that could keep a sequence_number: leave it out")
+        raise ConfigurationError("@project(Session) has no rows that could store a sequence_number: leave it out")
 
     def decorate(projected: type[Projected]) -> type[Projected]:
         decorated: object = projected
@@ -308,7 +299,7 @@ def project(kind: type[Any], /, *, sequence_number: str | None = None) -> Callab
 def _derived(plain: type[Any]) -> type[TableProjection]:
     """Make a subclass of a plain class and of TableProjection, with the same name.
 
-    Its methods are copied there, because handlers are looked for in what derives from TableProjection only.
+    Its methods are copied there, because handlers are found only in classes that derive from TableProjection.
     """
     namespace = {
         name: value
@@ -324,17 +315,17 @@ def _derived(plain: type[Any]) -> type[TableProjection]:
 
 
 def _check_overrides(projection: type[TableProjection]) -> None:
-    """Refuse overrides of TableProjection's own attributes that cannot work: most are handlers of an event so called."""
+    """Refuse overrides of TableProjection's attributes that cannot work; most are meant as handlers of such an event."""
     for attribute in ("apply", "apply_inline", "check_inline", "takes"):
         if getattr(projection, attribute) is not getattr(TableProjection, attribute):
-            raise _override(projection, attribute, "overrides a method that is needed as it is")
+            raise _override(projection, attribute, "overrides a method that must not be overridden")
     for attribute in ("name", "missing_handler_behaviour", "categories", "needs_session"):
         if isfunction(getattr_static(projection, attribute)):
             raise _override(projection, attribute, "is a method, but must be a value or a property")
     check_categories(projection)
     for attribute in ("key", "create"):
         if iscoroutinefunction(getattr(projection, attribute)):
-            raise _override(projection, attribute, "is a coroutine function, but must return at once")
+            raise _override(projection, attribute, "is a coroutine function, but must be an ordinary one")
 
 
 def _override(projection: type[TableProjection], attribute: str, fault: str) -> ConfigurationError:

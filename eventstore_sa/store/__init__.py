@@ -1,5 +1,6 @@
 """The event store: streams, categories and the log, and the adapters that keep their events."""
 
+from eventstore_sa.attempts import Backoff
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee
 from eventstore_sa.publishing import StreamPublishDefinition, stream_publish_definition
 from eventstore_sa.sources import (
@@ -16,19 +17,18 @@ from eventstore_sa.sources import (
     constraints,
 )
 from eventstore_sa.store import adapters, conditions, exceptions
-from eventstore_sa.store.event_store import EventStore, SyncEventStore
-from eventstore_sa.store.retrying import retry_transaction, retry_transaction_sync
-from eventstore_sa.store.source_factory import EventStoreEventSourceFactory, SyncEventStoreEventSourceFactory
-from eventstore_sa.store.streams import EventCategory, EventLog, EventPartition, EventStream
-from eventstore_sa.store.sync_streams import SyncEventCategory, SyncEventLog, SyncEventPartition, SyncEventStream
-from eventstore_sa.store.transactions import (
-    Backoff,
+from eventstore_sa.store.decorators import (
     event_store_transaction,
     ignore_on_error,
     ignore_on_unmet_condition_error,
     retry_on_error,
     retry_on_unmet_condition_error,
 )
+from eventstore_sa.store.event_store import EventStore, SyncEventStore
+from eventstore_sa.store.source_factory import EventStoreEventSourceFactory, SyncEventStoreEventSourceFactory
+from eventstore_sa.store.streams import EventCategory, EventLog, EventPartition, EventStream
+from eventstore_sa.store.sync_streams import SyncEventCategory, SyncEventLog, SyncEventPartition, SyncEventStream
+from eventstore_sa.store.transactions import retry_transaction, retry_transaction_sync
 from eventstore_sa.store.updating import StreamUpdate
 from eventstore_sa.types import Watermark
 

@@ -1,17 +1,18 @@
-"""Load, decide, publish: a stream's state through a projector, a decision, and its events if nobody was faster."""
+"""Load, decide, publish: project a stream's state, decide on events, and publish them unless the stream has moved on."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from copy import deepcopy
-from inspect import isawaitable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
+from eventstore_sa.attempts import Attempts, Backoff
 from eventstore_sa.conditions import position_is
 from eventstore_sa.errors import ConfigurationError, UnmetWriteConditionError
 from eventstore_sa.sources import InMemoryEventSource, SyncInMemoryEventSource
 from eventstore_sa.sources.constraints import QueryConstraints
-from eventstore_sa.store.transactions import Backoff
+from eventstore_sa.steps import Steps, drive, drive_async
 from eventstore_sa.types import AnyNewEvent, AnyStoredEvent, Projection, Snapshots, StreamIdentifier, SyncSnapshots
 from eventstore_sa.types.numbers import checked_count
 
@@ -30,11 +31,11 @@ _BACKOFF: Final = Backoff()
 
 
 class StreamUpdate(NamedTuple, Generic[State]):
-    """What came of an update.
+    """The result of an update.
 
     Attributes:
-        state: The state of the stream, with the events that were published.
-        events: The stored events; none when there was nothing to do.
+        state: The state of the stream, including the published events.
+        events: The stored events; empty if `decide` returned none.
     """
 
     state: State
@@ -42,12 +43,12 @@ class StreamUpdate(NamedTuple, Generic[State]):
 
 
 class StreamProjector(Protocol[State]):
-    """What an update needs of a projector, such as `Projector`."""
+    """What an update needs from a projector, such as `Projector`."""
 
     async def project(
         self, *, source: Any, state: State | None = None, metadata: Any = None, snapshots: Snapshots | None = None
     ) -> Projection[State, Any]:
-        """Reduce all events of a source, from the given state on, or from that of a snapshot."""
+        """Reduce all events of a source, starting from the given state or from a snapshot."""
         ...
 
 
@@ -57,12 +58,12 @@ class SyncStreamProjector(Protocol[State]):
     def project_sync(
         self, *, source: Any, state: State | None = None, metadata: Any = None, snapshots: SyncSnapshots | None = None
     ) -> Projection[State, Any]:
-        """Reduce all events of a source, from the given state on, or from that of a snapshot."""
+        """Reduce all events of a source, starting from the given state or from a snapshot."""
         ...
 
 
 class _Followed:
-    """A stream that remembers up to where it was read: the projector may have seen more than any earlier look would tell."""
+    """A stream that remembers how far it was read: asking for its position before or after could give another answer."""
 
     is_complete = True
 
@@ -100,25 +101,11 @@ async def update(
 ) -> StreamUpdate[State]:
     """See `EventStream.update`."""
     checked_count("retries", retries, least=0)
-    failures = 0
-    while True:
-        followed = _Followed(stream)
-        before = await projector.project(source=followed, snapshots=snapshots)
-        decision = decide(_copied(before.state))
-        events = await decision if isawaitable(decision) else decision
-        if not events:
-            return StreamUpdate(before.state, ())
-        try:
-            stored = await stream.publish(events=events, condition=position_is(followed.position))
-        except UnmetWriteConditionError:
-            failures += 1
-            if failures > retries:
-                raise
-            await _BACKOFF.sleep(_BACKOFF.pause_s(failures))
-            continue
-        new = InMemoryEventSource(stored, identifier=stream.identifier)
-        after = await projector.project(source=new, state=before.state, metadata=before.metadata)
-        return StreamUpdate(after.state, stored)
+    load = partial(projector.project, snapshots=snapshots)
+    steps = _update(
+        stream, decide, load=load, project=projector.project, source_of=InMemoryEventSource, retries=retries
+    )
+    return await drive_async(steps)
 
 
 def update_sync(
@@ -131,36 +118,66 @@ def update_sync(
 ) -> StreamUpdate[State]:
     """See `SyncEventStream.update`."""
     checked_count("retries", retries, least=0)
-    failures = 0
-    while True:
+    load, project = partial(projector.project_sync, snapshots=snapshots), projector.project_sync
+    return drive(
+        _update(stream, decide, load=load, project=project, source_of=SyncInMemoryEventSource, retries=retries)
+    )
+
+
+def _update(
+    stream: EventStream | SyncEventStream,
+    decide: DecideAsync[State],
+    *,
+    load: Callable[..., Any],
+    project: Callable[..., Any],
+    source_of: Callable[..., Any],
+    retries: int,
+) -> Steps[StreamUpdate[State]]:
+    """Publish what `decide` returns for the state of a stream, and add it to that state.
+
+    Args:
+        stream: The stream.
+        decide: Returns the events to publish.
+        load: Projects the stream, perhaps from a snapshot on.
+        project: Projects the published events, from a state on.
+        source_of: Makes a source of them.
+        retries: How often to do it again when another writer was faster.
+    """
+    before, stored = yield from _publish_decision(stream, decide, load, retries)
+    if not stored:
+        return StreamUpdate(before.state, ())
+    new = source_of(stored, identifier=stream.identifier)
+    after = yield partial(project, source=new, state=before.state, metadata=before.metadata)
+    return StreamUpdate(after.state, stored)
+
+
+def _publish_decision(
+    stream: EventStream | SyncEventStream, decide: DecideAsync[State], load: Callable[..., Any], retries: int
+) -> Steps[tuple[Projection[State, Any], Sequence[AnyStoredEvent]]]:
+    """Return the projection that was decided on, and the events that were stored."""
+    for attempt in Attempts(retries + 1, on=UnmetWriteConditionError, backoff=_BACKOFF):
+        yield attempt.pause
         followed = _Followed(stream)
-        before = projector.project_sync(source=followed, snapshots=snapshots)
-        events = decide(_copied(before.state))
+        before = yield partial(load, source=followed)
+        events = yield partial(decide, _copied(before.state))
         if not events:
-            return StreamUpdate(before.state, ())
-        try:
-            stored = stream.publish(events=events, condition=position_is(followed.position))
-        except UnmetWriteConditionError:
-            failures += 1
-            if failures > retries:
-                raise
-            _BACKOFF.sleep_sync(_BACKOFF.pause_s(failures))
-            continue
-        new = SyncInMemoryEventSource(stored, identifier=stream.identifier)
-        after = projector.project_sync(source=new, state=before.state, metadata=before.metadata)
-        return StreamUpdate(after.state, stored)
+            return before, ()
+        with attempt:
+            stored = yield partial(stream.publish, events=events, condition=position_is(followed.position))
+            return before, stored
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _copied(state: State) -> State:
-    """Return a copy for `decide`, which may change it to try things out: what counts is what the events make of it.
+    """Return a copy for `decide`, which may change it freely: the new state is made from the events alone.
 
     Raises:
-        ConfigurationError: It cannot be copied.
+        ConfigurationError: If the state cannot be copied.
     """
     try:
         return deepcopy(state)
     except Exception as error:
         raise ConfigurationError(
-            f"a {type(state).__name__} cannot be copied ({type(error).__name__}), but `decide` is given a copy of the "
-            "state: give the class a __deepcopy__, or keep such things out of the state"
+            f"a {type(state).__name__} cannot be copied ({type(error).__name__}), but `decide` receives a copy of the "
+            "state: give the class a __deepcopy__ method, or keep such objects out of the state"
         ) from error

@@ -1,17 +1,17 @@
 """Waiting until the log is complete up to an event, for reads with `wait_for`.
 
-The log and categories are read up to the watermark, which an open transaction holds back. Whoever has just published, and
-wants to see that event in a category, waits here for the others to end.
+The log and categories are read up to the watermark, which open transactions hold back. To see an event that was just
+published in a category, a reader waits here until those transactions end.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterator
 from typing import Final
 
 from eventstore_sa.errors import ConfigurationError, WaitTimeoutError
+from eventstore_sa.steps import Pause, Steps, drive, drive_async
 from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, SyncEventStorageAdapter
 from eventstore_sa.types import AnyStoredEvent, StoredEvent
 from eventstore_sa.types.watermark import Watermark, WatermarkHolder
@@ -27,37 +27,32 @@ async def wait_until_complete(adapter: EventStorageAdapter, event: AnyStoredEven
 
     Raises:
         WaitTimeoutError: If it does not within `timeout_s` seconds.
-        ConfigurationError: If the adapter works within a transaction of the caller.
+        ConfigurationError: If the adapter works within a transaction of the caller's, or this is not a stored event.
     """
-    pauses = _pauses(event, in_transaction=adapter.in_transaction, timeout_s=timeout_s)
-    while (watermark := await adapter.watermark()).sequence_number < event.sequence_number:
-        pause_s = next(pauses, None)
-        if pause_s is None:
-            raise _timed_out(event, watermark, timeout_s)
-        await asyncio.sleep(pause_s)
+    await drive_async(_wait(adapter, event, timeout_s))
 
 
 def wait_until_complete_sync(adapter: SyncEventStorageAdapter, event: AnyStoredEvent, timeout_s: float | None) -> None:
     """Wait until the watermark reaches the event; see `wait_until_complete`."""
-    pauses = _pauses(event, in_transaction=adapter.in_transaction, timeout_s=timeout_s)
-    while (watermark := adapter.watermark()).sequence_number < event.sequence_number:
+    drive(_wait(adapter, event, timeout_s))
+
+
+def _wait(
+    adapter: EventStorageAdapter | SyncEventStorageAdapter, event: AnyStoredEvent, timeout_s: float | None
+) -> Steps[None]:
+    given: object = event
+    if not isinstance(given, StoredEvent):
+        raise ConfigurationError(f"wait_for takes a StoredEvent, as publishes return it; got a {type(given).__name__}")
+    if adapter.in_transaction:
+        raise ConfigurationError(
+            "wait_for cannot be used within a session: reads there see what their own transaction sees, at once"
+        )
+    pauses = _growing_pauses(timeout_s)
+    while (watermark := (yield adapter.watermark)).sequence_number < event.sequence_number:
         pause_s = next(pauses, None)
         if pause_s is None:
             raise _timed_out(event, watermark, timeout_s)
-        time.sleep(pause_s)
-
-
-def _pauses(event: object, *, in_transaction: bool, timeout_s: float | None) -> Iterator[float]:
-    """Return growing pauses that end with the time."""
-    if not isinstance(event, StoredEvent):
-        raise ConfigurationError(
-            f"wait_for takes a StoredEvent, as a publish returns them; got a {type(event).__name__}"
-        )
-    if in_transaction:
-        raise ConfigurationError(
-            "wait_for does not work within a session, whose reads see what its transaction sees: use the store itself"
-        )
-    return _growing_pauses(timeout_s)
+        yield Pause(pause_s)
 
 
 def _growing_pauses(timeout_s: float | None) -> Iterator[float]:

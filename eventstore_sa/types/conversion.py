@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
+from functools import lru_cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints, overload
 
@@ -52,6 +53,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+_REMEMBERED_CLASSES = 1024
 
 JsonPersistable: TypeAlias = JsonValueConvertible | JsonValue
 JsonLoggable: TypeAlias = JsonValueSerialisable | JsonValue
@@ -116,7 +119,7 @@ def serialise_to_string(value: object, fallback: Callable[[object], str] = defau
     """Return `value` as a string: itself, what its `serialise` returns, or the string that an enum member stands for.
 
     Raises:
-        SerialisationError: It is none of these and the fallback raises.
+        SerialisationError: If it is none of these and the fallback raises.
     """
     if type(value) is str:
         return value
@@ -181,7 +184,7 @@ def deserialise_from_string(
     """Return the `klass` that the string stands for: itself, what `klass.deserialise` makes of it, or an enum member.
 
     Raises:
-        SerialisationError: It is none of these and the fallback raises.
+        SerialisationError: If it is none of these and the fallback raises.
     """
     if isinstance(value, str):
         if klass is str:
@@ -250,16 +253,22 @@ def _sequence(klass: Any, origin: Any, value: object, fallback: DeserialisationF
 def _dataclass(klass: Any, value: object, fallback: DeserialisationFallback) -> Any:
     if not is_mapping(value):
         return fallback(klass, value)
-    hints = get_type_hints(klass, include_extras=True)
     arguments = {
-        field.name: deserialise_from_json_value(hints[field.name], value[field.name], fallback)
-        for field in dataclasses.fields(klass)
-        if field.init and field.name in value
+        name: deserialise_from_json_value(kind, value[name], fallback)
+        for name, kind in _init_fields(klass)
+        if name in value
     }
     try:
         return klass(**arguments)
     except TypeError:
         return fallback(klass, value)
+
+
+@lru_cache(maxsize=_REMEMBERED_CLASSES)
+def _init_fields(klass: Any) -> Sequence[tuple[str, Any]]:
+    """Return the names and types of the fields that a dataclass is made from."""
+    hints = get_type_hints(klass, include_extras=True)
+    return [(field.name, hints[field.name]) for field in dataclasses.fields(klass) if field.init]
 
 
 def _is_enum(klass: Any) -> bool:
@@ -268,14 +277,23 @@ def _is_enum(klass: Any) -> bool:
 
 def _enum(klass: type[Enum], value: object, fallback: DeserialisationFallback) -> Any:
     # msgspec knows only enums whose values are all strings or all integers.
-    for member in klass:
-        with suppress(SerialisationError):  # some members may have values without a JSON form
-            if serialise_to_json_value(member.value) == value:
-                return member
+    for json_value, member in _members(klass):
+        if json_value == value:
+            return member
     try:
         return klass(value)
     except (ValueError, TypeError):
         return fallback(klass, value)
+
+
+@lru_cache(maxsize=_REMEMBERED_CLASSES)
+def _members(klass: type[Enum]) -> Sequence[tuple[Any, Enum]]:
+    """Return the members of an enum with their values as JSON, except those whose values have no JSON form."""
+    members: list[tuple[Any, Enum]] = []
+    for member in klass:
+        with suppress(SerialisationError):
+            members.append((serialise_to_json_value(member.value), member))
+    return members
 
 
 def _leaf(klass: Any, value: object, fallback: DeserialisationFallback) -> Any:

@@ -1,6 +1,6 @@
-"""What counts and what measures: page sizes, numbers of tries, times to wait, checked in one way wherever they are given.
+"""Checks of counts and times: page sizes, numbers of tries, seconds to wait, wherever they are passed.
 
-Numbers that are compared with stored ones, as positions and versions are, may be of any size: none is stored that is larger
+Numbers that are compared with stored ones, such as positions and versions, may be of any size: no stored number is larger
 than databases can count, so the answer is known.
 """
 
@@ -17,7 +17,7 @@ LARGEST_NUMBER = 2**63 - 1
 
 
 def checked_count(what: str, given: object, *, least: int = 1) -> int:
-    """Refuse what is not a number of something.
+    """Return a count; refuse anything else.
 
     Args:
         what: What is counted, as the caller knows it.
@@ -25,7 +25,7 @@ def checked_count(what: str, given: object, *, least: int = 1) -> int:
         least: The smallest that makes sense.
 
     Raises:
-        ConfigurationError: It is not an integer, or too small or large.
+        ConfigurationError: If it is not an integer, or too small or too large.
     """
     if not isinstance(given, int) or isinstance(given, bool) or not least <= given <= LARGEST_NUMBER:
         raise ConfigurationError(f"{what} is an integer from {least} to {LARGEST_NUMBER}; got {given!r}")
@@ -33,14 +33,14 @@ def checked_count(what: str, given: object, *, least: int = 1) -> int:
 
 
 def checked_seconds(what: str, given: object) -> float:
-    """Refuse what is not a time to wait; `math.inf` is one.
+    """Return a time to wait, which may be `math.inf`; refuse anything else.
 
     Args:
         what: What takes that time, as the caller knows it.
         given: The seconds.
 
     Raises:
-        ConfigurationError: It is not a number, or negative.
+        ConfigurationError: If it is not a number, or negative.
     """
     if not isinstance(given, int | float) or isinstance(given, bool) or isnan(given) or given < 0:
         raise ConfigurationError(f"{what} is a number of seconds from 0; got {given!r}")

@@ -45,7 +45,7 @@ class Projection(Struct, Generic[State, Metadata], frozen=True, kw_only=True):
         source: What was projected.
         state: What came out.
         metadata: What the projector noted about it.
-        version: How often it had been saved when it was loaded; None where it was not loaded from a store.
+        version: How often it had been saved when it was loaded; None if it was not loaded from a store.
 
     Raises:
         SerialisationError: The id or name cannot be stored.

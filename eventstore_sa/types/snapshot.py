@@ -41,8 +41,8 @@ class SnapshotKey(Struct, frozen=True):
         """Return the key of a projector's snapshot of a source.
 
         Raises:
-            ConfigurationError: The version is neither an integer nor a string.
-            SerialisationError: The name or version cannot be stored.
+            ConfigurationError: If the version is neither an integer nor a string.
+            SerialisationError: If the name or version cannot be stored.
         """
         return cls(check_name("projector", projector), version_text(version), source.json())
 
@@ -105,16 +105,16 @@ class Snapshot(Struct, frozen=True, kw_only=True):
         if self.format != SNAPSHOT_FORMAT:
             return f"it has format {self.format}, and this version of the library reads format {SNAPSHOT_FORMAT}"
         if self.checksum != self.digest:
-            return "it is damaged: its checksum does not fit what is in it"
+            return "it is damaged: its checksum does not match its contents"
         return None
 
     def signed(self) -> Snapshot:
-        """Return it with the checksum that fits what is in it."""
+        """Return it with the checksum that matches its contents."""
         return replace(self, checksum=self.digest)
 
 
 class Snapshots(Protocol):
-    """What keeps snapshots for `Projector.project`: a `SnapshotStore`."""
+    """What `Projector.project` needs from a store of snapshots, such as `SnapshotStore`."""
 
     @property
     def in_transaction(self) -> bool:
@@ -122,16 +122,16 @@ class Snapshots(Protocol):
         ...
 
     async def find(self, *, key: SnapshotKey) -> Snapshot | None:
-        """Return the snapshot with that key, fit for use or not."""
+        """Return the snapshot with that key, usable or not; None if there is none."""
         ...
 
     async def save(self, *, snapshot: Snapshot, replacing: Snapshot | None = None) -> bool:
-        """Keep a snapshot unless a later one is kept that is not the one to replace; return whether it is kept now."""
+        """Save a snapshot unless a later one is stored that is not the one to replace; return whether it was saved."""
         ...
 
 
 class SyncSnapshots(Protocol):
-    """What keeps snapshots for `Projector.project_sync`: a `SyncSnapshotStore`."""
+    """What `Projector.project_sync` needs from a store of snapshots, such as `SyncSnapshotStore`."""
 
     @property
     def in_transaction(self) -> bool:
@@ -139,11 +139,11 @@ class SyncSnapshots(Protocol):
         ...
 
     def find(self, *, key: SnapshotKey) -> Snapshot | None:
-        """Return the snapshot with that key, fit for use or not."""
+        """Return the snapshot with that key, usable or not; None if there is none."""
         ...
 
     def save(self, *, snapshot: Snapshot, replacing: Snapshot | None = None) -> bool:
-        """Keep a snapshot unless a later one is kept that is not the one to replace; return whether it is kept now."""
+        """Save a snapshot unless a later one is stored that is not the one to replace; return whether it was saved."""
         ...
 
 
@@ -151,8 +151,8 @@ def version_text(version: object) -> str:
     """Return the version of a projector as it is stored: 2 and "2" are the same.
 
     Raises:
-        ConfigurationError: It is neither an integer nor a string.
-        SerialisationError: It cannot be stored.
+        ConfigurationError: If it is neither an integer nor a string.
+        SerialisationError: If it cannot be stored.
     """
     if isinstance(version, bool) or not isinstance(version, int | str):
         raise ConfigurationError(f"a projector's version is an integer or a string, such as 2; got {version!r}")

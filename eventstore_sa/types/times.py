@@ -23,7 +23,7 @@ def stored_time(moment: datetime, label: str) -> datetime:
         label: Whose time it is, for the message.
 
     Raises:
-        SerialisationError: It is too close to the end of the calendar.
+        SerialisationError: If it is too close to the end of the calendar.
     """
     try:
         in_utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)

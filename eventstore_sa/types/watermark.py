@@ -14,8 +14,8 @@ class WatermarkHolder(Struct, frozen=True):
 
     Attributes:
         pid: The process id of its database connection; None for a prepared transaction, which has no connection.
-        application_name: What its connection calls itself; the transaction's name for a prepared one.
-        since: When the transaction began, or was prepared; None when this role may not know.
+        application_name: The application_name of its connection; for a prepared transaction, its name.
+        since: When the transaction began, or was prepared; None if the role is not allowed to see it.
     """
 
     pid: int | None
@@ -28,7 +28,7 @@ class Watermark(Struct, frozen=True):
 
     Attributes:
         sequence_number: The highest such number; 0 before the first event.
-        holder: The open transaction that keeps it from rising; None when nobody does.
+        holder: The open transaction that keeps it from rising; None if there is none.
     """
 
     sequence_number: int

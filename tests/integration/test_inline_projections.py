@@ -318,7 +318,7 @@ async def test_states_that_would_come_back_as_something_else_are_refused(place: 
         def initial_state_factory(self) -> Any:
             return Tally([])
 
-    with pytest.raises(ConfigurationError, match=r"begins with a Tally .* state_type = \.\.\. in Untyped"):
+    with pytest.raises(ConfigurationError, match=r"starts with a Tally, .* set state_type in Untyped"):
         place.bare.with_projections(Untyped())
 
 

@@ -222,7 +222,7 @@ async def test_one_stream(ground: Ground) -> None:
     assert await ground.sums() == {"0": 6, "1": 18}
     await ground.publish(1, "1", "orders", DoublingProjector())
     assert await ground.sums() == {"0": 6, "1": 20}
-    with pytest.raises(ConfigurationError, match="fed by several streams"):
+    with pytest.raises(ConfigurationError, match="built from several streams"):
         await ground.rebuild(CustomerProjector(), source=StreamIdentifier("orders", "1"))
 
 
@@ -358,7 +358,10 @@ async def test_what_cannot_be_stored_or_rebuilt_is_refused(ground: Ground) -> No
     class RowProjection(TableProjection):
         pass
 
-    for given, message in ((OrderProjector, "is a class: give an instance"), (RowProjection(), "is no Projector, so")):
+    for given, message in (
+        (OrderProjector, "is a class: pass an instance"),
+        (RowProjection(), "is not a Projector, so"),
+    ):
         with pytest.raises(ConfigurationError, match=message):
             await ground.rebuild(given)
         with pytest.raises(ConfigurationError, match=message):

@@ -245,7 +245,7 @@ async def test_savers_of_their_own_wait_briefly_for_a_transaction_of_a_host(
             assert await count(host, stream_of(host.store), snapshots) == (5, 5)
         await settled(caller.rollback())
 
-    assert "could be kept: a lock" in caplog.text
+    assert "could be saved: a lock" in caplog.text
     assert await count(host, stream_of(host.store), snapshots) == (5, 5)
     assert places(host) == [4]
 
@@ -262,7 +262,7 @@ async def test_a_save_that_fails_leaves_the_transaction_of_the_host_usable(
             assert await count(host, stream_of(store), inside) == (5, 5)
         assert await host.execute(caller, "SELECT count(*) FROM es_events") == 5
 
-    assert "could be kept" in caplog.text
+    assert "could be saved" in caplog.text
     assert places(host) == []
 
 

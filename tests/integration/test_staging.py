@@ -9,7 +9,7 @@ from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from eventstore_sa import EventStore, StreamIdentifier, SyncEventStore
+from eventstore_sa import EventStore, NewEvent, StreamIdentifier, SyncEventStore
 from eventstore_sa.conditions import position_is, stream_is_empty
 from eventstore_sa.errors import SerialisationError, TransactionError, UnmetWriteConditionError
 from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
@@ -353,3 +353,28 @@ async def test_all_that_is_staged_is_one_statement(host: Host, publishes: int) -
 
     assert len(statements) == 1
     assert len(host.ground.names()) == publishes
+
+
+@each_driver()
+async def test_a_staged_payload_is_serialised_once_and_stored_as_it_was_then(host: Host) -> None:
+    class Payload:
+        calls = 0
+
+        def serialise(self) -> list[int]:
+            Payload.calls += 1
+            return [Payload.calls]
+
+    plain = {"items": [1]}
+    async with host.caller() as (caller, store):
+        stream = store.stream(category="orders", stream="1")
+        stream.stage(events=[NewEvent(name="own", payload=Payload()), NewEvent(name="plain", payload=plain)])
+        plain["items"].append(2)
+        await settled(caller.commit())
+
+    read = await settled(stream_of(host).read())
+    assert [event.payload for event in read] == [[1], {"items": [1]}]
+    assert Payload.calls == 1
+
+
+def stream_of(host: Host) -> Any:
+    return host.store.stream(category="orders", stream="1")

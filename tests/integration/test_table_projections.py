@@ -315,7 +315,7 @@ async def test_what_a_handler_returns_by_mistake_is_refused(host: Host) -> None:
         def order_placed(self, row: OrderRow, event: AnyEvent) -> Any:
             return {"state": "placed"}
 
-    with pytest.raises(ConfigurationError, match="a handler has returned a dict: change the row"):
+    with pytest.raises(ConfigurationError, match="a handler returned a dict: change the row"):
         await project_all(host, Reducer(), stored("order-placed"))
 
 
@@ -414,7 +414,7 @@ async def test_key_that_comes_back_in_another_form_is_refused(host: Host) -> Non
 
     await project_all(host, Folded(), stored("order-placed", "ada"))
     with pytest.raises(
-        ConfigurationError, match=r"takes the key \('ada',\) of CaseInsensitiveRow for one that was asked"
+        ConfigurationError, match=r"found the key \('ada',\) of CaseInsensitiveRow for a key in another"
     ):
         await project_all(host, Folded(), stored("order-placed", "ADA"))
 
@@ -507,7 +507,7 @@ async def test_create_may_not_return_a_row_of_another_key_or_class(host: Host) -
     with pytest.raises(ConfigurationError, match="with the id 'other' for the key"):
         await project_all(host, wrong, stored("order-placed"))
     wrong.made = NumberedRow(id=1)
-    with pytest.raises(ConfigurationError, match="has returned a NumberedRow: return a new OrderRow"):
+    with pytest.raises(ConfigurationError, match="returned a NumberedRow: return a new OrderRow"):
         await project_all(host, wrong, stored("order-placed"))
 
 

@@ -211,9 +211,9 @@ class TestSources:
 
     @in_turn("source", [None, 3, [], ORDER, GivenEvents, iter([])])
     async def test_what_is_no_source_is_refused(self, source: Any) -> None:
-        with pytest.raises(ConfigurationError, match="is no event source: pass a stream"):
+        with pytest.raises(ConfigurationError, match="is not an event source: pass a stream"):
             await OrderProjector().project(source=source)
-        with pytest.raises(ConfigurationError, match="is no event source: pass a stream"):
+        with pytest.raises(ConfigurationError, match="is not an event source: pass a stream"):
             OrderProjector().project_sync(source=source)
 
 

@@ -340,7 +340,7 @@ async def test_a_snapshot_of_another_history_is_not_used(world: World, caplog: p
         projection = await other.project(projector)
 
     assert (projection.state, projector.handled) == ({"count": 9}, 9)
-    assert "another event is in its place" in caplog.text
+    assert "another event is at its position" in caplog.text
     kept = world.snapshot()
     assert kept is not None
     assert kept.place == 8
@@ -410,20 +410,20 @@ async def test_a_snapshot_of_another_type_is_an_error(world: World) -> None:
     await world.publish(5)
     await world.project()
 
-    with pytest.raises(SerialisationError, match="new version"):
+    with pytest.raises(SerialisationError, match="change the projector's version"):
         await world.project(Typed())
 
 
 @in_turn(
     "attributes, said",
     [
-        ({"snapshot_every": None}, "snapshot_every, such as 100"),
+        ({"snapshot_every": None}, "a number of events, such as 100"),
         ({"snapshot_every": 0}, "from 1"),
         ({"snapshot_every": True}, "from 1"),
         ({"version": None}, "an integer or a string"),
         ({"version": True}, "an integer or a string"),
         ({"initial_state_factory": Order}, "set state_type"),
-        ({"initial_state_factory": set}, "no snapshots of projector 'count'"),
+        ({"initial_state_factory": set}, "snapshots of projector 'count' cannot be taken"),
         ({"initial_state_factory": lambda: defaultdict(int)}, "a defaultdict became a dict"),
         ({"initial_metadata_factory": tuple}, "set metadata_type"),
         ({"state_type": int}, "cannot be deserialised to int"),
@@ -445,9 +445,9 @@ async def test_sources_that_are_not_all_of_what_they_are_called_are_refused(worl
             await world.project(source=source)
 
 
-async def test_a_state_to_go_on_from_and_snapshots_exclude_each_other(world: World) -> None:
+async def test_a_state_to_start_from_and_snapshots_exclude_each_other(world: World) -> None:
     for arguments in ({"state": {"count": 1}}, {"metadata": []}):
-        with pytest.raises(ConfigurationError, match="leave out one"):
+        with pytest.raises(ConfigurationError, match="one or the other"):
             await world.project(**arguments)
 
 
