@@ -9,12 +9,12 @@ from random import Random
 from typing import Any
 
 import pytest
-from eventstore_sa.persistence.repositories import page_bytes
 from sqlalchemy import event, text
 
 from eventstore_sa import LogIdentifier, Projection
 from eventstore_sa.errors import SerialisationError
-from eventstore_sa.persistence import jsonb_size
+from eventstore_sa.persistence.events import page_bytes
+from eventstore_sa.persistence.schema import jsonb_size
 from eventstore_sa.projection import ProjectionStore, SyncProjectionStore
 from eventstore_sa.query import Path, SortClause, SortField
 from eventstore_sa.store.adapters import SQLAlchemyEventStorageAdapter, SyncSQLAlchemyEventStorageAdapter
