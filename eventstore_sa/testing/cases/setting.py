@@ -63,11 +63,15 @@ class EventStorageSetting:
             behind a single connection, the cases about concurrency publish one after the other.
         reads_are_complete_within: Within what reads beside publishes see no hole. Below LOG, wider reads and the watermark
             are refused; the fixture `adapter` must serve wider reads all the same, to show what is stored.
+        thorough: Whether the cases try all combinations of what they vary, with the largest publishes. Without this they
+            try each value, but not with every direction and limit, and publish thousands of events fewer: enough for a
+            second driver of a database on which another class is thorough.
     """
 
     scans_are_snapshots: ClassVar[bool] = False
     publishes_run_concurrently: ClassVar[bool] = True
     reads_are_complete_within: ClassVar[EventSerialisationGuarantee] = EventSerialisationGuarantee.LOG
+    thorough: ClassVar[bool] = True
 
     async def run_concurrently(self, operations: Sequence[Operation]) -> list[Outcome]:
         """Run all operations at the same time; return their results or exceptions, in order."""
