@@ -1,6 +1,6 @@
 """The shipped cases over every database and driver: the same behaviour everywhere.
 
-One class of each database is thorough; for the others, the classes at the end are, which take `long`.
+One class of each database is thorough, and each driver passes all groups. What that leaves out takes `long`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from eventstore_sa.store.adapters import (
 )
 from eventstore_sa.testing import clear
 from eventstore_sa.testing.cases import EventStorageAdapterCases, SyncEventStorageAdapterCases
-from eventstore_sa.testing.cases.constraints import ConstraintCases
+from eventstore_sa.testing.cases.concurrency import ConcurrencyCases
+from eventstore_sa.testing.cases.conditions import ConditionCases
 from eventstore_sa.testing.cases.event_storage import AsyncSetting, SyncSetting
+from eventstore_sa.testing.cases.publishing import PublishingCases
 from eventstore_sa.testing.cases.reading import ReadingCases
-from eventstore_sa.testing.cases.volume import VolumeCases
+from eventstore_sa.testing.cases.repetition import RepetitionCases
 from eventstore_sa.testing.postgres import PostgresDriver, PostgresServer
 from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
 from tests.stores import install_schema
@@ -100,6 +102,12 @@ def contract_database(
         yield database
 
 
+class _ConnectionCases(ReadingCases, PublishingCases, ConditionCases, RepetitionCases, ConcurrencyCases):
+    """The groups in which it matters how connections are used; the others are about values, statements and errors."""
+
+    thorough = False
+
+
 class TestSyncSQLiteFile(_SyncSQLiteFile, SyncEventStorageAdapterCases):
     pass
 
@@ -108,20 +116,7 @@ class TestAsyncpg(_PostgreSQL, EventStorageAdapterCases):
     driver = "asyncpg"
 
 
-class TestSQLiteInMemory(_SQLiteInMemory, EventStorageAdapterCases):
-    thorough = False
-
-
-class TestSyncSQLiteInMemory(_SyncSQLiteInMemory, SyncEventStorageAdapterCases):
-    thorough = False
-
-
 class TestSQLiteFile(_SQLiteFile, EventStorageAdapterCases):
-    thorough = False
-
-
-class TestAsyncPsycopg(_PostgreSQL, EventStorageAdapterCases):
-    driver = "psycopg"
     thorough = False
 
 
@@ -135,30 +130,44 @@ class TestSyncPsycopg2(_SyncPostgreSQL, SyncEventStorageAdapterCases):
     thorough = False
 
 
+# Their drivers pass all groups above.
+class TestSQLiteInMemory(_SQLiteInMemory, _ConnectionCases):
+    pass
+
+
+class TestSyncSQLiteInMemory(_SyncSQLiteInMemory, _ConnectionCases):
+    pass
+
+
+class TestAsyncPsycopg(_PostgreSQL, _ConnectionCases):
+    driver = "psycopg"
+
+
 @pytest.mark.long
-class _ThoroughCases(ReadingCases, ConstraintCases, VolumeCases):
-    """The groups in which it makes a difference."""
-
-
-class TestThoroughSQLiteInMemory(_SQLiteInMemory, _ThoroughCases):
+class TestAllOfSQLiteInMemory(_SQLiteInMemory, EventStorageAdapterCases):
     pass
 
 
-class TestThoroughSyncSQLiteInMemory(_SyncSQLiteInMemory, _ThoroughCases):
+@pytest.mark.long
+class TestAllOfSyncSQLiteInMemory(_SyncSQLiteInMemory, SyncEventStorageAdapterCases):
     pass
 
 
-class TestThoroughSQLiteFile(_SQLiteFile, _ThoroughCases):
+@pytest.mark.long
+class TestAllOfSQLiteFile(_SQLiteFile, EventStorageAdapterCases):
     pass
 
 
-class TestThoroughAsyncPsycopg(_PostgreSQL, _ThoroughCases):
+@pytest.mark.long
+class TestAllOfAsyncPsycopg(_PostgreSQL, EventStorageAdapterCases):
     driver = "psycopg"
 
 
-class TestThoroughSyncPsycopg(_SyncPostgreSQL, _ThoroughCases):
+@pytest.mark.long
+class TestAllOfSyncPsycopg(_SyncPostgreSQL, SyncEventStorageAdapterCases):
     driver = "psycopg"
 
 
-class TestThoroughSyncPsycopg2(_SyncPostgreSQL, _ThoroughCases):
+@pytest.mark.long
+class TestAllOfSyncPsycopg2(_SyncPostgreSQL, SyncEventStorageAdapterCases):
     driver = "psycopg2"
