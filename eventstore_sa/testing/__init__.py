@@ -1,6 +1,6 @@
-"""Tools for the tests of applications and of storage adapters: data, adapter cases, and databases to throw away.
+"""Tools for testing applications and storage adapters: builders, random data, adapter cases, throwaway databases.
 
-The adapter cases need pytest, which is imported only when they are asked for.
+The adapter cases need pytest, which is imported when they are first accessed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Builders: events and projections for tests that say only what matters to them.
+"""Builders of events and projections: a test sets only the fields that matter to it, and the others are random.
 
-A builder is an immutable value; each `with_*` returns a new one, and what was never said is random. `build()` returns
-the same value each time, so a test may build once to publish and once to compare.
+A builder is immutable; each `with_*` method returns a new one. `build()` returns an equal value each time, so a test can
+build once to publish and once to compare.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ class NewEventBuilder(Struct, Generic[Name, Payload, Metadata], frozen=True, kw_
         return cast("NewEventBuilder[Name, Payload, M]", replace(self, metadata=metadata))
 
     def with_observed_at(self, observed_at: datetime) -> Self:
-        """Return a builder with this time of recording."""
+        """Return a builder with this time of observation."""
         return replace(self, observed_at=observed_at)
 
     def with_occurred_at(self, occurred_at: datetime | None) -> Self:
-        """Return a builder with this time of happening; None means the time of recording."""
+        """Return a builder with this time of occurrence; None means the time of observation."""
         return replace(self, occurred_at=occurred_at)
 
     def build(self) -> NewEvent[Name, Payload, Metadata]:
@@ -95,7 +95,7 @@ class StoredEventBuilder(Struct, Generic[Name, Payload, Metadata], frozen=True, 
     occurred_at: datetime | None = None
 
     def from_new_event(self, event: NewEvent[N, P, M]) -> StoredEventBuilder[N, P, M]:
-        """Return a builder with all that the new event says: id, name, payload, metadata and both times."""
+        """Return a builder with the id, name, payload, metadata and both times of the new event."""
         changed = replace(
             self,
             id=event.id,
@@ -128,7 +128,7 @@ class StoredEventBuilder(Struct, Generic[Name, Payload, Metadata], frozen=True, 
         return replace(self, position=position)
 
     def with_sequence_number(self, sequence_number: int) -> Self:
-        """Return a builder with this place in the log."""
+        """Return a builder with this sequence number in the log."""
         return replace(self, sequence_number=sequence_number)
 
     def with_payload(self, payload: P) -> StoredEventBuilder[Name, P, Metadata]:
@@ -140,11 +140,11 @@ class StoredEventBuilder(Struct, Generic[Name, Payload, Metadata], frozen=True, 
         return cast("StoredEventBuilder[Name, Payload, M]", replace(self, metadata=metadata))
 
     def with_observed_at(self, observed_at: datetime) -> Self:
-        """Return a builder with this time of recording."""
+        """Return a builder with this time of observation."""
         return replace(self, observed_at=observed_at)
 
     def with_occurred_at(self, occurred_at: datetime | None) -> Self:
-        """Return a builder with this time of happening; None means the time of recording."""
+        """Return a builder with this time of occurrence; None means the time of observation."""
         return replace(self, occurred_at=occurred_at)
 
     def build(self) -> StoredEvent[Name, Payload, Metadata]:
@@ -168,7 +168,7 @@ def _random_source() -> EventSourceIdentifier:
 
 
 class BaseProjectionBuilder(ABC, Generic[State, Metadata]):
-    """Builds a `Projection`; subclasses say what a random state and metadata look like.
+    """Builds a `Projection`; subclasses provide a random state and random metadata.
 
     Example:
         class OrderProjectionBuilder(BaseProjectionBuilder[Order, None]):

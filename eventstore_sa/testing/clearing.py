@@ -1,6 +1,6 @@
-"""Emptying the tables between tests, in spite of the triggers that forbid it.
+"""Empties the tables between tests, although triggers forbid it.
 
-Not for production: it needs the ownership of the tables, and readers that remember sequence numbers are led astray.
+Not for production: it needs ownership of the tables, and invalidates sequence numbers that readers have stored.
 """
 
 from __future__ import annotations
@@ -44,32 +44,31 @@ def clear(
     timeout_s: float = 10.0,
 ) -> Awaitable[None]: ...
 def clear(bind: object, *, schema: EventStoreSchema | None = None, timeout_s: float = 10.0) -> Awaitable[None] | None:
-    """Empty all tables of the library, and let numbers begin at 1 again, as after `create_schema()`; for tests only.
+    """Empty all tables of the library and restart numbers at 1, as after `create_schema()`. For tests only.
 
-    Within a session or connection of the caller's it is part of that transaction; otherwise it is committed. Rows of the
-    host that refer to events must be deleted first. No other transaction may have the events open meanwhile, not even to
-    read them.
+    On a session or connection it is part of the caller's transaction; otherwise it is committed. Delete rows of the
+    application that refer to events first. While it runs, no other transaction may use the events, not even for reading.
 
     Args:
-        bind: What a store could be bound to, except a URL; the asyncio ones return an awaitable.
-        schema: The tables; those of `EventStoreSchema()` by default.
-        timeout_s: How long to wait for a transaction that has them open, at most 24 days. On SQLite the busy timeout of
-            the connection counts, which `configure_sqlite` sets to ten seconds.
+        bind: Anything that a store can be bound to, except a URL. With an asyncio bind, the call returns an awaitable.
+        schema: The tables; by default those of `EventStoreSchema()`.
+        timeout_s: How long to wait for other transactions that use the tables, at most 24 days. On SQLite the busy timeout
+            of the connection applies instead, which `configure_sqlite` sets to ten seconds.
 
     Raises:
-        ConfigurationError: It is not a bind, or `timeout_s` is not a time.
-        SchemaError: There are no tables.
-        LockTimeoutError: Another transaction has had them open for all that time; on PostgreSQL the message names its
-            process, application_name, and since when it is open.
-        StorageError: The database refused, say because a row of the host refers to an event.
-        TransactionError: On PostgreSQL, it is a session or connection in autocommit mode.
+        ConfigurationError: If `bind` is not a bind, or `timeout_s` is not a valid timeout.
+        SchemaError: If the tables do not exist.
+        LockTimeoutError: If another transaction used the tables during the whole timeout; on PostgreSQL the message has its
+            process id, its application_name and its start time.
+        StorageError: If the database refuses, for example because a row of the application refers to an event.
+        TransactionError: If it is a session or connection in autocommit mode on PostgreSQL.
 
-        Whatever it is, on PostgreSQL and SQLite the caller's transaction goes on as it was before.
+        After any of these, the caller's transaction remains usable on PostgreSQL and SQLite.
     """
     tables = default_schema() if schema is None else schema
     if isinstance(bind, URL | str):
         raise ConfigurationError(
-            "clear() does not accept a URL, because the engine would never be closed: give it an engine"
+            "clear() does not accept a URL, because its engine would never be disposed of: pass an engine"
         )
     checked_seconds("timeout_s", timeout_s)
     if isinstance(bind, AsyncEngine | async_sessionmaker | AsyncConnection | AsyncSession | async_scoped_session):

@@ -1,7 +1,6 @@
 """Random values for tests that should not depend on the values.
 
-Each function is independent of the others and of the library; the builders take their defaults from here. Seed `random` to
-repeat a run (ids of events stay unique: they do not come from it).
+The builders take their defaults from here. Seed `random` to repeat a run; event ids do not come from it and remain unique.
 """
 
 from __future__ import annotations
@@ -40,12 +39,12 @@ __all__ = [
 
 
 def random_int(min: int = 0, max: int = 99_999_999_999_999) -> int:
-    """Return an integer from `min` to `max`, both included."""
+    """Return an integer from `min` to `max`, inclusive."""
     return random.randint(min, max)
 
 
 def random_string(characters: str, length: int = 1) -> str:
-    """Return a string of `length` characters out of `characters`."""
+    """Return a string of `length` characters from `characters`."""
     return "".join(random.choices(characters, k=length))
 
 
@@ -82,7 +81,7 @@ def random_uuid4_string() -> str:
 
 
 def random_event_id() -> UUID:
-    """Return an event id that was never used before."""
+    """Return a new, unique event id."""
     return uuid7()
 
 

@@ -198,14 +198,32 @@ def saving_a_megabyte(adapter: SyncEventStorageAdapter) -> Any:
     return adapter.save(target=StreamIdentifier("'", "\\"), events=[LONG_EVENT])
 
 
-@settings(
-    max_examples=15,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example, HealthCheck.data_too_large],
-)
+LARGE_VALUES = [HealthCheck.too_slow, HealthCheck.large_base_example, HealthCheck.data_too_large]
+
+
+@settings(max_examples=5, suppress_health_check=LARGE_VALUES)
 @given(scenario=scenarios())
 @example(scenario=(["'", "\\", MEGABYTE], [saving_a_megabyte]))
 def test_names_of_any_text_mean_the_same_on_every_adapter(
+    postgres_engine: Engine,
+    sqlite_adapter: SyncSQLAlchemyEventStorageAdapter,
+    scenario: tuple[list[str], list[Operation]],
+) -> None:
+    assert_same(postgres_engine, sqlite_adapter, scenario)
+
+
+@pytest.mark.long
+@settings(max_examples=50, suppress_health_check=LARGE_VALUES)
+@given(scenario=scenarios())
+def test_many_names_of_any_text_mean_the_same_on_every_adapter(
+    postgres_engine: Engine,
+    sqlite_adapter: SyncSQLAlchemyEventStorageAdapter,
+    scenario: tuple[list[str], list[Operation]],
+) -> None:
+    assert_same(postgres_engine, sqlite_adapter, scenario)
+
+
+def assert_same(
     postgres_engine: Engine,
     sqlite_adapter: SyncSQLAlchemyEventStorageAdapter,
     scenario: tuple[list[str], list[Operation]],

@@ -55,6 +55,7 @@ def mode_database(
 
 
 class _Async(AsyncSetting):
+    thorough = False
     locking: ClassVar[Locking]
     guarantee: ClassVar[EventSerialisationGuarantee] = LOG
 
@@ -73,6 +74,7 @@ class _Async(AsyncSetting):
 
 
 class _Sync(SyncSetting):
+    thorough = False
     locking: ClassVar[Locking]
     guarantee: ClassVar[EventSerialisationGuarantee] = LOG
 

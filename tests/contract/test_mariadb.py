@@ -1,4 +1,4 @@
-"""The shipped cases over MariaDB, with and without asyncio."""
+"""The shipped cases over MariaDB, with and without asyncio; the latter are thorough."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import URL, create_engine
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import URL, Engine, create_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from eventstore_sa import SyncEventStore
 from eventstore_sa.store.adapters import (
@@ -32,10 +32,25 @@ def mariadb_url() -> Iterator[URL]:
         yield url
 
 
+@pytest.fixture(scope="class")
+def engine(mariadb_url: URL) -> AsyncEngine:
+    """One for all cases of a class: it keeps the statements that it has compiled."""
+    return create_async_engine(mariadb_url.set(drivername="mysql+asyncmy"), pool_size=5, max_overflow=30)
+
+
+@pytest.fixture(scope="class")
+def sync_engine(mariadb_url: URL) -> Iterator[Engine]:
+    """One for all cases of a class: it keeps the statements that it has compiled."""
+    engine = create_engine(mariadb_url, pool_size=5, max_overflow=30)
+    yield engine
+    engine.dispose()
+
+
 class TestAsyncmy(EventStorageAdapterCases):
+    thorough = False
+
     @pytest_asyncio.fixture(loop_scope="function")
-    async def storage_adapter(self, mariadb_url: URL) -> AsyncIterator[EventStorageAdapter]:
-        engine = create_async_engine(mariadb_url.set(drivername="mysql+asyncmy"), pool_size=5, max_overflow=30)
+    async def storage_adapter(self, engine: AsyncEngine) -> AsyncIterator[EventStorageAdapter]:
         await clear(engine)
         yield SQLAlchemyEventStorageAdapter(engine, locking="row")
         await engine.dispose()
@@ -43,8 +58,6 @@ class TestAsyncmy(EventStorageAdapterCases):
 
 class TestPyMySQL(SyncEventStorageAdapterCases):
     @pytest.fixture
-    def storage_adapter(self, mariadb_url: URL) -> Iterator[SyncEventStorageAdapter]:
-        engine = create_engine(mariadb_url, pool_size=5, max_overflow=30)
-        clear(engine)
-        yield SyncSQLAlchemyEventStorageAdapter(engine, locking="row")
-        engine.dispose()
+    def storage_adapter(self, sync_engine: Engine) -> SyncEventStorageAdapter:
+        clear(sync_engine)
+        return SyncSQLAlchemyEventStorageAdapter(sync_engine, locking="row")

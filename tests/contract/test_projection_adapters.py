@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import create_engine, func
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import Engine, create_engine, func
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from eventstore_sa.projection.adapters import (
     InMemoryProjectionStorageAdapter,
@@ -83,26 +83,37 @@ class TestSyncSQLite(_InSQL, SyncProjectionStorageAdapterCases):
         return SyncSQLAlchemyProjectionStorageAdapter("sqlite://")
 
 
+@pytest.fixture(scope="class")
+def engine(request: pytest.FixtureRequest, contract_database: PostgresDatabase) -> AsyncEngine:
+    """One for all cases of a class: it keeps the statements that it has compiled."""
+    return create_async_engine(contract_database.url(request.cls.driver))
+
+
+@pytest.fixture(scope="class")
+def sync_engine(request: pytest.FixtureRequest, contract_database: PostgresDatabase) -> Iterator[Engine]:
+    """One for all cases of a class: it keeps the statements that it has compiled."""
+    engine = create_engine(contract_database.url(request.cls.driver))
+    yield engine
+    engine.dispose()
+
+
 class _PostgreSQL(_InSQL, ProjectionStorageAdapterCases):
     driver: PostgresDriver
 
     @pytest_asyncio.fixture(loop_scope="function")
-    async def storage_adapter(self, contract_database: PostgresDatabase) -> AsyncIterator[ProjectionStorageAdapter]:
-        engine = create_async_engine(contract_database.url(self.driver))
+    async def storage_adapter(self, engine: AsyncEngine) -> AsyncIterator[ProjectionStorageAdapter]:
         await clear(engine)
         yield SQLAlchemyProjectionStorageAdapter(engine)
-        await engine.dispose()
+        await engine.dispose()  # Its connections belong to this event loop.
 
 
 class _SyncPostgreSQL(_InSQL, SyncProjectionStorageAdapterCases):
     driver: PostgresDriver
 
     @pytest.fixture
-    def storage_adapter(self, contract_database: PostgresDatabase) -> Iterator[SyncProjectionStorageAdapter]:
-        engine = create_engine(contract_database.url(self.driver))
-        clear(engine)
-        yield SyncSQLAlchemyProjectionStorageAdapter(engine)
-        engine.dispose()
+    def storage_adapter(self, sync_engine: Engine) -> SyncProjectionStorageAdapter:
+        clear(sync_engine)
+        return SyncSQLAlchemyProjectionStorageAdapter(sync_engine)
 
 
 @pytest.fixture(scope="module")

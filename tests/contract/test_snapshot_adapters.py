@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import create_engine
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from eventstore_sa.projection.adapters import (
     InMemorySnapshotStorageAdapter,
@@ -44,26 +44,37 @@ class TestSyncSQLite(SyncSnapshotStorageAdapterCases):
         return SyncSQLAlchemySnapshotStorageAdapter("sqlite://")
 
 
+@pytest.fixture(scope="class")
+def engine(request: pytest.FixtureRequest, contract_database: PostgresDatabase) -> AsyncEngine:
+    """One for all cases of a class: it keeps the statements that it has compiled."""
+    return create_async_engine(contract_database.url(request.cls.driver))
+
+
+@pytest.fixture(scope="class")
+def sync_engine(request: pytest.FixtureRequest, contract_database: PostgresDatabase) -> Iterator[Engine]:
+    """One for all cases of a class: it keeps the statements that it has compiled."""
+    engine = create_engine(contract_database.url(request.cls.driver))
+    yield engine
+    engine.dispose()
+
+
 class _PostgreSQL(SnapshotStorageAdapterCases):
     driver: PostgresDriver
 
     @pytest_asyncio.fixture(loop_scope="function")
-    async def storage_adapter(self, contract_database: PostgresDatabase) -> AsyncIterator[SnapshotStorageAdapter]:
-        engine = create_async_engine(contract_database.url(self.driver))
+    async def storage_adapter(self, engine: AsyncEngine) -> AsyncIterator[SnapshotStorageAdapter]:
         await clear(engine)
         yield SQLAlchemySnapshotStorageAdapter(engine)
-        await engine.dispose()
+        await engine.dispose()  # Its connections belong to this event loop.
 
 
 class _SyncPostgreSQL(SyncSnapshotStorageAdapterCases):
     driver: PostgresDriver
 
     @pytest.fixture
-    def storage_adapter(self, contract_database: PostgresDatabase) -> Iterator[SyncSnapshotStorageAdapter]:
-        engine = create_engine(contract_database.url(self.driver))
-        clear(engine)
-        yield SyncSQLAlchemySnapshotStorageAdapter(engine)
-        engine.dispose()
+    def storage_adapter(self, sync_engine: Engine) -> SyncSnapshotStorageAdapter:
+        clear(sync_engine)
+        return SyncSQLAlchemySnapshotStorageAdapter(sync_engine)
 
 
 @pytest.fixture(scope="module")

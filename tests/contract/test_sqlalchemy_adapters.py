@@ -1,4 +1,7 @@
-"""The shipped cases over every database and driver: the same behaviour everywhere."""
+"""The shipped cases over every database and driver: the same behaviour everywhere.
+
+One class of each database is thorough, and each driver passes all groups. What that leaves out takes `long`.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import create_engine
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from eventstore_sa.store.adapters import (
     EventStorageAdapter,
@@ -18,22 +21,28 @@ from eventstore_sa.store.adapters import (
 )
 from eventstore_sa.testing import clear
 from eventstore_sa.testing.cases import EventStorageAdapterCases, SyncEventStorageAdapterCases
+from eventstore_sa.testing.cases.concurrency import ConcurrencyCases
+from eventstore_sa.testing.cases.conditions import ConditionCases
+from eventstore_sa.testing.cases.event_storage import AsyncSetting, SyncSetting
+from eventstore_sa.testing.cases.publishing import PublishingCases
+from eventstore_sa.testing.cases.reading import ReadingCases
+from eventstore_sa.testing.cases.repetition import RepetitionCases
 from eventstore_sa.testing.postgres import PostgresDriver, PostgresServer
 from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
 from tests.stores import install_schema
 
 
-class TestSQLiteInMemory(EventStorageAdapterCases):
+class _SQLiteInMemory(AsyncSetting):
     def construct_storage_adapter(self) -> EventStorageAdapter:
         return SQLAlchemyEventStorageAdapter("sqlite+aiosqlite://")
 
 
-class TestSyncSQLiteInMemory(SyncEventStorageAdapterCases):
+class _SyncSQLiteInMemory(SyncSetting):
     def construct_storage_adapter(self) -> SyncEventStorageAdapter:
         return SyncSQLAlchemyEventStorageAdapter("sqlite://")
 
 
-class TestSQLiteFile(EventStorageAdapterCases):
+class _SQLiteFile(AsyncSetting):
     @pytest.fixture(autouse=True)
     def _place(self, tmp_path: Path) -> None:
         self.url = f"sqlite+aiosqlite:///{tmp_path}/events.db"
@@ -42,7 +51,7 @@ class TestSQLiteFile(EventStorageAdapterCases):
         return SQLAlchemyEventStorageAdapter(self.url)
 
 
-class TestSyncSQLiteFile(SyncEventStorageAdapterCases):
+class _SyncSQLiteFile(SyncSetting):
     @pytest.fixture(autouse=True)
     def _place(self, tmp_path: Path) -> None:
         self.url = f"sqlite:///{tmp_path}/events.db"
@@ -51,26 +60,37 @@ class TestSyncSQLiteFile(SyncEventStorageAdapterCases):
         return SyncSQLAlchemyEventStorageAdapter(self.url)
 
 
-class _PostgreSQL(EventStorageAdapterCases):
+@pytest.fixture(scope="class")
+def engine(request: pytest.FixtureRequest, contract_database: PostgresDatabase) -> AsyncEngine:
+    """One for all cases of a class: it keeps the statements that it has compiled."""
+    return create_async_engine(contract_database.url(request.cls.driver), pool_size=5, max_overflow=30)
+
+
+@pytest.fixture(scope="class")
+def sync_engine(request: pytest.FixtureRequest, contract_database: PostgresDatabase) -> Iterator[Engine]:
+    """One for all cases of a class: it keeps the statements that it has compiled."""
+    engine = create_engine(contract_database.url(request.cls.driver), pool_size=5, max_overflow=30)
+    yield engine
+    engine.dispose()
+
+
+class _PostgreSQL(AsyncSetting):
     driver: PostgresDriver
 
     @pytest_asyncio.fixture(loop_scope="function")
-    async def storage_adapter(self, contract_database: PostgresDatabase) -> AsyncIterator[EventStorageAdapter]:
-        engine = create_async_engine(contract_database.url(self.driver), pool_size=5, max_overflow=30)
+    async def storage_adapter(self, engine: AsyncEngine) -> AsyncIterator[EventStorageAdapter]:
         await clear(engine)
         yield SQLAlchemyEventStorageAdapter(engine)
-        await engine.dispose()
+        await engine.dispose()  # Its connections belong to this event loop.
 
 
-class _SyncPostgreSQL(SyncEventStorageAdapterCases):
+class _SyncPostgreSQL(SyncSetting):
     driver: PostgresDriver
 
     @pytest.fixture
-    def storage_adapter(self, contract_database: PostgresDatabase) -> Iterator[SyncEventStorageAdapter]:
-        engine = create_engine(contract_database.url(self.driver), pool_size=5, max_overflow=30)
-        clear(engine)
-        yield SyncSQLAlchemyEventStorageAdapter(engine)
-        engine.dispose()
+    def storage_adapter(self, sync_engine: Engine) -> SyncEventStorageAdapter:
+        clear(sync_engine)
+        return SyncSQLAlchemyEventStorageAdapter(sync_engine)
 
 
 @pytest.fixture(scope="module")
@@ -82,17 +102,72 @@ def contract_database(
         yield database
 
 
-class TestAsyncpg(_PostgreSQL):
+class _ConnectionCases(ReadingCases, PublishingCases, ConditionCases, RepetitionCases, ConcurrencyCases):
+    """The groups in which it matters how connections are used; the others are about values, statements and errors."""
+
+    thorough = False
+
+
+class TestSyncSQLiteFile(_SyncSQLiteFile, SyncEventStorageAdapterCases):
+    pass
+
+
+class TestAsyncpg(_PostgreSQL, EventStorageAdapterCases):
     driver = "asyncpg"
 
 
-class TestAsyncPsycopg(_PostgreSQL):
+class TestSQLiteFile(_SQLiteFile, EventStorageAdapterCases):
+    thorough = False
+
+
+class TestSyncPsycopg(_SyncPostgreSQL, SyncEventStorageAdapterCases):
+    driver = "psycopg"
+    thorough = False
+
+
+class TestSyncPsycopg2(_SyncPostgreSQL, SyncEventStorageAdapterCases):
+    driver = "psycopg2"
+    thorough = False
+
+
+# Their drivers pass all groups above.
+class TestSQLiteInMemory(_SQLiteInMemory, _ConnectionCases):
+    pass
+
+
+class TestSyncSQLiteInMemory(_SyncSQLiteInMemory, _ConnectionCases):
+    pass
+
+
+class TestAsyncPsycopg(_PostgreSQL, _ConnectionCases):
     driver = "psycopg"
 
 
-class TestSyncPsycopg(_SyncPostgreSQL):
+@pytest.mark.long
+class TestAllOfSQLiteInMemory(_SQLiteInMemory, EventStorageAdapterCases):
+    pass
+
+
+@pytest.mark.long
+class TestAllOfSyncSQLiteInMemory(_SyncSQLiteInMemory, SyncEventStorageAdapterCases):
+    pass
+
+
+@pytest.mark.long
+class TestAllOfSQLiteFile(_SQLiteFile, EventStorageAdapterCases):
+    pass
+
+
+@pytest.mark.long
+class TestAllOfAsyncPsycopg(_PostgreSQL, EventStorageAdapterCases):
     driver = "psycopg"
 
 
-class TestSyncPsycopg2(_SyncPostgreSQL):
+@pytest.mark.long
+class TestAllOfSyncPsycopg(_SyncPostgreSQL, SyncEventStorageAdapterCases):
+    driver = "psycopg"
+
+
+@pytest.mark.long
+class TestAllOfSyncPsycopg2(_SyncPostgreSQL, SyncEventStorageAdapterCases):
     driver = "psycopg2"

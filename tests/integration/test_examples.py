@@ -12,22 +12,16 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=[path.stem for path in EXAMPLES])
-def test_example_runs(example: Path, tmp_path: Path) -> None:
-    outcome = run_python(str(example), cwd=tmp_path)
+def test_example_runs_twice_in_a_row(example: Path, tmp_path: Path) -> None:
+    """A database file left by the first run must not break the second, which is what a newcomer does next."""
+    first = run_python(str(example), cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert first.stderr == ""
+    assert first.stdout.strip()
 
-    assert outcome.returncode == 0, outcome.stderr
-    assert outcome.stderr == ""
-    assert outcome.stdout.strip()
+    second = run_python(str(example), cwd=tmp_path)
 
-
-@pytest.mark.parametrize("example", EXAMPLES, ids=[path.stem for path in EXAMPLES])
-def test_example_can_be_run_twice_in_a_row(example: Path, tmp_path: Path) -> None:
-    """What a newcomer does next: a database file left by the first run must not break the second."""
-    run_python(str(example), cwd=tmp_path)
-
-    outcome = run_python(str(example), cwd=tmp_path)
-
-    assert outcome.returncode == 0, outcome.stderr
+    assert second.returncode == 0, second.stderr
 
 
 def test_the_example_of_the_demo_is_there() -> None:

@@ -24,7 +24,6 @@ import pytest
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
-from eventstore_sa.errors import ConfigurationError, StorageError
 from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.testing.postgres import (
     URL_VARIABLE,
@@ -32,6 +31,7 @@ from eventstore_sa.testing.postgres import (
     PostgresDriver,
     PostgresServer,
     PostgresSource,
+    TemporaryPostgresError,
     cluster,
     find_postgres_binaries,
     server,
@@ -155,14 +155,15 @@ class TestTheServer:
         assert _INSTALLATIONS[0] == wheel
         assert wheel.version >= (18, 0)
 
-    def test_is_made_to_be_thrown_away_unless_it_is_to_be_durable(self) -> None:
-        with (
-            temporary_postgres(source="local") as forgetful,
-            temporary_postgres(source="local", durable=True) as durable,
-        ):
+    def test_loses_data_in_a_crash_unless_it_is_durable(self, started_server: PostgresServer) -> None:
+        settings = {"wal_level": "logical", "max_connections": "17"}
+        with temporary_postgres(source="local", durable=True, settings=settings) as durable:
             for name in ("fsync", "synchronous_commit", "full_page_writes"):
-                assert _ask(forgetful, f"SHOW {name}") == "off"
+                assert _ask(started_server, f"SHOW {name}") == "off"
                 assert _ask(durable, f"SHOW {name}") == "on"
+            assert not Path(str(durable.socket_directory)).is_relative_to(cluster._MEMORY)
+            for name, value in settings.items():
+                assert _ask(durable, f"SHOW {name}") == value
 
     def test_has_room_for_prepared_transactions_and_many_connections(self, started_server: PostgresServer) -> None:
         assert _ask(started_server, "SHOW max_prepared_transactions") == "20"
@@ -183,11 +184,6 @@ class TestTheServer:
             assert _ask(server, "SHOW timezone") == "UTC"
             assert _ask(server, "SELECT 'a' < 'B' COLLATE \"default\"") is False
 
-    def test_takes_further_settings(self) -> None:
-        with temporary_postgres(source="local", settings={"wal_level": "logical", "max_connections": "17"}) as server:
-            assert _ask(server, "SHOW wal_level") == "logical"
-            assert _ask(server, "SHOW max_connections") == "17"
-
     def test_listens_in_its_private_directory_too(self, started_server: PostgresServer) -> None:
         directory = started_server.socket_directory
         assert directory is not None
@@ -195,9 +191,7 @@ class TestTheServer:
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
         assert (directory / f".s.PGSQL.{started_server.url.port}").is_socket()
 
-    @pytest.mark.parametrize(
-        ("durable", "needed_bytes", "in_memory"), [(False, 0, True), (False, 2**60, False), (True, 0, False)]
-    )
+    @in_turn("durable, needed_bytes, in_memory", [(False, 0, True), (False, 2**60, False), (True, 0, False)])
     def test_keeps_its_data_in_memory_if_there_is_room_and_it_need_not_last(
         self,
         monkeypatch: pytest.MonkeyPatch,
@@ -211,17 +205,11 @@ class TestTheServer:
         monkeypatch.setattr(cluster, "_MEMORY", str(short_directory))
         monkeypatch.setattr(cluster, "_MEMORY_NEEDED_BYTES", needed_bytes)
 
-        with temporary_postgres(source="local", durable=durable) as server:
-            assert server.socket_directory is not None
-            assert server.socket_directory.is_relative_to(short_directory) is in_memory
-
-    def test_two_servers_run_side_by_side(self, started_server: PostgresServer) -> None:
-        with temporary_postgres(source="local") as other:
-            name = other.create_database()
-
-            assert other.url.port != started_server.url.port
-            assert name in _database_names(other)
-            assert name not in _database_names(started_server)
+        directory = cluster._private_directory(cluster._server_account(), durable=durable)
+        try:
+            assert directory.is_relative_to(short_directory) is in_memory
+        finally:
+            directory.rmdir()
 
     def test_a_port_that_is_taken_meanwhile_is_given_up_for_another(self, monkeypatch: pytest.MonkeyPatch) -> None:
         free_port = cluster._free_port
@@ -242,7 +230,7 @@ class TestTheServer:
         monkeypatch.setenv("TMPDIR", str(short_directory))
 
         with (
-            pytest.raises(StorageError, match='unrecognized configuration parameter "no_such_setting"'),
+            pytest.raises(TemporaryPostgresError, match='unrecognized configuration parameter "no_such_setting"'),
             temporary_postgres(source="local", settings={"no_such_setting": "1"}),
         ):
             pass
@@ -251,7 +239,7 @@ class TestTheServer:
     @in_turn("name", ["port", "LISTEN_ADDRESSES"])
     def test_settings_that_it_chooses_itself_are_refused(self, name: str) -> None:
         with (
-            pytest.raises(ConfigurationError, match=f"{name.lower()} are chosen by the temporary server"),
+            pytest.raises(TemporaryPostgresError, match=f"the temporary server chooses {name.lower()} itself"),
             temporary_postgres(source="local", settings={name: "1"}),
         ):
             pass
@@ -322,17 +310,19 @@ class TestItsEnd:
         finally:
             os.kill(child, signal.SIGKILL)
 
-    @pytest.mark.parametrize("exit_of_the_child", ["os._exit(0)", "sys.exit(0)"])
-    def test_a_forked_child_that_exits_leaves_the_server_to_its_owner(
-        self, start_owner: Callable[..., Owner], exit_of_the_child: str
-    ) -> None:
+    def test_a_forked_child_that_exits_leaves_the_server_to_its_owner(self, start_owner: Callable[..., Owner]) -> None:
+        exits = ("os._exit(0)", "sys.exit(0)")
         owner = start_owner(
-            f"child = os.fork() or {exit_of_the_child}\n"
-            "_, status = os.waitpid(child, 0)\n"
-            "print(status, server.create_database('after'), flush=True)"
+            "\n".join(
+                f"child = os.fork() or {exit_of_the_child}\n"
+                "_, status = os.waitpid(child, 0)\n"
+                f"print(status, server.create_database('after {number}'), flush=True)"
+                for number, exit_of_the_child in enumerate(exits)
+            )
         )
 
-        assert owner.line() == "0 after\n"
+        for number, exit_of_the_child in enumerate(exits):
+            assert (exit_of_the_child, owner.line()) == (exit_of_the_child, f"0 after {number}\n")
         owner.close()
         assert owner.has_left_nothing()
 
@@ -436,7 +426,9 @@ class TestUsers:
         monkeypatch.setattr(cluster, "_ACCOUNTS", ("root", "no-such-user"))
 
         with (
-            pytest.raises(ConfigurationError, match="cannot become any of root, no-such-user: run it as another user"),
+            pytest.raises(
+                TemporaryPostgresError, match="cannot switch to any of root, no-such-user: run it as another user"
+            ),
             temporary_postgres(source="local"),
         ):
             pass
@@ -463,12 +455,16 @@ class TestAServerNamedByTheEnvironment:
         assert _database_names(started_server) == before
 
     def test_is_passed_over_when_another_source_is_asked_for(self, started_server: PostgresServer) -> None:
-        with temporary_postgres(source="local") as server:
-            assert server.url.port != started_server.url.port
+        with temporary_postgres(source="local") as other:
+            name = other.create_database()
+
+            assert other.url.port != started_server.url.port
+            assert name in _database_names(other)
+            assert name not in _database_names(started_server)
 
     def test_takes_no_settings(self) -> None:
         with (
-            pytest.raises(ConfigurationError, match=f"{URL_VARIABLE} names: unset it, or pass source='local'"),
+            pytest.raises(TemporaryPostgresError, match=f"{URL_VARIABLE}: unset the variable, or pass source='local'"),
             temporary_postgres(settings={"wal_level": "logical"}),
         ):
             pass
@@ -477,7 +473,7 @@ class TestAServerNamedByTheEnvironment:
     def test_must_be_a_postgresql_url(self, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
         monkeypatch.setenv(URL_VARIABLE, address)
 
-        with pytest.raises(ConfigurationError, match=URL_VARIABLE) as refused, temporary_postgres():
+        with pytest.raises(TemporaryPostgresError, match=URL_VARIABLE) as refused, temporary_postgres():
             pass
         assert "secret" not in str(refused.value)
 
@@ -499,7 +495,7 @@ class TestNothingFound:
         ],
     )
     def test_is_an_error_that_says_what_to_do(self, source: PostgresSource | None, remedies: list[str]) -> None:
-        with pytest.raises(ConfigurationError) as refused, temporary_postgres(source=source):
+        with pytest.raises(TemporaryPostgresError) as refused, temporary_postgres(source=source):
             pass
 
         said = str(refused.value)
@@ -508,7 +504,7 @@ class TestNothingFound:
 
     def test_a_folder_without_programs_is_refused(self, tmp_path: Path) -> None:
         with (
-            pytest.raises(ConfigurationError, match="holds no executable initdb and no postgres"),
+            pytest.raises(TemporaryPostgresError, match="has no executable initdb and no postgres"),
             temporary_postgres(binaries=tmp_path),
         ):
             pass
@@ -517,7 +513,7 @@ class TestNothingFound:
         for name in ("initdb", "postgres"):
             shutil.copy("/bin/echo", tmp_path / name)
 
-        with pytest.raises(ConfigurationError, match="is it PostgreSQL"), temporary_postgres(binaries=tmp_path):
+        with pytest.raises(TemporaryPostgresError, match="is it PostgreSQL"), temporary_postgres(binaries=tmp_path):
             pass
 
 
@@ -565,7 +561,7 @@ class TestDatabases:
     def test_a_database_that_was_made_elsewhere_is_not_dropped(self, started_server: PostgresServer) -> None:
         name = started_server.create_database()
 
-        with pytest.raises(ConfigurationError, match="was not created through this server object"):
+        with pytest.raises(TemporaryPostgresError, match="was not created by this server object"):
             PostgresServer(started_server.url).drop_database(name)
         assert name in _database_names(started_server)
 

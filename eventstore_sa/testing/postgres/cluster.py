@@ -1,7 +1,7 @@
-"""Starts one temporary server from given binaries, and stops it: the owner's side of `keeper`.
+"""Starts and stops one temporary server: the owner's side of `keeper`.
 
-Decides what `initdb` and `postgres` are told, which user they run as when this process is root, and where their
-private directory is. Knows nothing of databases or drivers; used by `temporary` only.
+Chooses the arguments of `initdb` and `postgres`, the user they run as when this process is root, and their private
+directory. Knows nothing about databases or drivers; used by `temporary` only.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ import sys
 import tempfile
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
-from eventstore_sa.errors import ConfigurationError, StorageError
 from eventstore_sa.testing.postgres.binaries import PostgresBinaries
+from eventstore_sa.testing.postgres.errors import TemporaryPostgresError
 from eventstore_sa.testing.postgres.keeper import Plan
 
 __all__ = ["RunningCluster", "running_cluster"]
@@ -38,8 +37,9 @@ _MEMORY_NEEDED_BYTES = 4 * 2**30  # Containers often have 64 MB, which WAL alone
 _LONGEST_SOCKET_PATH = 103  # macOS; Linux allows 107
 
 
-class RunningCluster(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a running server can be reached: at 127.0.0.1 and in a directory with its Unix socket."""
+@dataclass(frozen=True, kw_only=True)
+class RunningCluster:
+    """The addresses of a running server: a port of 127.0.0.1, and the directory of its Unix socket."""
 
     port: int
     socket_directory: Path
@@ -53,15 +53,15 @@ class _PortTakenError(Exception):
 def running_cluster(
     binaries: PostgresBinaries, *, durable: bool, settings: Mapping[str, str]
 ) -> Generator[RunningCluster]:
-    """Run a server in a private temporary directory, until the block ends or this process does.
+    """Run a server in a private temporary directory until the block or this process ends.
 
     Raises:
-        ConfigurationError: A setting is not the caller's to choose, or no user is there to run the server as.
-        StorageError: `initdb` or `postgres` failed; the end of their log is in the message.
+        TemporaryPostgresError: If a setting cannot be overridden, if there is no user to run the server as, or if `initdb`
+            or `postgres` failed; the message then has the end of their log.
     """
     taken = sorted(_OWN_SETTINGS & {name.lower() for name in settings})
     if taken:
-        raise ConfigurationError(f"the settings {', '.join(taken)} are chosen by the temporary server: leave them out")
+        raise TemporaryPostgresError(f"the temporary server chooses {', '.join(taken)} itself: remove it from settings")
     chosen = _SETTINGS | ({} if durable else _FORGETFUL_SETTINGS) | dict(settings)
     account = _server_account()
     for attempt in range(1, _ATTEMPTS + 1):
@@ -71,7 +71,7 @@ def running_cluster(
                 port = keeper.start(binaries, chosen)
             except _PortTakenError as error:
                 if attempt == _ATTEMPTS:
-                    raise StorageError(f"no free port was to be had in {_ATTEMPTS} attempts: {error}") from error
+                    raise TemporaryPostgresError(f"found no free port in {_ATTEMPTS} attempts: {error}") from error
                 continue
             yield RunningCluster(port=port, socket_directory=keeper.directory)
             return
@@ -80,7 +80,7 @@ def running_cluster(
 
 
 class _Keeper:
-    """The keeper process of one server, with the directory that they share."""
+    """The keeper process of one server, and their directory."""
 
     def __init__(self, account: pwd.struct_passwd | None, *, durable: bool) -> None:
         self.account = account
@@ -92,12 +92,12 @@ class _Keeper:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"LC_ALL": "C"},  # So that messages are in English: `start` looks into them.
-            start_new_session=True,  # Ctrl-C in a terminal reaches the owner only, which then says stop.
+            env=os.environ | {"LC_ALL": "C"},  # English messages: `start` searches them.
+            start_new_session=True,  # Ctrl-C in a terminal reaches only the owner, which sends stop.
         )
 
     def start(self, binaries: PostgresBinaries, settings: Mapping[str, str]) -> int:
-        """Have the server created and started; return its port once it accepts connections."""
+        """Create and start the server; return its port once it accepts connections."""
         if self.account and not _may(self.account, "-x", binaries.directory / "postgres"):
             binaries = self._copy_for_account(binaries)
         port = _free_port()
@@ -109,12 +109,14 @@ class _Keeper:
         trouble = (answer + self.process.stdout.read()).decode(errors="replace").strip()
         if "Address already in use" in trouble:
             raise _PortTakenError(trouble)
-        raise StorageError(f"PostgreSQL of '{binaries.directory}' could not be started: {trouble or 'no reason given'}")
+        raise TemporaryPostgresError(
+            f"PostgreSQL of '{binaries.directory}' did not start: {trouble or 'no reason given'}"
+        )
 
     def stop(self) -> None:
-        """Have the server killed and its directory removed, and wait for it.
+        """Stop the server, remove its directory, and wait until both are gone.
 
-        Does nothing in a forked child, whose exit is no business of the server.
+        Does nothing in a forked child, which does not own the server.
         """
         if os.getpid() != self.owner:
             return
@@ -125,9 +127,9 @@ class _Keeper:
         try:
             self.process.wait(_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            self.process.kill()  # The kernel then ends postgres, on Linux.
+            self.process.kill()  # On Linux, the kernel then ends postgres.
             self.process.wait()
-        shutil.rmtree(self.directory, ignore_errors=True)  # Only there if the keeper was killed.
+        shutil.rmtree(self.directory, ignore_errors=True)  # Still there only if the keeper was killed.
 
     def _plan(self, binaries: PostgresBinaries, settings: Mapping[str, str], port: int) -> Plan:
         data = str(self.directory / "data")
@@ -154,20 +156,20 @@ class _Keeper:
         for path in (target, *target.rglob("*")):
             os.chown(path, self.account.pw_uid, self.account.pw_gid, follow_symlinks=False)
         if not _may(self.account, "-x", copy.directory / "postgres"):
-            raise ConfigurationError(
-                f"user {self.account.pw_name!r} may not run '{binaries.directory / 'postgres'}', nor a copy of it in "
+            raise TemporaryPostgresError(
+                f"user {self.account.pw_name!r} cannot run '{binaries.directory / 'postgres'}', nor a copy of it in "
                 f"'{self.directory}': set TMPDIR to a directory that is not mounted noexec"
             )
         return copy
 
     def _say(self, line: str) -> None:
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # It has ended already, and said why.
+        with contextlib.suppress(BrokenPipeError):  # It has already exited, and printed why.
             self.process.stdin.write(f"{line}\n".encode())
 
 
 def _private_directory(account: pwd.struct_passwd | None, *, durable: bool) -> Path:
-    """Make a directory that only the server's user can enter, where that user can reach it."""
+    """Make a directory that the server's user can reach and that only this user can enter."""
     parents = [tempfile.gettempdir(), "/tmp", "/var/tmp"]  # noqa: S108
     if not durable and not any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")) and _memory_is_roomy():
         parents.insert(0, _MEMORY)
@@ -179,14 +181,14 @@ def _private_directory(account: pwd.struct_passwd | None, *, durable: bool) -> P
         if account:
             os.chown(directory, account.pw_uid, account.pw_gid)
         return directory
-    raise ConfigurationError(
-        f"none of {', '.join(parents)} can hold a temporary server: set TMPDIR to a short path that "
-        f"{f'user {account.pw_name!r}' if account else 'this user'} may enter"
+    raise TemporaryPostgresError(
+        f"no temporary server can run in any of {', '.join(parents)}: set TMPDIR to a short path that "
+        f"{f'user {account.pw_name!r}' if account else 'this user'} can enter"
     )
 
 
 def _memory_is_roomy() -> bool:
-    """Tell whether a file system in memory has room for a server: databases are made ten times faster there."""
+    """Return whether the file system in memory has room for a server; creating databases is ten times faster there."""
     try:
         return shutil.disk_usage(_MEMORY).free >= _MEMORY_NEEDED_BYTES and os.access(_MEMORY, os.W_OK)
     except OSError:  # macOS has none.
@@ -194,7 +196,7 @@ def _memory_is_roomy() -> bool:
 
 
 def _server_account() -> pwd.struct_passwd | None:
-    """Choose the user to run the server as: this one, or an unprivileged one when this is root."""
+    """Return the unprivileged user to run the server as if this process is root, else None."""
     if os.geteuid() != 0:
         return None
     for name in _ACCOUNTS:
@@ -202,14 +204,14 @@ def _server_account() -> pwd.struct_passwd | None:
             account = pwd.getpwnam(name)
             if account.pw_uid != 0 and _may(account, "-d", Path("/")):
                 return account
-    raise ConfigurationError(
-        f"PostgreSQL refuses to run as root, and this process cannot become any of {', '.join(_ACCOUNTS)}: run it as "
-        "another user, or name a running server in EVENTSTORE_SA_TEST_POSTGRES_URL"
+    raise TemporaryPostgresError(
+        f"PostgreSQL refuses to run as root, and this process cannot switch to any of {', '.join(_ACCOUNTS)}: run it as "
+        "another user, or set EVENTSTORE_SA_TEST_POSTGRES_URL to a running server"
     )
 
 
 def _may(account: pwd.struct_passwd, how: str, path: Path) -> bool:
-    """Ask the kernel, as that user, so that modes of parents, access lists and user namespaces all count."""
+    """Ask the kernel as that user: modes of parents, access control lists and user namespaces all count."""
     try:
         asked = subprocess.run(
             ["/bin/sh", "-c", 'test "$0" "$1"', how, path],
@@ -226,7 +228,7 @@ def _may(account: pwd.struct_passwd, how: str, path: Path) -> bool:
 
 
 def _free_port() -> int:
-    """Let the kernel choose; another process may take it before the server does, so be ready to try again."""
+    """Return a free port, which another process may take before the server does."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

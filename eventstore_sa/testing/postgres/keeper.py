@@ -1,9 +1,9 @@
-"""The process that owns one temporary server, and ends it when the process that asked for it is gone.
+"""The process that runs one temporary server, and stops it when its owner exits.
 
-Run as a script, with the standard library alone: `python -I -S keeper.py DIRECTORY`. On standard input comes one line
-of JSON (see `Plan`), later anything at all to stop; standard output answers `ready`, or says what went wrong. Being the
-parent of `postgres`, it can wait for it; being a child of its owner, it sees the owner's death in its own parent id,
-whatever way the owner died, and however many forked children still hold the other ends of the pipes.
+A script that uses only the standard library: `python -I -S keeper.py DIRECTORY OWNER`. It reads one line of JSON (see
+`Plan`) from standard input, and any further line as the request to stop; it prints `ready`, or what went wrong. As the
+parent of `postgres`, it can wait for it. As a child of its owner, it notices in its parent id that the owner died, however
+that happened, and even if forked children of the owner still hold the other ends of the pipes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Plan(TypedDict):
-    """What to run, and as whom: user and group are None to stay the same."""
+    """The commands to run; `user` and `group` are None to run them as the user of this process."""
 
     initdb: list[str]
     postgres: list[str]
@@ -45,7 +45,7 @@ class _NotStartedError(Exception):
 
 
 def main(directory: Path, owner: int) -> int:
-    """Create, run and remove the server in `directory`, for as long as `owner` lives and does not say stop."""
+    """Create and run the server in `directory` until `owner` exits or sends stop, then remove it."""
     signal.signal(signal.SIGTERM, _unwind)
     try:
         line = _next_line(owner)
@@ -80,7 +80,7 @@ def _keep(directory: Path, plan: Plan, owner: int) -> None:
 
 
 def _unwind(_number: int, _frame: object) -> None:
-    sys.exit(1)  # Through every `finally`, so that server and directory still go.
+    sys.exit(1)  # Runs every `finally`, which stops the server and removes the directory.
 
 
 def _spawn(command: list[str], plan: Plan, directory: Path, log: int) -> subprocess.Popen[bytes]:
@@ -93,7 +93,7 @@ def _spawn(command: list[str], plan: Plan, directory: Path, log: int) -> subproc
         user=plan["user"],
         group=plan["group"],
         extra_groups=None if plan["user"] is None else [],
-        # Safe here: this process has one thread, and it is that thread whose death the kernel reports.
+        # Safe: this process has one thread, and the kernel reports the death of that thread.
         preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
     )
 
@@ -117,10 +117,10 @@ def _wait_until_ready(server: subprocess.Popen[bytes], status_file: Path, log_pa
 
 
 def _next_line(owner: int) -> bytes:
-    """Read until a line is complete, the other end is closed, or the owner is dead: then b'' comes back.
+    """Return the next line, or b'' if the pipe is closed or the owner has died.
 
-    The parent id is what counts: a forked child of the owner holds the other end open after the owner's death, but
-    this process is then no longer the owner's child.
+    The parent id decides: after the owner's death its forked children still hold the pipe open, but this process has
+    another parent.
     """
     received = bytearray()
     while os.getppid() == owner:
@@ -145,7 +145,7 @@ def _end(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
 
 
 def _remove(directory: Path) -> None:
-    for _ in range(50):  # A backend that outlived a killed postmaster may still be writing.
+    for _ in range(50):  # A backend may outlive a killed postmaster and still write.
         shutil.rmtree(directory, ignore_errors=True)
         if not directory.exists():
             return

@@ -1,6 +1,6 @@
-"""A PostgreSQL server to create databases in: addresses for any driver, new databases, templates.
+"""Creates and drops databases of a running PostgreSQL server, and builds their URLs for any driver.
 
-Talks to the server through whichever driver is installed. Does not know where the server came from, nor how it ends.
+Connects with whichever driver is installed. Does not know how the server was started.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from typing import Literal
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.testing.postgres.errors import TemporaryPostgresError
 
 __all__ = ["DATABASE_PREFIX", "PostgresDriver", "PostgresServer"]
 
 PostgresDriver = Literal["asyncpg", "psycopg", "psycopg2"]
-"""The drivers that the library is tested with, as SQLAlchemy spells them."""
+"""The supported drivers, as SQLAlchemy names them."""
 
 DATABASE_PREFIX = "eventstore_sa_test_"
-"""How the names of databases begin that `create_database` names itself."""
+"""The prefix of the names that `create_database` makes."""
 
 _ADMINISTRATION_DRIVERS: tuple[PostgresDriver, ...] = ("psycopg", "psycopg2", "asyncpg")
 
 
 class PostgresServer:
-    """A running PostgreSQL server in which this process may create databases.
+    """A running PostgreSQL server in which this process can create databases.
 
-    Can be used from several threads. It holds no connection between calls, so it may be used in forked children too;
-    each process can drop only the databases that it created itself, or had created before it was forked.
+    It can be used from several threads, and in forked children, because it holds no connection between calls. A process
+    can drop only databases that it created, itself or before it was forked.
     """
 
     def __init__(self, url: URL, *, socket_directory: Path | None = None) -> None:
-        """Wrap the server at `url`, whose database must exist: it is where databases are created from."""
+        """Wrap the server at `url`, whose database must exist: databases are created through a connection to it."""
         self._url = url.set(drivername="postgresql")
         self._socket_directory = socket_directory
         self._created: set[str] = set()
@@ -48,12 +48,12 @@ class PostgresServer:
 
     @property
     def url(self) -> URL:
-        """The address as `postgresql://`, without a driver; a password in it is masked by `str` and `repr`."""
+        """The URL of the server, without a driver; `str` and `repr` mask a password in it."""
         return self._url
 
     @property
     def socket_directory(self) -> Path | None:
-        """The folder with the Unix socket of a server that was started here, for its user and root only; else None."""
+        """The folder of the Unix socket, private to the server's user; None if the server was not started here."""
         return self._socket_directory
 
     @cached_property
@@ -64,23 +64,23 @@ class PostgresServer:
 
     @property
     def databases(self) -> frozenset[str]:
-        """The names of the databases that were created through this object and not yet dropped."""
+        """The names of the databases that this object created and has not dropped."""
         return frozenset(self._created)
 
     def url_for(self, database: str, driver: PostgresDriver | None = "asyncpg") -> URL:
-        """Return the address of one database for one driver, or for SQLAlchemy's default driver when None."""
+        """Return the URL of a database for a driver, or for SQLAlchemy's default driver if None."""
         return self._url.set(drivername=f"postgresql+{driver}" if driver else "postgresql", database=database)
 
     def create_database(self, name: str | None = None, *, template: str | None = None) -> str:
         """Create a database and return its name.
 
         Args:
-            name: Its name; by default a new one that begins with `DATABASE_PREFIX`.
-            template: The database to copy, to which nobody may be connected; by default an empty one with encoding
-                UTF8 and locale C, whatever the defaults of the server are.
+            name: The name; by default a new one that begins with `DATABASE_PREFIX`.
+            template: The database to copy, which must have no connections. By default the new database is empty, with
+                encoding UTF8 and locale C, whatever the server's defaults are.
 
         Raises:
-            sqlalchemy.exc.DBAPIError: The server refused, e.g. since the name is taken or the template is in use.
+            sqlalchemy.exc.DBAPIError: If the server refuses, for example because the name is taken.
         """
         chosen = name or f"{DATABASE_PREFIX}{secrets.token_hex(8)}"
         source = template or "template0"
@@ -90,26 +90,26 @@ class PostgresServer:
         return chosen
 
     def drop_database(self, name: str) -> None:
-        """Drop a database that was created through this object, ending the connections that it still has.
+        """Drop a database that this object created; its open connections are closed.
 
         Raises:
-            ConfigurationError: It was not created here, or dropped already: it may be someone else's.
+            TemporaryPostgresError: If this object did not create it, or has already dropped it.
         """
         if name not in self._created:
-            raise ConfigurationError(
-                f"database {name!r} was not created through this server object, or was dropped before: "
-                "drop only what create_database returned"
+            raise TemporaryPostgresError(
+                f"database {name!r} was not created by this server object, or has already been dropped: "
+                "pass a name that create_database returned"
             )
         self._administer(lambda quote: f"DROP DATABASE IF EXISTS {quote(name)} WITH (FORCE)")
         self._created.discard(name)
 
     def _administer(self, statement: Callable[[Callable[[str], str]], str]) -> object:
-        """Execute one statement outside any transaction; return its first value, if it returns rows."""
+        """Execute a statement outside a transaction; return the first value if it returns rows."""
         engine = self._engine
         if isinstance(engine, Engine):
             with engine.connect() as connection:
                 return _execute(connection, statement)
-        # The caller may be inside an event loop, where asyncio.run is forbidden; a new thread never is.
+        # The caller may run in an event loop, where asyncio.run is not allowed; a new thread has none.
         with ThreadPoolExecutor(1) as thread:
             return thread.submit(asyncio.run, _execute_async(engine, statement)).result()
 
@@ -118,8 +118,7 @@ class PostgresServer:
         driver = next((name for name in _ADMINISTRATION_DRIVERS if find_spec(name)), None)
         if driver is None:
             raise ImportError(
-                "no PostgreSQL driver is installed: install one with the extra 'eventstore-sa[psycopg]' "
-                "(or [psycopg2], or [asyncpg])"
+                "no PostgreSQL driver is installed: install the extra 'eventstore-sa[psycopg]', [psycopg2] or [asyncpg]"
             )
         url = self._url.set(drivername=f"postgresql+{driver}")
         create = create_async_engine if driver == "asyncpg" else create_engine
