@@ -16,6 +16,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from eventstore_sa import EventStoreSchema, Projection, ProjectionStore, SyncProjectionStore, configure_sqlite
 from eventstore_sa.errors import ConfigurationError, QueryError, SerialisationError
 from eventstore_sa.persistence.projections.dialects.sqlite_json import sort_key_text
+from eventstore_sa.persistence.projections.repository import ProjectionRepository
+from eventstore_sa.persistence.schema.schema import made_once
 from eventstore_sa.projection import ProjectionColumns, projection_index
 from eventstore_sa.projection.adapters import SQLAlchemyProjectionStorageAdapter, SyncSQLAlchemyProjectionStorageAdapter
 from eventstore_sa.query import (
@@ -316,6 +318,25 @@ def test_statements_of_one_shape_are_used_again_with_other_values(engine: Engine
 
 class NewerThan(CustomFilter, frozen=True):
     version: int
+
+
+def test_stores_on_a_schema_share_statements_but_no_converters(engine: Engine) -> None:
+    schema = EventStoreSchema(MetaData())
+    adapters = [SyncSQLAlchemyProjectionStorageAdapter(engine, schema=schema) for _ in range(2)]
+    adapters[0].save_all(projections=[projection(1, 1), projection(2, 2)])
+    built: list[object] = []
+    one = FilterClause(Operator.EQUAL, Path("state"), 1)
+    repository = made_once(ProjectionRepository, schema, engine.dialect.name)
+    equal = repository.dialect.equal
+    repository.dialect.equal = lambda place, value: built.append(value) or equal(place, value)  # type: ignore[method-assign]
+
+    for adapter, wanted in zip(adapters, (1, 2), strict=True):
+        adapter.register_filter(NewerThan, lambda _, columns, wanted=wanted: columns.at(Path("state")).number == wanted)
+        assert adapter.count(search=Search(filters=[one])) == 1
+    found = [adapter.find_many(search=Search(filters=[NewerThan(1)])) for adapter in adapters]
+
+    assert len(built) == 1
+    assert [each.id for (each,) in found] == ["00001", "00002"]
 
 
 def test_converters_hold_within_sessions_and_see_the_columns(engine: Engine) -> None:
