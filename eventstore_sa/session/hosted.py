@@ -35,7 +35,6 @@ class SessionStorage:
 
     def __init__(self, bind: SessionBind, storage: EventStorage) -> None:
         self._bind = bind
-        self._session_of = bind.session_of
         self._storage = storage
 
     @classmethod
@@ -90,7 +89,7 @@ class SessionStorage:
     def publish_at_once(self, parts: Sequence[StreamPublication]) -> list[list[AnyStoredEvent]]:
         """Store a publish now, and let those know who wait for the commit."""
         results = self._storage.publish(parts)
-        session = self._session_of()
+        session = self._bind.session
         staging = staged_in(session)
         if staging is not None:
             staging.take_note(session, self, results)
@@ -109,7 +108,7 @@ class SessionStorage:
             for new in part.events:
                 prepare(new)
         self._bind.check_routing()
-        session = self._session_of()
+        session = self._bind.session
         return StagedPublish(staging_of(session).stage(session, self, lambda: parts), shape)
 
     def record(
@@ -121,7 +120,7 @@ class SessionStorage:
         subject: object,
     ) -> Publish:
         """Have something stored when the session commits that is known only then."""
-        session = self._session_of()
+        session = self._bind.session
         staging = staging_of(session)
         return staging.stage(session, self, parts, before_write=before_write, on_drop=on_drop, subject=subject)
 
@@ -133,11 +132,11 @@ class SessionStorage:
             ConfigurationError: The session does not know where the events are.
         """
         self._bind.check_routing()
-        check_takes_events(self._session_of())
+        check_takes_events(self._bind.session)
 
     def flush(self) -> None:
         """Flush the session, and store what is staged in it."""
-        session = self._session_of()
+        session = self._bind.session
         staging = staged_in(session)
         if staging is not None:
             staging.write(session)
@@ -154,4 +153,4 @@ class SessionStorage:
             raise ConfigurationError(
                 "an async function cannot be awaited by a session without asyncio: give an ordinary one"
             )
-        staging_of(self._session_of()).call_after_commit(callback)
+        staging_of(self._bind.session).call_after_commit(callback)

@@ -46,8 +46,8 @@ class SnapshotStorage:
 
         In a transaction of the caller's it is done within a savepoint, so that what goes wrong is undone there.
         """
-        hosted = self._runner.bind.in_transaction
-        with self._runner.savepoint() if hosted else self._runner.writing() as scope:
+        runner = self._runner
+        with runner.savepoint() if runner.bind.in_transaction else runner.writing() as scope:
             repository, guarded = self._repository(scope.connection), not scope.single_statement
             return repository.save(scope.connection, snapshot, replacing=replacing, guarded=guarded)
 

@@ -8,6 +8,7 @@ here. Everything is synchronous; asyncio callers run it in a greenlet.
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Lock
@@ -17,7 +18,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 from sqlalchemy import Connection, Dialect, Engine
 from sqlalchemy.exc import UnboundExecutionError
-from sqlalchemy.orm import Session
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.pool import NullPool, Pool, StaticPool
 
 from eventstore_sa.errors import ConfigurationError
@@ -207,7 +209,9 @@ class FactoryBind:
 
     in_transaction: bool = False
 
-    def __init__(self, factory: Callable[[], Session], schema: EventStoreSchema, *, blocking: bool) -> None:
+    def __init__(
+        self, factory: Callable[[], Session | AsyncSession], schema: EventStoreSchema, *, blocking: bool
+    ) -> None:
         self._factory = factory
         self._schema = schema
         self._blocking = blocking
@@ -221,7 +225,7 @@ class FactoryBind:
 
     @property
     def database(self) -> Database:
-        with self._factory() as session, _routing():
+        with self._new_session() as session, _routing():
             return database_named(session.get_bind(mapper=self._schema.EventRecord).dialect.name)
 
     def reading(self) -> AbstractContextManager[ConnectionScope]:
@@ -239,7 +243,7 @@ class FactoryBind:
     @contextmanager
     def transaction(self) -> Generator[ConnectionScope]:
         # Bound to a connection, as test suites do: the session knows how to join that connection's transaction.
-        with self._factory() as session, session.begin():
+        with self._new_session() as session, session.begin():
             connection = session.connection(bind_arguments={"mapper": self._schema.EventRecord})
             yield ConnectionScope(connection, session=session)
 
@@ -247,7 +251,7 @@ class FactoryBind:
         return self._engine_bind is not None and self._engine_bind.require_read_committed()
 
     def _resolve(self) -> EngineBind | None:
-        with self._factory() as session, _routing():
+        with self._new_session() as session, _routing():
             bind = session.get_bind(mapper=self._schema.EventRecord)
         if isinstance(bind, Connection):
             return None
@@ -257,28 +261,32 @@ class FactoryBind:
                 self._engine_bind = EngineBind(bind, blocking=self._blocking)
             return self._engine_bind
 
+    def _new_session(self) -> Session:
+        session = self._factory()
+        return session.sync_session if isinstance(session, AsyncSession) else session
 
-class ConnectionBind:
-    """The transaction that a connection of the caller's is in."""
+
+class _CallersBind(ABC):
+    """A transaction of the caller's."""
 
     in_transaction: bool = True
     engine: Engine | None = None
 
-    def __init__(self, connection_of: Callable[[], Connection], schema: EventStoreSchema) -> None:
-        self._connection_of = connection_of
-        self._schema = schema
+    @abstractmethod
+    def connection(self) -> Connection:
+        """Return the connection of the transaction."""
 
     @property
     def database(self) -> Database:
-        return database_of(self._connection_of())
+        return database_of(self.connection())
 
     @contextmanager
     def reading(self) -> Generator[ConnectionScope]:
-        yield ConnectionScope(self._connection_of(), in_transaction=True)
+        yield ConnectionScope(self.connection(), in_transaction=True)
 
     @contextmanager
     def writing(self) -> Generator[ConnectionScope]:
-        connection = self._connection_of()
+        connection = self.connection()
         if not connection.in_transaction():
             # As any statement does; looking at the driver's transaction alone does not.
             connection.begin()
@@ -297,17 +305,52 @@ class ConnectionBind:
         return False
 
 
-class SessionBind(ConnectionBind):
-    """The transaction that a session of the caller's is in, routed as the session routes our mapped classes."""
+class ConnectionBind(_CallersBind):
+    """The transaction that a connection of the caller's is in."""
 
-    def __init__(self, session: Session | Callable[[], Session], schema: EventStoreSchema) -> None:
-        """Work in the transaction of a session, or of the one that a function returns, such as a `scoped_session`."""
-        super().__init__(self.connection, schema)
-        self._session = session
+    def __init__(self, connection: Connection | AsyncConnection) -> None:
+        self._given = connection
 
-    def session_of(self) -> Session:
-        """Return the session."""
-        return self._session if isinstance(self._session, Session) else self._session()
+    def connection(self) -> Connection:
+        """Return the caller's connection.
+
+        Raises:
+            ConfigurationError: If it is closed, or not started.
+        """
+        given = self._given
+        connection = given.sync_connection if isinstance(given, AsyncConnection) else given
+        if connection is None or connection.closed:
+            if isinstance(given, AsyncConnection):
+                raise ConfigurationError(
+                    "this AsyncConnection is not started or is closed: use it inside "
+                    "`async with engine.connect() as connection`"
+                )
+            raise ConfigurationError("this Connection is closed: use it inside `with engine.connect() as connection`")
+        return connection
+
+
+class SessionBind(_CallersBind):
+    """The transaction that a session of the caller's is in, routed as the session routes our mapped classes.
+
+    Attributes:
+        route: How the session is asked for the connection: the arguments of its `get_bind`.
+    """
+
+    def __init__(
+        self,
+        session: Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any],
+        schema: EventStoreSchema,
+    ) -> None:
+        self._given = session
+        self.route: Final[dict[str, Any]] = {"mapper": schema.EventRecord}
+
+    @property
+    def session(self) -> Session:
+        """The session; with a scoped_session, that of the current scope."""
+        given: Session | AsyncSession = (
+            self._given() if isinstance(self._given, scoped_session | async_scoped_session) else self._given
+        )
+        return given.sync_session if isinstance(given, AsyncSession) else given
 
     @property
     def database(self) -> Database:
@@ -321,7 +364,7 @@ class SessionBind(ConnectionBind):
     @property
     def _dialect(self) -> Dialect:
         with _routing():
-            return self.session_of().get_bind(mapper=self._schema.EventRecord).dialect
+            return self.session.get_bind(**self.route).dialect
 
     def check_routing(self) -> None:
         """Refuse a session that does not know where our tables are, without I/O.
@@ -330,11 +373,11 @@ class SessionBind(ConnectionBind):
             ConfigurationError: If it does not.
         """
         with _routing():
-            self.session_of().get_bind(mapper=self._schema.EventRecord)
+            self.session.get_bind(**self.route)
 
     @contextmanager
     def savepoint(self, *, in_session: bool = False) -> Generator[ConnectionScope]:
-        session = self.session_of()
+        session = self.session
         # While it is flushing, a session can be read but not flushed, and needs another session for what is to be written.
         usable = not is_flushing(session)
         savepoint_of = session if in_session and usable else None
@@ -345,7 +388,7 @@ class SessionBind(ConnectionBind):
     def connection(self) -> Connection:
         """Return the connection of the session's transaction, which is begun if there is none."""
         with _routing():
-            return self.session_of().connection(bind_arguments={"mapper": self._schema.EventRecord})
+            return self.session.connection(bind_arguments=self.route)
 
 
 @contextmanager

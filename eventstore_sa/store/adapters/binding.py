@@ -75,13 +75,11 @@ def async_bind(bindable: object, schema: EventStoreSchema) -> BoundTo:
         case AsyncEngine():
             return _engine(bindable.sync_engine, blocking=False)
         case async_sessionmaker():
-            return BoundTo(FactoryBind(lambda: bindable().sync_session, schema, blocking=False))
+            return BoundTo(FactoryBind(bindable, schema, blocking=False))
         case AsyncConnection():
-            return BoundTo(ConnectionBind(lambda: _started(bindable), schema))
-        case AsyncSession():
-            return BoundTo(SessionBind(bindable.sync_session, schema))
-        case async_scoped_session():
-            return BoundTo(SessionBind(lambda: bindable().sync_session, schema))
+            return BoundTo(ConnectionBind(bindable))
+        case AsyncSession() | async_scoped_session():
+            return BoundTo(SessionBind(bindable, schema))
         case URL() | str():
             engine = _create(bindable, create_async_engine)
             return _engine(engine.sync_engine, blocking=False, owned=engine)
@@ -106,10 +104,8 @@ def sync_bind(bindable: object, schema: EventStoreSchema) -> BoundTo:
         case sessionmaker():
             return BoundTo(FactoryBind(bindable, schema, blocking=True))
         case Connection():
-            return BoundTo(ConnectionBind(lambda: _opened(bindable), schema))
-        case Session():
-            return BoundTo(SessionBind(bindable, schema))
-        case scoped_session():
+            return BoundTo(ConnectionBind(bindable))
+        case Session() | scoped_session():
             return BoundTo(SessionBind(bindable, schema))
         case URL() | str():
             engine = _create(bindable, create_engine)
@@ -173,20 +169,6 @@ def _missing_driver(module: str, url: URL) -> ConfigurationError:
             f"{_DRIVERS[backend]}"
         )
     return ConfigurationError(f"the database driver {module} is not installed: pip install 'eventstore-sa[{extra}]'")
-
-
-def _started(connection: AsyncConnection) -> Connection:
-    if connection.sync_connection is None or connection.closed:
-        raise ConfigurationError(
-            "this AsyncConnection is not started or is closed: use it inside `async with engine.connect() as connection`"
-        )
-    return connection.sync_connection
-
-
-def _opened(connection: Connection) -> Connection:
-    if connection.closed:
-        raise ConfigurationError("this Connection is closed: use it inside `with engine.connect() as connection`")
-    return connection
 
 
 def _no_bind(bindable: object, kinds: str) -> ConfigurationError:
