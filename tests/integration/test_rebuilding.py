@@ -349,7 +349,7 @@ async def test_handlers_may_be_coroutine_functions(ground: Ground) -> None:
 async def test_a_rebuild_within_a_transaction_is_refused(ground: Ground) -> None:
     assert ground.host is not None
     async with entered(ground.host.session()) as session:
-        with pytest.raises(ConfigurationError, match="commits as it goes on"):
+        with pytest.raises(ConfigurationError, match="commits each of its steps"):
             await ground.rebuild(OrderProjector(), store=ground.store.within(session))
 
 
@@ -375,7 +375,7 @@ async def test_a_publish_that_stays_under_way_makes_a_rebuild_give_up(ground: Gr
     async with entered(host.session()) as session:
         store = host.store.with_projections(OrderProjector()).within(session)
         await settled(store.stream(category="orders", stream="2").publish(events=[new_event(payload=1)]))
-        with pytest.raises(LockTimeoutError, match=r"'order' did not come to an end in 0\.3 s, those of process \d+ "):
+        with pytest.raises(LockTimeoutError, match=r"'order' did not end within 0\.3 s \(held by process \d+ "):
             await ground.rebuild(DoublingProjector(), timeout_s=0.3)
         assert await ground.sums() == {"1": 1}
         await settled(session.commit())

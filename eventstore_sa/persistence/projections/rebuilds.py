@@ -121,8 +121,8 @@ class SQLRebuildStorage:
             if monotonic() >= deadline:
                 holders = connection.scalar(lock_holders(), lock_parameters(connection, self._schema, self._name))
                 raise LockTimeoutError(
-                    f"publishes that update projections {self._name!r} did not end within {timeout_s:g} s, those of "
-                    f"{holders or 'a transaction that has just ended'}: call again to resume, or give it more time"
+                    f"publishes that update projections {self._name!r} did not end within {timeout_s:g} s (held by "
+                    f"{holders or 'a transaction that has just ended'}): call again to resume, or give it more time"
                 )
             connection.execute(select(func.pg_catalog.pg_sleep(slice_s)))
             slice_s = min(slice_s * 2, _LONGEST_SLICE_S)
