@@ -276,7 +276,7 @@ def test_a_revision_refuses_a_locking_that_there_is_not(make_project: MakeProjec
 
     said = project.alembic("upgrade", "head", fails=True)
 
-    assert "unknown locking 'row': use one of 'fence', 'advisory/log'" in said
+    assert "there is no locking 'row': use one of 'fence', 'advisory/log'" in said
 
 
 def test_an_alembic_that_is_too_old_is_named_by_the_import() -> None:

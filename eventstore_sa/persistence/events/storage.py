@@ -7,7 +7,7 @@ in which events are stored commits.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Final, Protocol
 
@@ -132,16 +132,13 @@ class EventStorage:
             return []
         each = [self.projections] * len(parts) if projections is None else projections
         conditions = [condition for part in parts for condition in custom_conditions(part.condition)]
-        document_of: Callable[[Connection, EventRepository], PublishDocument]
         if conditions:
             self.mode.check_conditions(conditions)
-            document_of = partial(self._decided, parts)
-        else:
-            document = publish_document(parts, serialise=self._serialise)
-            if self.mode.locking != "row" and not any(each):
-                return self._runner.retried(lambda: self._append(document, parts))
-            document_of = lambda _, __: document  # noqa: E731
-        return self._runner.retried(lambda: self._publish_in_steps(parts, document_of, each))
+            return self._runner.retried(lambda: self._publish_in_steps(parts, None, each))
+        document = publish_document(parts, serialise=self._serialise)
+        if self.mode.locking == "row" or any(each):
+            return self._runner.retried(lambda: self._publish_in_steps(parts, document, each))
+        return self._runner.retried(lambda: self._append(document, parts))
 
     def _append(self, document: PublishDocument, parts: Sequence[StreamPublication]) -> list[list[AnyStoredEvent]]:
         with self._runner.writing(publishing=True) as scope:
@@ -154,7 +151,7 @@ class EventStorage:
     def _publish_in_steps(
         self,
         parts: Sequence[StreamPublication],
-        document_of: Callable[[Connection, EventRepository], PublishDocument],
+        document: PublishDocument | None,
         projections: Sequence[Projections],
     ) -> list[list[AnyStoredEvent]]:
         """Append and project by several statements in one transaction, or in a savepoint of the caller's.
@@ -164,13 +161,13 @@ class EventStorage:
 
         Args:
             parts: The publish.
-            document_of: Gives its document; called in that transaction.
+            document: Its document; None if the application has to check conditions first, while the locks are held.
             projections: The projections of each part.
         """
         before: LostRace | None = None
         for tries_left in range(_TRIES_OF_PROJECTIONS - 1, -1, -1):
             try:
-                return self._append_and_project(parts, document_of, projections)
+                return self._append_and_project(parts, document, projections)
             except _NotStored as refusal:
                 outcome = refusal.outcome
             except LostRace as lost:
@@ -187,13 +184,14 @@ class EventStorage:
     def _append_and_project(
         self,
         parts: Sequence[StreamPublication],
-        document_of: Callable[[Connection, EventRepository], PublishDocument],
+        document: PublishDocument | None,
         projections: Sequence[Projections],
     ) -> list[list[AnyStoredEvent]]:
         in_session = any(projection.needs_session for each in projections for projection in each)
         with self._runner.savepoint(in_session=in_session, publishing=True) as scope:
             connection, repository = scope.connection, self._repository(scope.connection)
-            document = document_of(connection, repository)
+            if document is None:
+                document = self._decided(parts, connection, repository)
             if any(projections):
                 repository.dialect.database.begin_writing(connection)
             outcome = repository.append(connection, document, guarded=True)

@@ -1,6 +1,6 @@
 """How the writers of an event store exclude each other, and which order of events that guarantees to readers.
 
-It belongs to an `EventStoreSchema`, and is recorded in the table `es_schema`: see `schema/recorded_locking.py`.
+It belongs to an `EventStoreSchema`, and stands in the table `es_schema`: see `schema/recorded_locking.py`.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ __all__ = [
 ]
 
 Locking: TypeAlias = Literal["fence", "advisory", "row"]
-"""How the writers of an event store exclude each other: the same for all stores on the same tables, and recorded there.
+"""How the writers of an event store exclude each other: the same for all stores on the same tables, and kept there.
 
-"fence", the default: only publishes to the same stream exclude each other. Readers of the log and of categories stop at a
-watermark, so that open transactions hide nothing from them. PostgreSQL.
+"fence", the default: those of one stream only. Readers of the log and of categories stop at a watermark, so that open
+transactions hide nothing from them. PostgreSQL.
 
-"advisory": as "fence", and publishes exclude each other until they commit, within the log or a category, as the
-`EventSerialisationGuarantee` says; there, readers that ignore the watermark miss nothing either. PostgreSQL.
+"advisory": the same, and until they commit publishes exclude each other within the log or a category, as the
+`EventSerialisationGuarantee` says; readers that know nothing of watermarks miss nothing there either. PostgreSQL.
 
 "row": publishes exclude each other within the log, a category or a stream, as the guarantee says, by locks on rows of a
-table. Wider reads are refused, because they could not be complete in order. PostgreSQL and MariaDB.
+table. What is wider than that cannot be read in order, and is refused. PostgreSQL and MariaDB.
 
-SQLite has a single writer, so they do not differ there.
+SQLite has a single writer, so all of them are the same to writers there.
 """
 
 Level: TypeAlias = Literal["log", "category", "stream"]
@@ -54,11 +54,11 @@ Level: TypeAlias = Literal["log", "category", "stream"]
 RecordedLocking: TypeAlias = Literal[
     "fence", "advisory/log", "advisory/category", "advisory/stream", "row/log", "row/category", "row/stream"
 ]
-"""A `Locking` and its level, as the database and Alembic revisions record them."""
+"""A `Locking` and its level as the database has them, and revisions of Alembic's."""
 
 
 class EventSerialisationGuarantee(Enum):
-    """The level at which events become visible in the order of their sequence numbers."""
+    """Within what events become visible in the order of their sequence numbers."""
 
     LOG = "log"
     CATEGORY = "category"
@@ -77,8 +77,8 @@ class LockingMode(Struct, frozen=True):
     """How writers exclude each other.
 
     Attributes:
-        locking: By a fence that readers look at, by advisory locks as well, or by rows of a table.
-        level: The level at which they do, until they commit; it has no meaning with the fence.
+        locking: By a fence that readers look at, by advisory locks beside it, or by rows of a table.
+        level: Within what they do, until they commit; of no meaning with the fence.
     """
 
     locking: Locking
@@ -86,20 +86,20 @@ class LockingMode(Struct, frozen=True):
 
     @property
     def recorded(self) -> RecordedLocking:
-        """How it is recorded in the database."""
+        """What stands for it in the database."""
         text = self.locking if self.locking == "fence" else f"{self.locking}/{self.level}"
         return cast("RecordedLocking", text)
 
     @property
     def serialise(self) -> Level | None:
-        """The level above streams at which PostgreSQL's functions make publishes exclude each other, if there is one."""
+        """Where PostgreSQL's functions make publishes exclude each other beyond their streams."""
         return self.level if self.locking == "advisory" and self.level != "stream" else None
 
     def check_read(self, target: EventSequenceIdentifier | EventPartitionIdentifier) -> None:
-        """Refuse a read that could miss events.
+        """Refuse to read what is not complete.
 
         Raises:
-            ConfigurationError: If the target is wider than the level, with row locks.
+            ConfigurationError: With row locks, the target is wider than the level.
         """
         needed = _level_of(target)
         if self._is_narrower_than(needed):
@@ -110,14 +110,14 @@ class LockingMode(Struct, frozen=True):
 
     @property
     def has_watermark(self) -> bool:
-        """Whether it is known how far the log is complete."""
+        """Whether it can be told how far the log is complete."""
         return not self._is_narrower_than("log")
 
     def check_watermark(self) -> None:
-        """Refuse to return a watermark where there is none.
+        """Refuse to tell how far the log is complete where that cannot be known.
 
         Raises:
-            ConfigurationError: If the level is not the log, with row locks.
+            ConfigurationError: With row locks, the level is not the log.
         """
         if not self.has_watermark:
             raise ConfigurationError(
@@ -126,10 +126,10 @@ class LockingMode(Struct, frozen=True):
             )
 
     def check_conditions(self, conditions: Iterable[WriteCondition]) -> None:
-        """Refuse custom conditions that look at more than the locks protect.
+        """Refuse conditions of the application's own that look at more than the locks protect.
 
         Raises:
-            ConfigurationError: If the scope of one is wider than the level, with row locks.
+            ConfigurationError: With row locks, the scope of one is wider than the level.
         """
         for condition in conditions:
             scope = _SCOPES[condition.scope]
@@ -151,30 +151,30 @@ _NAMES: Final[dict[Level, str]] = {"stream": "a stream", "category": "a category
 
 
 def locking_mode(locking: str, guarantee: object) -> LockingMode:
-    """Combine the options of a schema.
+    """Put the options of a schema together.
 
     Raises:
-        ConfigurationError: If there is no such mode of locking, or the guarantee is not an EventSerialisationGuarantee.
+        ConfigurationError: There is no such mode of locking, or it is not a guarantee.
     """
     if locking not in get_args(Locking):
-        raise ConfigurationError(f"unknown locking mode {locking!r}: use 'fence', 'advisory' or 'row'")
+        raise ConfigurationError(f"there is no locking mode {locking!r}: use 'fence', 'advisory' or 'row'")
     if not isinstance(guarantee, EventSerialisationGuarantee):
         raise ConfigurationError(
-            "serialisation_guarantee must be an EventSerialisationGuarantee, such as EventSerialisationGuarantee.LOG; got "
+            f"serialisation_guarantee is an EventSerialisationGuarantee, such as EventSerialisationGuarantee.LOG; got "
             f"{guarantee!r}"
         )
     return LockingMode(cast("Locking", locking), guarantee.value)
 
 
 def checked_recorded_locking(recorded: str) -> RecordedLocking:
-    """Refuse a text that no mode of locking is recorded as.
+    """Refuse what stands for no mode of locking in the database.
 
     Raises:
-        ConfigurationError: If it is not one of `RecordedLocking`.
+        ConfigurationError: It stands for none.
     """
     known = get_args(RecordedLocking)
     if recorded not in known:
-        raise ConfigurationError(f"unknown locking {recorded!r}: use one of {', '.join(map(repr, known))}")
+        raise ConfigurationError(f"there is no locking {recorded!r}: use one of {', '.join(map(repr, known))}")
     return cast("RecordedLocking", recorded)
 
 

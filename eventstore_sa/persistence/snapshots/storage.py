@@ -46,12 +46,10 @@ class SnapshotStorage:
 
         In a transaction of the caller's it is done within a savepoint, so that what goes wrong is undone there.
         """
-        in_transaction = self._runner.bind.in_transaction
-        with self._runner.savepoint() if in_transaction else self._runner.writing() as scope:
-            repository = self._repository(scope.connection)
-            return repository.save(
-                scope.connection, snapshot, replacing=replacing, in_transaction=not scope.single_statement
-            )
+        runner = self._runner
+        with runner.savepoint() if runner.bind.in_transaction else runner.writing() as scope:
+            repository, in_transaction = self._repository(scope.connection), not scope.single_statement
+            return repository.save(scope.connection, snapshot, replacing=replacing, in_transaction=in_transaction)
 
     def prune(self, projector: str | None, keep_version: str | None, taken_before: datetime | None) -> int:
         """Delete the snapshots that meet all conditions given; return how many."""

@@ -1,1 +1,4 @@
-"""Whose connection work is done on, in whose transaction, and which error comes of it; nothing here is about events."""
+"""Connections, transactions and the errors of drivers: whose they are, how they are run, and what they become.
+
+Nothing here is about events.
+"""

@@ -272,9 +272,6 @@ class _CallersBind(ABC):
     in_transaction: bool = True
     engine: Engine | None = None
 
-    def __init__(self, schema: EventStoreSchema) -> None:
-        self._schema = schema
-
     @abstractmethod
     def connection(self) -> Connection:
         """Return the connection of the transaction."""
@@ -311,8 +308,7 @@ class _CallersBind(ABC):
 class ConnectionBind(_CallersBind):
     """The transaction that a connection of the caller's is in."""
 
-    def __init__(self, connection: Connection | AsyncConnection, schema: EventStoreSchema) -> None:
-        super().__init__(schema)
+    def __init__(self, connection: Connection | AsyncConnection) -> None:
         self._given = connection
 
     def connection(self) -> Connection:
@@ -345,7 +341,6 @@ class SessionBind(_CallersBind):
         session: Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any],
         schema: EventStoreSchema,
     ) -> None:
-        super().__init__(schema)
         self._given = session
         self.route: Final[dict[str, Any]] = {"mapper": schema.EventRecord}
 

@@ -69,7 +69,7 @@ def async_bind(bindable: object, schema: EventStoreSchema) -> Bind:
         case async_sessionmaker():
             return FactoryBind(bindable, schema, blocking=False)
         case AsyncConnection():
-            return ConnectionBind(bindable, schema)
+            return ConnectionBind(bindable)
         case AsyncSession() | async_scoped_session():
             return SessionBind(bindable, schema)
         case URL() | str():
@@ -97,7 +97,7 @@ def sync_bind(bindable: object, schema: EventStoreSchema) -> Bind:
         case sessionmaker():
             return FactoryBind(bindable, schema, blocking=True)
         case Connection():
-            return ConnectionBind(bindable, schema)
+            return ConnectionBind(bindable)
         case Session() | scoped_session():
             return SessionBind(bindable, schema)
         case URL() | str():
