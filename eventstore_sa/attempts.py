@@ -108,8 +108,9 @@ class Attempts:
 
     Args:
         most: How many attempts there are at most, 1 or more.
-        on: Which errors another attempt may follow. A function is called with the error of every attempt, the last
-        included. backoff: How long to pause between attempts; None: not at all.
+        on: Which errors another attempt may follow. A function is called with the error of every attempt, the last one
+            included.
+        backoff: How long to pause between attempts; None: not at all.
     """
 
     __slots__ = ("_backoff", "_on", "_types", "most")

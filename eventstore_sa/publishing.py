@@ -180,11 +180,11 @@ def stored_events(
             sequence_number,
             event.payload,
             event.metadata,
-            stored_time(event.observed_at, "event"),
-            stored_time(event.occurred_at, "event"),
+            prepared.observed_at,
+            prepared.occurred_at,
         )
-        for position, (event, sequence_number) in enumerate(
-            zip(publication.events, sequence_numbers, strict=True), start=first_position
+        for position, (event, prepared, sequence_number) in enumerate(
+            zip(publication.events, publication.prepared, sequence_numbers, strict=True), start=first_position
         )
     ]
 

@@ -13,10 +13,13 @@ from eventstore_sa.types.clock import (
     TimezoneRequiredStaticClock,
 )
 from eventstore_sa.types.codec import (
+    EARLIEST_TIME,
+    LATEST_TIME,
     MAX_DEPTH,
     SerialisationFallback,
     decode_json,
     encode_json,
+    stored_time,
     to_json,
 )
 from eventstore_sa.types.conversion import (
@@ -87,7 +90,6 @@ from eventstore_sa.types.projection import (
     serialise_projection,
 )
 from eventstore_sa.types.snapshot import Snapshot, SnapshotKey, Snapshots, SyncSnapshots
-from eventstore_sa.types.times import EARLIEST_TIME, LATEST_TIME, stored_time
 from eventstore_sa.types.uuid7 import (
     uuid7,
 )

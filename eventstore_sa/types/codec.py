@@ -1,4 +1,4 @@
-"""What can be stored, exactly: any value to plain JSON, plain JSON to text, and back.
+"""What can be stored, exactly: any value to plain JSON, plain JSON to text, and back; and which times.
 
 `to_json` is the one gate: whatever passes it comes back equal from the in-memory adapter, SQLite and PostgreSQL alike,
 and whatever would not is refused here with the place where it stands. `encode_json` and `decode_json` are the only
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from datetime import date, datetime, time
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
@@ -22,7 +22,23 @@ import msgspec
 from eventstore_sa.errors import SerialisationError
 from eventstore_sa.types.json import is_mapping, is_sequence
 
-__all__ = ["MAX_DEPTH", "SerialisationFallback", "decode_json", "encode_json", "text_problem", "to_json"]
+__all__ = [
+    "EARLIEST_TIME",
+    "LATEST_TIME",
+    "MAX_DEPTH",
+    "SerialisationFallback",
+    "decode_json",
+    "encode_json",
+    "stored_time",
+    "text_problem",
+    "to_json",
+]
+
+EARLIEST_TIME = datetime(1, 1, 2, tzinfo=UTC)
+"""The first time that an event can have: in every time zone, it has a date that Python knows. Times are kept in UTC."""
+
+LATEST_TIME = datetime(9999, 12, 30, 23, 59, 59, 999999, tzinfo=UTC)
+"""The last time that an event can have."""
 
 MAX_DEPTH = 200
 """How many arrays and objects may be nested in one another."""
@@ -392,3 +408,30 @@ def _step(step: object) -> str:
     if text.isidentifier():
         return f".{text[:60]}"
     return f"[{text[:60]!a}]"
+
+
+def stored_time(moment: datetime, label: str) -> datetime:
+    """Return a time as it is stored: in UTC.
+
+    Args:
+        moment: An aware datetime.
+        label: Whose time it is, for the message.
+
+    Raises:
+        SerialisationError: If it is too close to the end of the calendar.
+    """
+    try:
+        in_utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    except OverflowError as error:
+        raise _unstorable_time(moment, label) from error
+    if 1 < in_utc.year < 9999 or EARLIEST_TIME <= in_utc <= LATEST_TIME:
+        return in_utc
+    raise _unstorable_time(moment, label)
+
+
+def _unstorable_time(moment: datetime, label: str) -> SerialisationError:
+    return SerialisationError(
+        f"{label} has the time {moment.isoformat()}, and only times from {EARLIEST_TIME.date()} to {LATEST_TIME.date()} in "
+        "UTC can be stored: others have no date in some time zones, where clients could not read them; keep such a time in "
+        "the payload"
+    )
