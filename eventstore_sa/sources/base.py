@@ -49,7 +49,7 @@ class EventSource(AnySource[I]):
 
     @abstractmethod
     async def latest(self) -> AnyStoredEvent | None:
-        """Return the last event, or None when there is none."""
+        """Return the last event, or None if there is none."""
         raise NotImplementedError
 
     @abstractmethod
@@ -101,7 +101,7 @@ class SyncEventSource(AnySource[I]):
 
     @abstractmethod
     def latest(self) -> AnyStoredEvent | None:
-        """Return the last event, or None when there is none."""
+        """Return the last event, or None if there is none."""
         raise NotImplementedError
 
     @abstractmethod

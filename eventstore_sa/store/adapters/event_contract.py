@@ -145,7 +145,7 @@ class EventStorageAdapter(_EventStorage, StorageAdapter):
 
     @abstractmethod
     async def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
-        """Return the last event of the target, or None when there is none."""
+        """Return the last event of the target, or None if there is none."""
         raise NotImplementedError
 
     @abstractmethod
@@ -229,7 +229,7 @@ class SyncEventStorageAdapter(_EventStorage, SyncStorageAdapter):
 
     @abstractmethod
     def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
-        """Return the last event of the target, or None when there is none."""
+        """Return the last event of the target, or None if there is none."""
         raise NotImplementedError
 
     @abstractmethod

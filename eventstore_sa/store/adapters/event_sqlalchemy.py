@@ -190,7 +190,6 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
         self._session_storage.flush()
 
     def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
-        """Return an adapter on the same bind whose publishes update projections, besides those of this one."""
         inline = combined([*self._options.projections, *projections])
         return self._reopened(self._bind, replace(self._options, projections=inline))
 
@@ -227,17 +226,14 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
         condition: WriteCondition | None = None,
         streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
     ) -> StagedPublish[Any]:
-        """Stage events, to be stored when the session's transaction commits; see `EventStorageAdapter.stage`."""
         storage = self._session_storage
         parts = publications(target=target, events=events, condition=condition, streams=streams)
         return storage.stage(parts, lambda results: keyed_results(streams, results))
 
     def after_commit(self, callback: CommitCallback) -> None:
-        """Register a function to be called after the commit; see `EventStorageAdapter.after_commit`."""
         self._session_storage.after_commit(callback)
 
     def rebuild_storage(self, name: str) -> SQLRebuildStorage:
-        """Return storage for rebuilding the projections of a name; see `EventStorageAdapter.rebuild_storage`."""
         return SQLRebuildStorage(self.bind, self.schema, name)
 
     @property
