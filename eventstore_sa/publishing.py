@@ -95,10 +95,11 @@ class StreamPublication(Struct, frozen=True, dict=True):
             SerialisationError: If an event cannot be stored exactly.
         """
         # Not a cached_property: that of Python 3.11 would hold a lock of all publishes while code of the caller runs.
-        known: dict[str, Sequence[PreparedEvent]] = self.__dict__
+        known: Any = self.__dict__
         if "prepared" not in known:
             known["prepared"] = [prepare(event) for event in self.events]
-        return known["prepared"]
+        prepared: Sequence[PreparedEvent] = known["prepared"]
+        return prepared
 
 
 def publications(

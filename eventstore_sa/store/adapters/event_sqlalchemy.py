@@ -75,18 +75,14 @@ def _tables(
     """
     if schema is None:
         return default_schema(locking, serialisation_guarantee)
-    _check_agreement(schema, "locking", locking)
-    _check_agreement(schema, "serialisation_guarantee", serialisation_guarantee)
+    for option, given in (("locking", locking), ("serialisation_guarantee", serialisation_guarantee)):
+        there: object = getattr(schema, option)
+        if given is not None and given != there:
+            raise ConfigurationError(
+                f"the store was given {option}={given!s}, but its {schema!r} has {there!s}: how writers exclude each other "
+                "belongs to the schema, so set it there and leave it out here"
+            )
     return schema
-
-
-def _check_agreement(schema: EventStoreSchema, option: str, given: object) -> None:
-    there: object = getattr(schema, option)
-    if given is not None and given != there:
-        raise ConfigurationError(
-            f"the store was given {option}={given!s}, but its {schema!r} has {there!s}: how writers exclude each other "
-            "belongs to the schema, so set it there and leave it out here"
-        )
 
 
 class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventStorage], SyncEventStorageAdapter):
