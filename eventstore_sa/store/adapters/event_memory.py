@@ -88,7 +88,6 @@ class SyncInMemoryEventStorageAdapter(SyncEventStorageAdapter):
         return self._storage.categories()
 
     def drop_schema(self) -> None:
-        """Forget all events and projections, as dropping the tables of a database does."""
         self._storage.clear()
 
 
