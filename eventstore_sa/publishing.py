@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
 from typing import Any, Final, Generic, NotRequired, TypeVar
 from uuid import UUID
 
@@ -88,14 +87,19 @@ class StreamPublication(Struct, frozen=True, dict=True):
     events: tuple[AnyNewEvent, ...]
     condition: WriteCondition
 
-    @cached_property
+    @property
     def prepared(self) -> Sequence[PreparedEvent]:
         """What is stored of the events: made once, and not changed by whatever happens to the objects in them later.
 
         Raises:
             SerialisationError: If an event cannot be stored exactly.
         """
-        return [prepare(event) for event in self.events]
+        # Not a cached_property: that of Python 3.11 would hold a lock of all publishes while code of the caller runs.
+        known: Any = self.__dict__
+        if "prepared" not in known:
+            known["prepared"] = [prepare(event) for event in self.events]
+        prepared: Sequence[PreparedEvent] = known["prepared"]
+        return prepared
 
 
 def publications(

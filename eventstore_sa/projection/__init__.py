@@ -1,7 +1,7 @@
 """Projections: state built from events.
 
 What is built by whom: `Projector` reduces the events of a source to a `Projection`; `ProjectionStore` keeps projections,
-and finds them again by what is in them; `rebuild` makes them anew; `SnapshotStore` keeps snapshots, with which projecting a
+and finds them again by what is in them; `rebuild` rebuilds them; `SnapshotStore` keeps snapshots, with which projecting a
 long source begins. `project` makes classes that keep the host's own tables up to date.
 """
 

@@ -257,7 +257,7 @@ def _marked_definition(owner: type, attribute: str, framework: type, argument: s
 
 
 def _named_definition(owner: type, attribute: str, framework: type) -> type | None:
-    """Return the class that defines the attribute as a handler by its name, or None when it is none."""
+    """Return the class that defines the attribute as a handler by its name; None if it is not a handler."""
     if attribute.startswith("_") or _is_defined(framework, attribute) or not _is_method(owner, attribute):
         return None
     return next((base for base in _definitions(owner, attribute) if _derives(base, framework)), None)

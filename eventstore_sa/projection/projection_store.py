@@ -26,7 +26,7 @@ from eventstore_sa.query import FilterClause, FilterExpression, Lookup, Operator
 from eventstore_sa.store import EventStore, SyncEventStore
 from eventstore_sa.store.adapters import InMemoryEventStorageAdapter, SyncInMemoryEventStorageAdapter
 from eventstore_sa.store.adapters.bindables import AsyncBindable, SyncBindable
-from eventstore_sa.store.lifecycle import Store, SyncStore, check_adapter
+from eventstore_sa.store.lifecycle import Store, SyncStore, adapter_of
 from eventstore_sa.types import (
     AnyStoredEvent,
     EventSourceIdentifier,
@@ -64,11 +64,9 @@ class ProjectionStore(Store[ProjectionStorageAdapter]):
             in_memory = isinstance(bind_or_adapter.adapter, InMemoryEventStorageAdapter)
             kind = InMemoryProjectionStorageAdapter if in_memory else SQLAlchemyProjectionStorageAdapter
             bind_or_adapter = kind.of_store(bind_or_adapter)
-        check_adapter(self, bind_or_adapter, schema=schema)
-        if isinstance(bind_or_adapter, ProjectionStorageAdapter):
-            self.adapter = bind_or_adapter
-        else:
-            self.adapter = SQLAlchemyProjectionStorageAdapter(bind_or_adapter, schema=schema)
+        self.adapter = adapter_of(
+            self, bind_or_adapter, ProjectionStorageAdapter, SQLAlchemyProjectionStorageAdapter, schema=schema
+        )
 
     async def save(self, *, projection: Projection[Any, Any], expected_version: int | None = None) -> int:
         """Save a projection; return its new version, which is 1 for a new one and then counts up.
@@ -250,11 +248,9 @@ class SyncProjectionStore(SyncStore[SyncProjectionStorageAdapter]):
             bind_or_adapter = kind.of_store(bind_or_adapter)
         if isinstance(bind_or_adapter, InMemoryProjectionStorageAdapter):
             bind_or_adapter = bind_or_adapter.sync_adapter
-        check_adapter(self, bind_or_adapter, schema=schema)
-        if isinstance(bind_or_adapter, SyncProjectionStorageAdapter):
-            self.adapter = bind_or_adapter
-        else:
-            self.adapter = SyncSQLAlchemyProjectionStorageAdapter(bind_or_adapter, schema=schema)
+        self.adapter = adapter_of(
+            self, bind_or_adapter, SyncProjectionStorageAdapter, SyncSQLAlchemyProjectionStorageAdapter, schema=schema
+        )
 
     def save(self, *, projection: Projection[Any, Any], expected_version: int | None = None) -> int:
         """Save a projection; see `ProjectionStore.save`."""

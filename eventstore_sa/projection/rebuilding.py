@@ -45,8 +45,7 @@ class RebuildProgress(Struct, frozen=True):
     Attributes:
         events: How many events have been applied so far, including those of an earlier run that was interrupted.
         sequence_number: The sequence number of the last of them.
-        last_sequence_number: The sequence number of the last event when the rebuild began: an estimate of the work
-        left.
+        last_sequence_number: The sequence number of the last event when the rebuild began: shows how much is left.
     """
 
     events: int

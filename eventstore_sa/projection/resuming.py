@@ -43,7 +43,7 @@ _log = logging.getLogger("eventstore_sa.projection")
 
 
 class UnfitSnapshotError(Exception):
-    """The source has no longer the event that the snapshot was taken at; nothing has been projected yet."""
+    """The source no longer has the event that the snapshot was taken at; nothing has been projected yet."""
 
     def __init__(self, snapshot: Snapshot, reason: str) -> None:
         super().__init__(reason)
@@ -98,7 +98,7 @@ class Resumption:
         if found is None:
             return self._initial
         if found.problem is not None:
-            return self.begin_anew(found, found.problem)
+            return self.start_over(found, found.problem)
         self._begun_with = found
         projector = self._projector
         try:
@@ -112,7 +112,7 @@ class Resumption:
                 "projector's version whenever its state changes"
             ) from error
 
-    def begin_anew(self, unfit: Snapshot, reason: str) -> Reached:
+    def start_over(self, unfit: Snapshot, reason: str) -> Reached:
         """Start from the first event after all: this snapshot cannot be used, and will be replaced."""
         _log.warning(
             "the snapshot of %s is not used, and all events are projected again: %s", self._described(unfit), reason
@@ -283,7 +283,7 @@ def _resume(
     try:
         reached: Reached = yield partial(reduce, _EventsToProject(run), *begun)
     except UnfitSnapshotError as unfit:
-        begun = run.begin_anew(unfit.snapshot, unfit.reason)
+        begun = run.start_over(unfit.snapshot, unfit.reason)
         reached = yield partial(reduce, _EventsToProject(run), *begun)
     try:
         snapshot = run.snapshot(*reached)

@@ -18,7 +18,7 @@ from eventstore_sa.projection.adapters import (
     SyncSQLAlchemySnapshotStorageAdapter,
 )
 from eventstore_sa.store.adapters.bindables import AsyncBindable, SyncBindable
-from eventstore_sa.store.lifecycle import Store, SyncStore, check_adapter
+from eventstore_sa.store.lifecycle import Store, SyncStore, adapter_of
 from eventstore_sa.types import Snapshot, SnapshotKey
 from eventstore_sa.types.snapshot import version_text
 
@@ -41,11 +41,9 @@ class SnapshotStore(Store[SnapshotStorageAdapter]):
     def __init__(
         self, bind_or_adapter: AsyncBindable | SnapshotStorageAdapter, *, schema: EventStoreSchema | None = None
     ) -> None:
-        check_adapter(self, bind_or_adapter, schema=schema)
-        if isinstance(bind_or_adapter, SnapshotStorageAdapter):
-            self.adapter = bind_or_adapter
-        else:
-            self.adapter = SQLAlchemySnapshotStorageAdapter(bind_or_adapter, schema=schema)
+        self.adapter = adapter_of(
+            self, bind_or_adapter, SnapshotStorageAdapter, SQLAlchemySnapshotStorageAdapter, schema=schema
+        )
 
     async def find(self, *, key: SnapshotKey) -> Snapshot | None:
         """Return the snapshot with that key, usable or not; None if there is none. Called by projectors."""
@@ -101,11 +99,9 @@ class SyncSnapshotStore(SyncStore[SyncSnapshotStorageAdapter]):
     ) -> None:
         if isinstance(bind_or_adapter, InMemorySnapshotStorageAdapter):
             bind_or_adapter = bind_or_adapter.sync_adapter
-        check_adapter(self, bind_or_adapter, schema=schema)
-        if isinstance(bind_or_adapter, SyncSnapshotStorageAdapter):
-            self.adapter = bind_or_adapter
-        else:
-            self.adapter = SyncSQLAlchemySnapshotStorageAdapter(bind_or_adapter, schema=schema)
+        self.adapter = adapter_of(
+            self, bind_or_adapter, SyncSnapshotStorageAdapter, SyncSQLAlchemySnapshotStorageAdapter, schema=schema
+        )
 
     def find(self, *, key: SnapshotKey) -> Snapshot | None:
         """Return the snapshot with that key, usable or not; None if there is none. Called by projectors."""

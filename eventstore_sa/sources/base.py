@@ -16,13 +16,13 @@ from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.sources.constraints import QueryConstraints
 from eventstore_sa.types import AnyStoredEvent, EventSourceIdentifier
 
-__all__ = ["EventSource", "SyncEventSource", "checked_limit"]
+__all__ = ["AnySource", "EventSource", "SyncEventSource", "checked_limit"]
 
 I = TypeVar("I", bound=EventSourceIdentifier, covariant=True, default=EventSourceIdentifier)  # noqa: E741
 
 
-class EventSource(ABC, Generic[I]):
-    """Events in order: by position within a stream, by sequence number elsewhere. Read with asyncio."""
+class AnySource(ABC, Generic[I]):
+    """What is known of a source without reading it, with asyncio and without."""
 
     @property
     @abstractmethod
@@ -43,9 +43,13 @@ class EventSource(ABC, Generic[I]):
         """Whether it is read in a transaction of the caller, and so may return events that are rolled back later."""
         return False
 
+
+class EventSource(AnySource[I]):
+    """Events in order: by position within a stream, by sequence number elsewhere. Read with asyncio."""
+
     @abstractmethod
     async def latest(self) -> AnyStoredEvent | None:
-        """Return the last event, or None when there is none."""
+        """Return the last event, or None if there is none."""
         raise NotImplementedError
 
     @abstractmethod
@@ -92,31 +96,12 @@ class EventSource(ABC, Generic[I]):
         return self.iterate()
 
 
-class SyncEventSource(ABC, Generic[I]):
+class SyncEventSource(AnySource[I]):
     """Events in order: by position within a stream, by sequence number elsewhere. The twin of `EventSource`."""
-
-    @property
-    @abstractmethod
-    def identifier(self) -> I:
-        """What the events are read from."""
-        raise NotImplementedError
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether it yields all events of what its identifier names, and can be read from any of them onwards.
-
-        Only what is made from such a source may be stored under its identifier, as snapshots are.
-        """
-        return False
-
-    @property
-    def in_transaction(self) -> bool:
-        """Whether it is read in a transaction of the caller, and so may return events that are rolled back later."""
-        return False
 
     @abstractmethod
     def latest(self) -> AnyStoredEvent | None:
-        """Return the last event, or None when there is none."""
+        """Return the last event, or None if there is none."""
         raise NotImplementedError
 
     @abstractmethod

@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Any, Generic
 
 from typing_extensions import TypeVar
 
-from eventstore_sa.sources.base import EventSource, SyncEventSource
+from eventstore_sa.sources.base import AnySource, EventSource, SyncEventSource
 from eventstore_sa.sources.constraints import QueryConstraint, QueryConstraints, checked_constraints
 from eventstore_sa.types import AnyStoredEvent, EventSourceIdentifier
 
 __all__ = ["ConstrainedEventSource", "SyncConstrainedEventSource"]
 
 I = TypeVar("I", bound=EventSourceIdentifier, covariant=True, default=EventSourceIdentifier)  # noqa: E741
+Delegate = TypeVar("Delegate", bound=AnySource[Any], covariant=True, default=AnySource[Any])
 
 
-class ConstrainedEventSource(EventSource[I]):
-    """Those events of another source that meet all constraints; `latest` is the last of them.
+class _Constrained(AnySource[I], Generic[I, Delegate]):
+    """What is known of a constrained source without reading it."""
 
-    Equal to another over an equal source with the same constraints.
-
-    Args:
-        delegate: Where the events are read from.
-        constraints: The constraints that they must meet, besides those of each read.
-    """
-
-    def __init__(self, delegate: EventSource[I], constraints: Iterable[QueryConstraint]) -> None:
-        self._delegate = delegate
-        self._constraints = _as_set(constraints)
+    def __init__(self, delegate: Delegate, constraints: Iterable[QueryConstraint]) -> None:
+        given: object = constraints
+        self._delegate: Delegate = delegate
+        self._constraints = checked_constraints(frozenset(given) if isinstance(given, Iterable) else given)
 
     @property
     def identifier(self) -> I:
-        return self._delegate.identifier
+        identifier: I = self._delegate.identifier
+        return identifier
 
     @property
     def in_transaction(self) -> bool:
@@ -41,6 +38,28 @@ class ConstrainedEventSource(EventSource[I]):
     def constraints(self) -> QueryConstraints:
         """What all events of this source meet."""
         return self._constraints
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return (self._delegate, self._constraints) == (other._delegate, other._constraints)
+
+    def __hash__(self) -> int:
+        return hash((self._delegate, self._constraints))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._delegate!r}, {set(self._constraints)!r})"
+
+
+class ConstrainedEventSource(_Constrained[I, EventSource[I]], EventSource[I]):
+    """Those events of another source that meet all constraints; `latest` is the last of them.
+
+    Equal to another over an equal source with the same constraints.
+
+    Args:
+        delegate: Where the events are read from.
+        constraints: The constraints that they must meet, besides those of each read.
+    """
 
     async def latest(self) -> AnyStoredEvent | None:
         for event in await self.read(limit=1, backwards=True):
@@ -64,42 +83,14 @@ class ConstrainedEventSource(EventSource[I]):
             timeout_s=timeout_s,
         )
 
-    def __eq__(self, other: object) -> bool:
-        if type(other) is not type(self):
-            return NotImplemented
-        return (self._delegate, self._constraints) == (other._delegate, other._constraints)
 
-    def __hash__(self) -> int:
-        return hash((self._delegate, self._constraints))
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._delegate!r}, {set(self._constraints)!r})"
-
-
-class SyncConstrainedEventSource(SyncEventSource[I]):
+class SyncConstrainedEventSource(_Constrained[I, SyncEventSource[I]], SyncEventSource[I]):
     """Those events of another source that meet all constraints; the twin of `ConstrainedEventSource` without asyncio.
 
     Args:
         delegate: Where the events are read from.
         constraints: The constraints that they must meet, besides those of each read.
     """
-
-    def __init__(self, delegate: SyncEventSource[I], constraints: Iterable[QueryConstraint]) -> None:
-        self._delegate = delegate
-        self._constraints = _as_set(constraints)
-
-    @property
-    def identifier(self) -> I:
-        return self._delegate.identifier
-
-    @property
-    def in_transaction(self) -> bool:
-        return self._delegate.in_transaction
-
-    @property
-    def constraints(self) -> QueryConstraints:
-        """What all events of this source meet."""
-        return self._constraints
 
     def latest(self) -> AnyStoredEvent | None:
         for event in self.read(limit=1, backwards=True):
@@ -122,19 +113,3 @@ class SyncConstrainedEventSource(SyncEventSource[I]):
             wait_for=wait_for,
             timeout_s=timeout_s,
         )
-
-    def __eq__(self, other: object) -> bool:
-        if type(other) is not type(self):
-            return NotImplemented
-        return (self._delegate, self._constraints) == (other._delegate, other._constraints)
-
-    def __hash__(self) -> int:
-        return hash((self._delegate, self._constraints))
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._delegate!r}, {set(self._constraints)!r})"
-
-
-def _as_set(constraints: Iterable[QueryConstraint]) -> QueryConstraints:
-    given: object = constraints
-    return checked_constraints(frozenset(given) if isinstance(given, Iterable) else given)

@@ -11,7 +11,7 @@ from itertools import islice
 
 from typing_extensions import TypeVar
 
-from eventstore_sa.sources.base import EventSource, SyncEventSource, checked_limit
+from eventstore_sa.sources.base import AnySource, EventSource, SyncEventSource, checked_limit
 from eventstore_sa.sources.constraints import QueryConstraints, checked_constraints
 from eventstore_sa.types import AnyStoredEvent, EventSourceIdentifier
 
@@ -25,15 +25,8 @@ __all__ = [
 I = TypeVar("I", bound=EventSourceIdentifier, covariant=True, default=EventSourceIdentifier)  # noqa: E741
 
 
-class InMemoryEventSource(EventSource[I]):
-    """The given events, in the order given; equal to another with the same identifier and events.
-
-    It never changes, so `wait_for` has nothing to wait for.
-
-    Args:
-        events: The events, first to last.
-        identifier: The identifier of the source.
-    """
+class _Given(AnySource[I]):
+    """Events that are in memory already."""
 
     def __init__(self, events: Sequence[AnyStoredEvent], identifier: I) -> None:
         self._events = tuple(events)
@@ -42,6 +35,28 @@ class InMemoryEventSource(EventSource[I]):
     @property
     def identifier(self) -> I:
         return self._identifier
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return (self._identifier, self._events) == (other._identifier, other._events)
+
+    def __hash__(self) -> int:
+        return hash((self._identifier, self._events))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self._events)} events, {self._identifier!r})"
+
+
+class InMemoryEventSource(_Given[I], EventSource[I]):
+    """The given events, in the order given; equal to another with the same identifier and events.
+
+    It never changes, so `wait_for` has nothing to wait for.
+
+    Args:
+        events: The events, first to last.
+        identifier: The identifier of the source.
+    """
 
     async def latest(self) -> AnyStoredEvent | None:
         return self._events[-1] if self._events else None
@@ -57,33 +72,14 @@ class InMemoryEventSource(EventSource[I]):
     ) -> AsyncIterator[AnyStoredEvent]:
         return _awaitable(_selected(self._events, constraints, limit=limit, backwards=backwards))
 
-    def __eq__(self, other: object) -> bool:
-        if type(other) is not type(self):
-            return NotImplemented
-        return (self._identifier, self._events) == (other._identifier, other._events)
 
-    def __hash__(self) -> int:
-        return hash((self._identifier, self._events))
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({len(self._events)} events, {self._identifier!r})"
-
-
-class SyncInMemoryEventSource(SyncEventSource[I]):
+class SyncInMemoryEventSource(_Given[I], SyncEventSource[I]):
     """The given events, in the order given; the twin of `InMemoryEventSource` without asyncio.
 
     Args:
         events: The events, first to last.
         identifier: The identifier of the source.
     """
-
-    def __init__(self, events: Sequence[AnyStoredEvent], identifier: I) -> None:
-        self._events = tuple(events)
-        self._identifier = identifier
-
-    @property
-    def identifier(self) -> I:
-        return self._identifier
 
     def latest(self) -> AnyStoredEvent | None:
         return self._events[-1] if self._events else None
@@ -98,17 +94,6 @@ class SyncInMemoryEventSource(SyncEventSource[I]):
         timeout_s: float | None = None,
     ) -> Iterator[AnyStoredEvent]:
         return _selected(self._events, constraints, limit=limit, backwards=backwards)
-
-    def __eq__(self, other: object) -> bool:
-        if type(other) is not type(self):
-            return NotImplemented
-        return (self._identifier, self._events) == (other._identifier, other._events)
-
-    def __hash__(self) -> int:
-        return hash((self._identifier, self._events))
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({len(self._events)} events, {self._identifier!r})"
 
 
 InMemoryStoredEventSource = InMemoryEventSource

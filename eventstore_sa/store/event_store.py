@@ -21,7 +21,7 @@ from eventstore_sa.store.adapters.event_sqlalchemy import (
     SQLAlchemyEventStorageAdapter,
     SyncSQLAlchemyEventStorageAdapter,
 )
-from eventstore_sa.store.lifecycle import Store, SyncStore, check_adapter
+from eventstore_sa.store.lifecycle import Store, SyncStore, adapter_of
 from eventstore_sa.store.streams import EventCategory, EventLog, EventPartition, EventStream
 from eventstore_sa.store.sync_streams import SyncEventCategory, SyncEventLog, SyncEventPartition, SyncEventStream
 from eventstore_sa.types import (
@@ -76,18 +76,15 @@ class EventStore(Store[EventStorageAdapter]):
         locking: Locking | None = None,
         serialisation_guarantee: EventSerialisationGuarantee | None = None,
     ) -> None:
-        check_adapter(
-            self, bind_or_adapter, schema=schema, locking=locking, serialisation_guarantee=serialisation_guarantee
+        self.adapter = adapter_of(
+            self,
+            bind_or_adapter,
+            EventStorageAdapter,
+            SQLAlchemyEventStorageAdapter,
+            schema=schema,
+            locking=locking,
+            serialisation_guarantee=serialisation_guarantee,
         )
-        if isinstance(bind_or_adapter, EventStorageAdapter):
-            self.adapter = bind_or_adapter
-        else:
-            self.adapter = SQLAlchemyEventStorageAdapter(
-                bind_or_adapter,
-                schema=schema,
-                locking=locking,
-                serialisation_guarantee=serialisation_guarantee,
-            )
 
     def stream(self, *, category: str, stream: str) -> EventStream:
         """Return a stream; no I/O. A stream without events is simply empty.
@@ -233,18 +230,15 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter]):
     ) -> None:
         if isinstance(bind_or_adapter, InMemoryEventStorageAdapter):
             bind_or_adapter = bind_or_adapter.sync_adapter
-        check_adapter(
-            self, bind_or_adapter, schema=schema, locking=locking, serialisation_guarantee=serialisation_guarantee
+        self.adapter = adapter_of(
+            self,
+            bind_or_adapter,
+            SyncEventStorageAdapter,
+            SyncSQLAlchemyEventStorageAdapter,
+            schema=schema,
+            locking=locking,
+            serialisation_guarantee=serialisation_guarantee,
         )
-        if isinstance(bind_or_adapter, SyncEventStorageAdapter):
-            self.adapter = bind_or_adapter
-        else:
-            self.adapter = SyncSQLAlchemyEventStorageAdapter(
-                bind_or_adapter,
-                schema=schema,
-                locking=locking,
-                serialisation_guarantee=serialisation_guarantee,
-            )
 
     def stream(self, *, category: str, stream: str) -> SyncEventStream:
         """Return a stream; see `EventStore.stream`."""

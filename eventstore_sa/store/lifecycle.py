@@ -5,6 +5,7 @@ What a store keeps, and how it is asked for it, is in the stores themselves.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -15,25 +16,33 @@ from sqlalchemy.orm import Session, scoped_session
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.store.adapters.storage_adapter import StorageAdapter, SyncStorageAdapter
 
-__all__ = ["Store", "SyncStore", "check_adapter"]
+__all__ = ["Store", "SyncStore", "adapter_of"]
 
+AnyAdapter = TypeVar("AnyAdapter", bound=StorageAdapter | SyncStorageAdapter)
 Adapter = TypeVar("Adapter", bound=StorageAdapter)
 SyncAdapter = TypeVar("SyncAdapter", bound=SyncStorageAdapter)
 
 
-class Store(Generic[Adapter]):
-    """A store over an adapter, used with asyncio.
+class _AnyStore(Generic[AnyAdapter]):
+    """What takes no I/O, with asyncio and without."""
 
-    Attributes:
-        adapter: Where everything is kept.
-    """
-
-    adapter: Adapter
+    adapter: AnyAdapter
+    """Where everything is kept."""
 
     @property
     def in_transaction(self) -> bool:
         """Whether everything is part of a transaction of the caller."""
         return self.adapter.in_transaction
+
+    def _over(self, adapter: AnyAdapter) -> Self:
+        """Return the same store over another adapter."""
+        store = copy(self)
+        store.adapter = adapter
+        return store
+
+
+class Store(_AnyStore[Adapter]):
+    """A store over an adapter, used with asyncio."""
 
     def within(self, session: AsyncSession | async_scoped_session[Any]) -> Self:
         """Return the same store inside the transaction of a session.
@@ -67,33 +76,12 @@ class Store(Generic[Adapter]):
     ) -> None:
         await self.aclose()
 
-    def _over(self, adapter: Adapter) -> Self:
-        """Return the same store over another adapter."""
-        store = copy(self)
-        store.adapter = adapter
-        return store
 
-
-class SyncStore(Generic[SyncAdapter]):
-    """A store over an adapter, used without asyncio: the twin of `Store`.
-
-    Attributes:
-        adapter: Where everything is kept.
-    """
-
-    adapter: SyncAdapter
-
-    @property
-    def in_transaction(self) -> bool:
-        """Whether everything is part of a transaction of the caller."""
-        return self.adapter.in_transaction
+class SyncStore(_AnyStore[SyncAdapter]):
+    """A store over an adapter, used without asyncio: the twin of `Store`."""
 
     def within(self, session: Session | scoped_session[Any]) -> Self:
-        """Return the same store inside the transaction of a session.
-
-        What it stores is committed or rolled back with the session's transaction, which it never begins, commits or rolls
-        back. Reads are ordinary reads of that transaction: they see what was written in it at once, and must not drive
-        the cursor of a reader.
+        """Return the same store inside the transaction of a session; see `Store.within`.
 
         Raises:
             ConfigurationError: If it is not a synchronous session, or the store is not on a SQLAlchemy bind.
@@ -120,32 +108,36 @@ class SyncStore(Generic[SyncAdapter]):
     ) -> None:
         self.close()
 
-    def _over(self, adapter: SyncAdapter) -> Self:
-        """Return the same store over another adapter."""
-        store = copy(self)
-        store.adapter = adapter
-        return store
 
-
-def check_adapter(store: Store[Any] | SyncStore[Any], given: object, **options: object) -> None:
-    """Refuse an adapter that does not fit a store, and options that belong to the adapter.
+def adapter_of(
+    store: Store[Any] | SyncStore[Any], given: object, contract: type[Any], make: Callable[..., Any], **options: object
+) -> Any:
+    """Return the adapter that a store was given, or make one on the bind that it was given.
 
     Args:
         store: The store.
-        given: The bind or adapter that it was given.
-        options: The options that it was given; None: not given.
+        given: The bind or adapter.
+        contract: What the adapters of the store implement.
+        make: Makes an adapter on a bind, with the options.
+        options: The options that the store was given; None: not given.
 
     Raises:
-        ConfigurationError: If the adapter is of the other kind, or an option is given with an adapter.
+        ConfigurationError: If the adapter is of another kind, or an option is given with an adapter.
     """
-    name = type(store).__name__
-    if isinstance(given, SyncStorageAdapter) and isinstance(store, Store):
-        raise ConfigurationError(f"{type(given).__name__} is synchronous and does not fit {name}: use Sync{name}")
-    if isinstance(given, StorageAdapter) and isinstance(store, SyncStore):
-        raise ConfigurationError(
-            f"{type(given).__name__} needs asyncio and does not fit {name}: use {name.removeprefix('Sync')}"
+    if not isinstance(given, StorageAdapter | SyncStorageAdapter):
+        return make(given, **options)
+    name, kind = type(store).__name__, type(given).__name__
+    if not isinstance(given, contract):
+        family = contract.__name__.removeprefix("Sync")
+        twins = [base.__name__ for base in type(given).__mro__ if base.__name__.removeprefix("Sync") == family]
+        remedy = (
+            f"use {twins[0].removesuffix('StorageAdapter')}Store"
+            if twins
+            else f"pass {'a' if contract.__name__.startswith('S') else 'an'} {contract.__name__}"
         )
-    if isinstance(given, StorageAdapter | SyncStorageAdapter) and any(each is not None for each in options.values()):
+        raise ConfigurationError(f"{kind} does not fit {name}: {remedy}")
+    if any(each is not None for each in options.values()):
         raise ConfigurationError(
-            f"{', '.join(options)} belong to the adapter: pass them to the adapter, or pass a bind to the store"
+            f"{name} was given an adapter and {', '.join(options)}: pass options to the adapter, or pass a bind to the store"
         )
+    return given

@@ -7,14 +7,15 @@ They are light values over a storage adapter: making one does no I/O, and a stre
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 from eventstore_sa.conditions import NoCondition, WriteCondition
 from eventstore_sa.publishing import StreamPublishDefinition
 from eventstore_sa.session import StagedPublish
 from eventstore_sa.sources import EventSource
+from eventstore_sa.sources.base import AnySource
 from eventstore_sa.sources.constraints import QueryConstraints
-from eventstore_sa.store.adapters.event_contract import EventStorageAdapter
+from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, SyncEventStorageAdapter
 from eventstore_sa.store.updating import DecideAsync, StreamProjector, StreamUpdate, update
 from eventstore_sa.store.waiting import wait_until_complete
 from eventstore_sa.types import (
@@ -31,19 +32,20 @@ from eventstore_sa.types import (
     StreamIdentifier,
 )
 
-__all__ = ["EventCategory", "EventLog", "EventPartition", "EventStream"]
+__all__ = ["EventCategory", "EventLog", "EventPartition", "EventStream", "OfAdapter"]
 
 I = TypeVar("I", bound=EventSequenceIdentifier | EventPartitionIdentifier)  # noqa: E741
+Adapter = TypeVar("Adapter", bound=EventStorageAdapter | SyncEventStorageAdapter)
 State = TypeVar("State")
 Name = TypeVar("Name")
 Payload = TypeVar("Payload")
 Metadata = TypeVar("Metadata")
 
 
-class _StoredSource(EventSource[I]):
-    """Reads of whatever an adapter can scan."""
+class OfAdapter(AnySource[I], Generic[I, Adapter]):
+    """What an adapter can scan; equal to another of the same kind with the same identifier, on the same adapter."""
 
-    def __init__(self, adapter: EventStorageAdapter, identifier: I) -> None:
+    def __init__(self, adapter: Adapter, identifier: I) -> None:
         self._adapter = adapter
         self._identifier = identifier
 
@@ -58,6 +60,21 @@ class _StoredSource(EventSource[I]):
     @property
     def in_transaction(self) -> bool:
         return self._adapter.in_transaction
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._adapter is other._adapter and self._identifier == other._identifier
+
+    def __hash__(self) -> int:
+        return hash((id(self._adapter), self._identifier))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._identifier!r})"
+
+
+class _StoredSource(OfAdapter[I, EventStorageAdapter], EventSource[I]):
+    """Reads of whatever an adapter can scan."""
 
     async def latest(self) -> AnyStoredEvent | None:
         return await self._adapter.latest(target=self._identifier)
@@ -83,17 +100,6 @@ class _StoredSource(EventSource[I]):
         await wait_until_complete(self._adapter, event, timeout_s)
         async for stored in events:
             yield stored
-
-    def __eq__(self, other: object) -> bool:
-        if type(other) is not type(self):
-            return NotImplemented
-        return self._adapter is other._adapter and self._identifier == other._identifier
-
-    def __hash__(self) -> int:
-        return hash((id(self._adapter), self._identifier))
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._identifier!r})"
 
 
 class EventStream(_StoredSource[StreamIdentifier]):

@@ -11,6 +11,7 @@ from eventstore_sa.session import StagedPublish
 from eventstore_sa.sources import SyncEventSource
 from eventstore_sa.sources.constraints import QueryConstraints
 from eventstore_sa.store.adapters.event_contract import SyncEventStorageAdapter
+from eventstore_sa.store.streams import OfAdapter
 from eventstore_sa.store.updating import Decide, StreamUpdate, SyncStreamProjector, update_sync
 from eventstore_sa.store.waiting import wait_until_complete_sync
 from eventstore_sa.types import (
@@ -36,24 +37,8 @@ Payload = TypeVar("Payload")
 Metadata = TypeVar("Metadata")
 
 
-class _StoredSource(SyncEventSource[I]):
+class _StoredSource(OfAdapter[I, SyncEventStorageAdapter], SyncEventSource[I]):
     """Reads of whatever an adapter can scan."""
-
-    def __init__(self, adapter: SyncEventStorageAdapter, identifier: I) -> None:
-        self._adapter = adapter
-        self._identifier = identifier
-
-    @property
-    def identifier(self) -> I:
-        return self._identifier
-
-    @property
-    def is_complete(self) -> bool:
-        return True
-
-    @property
-    def in_transaction(self) -> bool:
-        return self._adapter.in_transaction
 
     def latest(self) -> AnyStoredEvent | None:
         return self._adapter.latest(target=self._identifier)
@@ -78,17 +63,6 @@ class _StoredSource(SyncEventSource[I]):
     ) -> Iterator[AnyStoredEvent]:
         wait_until_complete_sync(self._adapter, event, timeout_s)
         yield from events
-
-    def __eq__(self, other: object) -> bool:
-        if type(other) is not type(self):
-            return NotImplemented
-        return self._adapter is other._adapter and self._identifier == other._identifier
-
-    def __hash__(self) -> int:
-        return hash((id(self._adapter), self._identifier))
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._identifier!r})"
 
 
 class SyncEventStream(_StoredSource[StreamIdentifier]):

@@ -45,9 +45,8 @@ async def retry_transaction(
 
     Args:
         session_factory: Makes the session, such as an `async_sessionmaker`.
-        work: The whole transaction, reads included; it is committed when this function returns. Other effects that it
-        has
-            must tolerate being repeated.
+        work: The whole transaction, reads included; it is committed when this function returns. Its other effects must
+            tolerate being repeated.
         retries: How often it runs again at most.
         backoff: How long to pause before each retry.
 

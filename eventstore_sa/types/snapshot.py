@@ -101,7 +101,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
 
     @property
     def problem(self) -> str | None:
-        """Why it cannot be read; None when it can."""
+        """Why it cannot be used; None if it can."""
         if self.format != SNAPSHOT_FORMAT:
             return f"it has format {self.format}, and this version of the library reads format {SNAPSHOT_FORMAT}"
         if self.checksum != self.digest:

@@ -54,7 +54,7 @@ _generator = _Generator()
 
 
 def _forget_parent() -> None:
-    """Start afresh after a fork: the child must not go on with the parent's counter, nor with a lock held elsewhere."""
+    """Start afresh after a fork: the child must use neither the parent's counter nor a lock that another thread held."""
     global _generator  # noqa: PLW0603
     _generator = _Generator()
 

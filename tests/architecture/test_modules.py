@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from eventstore_sa.testing.cases.tables import in_turn
 from tests.architecture.test_public_names import PUBLIC
-from tests.project import SQL, modules
+from tests.project import PACKAGE, ROOT, SQL, modules
 
 MODULES = modules()
 
@@ -55,6 +56,25 @@ def test_sql_files_hold_no_percent_sign() -> None:
 
 def test_there_are_sql_files_to_look_at() -> None:
     assert list(SQL.rglob("*.sql"))
+
+
+def test_pages_and_docstrings_name_files_that_exist() -> None:
+    existing = [
+        "/" + each.relative_to(ROOT).as_posix()
+        for each in (*ROOT.iterdir(), *PACKAGE.rglob("*"), *(ROOT / "tests").rglob("*"))
+    ]
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *MODULES]
+    named = {
+        (page.name, name)
+        for page in pages
+        for name in re.findall(r"`([\w/]+/[\w/]*(?:\.py|\.sql)?)`", page.read_text(encoding="utf-8"))
+        if name.endswith((".py", ".sql", "/")) and not name.startswith("psycopg/")
+    }
+
+    assert len(named) > 30
+    assert [
+        each for each in sorted(named) if not any(path.endswith("/" + each[1].rstrip("/")) for path in existing)
+    ] == []
 
 
 def _docstring(path: Path) -> str | None:

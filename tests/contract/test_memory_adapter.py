@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier, Thread
+from threading import Barrier, Event, Thread
 from typing import Any
 
 import pytest
@@ -449,6 +449,26 @@ async def test_a_scan_that_begins_in_one_event_loop_goes_on_in_another() -> None
         others = pool.submit(rest).result()
 
     assert [first, *others] == list(stored)
+
+
+def test_a_payload_may_wait_for_the_publish_of_another_thread_while_it_is_converted(
+    adapter: SyncInMemoryEventStorageAdapter,
+) -> None:
+    converting, stored = Event(), Event()
+
+    class Waits:
+        def serialise(self) -> bool:
+            converting.set()
+            return stored.wait(PATIENCE_S)
+
+    with ThreadPoolExecutor(1) as pool:
+        saved = pool.submit(adapter.save, target=STREAM, events=[NewEvent(name="waits", payload=Waits())])
+        assert converting.wait(PATIENCE_S)
+        adapter.save(target=StreamIdentifier("orders", "2"), events=new_events(1))
+        stored.set()
+        saved.result()
+
+    assert [event.payload for event in adapter.scan(target=STREAM)] == [True]
 
 
 def test_ids_are_looked_up_in_other_streams_too(adapter: SyncInMemoryEventStorageAdapter) -> None:

@@ -177,9 +177,9 @@ class TestKinds:
 
     @in_turn("options", [{"schema": EventStoreSchema()}, {"locking": "fence"}, {"serialisation_guarantee": 1}])
     def test_options_beside_a_ready_adapter_are_refused(self, options: dict[str, Any]) -> None:
-        with pytest.raises(ConfigurationError, match="belong to the adapter"):
+        with pytest.raises(ConfigurationError, match="pass options to the adapter"):
             EventStore(InMemoryEventStorageAdapter(), **options)
-        with pytest.raises(ConfigurationError, match="belong to the adapter"):
+        with pytest.raises(ConfigurationError, match="pass options to the adapter"):
             SyncEventStore(SyncInMemoryEventStorageAdapter(), **options)
 
     def test_an_adapter_of_the_other_kind_is_refused(self) -> None:

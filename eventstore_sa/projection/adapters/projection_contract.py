@@ -72,7 +72,7 @@ class ProjectionStorageAdapter(StorageAdapter):
 
     @abstractmethod
     async def find_one(self, *, lookup: Lookup) -> JsonProjection | None:
-        """Return the projection that meets all filters; None when there is none.
+        """Return the projection that meets all filters; None if there is none.
 
         Raises:
             QueryError: If there are several, or a filter cannot be evaluated.

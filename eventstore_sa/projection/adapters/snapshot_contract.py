@@ -22,7 +22,7 @@ class SnapshotStorageAdapter(StorageAdapter):
 
     @abstractmethod
     async def find(self, *, key: SnapshotKey) -> Snapshot | None:
-        """Return the snapshot with that key; None when there is none."""
+        """Return the snapshot with that key; None if there is none."""
 
     @abstractmethod
     async def save(self, *, snapshot: Snapshot, replacing: Snapshot | None = None) -> bool:
@@ -55,7 +55,7 @@ class SyncSnapshotStorageAdapter(SyncStorageAdapter):
 
     @abstractmethod
     def find(self, *, key: SnapshotKey) -> Snapshot | None:
-        """Return the snapshot with that key; None when there is none."""
+        """Return the snapshot with that key; None if there is none."""
 
     @abstractmethod
     def save(self, *, snapshot: Snapshot, replacing: Snapshot | None = None) -> bool:

@@ -60,7 +60,42 @@ STAGING_NEEDS_A_SESSION = (
 )
 
 
-class EventStorageAdapter(StorageAdapter):
+class _EventStorage:
+    """What both contracts say of projections and staging, which takes no I/O."""
+
+    def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
+        """Return the same storage whose publishes update these projections too, besides those that it updates already.
+
+        Raises:
+            ConfigurationError: If this storage cannot, one of them cannot be inline, or two have the same name.
+        """
+        raise ConfigurationError(_NO_PROJECTIONS.format(adapter=type(self).__name__))
+
+    def rebuild_storage(self, name: str) -> RebuildStorage:
+        """Return storage for rebuilding the projections of a name that are kept beside the events.
+
+        Raises:
+            ConfigurationError: If there are none, or everything is part of a transaction of the caller.
+        """
+        raise ConfigurationError(_NO_PROJECTIONS.format(adapter=type(self).__name__))
+
+    def stage(
+        self,
+        *,
+        target: StreamIdentifier | CategoryIdentifier | LogIdentifier,
+        events: Sequence[AnyNewEvent] | None = None,
+        condition: WriteCondition | None = None,
+        streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
+    ) -> StagedPublish[Any]:
+        """Stage events, to be stored when the session's transaction commits; arguments as for `save`."""
+        raise TransactionError(STAGING_NEEDS_A_SESSION)
+
+    def after_commit(self, callback: CommitCallback) -> None:
+        """Register a function to be called with the stored events once the session's transaction is committed."""
+        raise TransactionError(STAGING_NEEDS_A_SESSION)
+
+
+class EventStorageAdapter(_EventStorage, StorageAdapter):
     """Storage of events, used with asyncio."""
 
     @overload
@@ -110,7 +145,7 @@ class EventStorageAdapter(StorageAdapter):
 
     @abstractmethod
     async def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
-        """Return the last event of the target, or None when there is none."""
+        """Return the last event of the target, or None if there is none."""
         raise NotImplementedError
 
     @abstractmethod
@@ -157,43 +192,12 @@ class EventStorageAdapter(StorageAdapter):
         latest = await self.latest(target=LogIdentifier())
         return Watermark(0 if latest is None else latest.sequence_number)
 
-    def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
-        """Return the same storage whose publishes update these projections too, besides those that it updates already.
-
-        Raises:
-            ConfigurationError: If this storage cannot, one of them cannot be inline, or two have the same name.
-        """
-        raise ConfigurationError(_NO_PROJECTIONS.format(adapter=type(self).__name__))
-
-    def rebuild_storage(self, name: str) -> RebuildStorage:
-        """Return storage for rebuilding the projections of a name that are kept beside the events.
-
-        Raises:
-            ConfigurationError: If there are none, or everything is part of a transaction of the caller.
-        """
-        raise ConfigurationError(_NO_PROJECTIONS.format(adapter=type(self).__name__))
-
-    def stage(
-        self,
-        *,
-        target: StreamIdentifier | CategoryIdentifier | LogIdentifier,
-        events: Sequence[AnyNewEvent] | None = None,
-        condition: WriteCondition | None = None,
-        streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
-    ) -> StagedPublish[Any]:
-        """Stage events, to be stored when the session's transaction commits; arguments as for `save`."""
-        raise TransactionError(STAGING_NEEDS_A_SESSION)
-
     async def flush(self) -> None:
         """Store what is staged in the session's transaction now."""
         raise TransactionError(STAGING_NEEDS_A_SESSION)
 
-    def after_commit(self, callback: CommitCallback) -> None:
-        """Register a function to be called with the stored events once the session's transaction is committed."""
-        raise TransactionError(STAGING_NEEDS_A_SESSION)
 
-
-class SyncEventStorageAdapter(SyncStorageAdapter):
+class SyncEventStorageAdapter(_EventStorage, SyncStorageAdapter):
     """Storage of events, used without asyncio: the twin of `EventStorageAdapter`."""
 
     @overload
@@ -225,7 +229,7 @@ class SyncEventStorageAdapter(SyncStorageAdapter):
 
     @abstractmethod
     def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
-        """Return the last event of the target, or None when there is none."""
+        """Return the last event of the target, or None if there is none."""
         raise NotImplementedError
 
     @abstractmethod
@@ -262,39 +266,8 @@ class SyncEventStorageAdapter(SyncStorageAdapter):
         latest = self.latest(target=LogIdentifier())
         return Watermark(0 if latest is None else latest.sequence_number)
 
-    def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
-        """Return the same storage whose publishes update these projections too, besides those that it updates already.
-
-        Raises:
-            ConfigurationError: If this storage cannot, one of them cannot be inline, or two have the same name.
-        """
-        raise ConfigurationError(_NO_PROJECTIONS.format(adapter=type(self).__name__))
-
-    def rebuild_storage(self, name: str) -> RebuildStorage:
-        """Return storage for rebuilding the projections of a name that are kept beside the events.
-
-        Raises:
-            ConfigurationError: If there are none, or everything is part of a transaction of the caller.
-        """
-        raise ConfigurationError(_NO_PROJECTIONS.format(adapter=type(self).__name__))
-
-    def stage(
-        self,
-        *,
-        target: StreamIdentifier | CategoryIdentifier | LogIdentifier,
-        events: Sequence[AnyNewEvent] | None = None,
-        condition: WriteCondition | None = None,
-        streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
-    ) -> StagedPublish[Any]:
-        """Stage events, to be stored when the session's transaction commits; arguments as for `save`."""
-        raise TransactionError(STAGING_NEEDS_A_SESSION)
-
     def flush(self) -> None:
         """Store what is staged in the session's transaction now."""
-        raise TransactionError(STAGING_NEEDS_A_SESSION)
-
-    def after_commit(self, callback: CommitCallback) -> None:
-        """Register a function to be called with the stored events once the session's transaction is committed."""
         raise TransactionError(STAGING_NEEDS_A_SESSION)
 
 

@@ -51,11 +51,9 @@ class SyncInMemoryEventStorageAdapter(SyncEventStorageAdapter):
         return self._storage.projections
 
     def rebuild_storage(self, name: str) -> InMemoryRebuildStorage:
-        """Return storage for rebuilding the projections of a name; see `EventStorageAdapter.rebuild_storage`."""
         return InMemoryRebuildStorage(self._storage, name)
 
     def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
-        """Return an adapter over the same events whose publishes update projections, besides those of this one."""
         return type(self)(self._storage, projections=_fit_for_memory(combined([*self._inline, *projections])))
 
     def save(
@@ -66,13 +64,11 @@ class SyncInMemoryEventStorageAdapter(SyncEventStorageAdapter):
         condition: WriteCondition | None = None,
         streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
     ) -> Any:
-        """Store events, all or none; see `EventStorageAdapter.save`."""
         return self._storage.save(
             target=target, events=events, condition=condition, streams=streams, projections=self._inline
         )
 
     def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
-        """Return the last event of the target, or None when there is none."""
         return self._storage.latest(target=target)
 
     def scan(
@@ -83,19 +79,15 @@ class SyncInMemoryEventStorageAdapter(SyncEventStorageAdapter):
         limit: int | None = None,
         backwards: bool = False,
     ) -> Iterator[AnyStoredEvent]:
-        """Iterate over the events of the target that are stored now and meet all constraints."""
         return self._storage.scan(target=target, constraints=constraints, limit=limit, backwards=backwards)
 
     def streams(self, *, target: Listable = LogIdentifier()) -> Iterator[StreamIdentifier]:  # noqa: B008
-        """Iterate over the streams of the target that have events now, in code-point order."""
         return self._storage.streams(target)
 
     def categories(self) -> Iterator[CategoryIdentifier]:
-        """Iterate over the categories that have events now, in code-point order."""
         return self._storage.categories()
 
     def drop_schema(self) -> None:
-        """Forget all events and projections, as dropping the tables of a database does."""
         self._storage.clear()
 
 
@@ -103,8 +95,8 @@ class InMemoryEventStorageAdapter(AwaitableEventStorageAdapter[SyncInMemoryEvent
     """Events in the memory of this process, used with asyncio; serves both kinds of stores, see `sync_adapter`.
 
     Safe to use from any number of tasks, event loops and threads at once. A scan returns what is stored when `scan` is
-    called: what is published meanwhile neither appears in it nor disturbs it. Events that are read are copies, made anew
-    for each read. `drop_schema` forgets all events.
+    called: what is published meanwhile neither appears in it nor disturbs it. Each read returns
+    new copies of the events. `drop_schema` forgets all events.
 
     Args:
         storage: Where the events are kept; by default a storage of its own. Adapters may share one.

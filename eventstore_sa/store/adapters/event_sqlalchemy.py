@@ -75,18 +75,14 @@ def _tables(
     """
     if schema is None:
         return default_schema(locking, serialisation_guarantee)
-    _check_agreement(schema, "locking", locking)
-    _check_agreement(schema, "serialisation_guarantee", serialisation_guarantee)
+    for option, given in (("locking", locking), ("serialisation_guarantee", serialisation_guarantee)):
+        there: object = getattr(schema, option)
+        if given is not None and given != there:
+            raise ConfigurationError(
+                f"the store was given {option}={given!s}, but its {schema!r} has {there!s}: how writers exclude each other "
+                "belongs to the schema, so set it there and leave it out here"
+            )
     return schema
-
-
-def _check_agreement(schema: EventStoreSchema, option: str, given: object) -> None:
-    there: object = getattr(schema, option)
-    if given is not None and given != there:
-        raise ConfigurationError(
-            f"the store was given {option}={given!s}, but its {schema!r} has {there!s}: how writers exclude each other "
-            "belongs to the schema, so set it there and leave it out here"
-        )
 
 
 class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventStorage], SyncEventStorageAdapter):
@@ -190,7 +186,6 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
         self._session_storage.flush()
 
     def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
-        """Return an adapter on the same bind whose publishes update projections, besides those of this one."""
         inline = combined([*self._options.projections, *projections])
         return self._reopened(self._bind, replace(self._options, projections=inline))
 
@@ -227,17 +222,14 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
         condition: WriteCondition | None = None,
         streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
     ) -> StagedPublish[Any]:
-        """Stage events, to be stored when the session's transaction commits; see `EventStorageAdapter.stage`."""
         storage = self._session_storage
         parts = publications(target=target, events=events, condition=condition, streams=streams)
         return storage.stage(parts, lambda results: keyed_results(streams, results))
 
     def after_commit(self, callback: CommitCallback) -> None:
-        """Register a function to be called after the commit; see `EventStorageAdapter.after_commit`."""
         self._session_storage.after_commit(callback)
 
     def rebuild_storage(self, name: str) -> SQLRebuildStorage:
-        """Return storage for rebuilding the projections of a name; see `EventStorageAdapter.rebuild_storage`."""
         return SQLRebuildStorage(self.bind, self.schema, name)
 
     @property

@@ -54,7 +54,7 @@ class Readable(Protocol):
         ...
 
     def event(self) -> AnyStoredEvent:
-        """Return it as an event, its payload and metadata decoded anew."""
+        """Return it as an event with its own payload and metadata."""
         ...
 
     def outline(self) -> AnyStoredEvent:

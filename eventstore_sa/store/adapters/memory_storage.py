@@ -83,11 +83,11 @@ class _Record(Struct, frozen=True):
     sequence_number: int
 
     def event(self) -> AnyStoredEvent:
-        """Return it as a value of its own, its payload and metadata decoded anew."""
+        """Return it as an event with its own payload and metadata."""
         return self._event(decode_json(self.content.payload), decode_json(self.content.metadata))
 
     def outline(self) -> AnyStoredEvent:
-        """Return it without payload and metadata, which costs no decoding."""
+        """Return it without payload and metadata, which are not decoded."""
         return self._event(None, None)
 
     def _event(self, payload: Any, metadata: Any) -> AnyStoredEvent:
@@ -171,7 +171,7 @@ class InMemoryConditionContext:
 
     @property
     def latest(self) -> AnyStoredEvent | None:
-        """The last event of the stream; None when the stream is empty."""
+        """The last event of the stream; None if the stream is empty."""
         return self._storage.latest(target=self.stream)
 
     def scan(self, target: Scannable) -> Iterator[AnyStoredEvent]:
@@ -267,7 +267,7 @@ class InMemoryEventStorage:
         allowed: Sequence[PositionRanges],
         projections: Projections,
     ) -> InMemoryPublishPlace | None:
-        """Apply to the projections what would be stored now; None when nothing would be."""
+        """Apply to the projections what would be stored now; return None if nothing would be."""
         with self._lock:
             records = self._records
             if _find_unmet(records, parts, allowed) is not None or records.with_ids_of(contents):
@@ -287,7 +287,7 @@ class InMemoryEventStorage:
         return evaluate(condition, InMemoryConditionContext(self, stream))
 
     def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
-        """Return the last event of the target, or None when there is none; costs the same in a store of any size."""
+        """Return the last event of the target, None if there is none; as fast in a store of any size."""
         scan = self.scan(target=target, constraints=frozenset(), limit=1, backwards=True)
         return next(scan, None)
 

@@ -94,7 +94,7 @@ class GreenletRunner:
         self._enter_loop(engine.pool)
         async with self._turn:
             running = run_in_greenlet(partial(work, *args, **kwargs))
-            # aiosqlite's thread goes on with what was cancelled, and SQLAlchemy drops the connection: that would leave
+            # aiosqlite's thread continues with what was cancelled, and SQLAlchemy drops the connection: that would leave
             # the file locked, or delete a database in memory.
             return await (uninterrupted(running) if engine.dialect.name == "sqlite" else running)
 
@@ -110,7 +110,7 @@ class GreenletRunner:
         loop = asyncio.get_running_loop()
         if pool is not self._pool:
             self._pool, self._loop = pool, loop
-            # A StaticPool hands out one and the same connection to everybody at once.
+            # A StaticPool gives the same connection to all callers at once.
             self._turn = asyncio.Lock() if isinstance(pool, StaticPool) else nullcontext()
         elif loop is not self._loop and not isinstance(pool, NullPool):
             raise ConfigurationError(

@@ -101,11 +101,9 @@ class SyncSQLAlchemyAdapter(SyncStorageAdapter, Generic[Options, Storage]):
         return adapter
 
     def create_schema(self) -> None:
-        """Create the tables of the library that are missing."""
         self._storage.create_schema()
 
     def drop_schema(self) -> None:
-        """Drop all tables of the library."""
         self._storage.drop_schema()
 
     def close(self) -> None:

@@ -20,8 +20,8 @@ __all__ = ["AwaitableStorageAdapter", "StorageAdapter", "SyncStorageAdapter"]
 _NO_SESSIONS = "{adapter} cannot work within a session: within(session) needs a store on a SQLAlchemy bind"
 
 
-class StorageAdapter(ABC):  # noqa: B024 - the contracts add what is abstract
-    """Storage of any kind, used with asyncio; the defaults suit storage that needs no preparation and no end."""
+class _Adapter(ABC):  # noqa: B024 - the contracts add what is abstract
+    """What takes no I/O, with asyncio and without."""
 
     @property
     def in_transaction(self) -> bool:
@@ -32,9 +32,13 @@ class StorageAdapter(ABC):  # noqa: B024 - the contracts add what is abstract
         """Return the same storage inside the transaction of a session.
 
         Raises:
-            ConfigurationError: If this storage cannot work within sessions, or the session is not an asyncio one.
+            ConfigurationError: If this storage cannot work within sessions, or not within one of this kind.
         """
         raise ConfigurationError(_NO_SESSIONS.format(adapter=type(self).__name__))
+
+
+class StorageAdapter(_Adapter):
+    """Storage of any kind, used with asyncio; the defaults suit storage that needs no preparation and no end."""
 
     async def create_schema(self) -> None:
         """Create what the storage needs and does not have yet."""
@@ -46,21 +50,8 @@ class StorageAdapter(ABC):  # noqa: B024 - the contracts add what is abstract
         """Release what the adapter itself opened."""
 
 
-class SyncStorageAdapter(ABC):  # noqa: B024 - the contracts add what is abstract
+class SyncStorageAdapter(_Adapter):
     """Storage of any kind, used without asyncio: the twin of `StorageAdapter`."""
-
-    @property
-    def in_transaction(self) -> bool:
-        """Whether everything is part of a transaction of the caller."""
-        return False
-
-    def within(self, session: Any) -> Self:
-        """Return the same storage inside the transaction of a session.
-
-        Raises:
-            ConfigurationError: If this storage cannot work within sessions, or the session is an asyncio one.
-        """
-        raise ConfigurationError(_NO_SESSIONS.format(adapter=type(self).__name__))
 
     def create_schema(self) -> None:
         """Create what the storage needs and does not have yet."""
@@ -100,9 +91,6 @@ class AwaitableStorageAdapter(StorageAdapter, Generic[SyncAdapter]):
     @property
     def in_transaction(self) -> bool:
         return self.sync_adapter.in_transaction
-
-    def within(self, session: Any) -> Self:
-        return self._over(self.sync_adapter.within(session))
 
     async def create_schema(self) -> None:
         await self._runner.run(self.sync_adapter.create_schema)
