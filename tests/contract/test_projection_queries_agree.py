@@ -133,7 +133,7 @@ def test_databases_find_what_memory_finds(
     ]
     memory.save_all(projections=projections)
     for database in databases:
-        clear(database._bound.bind.engine)
+        clear(database.bind.engine)
         database.save_all(projections=projections)
 
     for search in searches:
