@@ -195,14 +195,6 @@ class SessionStorage:
         BusinessTransaction.of(self._bind.session).stage(publish)
         return StagedPublish(publish, shape)
 
-    def add(self, publish: Publish) -> None:
-        """Have something stored when the session commits.
-
-        Raises:
-            TransactionError: If the transaction accepts no more events.
-        """
-        BusinessTransaction.of(self._bind.session).stage(publish)
-
     def check_accepts_events(self) -> None:
         """Check that something can be staged now, without staging it.
 
