@@ -183,7 +183,7 @@ class FilterClause(Struct, frozen=True, dict=True):
     def json_text(self) -> str:
         """The value as JSON text."""
         # Not a cached_property: that of Python 3.11 would hold a lock of all clauses while code of the caller runs.
-        known: dict[str, str] = self.__dict__
+        known: dict[str, str] = vars(self)
         if "json_text" not in known:
             value = to_json(_listed(self.value), label=f"value of the filter on {self.field!r}")
             known["json_text"] = encode_json(value).decode()
