@@ -245,7 +245,7 @@ def replayed(parts: Sequence[StreamPublication], stored: Mapping[UUID, AnyStored
         results = [[stored[event.id] for event in part.events] for part in parts]
         if _are_in_place(parts, results):
             return [
-                [_with_own_objects(event, new) for event, new in zip(result, part.events, strict=True)]
+                [*map(_with_own_objects, result, part.events, part.prepared)]
                 for part, result in zip(parts, results, strict=True)
             ]
     first = stored[found[0]]
@@ -350,8 +350,7 @@ def _are_in_place(parts: Sequence[StreamPublication], results: Sequence[Sequence
     return True
 
 
-def _with_own_objects(stored: AnyStoredEvent, new: AnyNewEvent) -> AnyStoredEvent:
-    prepared = prepare(new)
+def _with_own_objects(stored: AnyStoredEvent, new: AnyNewEvent, prepared: PreparedEvent) -> AnyStoredEvent:
     same = (stored.name, stored.payload, stored.metadata) == (
         prepared.name,
         decode_json(bytes(prepared.payload)),

@@ -57,9 +57,15 @@ def compare_without_projection_indexes(  # noqa: PLR0917 - as Alembic calls it
     """
     if table is None or not any(projection_indexes_of(table)):
         return PriorityDispatchResult.CONTINUE
-    names = {index.name for index in projection_indexes_of(table)}
+    ours, infos = (
+        {index.name for index in projection_indexes_of(table)},
+        {each.name: each.info for each in table.indexes},
+    )
     copied = table.to_metadata(MetaData())
-    copied.indexes.difference_update([index for index in copied.indexes if index.name in names])
+    copied.indexes.difference_update([index for index in copied.indexes if index.name in ours])
+    for index in copied.indexes:
+        # Not copied by SQLAlchemy; a filter of the host's may ask for it.
+        index.info = infos[index.name]
     compared = ModifyTableOps(name, [], schema=schema)
     compare = context.comparators.dispatch("table", qualifier=context.dialect.name)
     compare(context, compared, schema, name, found, copied)

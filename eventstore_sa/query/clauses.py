@@ -179,10 +179,15 @@ class FilterClause(Struct, frozen=True, dict=True):
     def __hash__(self) -> int:
         return hash((self.operator, self.field))
 
-    @cached_property
+    @property
     def json_text(self) -> str:
         """The value as JSON text."""
-        return encode_json(to_json(_listed(self.value), label=f"value of the filter on {self.field!r}")).decode()
+        # Not a cached_property: that of Python 3.11 would hold a lock of all clauses while code of the caller runs.
+        known: dict[str, str] = vars(self)
+        if "json_text" not in known:
+            value = to_json(_listed(self.value), label=f"value of the filter on {self.field!r}")
+            known["json_text"] = encode_json(value).decode()
+        return known["json_text"]
 
     @cached_property
     def json_value(self) -> Any:

@@ -13,7 +13,7 @@ nothing is staged they only look it up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from inspect import iscoroutinefunction
 from threading import Lock
 from typing import Any, Final, Generic, TypeVar
@@ -195,14 +195,6 @@ class SessionStorage:
         BusinessTransaction.of(self._bind.session).stage(publish)
         return StagedPublish(publish, shape)
 
-    def add(self, publish: Publish) -> None:
-        """Have something stored when the session commits.
-
-        Raises:
-            TransactionError: If the transaction accepts no more events.
-        """
-        BusinessTransaction.of(self._bind.session).stage(publish)
-
     def check_accepts_events(self) -> None:
         """Check that something can be staged now, without staging it.
 
@@ -361,12 +353,12 @@ class BusinessTransaction:
         if not self._writing and is_committing(self._session):
             self.write()
 
-    def after_begin(self, connection: Connection) -> None:
+    def after_begin(self, _: SessionTransaction, connection: Connection) -> None:
         """Take in a connection that the transaction uses from now on."""
         if self._insists:
             self._insist_on(connection)
 
-    def after_flush(self) -> None:
+    def after_flush(self, *_: object) -> None:
         """Write what listeners of a flush have staged while the session commits."""
         session = self._session
         if self._writing or not is_committing(session):
@@ -376,13 +368,6 @@ class BusinessTransaction:
         # New objects have no key yet, and the rows of dirty ones are out of date; the commit flushes once more for them.
         if not session.new and not session.dirty:
             self.write()
-
-    def after_flush_end(self) -> None:
-        """Write what was staged behind `after_flush`; an error has to wait, because the flush would hide it."""
-        try:
-            self.after_flush()
-        except Exception as error:  # noqa: BLE001 - it is raised before the commit
-            self._failure = error
 
     def after_commit(self) -> None:
         """Remember that the innermost transaction or savepoint was committed: its end alone does not tell.
@@ -400,7 +385,20 @@ class BusinessTransaction:
         if self._session.get_nested_transaction() is None:
             self._rolled_back = True
 
-    def end_savepoint(self, savepoint: SessionTransaction) -> None:
+    def after_transaction_end(self, ended: SessionTransaction) -> None:
+        """Settle what belongs to a savepoint or to the transaction, or write what was staged behind `after_flush`."""
+        if ended.parent is None:
+            del self._session.info[_KEY]
+            self._end(ended)
+        elif ended.nested:
+            self._end_savepoint(ended)
+        elif is_flushing(self._session):
+            try:
+                self.after_flush()
+            except Exception as error:  # noqa: BLE001 - it is raised before the commit: the flush would hide it
+                self._failure = error
+
+    def _end_savepoint(self, savepoint: SessionTransaction) -> None:
         """Hand what belongs to a savepoint on to the transaction around it, or drop it."""
         around = _innermost(self._session) if savepoint in self._committed else None
         for publish in self._publishes:
@@ -412,7 +410,7 @@ class BusinessTransaction:
                     publish.drop()
         self._forget_dropped()
 
-    def end(self, transaction: SessionTransaction) -> None:
+    def _end(self, transaction: SessionTransaction) -> None:
         """Settle all publishes, and call what waits for the commit."""
         self._drop_undone()
         publishes, self._publishes = self._publishes, []
@@ -572,53 +570,27 @@ def _innermost(session: Session) -> SessionTransaction:
 def follow_sessions() -> None:
     """Attach the listeners, if they are not attached yet."""
     with _following:
-        if not event.contains(Session, "before_commit", _before_commit):
-            event.listen(Session, "before_commit", _before_commit)
-            event.listen(Session, "after_begin", _after_begin)
-            event.listen(Session, "after_flush_postexec", _after_flush)
-            event.listen(Session, "after_commit", _after_commit)
-            event.listen(Session, "after_rollback", _after_rollback)
-            event.listen(Session, "after_transaction_end", _after_transaction_end)
+        if not event.contains(Session, "before_commit", _LISTENERS["before_commit"]):
+            for name, listener in _LISTENERS.items():
+                event.listen(Session, name, listener)
 
 
-def _before_commit(session: Session) -> None:
-    transaction = BusinessTransaction.find(session)
-    if transaction is not None:
-        transaction.before_commit()
+def _passed_on(method: Callable[..., None]) -> Callable[..., None]:
+    """Return the listener that calls a method of a session's business transaction, if there is one."""
+
+    def _pass_on(session: Session, *arguments: Any) -> None:
+        transaction = BusinessTransaction.find(session)
+        if transaction is not None:
+            method(transaction, *arguments)
+
+    return _pass_on
 
 
-def _after_begin(session: Session, _: SessionTransaction, connection: Connection) -> None:
-    transaction = BusinessTransaction.find(session)
-    if transaction is not None:
-        transaction.after_begin(connection)
-
-
-def _after_flush(session: Session, _: Any) -> None:
-    transaction = BusinessTransaction.find(session)
-    if transaction is not None:
-        transaction.after_flush()
-
-
-def _after_commit(session: Session) -> None:
-    transaction = BusinessTransaction.find(session)
-    if transaction is not None:
-        transaction.after_commit()
-
-
-def _after_rollback(session: Session) -> None:
-    transaction = BusinessTransaction.find(session)
-    if transaction is not None:
-        transaction.after_rollback()
-
-
-def _after_transaction_end(session: Session, ended: SessionTransaction) -> None:
-    transaction = BusinessTransaction.find(session)
-    if transaction is None:
-        return
-    if ended.parent is None:
-        del session.info[_KEY]
-        transaction.end(ended)
-    elif ended.nested:
-        transaction.end_savepoint(ended)
-    elif is_flushing(session):
-        transaction.after_flush_end()
+_LISTENERS: Final[Mapping[str, Callable[..., None]]] = {
+    "before_commit": _passed_on(BusinessTransaction.before_commit),
+    "after_begin": _passed_on(BusinessTransaction.after_begin),
+    "after_flush_postexec": _passed_on(BusinessTransaction.after_flush),
+    "after_commit": _passed_on(BusinessTransaction.after_commit),
+    "after_rollback": _passed_on(BusinessTransaction.after_rollback),
+    "after_transaction_end": _passed_on(BusinessTransaction.after_transaction_end),
+}

@@ -1,4 +1,4 @@
-"""What the application hears when a session's transaction has ended: its callbacks after a commit, or a warning.
+"""What the application is told when a session's transaction has ended: its callbacks after a commit, or a warning.
 
 Callbacks are called as soon as the commit is durable, and can neither undo nor hide it. The commit of a session that has
 joined a transaction of its connection is not durable yet; the call then waits for that transaction, see

@@ -91,7 +91,7 @@ class RecordsEvents:
             return
         storage = _storage_for(session, self)
         for new in events:
-            storage.add(_Recorded(storage, self, new, flushing=is_flushing(session)))
+            BusinessTransaction.of(session).stage(_Recorded(storage, self, new, flushing=is_flushing(session)))
 
     def event_stream(self) -> StreamIdentifier:
         """Return the stream of this object; called after the flush. Override it to name streams differently.
@@ -220,8 +220,9 @@ def _follow_into_sessions() -> None:
     if not event.contains(Session, "after_attach", _after_attach):
         event.listen(Session, "after_attach", _after_attach)
         event.listen(Session, "before_commit", _stage_merged)
-        event.listen(Session, "before_flush", _around_flush)
-        event.listen(Session, "after_flush", _around_flush)
+        # At the commit alone would be too late: a session forgets what is flushed, and a savepoint may be rolled back.
+        event.listen(Session, "before_flush", _stage_merged)
+        event.listen(Session, "after_flush", _stage_merged)
         event.listen(Session, "after_rollback", _forget_merged)
         event.listen(Session, "pending_to_transient", _take_back)
     follow_bulk_operations()
@@ -239,12 +240,7 @@ def _take_back(session: Session, instance: object) -> None:
         transaction.withdraw(instance)
 
 
-def _around_flush(session: Session, *_: object) -> None:
-    # At the commit would be too late: a session forgets what is flushed, and a savepoint may be rolled back.
-    _stage_merged(session)
-
-
-def _stage_merged(session: Session) -> None:
+def _stage_merged(session: Session, *_: object) -> None:
     """Stage the events of objects that were merged: the only sign of a merge is what it has copied."""
     for instance in kept_in(session):
         if isinstance(instance, RecordsEvents):
@@ -266,7 +262,8 @@ def _stage_kept(session: Session, instance: RecordsEvents) -> None:
     events = () if kept is None else kept.take()
     for staged, new in enumerate(events, start=1):
         try:
-            storage.add(_Recorded(storage, instance, new, flushing=is_flushing(session), kept=kept))
+            recorded = _Recorded(storage, instance, new, flushing=is_flushing(session), kept=kept)
+            BusinessTransaction.of(session).stage(recorded)
         except BaseException:
             # This one is staged nevertheless: only writing it has failed.
             keep(instance, kept).add(*events[staged:])

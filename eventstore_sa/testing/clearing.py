@@ -92,6 +92,6 @@ def _clear(bind: Bind, tables: EventStoreSchema, timeout_s: float) -> None:
 @contextmanager
 def _undoing(bind: Bind) -> Generator[ConnectionScope]:
     """Give a transaction in which `locked_alone` undoes what goes wrong; on MariaDB, where each DDL commits, it cannot."""
-    # Not `transaction()` of an engine of ours: it may be one in autocommit mode.
+    # Not `transaction()` of an engine, which may be in autocommit mode.
     with bind.transaction() if bind.in_transaction else bind.savepoint() as scope:
         yield replace(scope, in_savepoint=not database_of(scope.connection).ddl_commits)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import Engine, create_engine, func
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import Engine, func
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eventstore_sa.projection.adapters import (
     InMemoryProjectionStorageAdapter,
@@ -26,9 +26,7 @@ from eventstore_sa.testing.cases import (
     SyncProjectionStorageAdapterCases,
 )
 from eventstore_sa.testing.cases.projection_converters import STARTS_WITH, LengthOf, ShorterThan
-from eventstore_sa.testing.postgres import PostgresDriver, PostgresServer
-from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
-from tests.stores import install_schema
+from eventstore_sa.testing.postgres import PostgresDriver
 
 
 class _InMemory(ProjectionConverterCases):
@@ -83,20 +81,6 @@ class TestSyncSQLite(_InSQL, SyncProjectionStorageAdapterCases):
         return SyncSQLAlchemyProjectionStorageAdapter("sqlite://")
 
 
-@pytest.fixture(scope="class")
-def engine(request: pytest.FixtureRequest, contract_database: PostgresDatabase) -> AsyncEngine:
-    """One for all cases of a class: it keeps the statements that it has compiled."""
-    return create_async_engine(contract_database.url(request.cls.driver))
-
-
-@pytest.fixture(scope="class")
-def sync_engine(request: pytest.FixtureRequest, contract_database: PostgresDatabase) -> Iterator[Engine]:
-    """One for all cases of a class: it keeps the statements that it has compiled."""
-    engine = create_engine(contract_database.url(request.cls.driver))
-    yield engine
-    engine.dispose()
-
-
 class _PostgreSQL(_InSQL, ProjectionStorageAdapterCases):
     driver: PostgresDriver
 
@@ -114,15 +98,6 @@ class _SyncPostgreSQL(_InSQL, SyncProjectionStorageAdapterCases):
     def storage_adapter(self, sync_engine: Engine) -> SyncProjectionStorageAdapter:
         clear(sync_engine)
         return SyncSQLAlchemyProjectionStorageAdapter(sync_engine)
-
-
-@pytest.fixture(scope="module")
-def contract_database(
-    postgres_server: PostgresServer, postgres_templates: PostgresTemplates
-) -> Iterator[PostgresDatabase]:
-    """One database for all cases, emptied before each."""
-    with fresh_database(postgres_server, postgres_templates.prepared_by(install_schema)) as database:
-        yield database
 
 
 class TestAsyncpg(_PostgreSQL):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import Engine, create_engine
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eventstore_sa.projection.adapters import (
     InMemorySnapshotStorageAdapter,
@@ -19,9 +19,7 @@ from eventstore_sa.projection.adapters import (
 )
 from eventstore_sa.testing import clear
 from eventstore_sa.testing.cases import SnapshotStorageAdapterCases, SyncSnapshotStorageAdapterCases
-from eventstore_sa.testing.postgres import PostgresDriver, PostgresServer
-from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
-from tests.stores import install_schema
+from eventstore_sa.testing.postgres import PostgresDriver
 
 
 class TestMemory(SnapshotStorageAdapterCases):
@@ -44,20 +42,6 @@ class TestSyncSQLite(SyncSnapshotStorageAdapterCases):
         return SyncSQLAlchemySnapshotStorageAdapter("sqlite://")
 
 
-@pytest.fixture(scope="class")
-def engine(request: pytest.FixtureRequest, contract_database: PostgresDatabase) -> AsyncEngine:
-    """One for all cases of a class: it keeps the statements that it has compiled."""
-    return create_async_engine(contract_database.url(request.cls.driver))
-
-
-@pytest.fixture(scope="class")
-def sync_engine(request: pytest.FixtureRequest, contract_database: PostgresDatabase) -> Iterator[Engine]:
-    """One for all cases of a class: it keeps the statements that it has compiled."""
-    engine = create_engine(contract_database.url(request.cls.driver))
-    yield engine
-    engine.dispose()
-
-
 class _PostgreSQL(SnapshotStorageAdapterCases):
     driver: PostgresDriver
 
@@ -75,15 +59,6 @@ class _SyncPostgreSQL(SyncSnapshotStorageAdapterCases):
     def storage_adapter(self, sync_engine: Engine) -> SyncSnapshotStorageAdapter:
         clear(sync_engine)
         return SyncSQLAlchemySnapshotStorageAdapter(sync_engine)
-
-
-@pytest.fixture(scope="module")
-def contract_database(
-    postgres_server: PostgresServer, postgres_templates: PostgresTemplates
-) -> Iterator[PostgresDatabase]:
-    """One database for all cases, emptied before each."""
-    with fresh_database(postgres_server, postgres_templates.prepared_by(install_schema)) as database:
-        yield database
 
 
 class TestAsyncpg(_PostgreSQL):

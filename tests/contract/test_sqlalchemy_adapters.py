@@ -5,13 +5,13 @@ One class of each database is thorough, and each driver passes all groups. What 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import Engine, create_engine
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eventstore_sa.store.adapters import (
     EventStorageAdapter,
@@ -27,9 +27,7 @@ from eventstore_sa.testing.cases.event_storage import AsyncSetting, SyncSetting
 from eventstore_sa.testing.cases.publishing import PublishingCases
 from eventstore_sa.testing.cases.reading import ReadingCases
 from eventstore_sa.testing.cases.repetition import RepetitionCases
-from eventstore_sa.testing.postgres import PostgresDriver, PostgresServer
-from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
-from tests.stores import install_schema
+from eventstore_sa.testing.postgres import PostgresDriver
 
 
 class _SQLiteInMemory(AsyncSetting):
@@ -60,20 +58,6 @@ class _SyncSQLiteFile(SyncSetting):
         return SyncSQLAlchemyEventStorageAdapter(self.url)
 
 
-@pytest.fixture(scope="class")
-def engine(request: pytest.FixtureRequest, contract_database: PostgresDatabase) -> AsyncEngine:
-    """One for all cases of a class: it keeps the statements that it has compiled."""
-    return create_async_engine(contract_database.url(request.cls.driver), pool_size=5, max_overflow=30)
-
-
-@pytest.fixture(scope="class")
-def sync_engine(request: pytest.FixtureRequest, contract_database: PostgresDatabase) -> Iterator[Engine]:
-    """One for all cases of a class: it keeps the statements that it has compiled."""
-    engine = create_engine(contract_database.url(request.cls.driver), pool_size=5, max_overflow=30)
-    yield engine
-    engine.dispose()
-
-
 class _PostgreSQL(AsyncSetting):
     driver: PostgresDriver
 
@@ -91,15 +75,6 @@ class _SyncPostgreSQL(SyncSetting):
     def storage_adapter(self, sync_engine: Engine) -> SyncEventStorageAdapter:
         clear(sync_engine)
         return SyncSQLAlchemyEventStorageAdapter(sync_engine)
-
-
-@pytest.fixture(scope="module")
-def contract_database(
-    postgres_server: PostgresServer, postgres_templates: PostgresTemplates
-) -> Iterator[PostgresDatabase]:
-    """One database for all cases, emptied before each: hundreds of new ones would take minutes."""
-    with fresh_database(postgres_server, postgres_templates.prepared_by(install_schema)) as database:
-        yield database
 
 
 class _ConnectionCases(ReadingCases, PublishingCases, ConditionCases, RepetitionCases, ConcurrencyCases):

@@ -1,4 +1,4 @@
-"""Every kind of error tells one truth about the session in which it was raised: it goes on, or it has to be rolled back.
+"""Every kind of error tells one truth about the session in which it was raised: it is usable, or must be rolled back.
 
 Each is provoked on each driver, and then the session is used accordingly. That a publish that was refused leaves no lock is
 in `test_host_failures`.
@@ -78,14 +78,13 @@ class Breaks(WriteCondition, frozen=True):
         return literal_column("1") / func.coalesce(func.max(context.events.c.position), 0) == 1
 
 
-class Case(Struct, frozen=True, kw_only=True):
+class Case(Struct, frozen=True):
     """One error.
 
     Attributes:
-        drivers: Where it can be raised.
+        drivers: The drivers on which it can be raised.
         kind: Its class.
         provoke: Raises it, within a session in which a row was written.
-        must_roll_back: What is left of the session.
         ended: Whether the database itself refuses everything until the rollback.
         writes_before: Whether the session can write before the error.
         writes_after: Whether it could write after it, were it usable.
@@ -95,7 +94,6 @@ class Case(Struct, frozen=True, kw_only=True):
     drivers: tuple[str, ...]
     kind: type[EventStoreError]
     provoke: Provoke
-    must_roll_back: bool
     ended: bool = True
     writes_before: bool = True
     writes_after: bool = True
@@ -310,132 +308,55 @@ ON_EACH: Final = (*SQLITE_DRIVERS, *POSTGRES_DRIVERS)
 PG: Final = POSTGRES_DRIVERS
 
 USABLE: Final[dict[str, Case]] = {
-    "unmet condition": Case(
-        drivers=ON_EACH, kind=UnmetWriteConditionError, must_roll_back=False, provoke=publish(condition=stream_exists())
-    ),
-    "unmet position": Case(
-        drivers=ON_EACH, kind=UnmetWriteConditionError, must_roll_back=False, provoke=publish(condition=position_is(7))
-    ),
-    "known id": Case(drivers=PG, kind=DuplicateEventError, must_roll_back=False, provoke=publish_a_known_event),
-    "value that cannot be stored": Case(
-        drivers=ON_EACH,
-        kind=SerialisationError,
-        must_roll_back=False,
-        provoke=publish_events(payload=float("nan")),
-    ),
-    "lock timeout": Case(drivers=PG, kind=LockTimeoutError, must_roll_back=False, provoke=publish_beyond_lock_timeout),
-    "deadlock": Case(drivers=PG, kind=ConcurrencyError, must_roll_back=False, provoke=publish("raise-40P01")),
-    "refusal of the host's": Case(drivers=PG, kind=StorageError, must_roll_back=False, provoke=publish("raise-P0001")),
+    "unmet condition": Case(ON_EACH, UnmetWriteConditionError, publish(condition=stream_exists())),
+    "unmet position": Case(ON_EACH, UnmetWriteConditionError, publish(condition=position_is(7))),
+    "known id": Case(PG, DuplicateEventError, publish_a_known_event),
+    "value that cannot be stored": Case(ON_EACH, SerialisationError, publish_events(payload=float("nan"))),
+    "lock timeout": Case(PG, LockTimeoutError, publish_beyond_lock_timeout),
+    "deadlock": Case(PG, ConcurrencyError, publish("raise-40P01")),
+    "refusal of the host's": Case(PG, StorageError, publish("raise-P0001")),
     "read-only transaction": Case(
-        drivers=ON_EACH,
-        kind=TransactionError,
-        must_roll_back=False,
-        provoke=publish_in_a_read_only_transaction,
-        writes_before=False,
-        writes_after=False,
+        ON_EACH, TransactionError, publish_in_a_read_only_transaction, writes_before=False, writes_after=False
     ),
-    "condition elsewhere with an old snapshot": Case(
-        drivers=PG, kind=TransactionError, must_roll_back=False, provoke=decide_with_an_old_snapshot
-    ),
-    "race lost with an old snapshot": Case(
-        drivers=PG, kind=ConcurrencyError, must_roll_back=False, provoke=lose_a_race_with_an_old_snapshot
-    ),
-    "failure of a condition": Case(
-        drivers=PG, kind=StorageError, must_roll_back=False, provoke=publish(condition=Breaks(how="division"))
-    ),
-    "cancelled condition": Case(
-        drivers=PG, kind=TransactionError, must_roll_back=False, provoke=publish(condition=Breaks(how="cancel"))
-    ),
-    "missing tables": Case(drivers=SQLITE_DRIVERS, kind=SchemaError, must_roll_back=False, provoke=publish_elsewhere),
-    "trigger that aborts": Case(
-        drivers=SQLITE_DRIVERS, kind=StorageError, must_roll_back=False, provoke=publish_past_a_trigger("ABORT")
-    ),
-    "refused projection": Case(
-        drivers=SQLITE_DRIVERS,
-        kind=StorageError,
-        must_roll_back=False,
-        provoke=save_a_projection_with_a_trigger_in_the_way,
-    ),
-    "another writer": Case(
-        drivers=SQLITE_DRIVERS,
-        kind=LockTimeoutError,
-        must_roll_back=False,
-        provoke=publish_beside_another_writer,
-        writes_before=False,
-    ),
+    "condition elsewhere with an old snapshot": Case(PG, TransactionError, decide_with_an_old_snapshot),
+    "race lost with an old snapshot": Case(PG, ConcurrencyError, lose_a_race_with_an_old_snapshot),
+    "failure of a condition": Case(PG, StorageError, publish(condition=Breaks(how="division"))),
+    "cancelled condition": Case(PG, TransactionError, publish(condition=Breaks(how="cancel"))),
+    "missing tables": Case(SQLITE_DRIVERS, SchemaError, publish_elsewhere),
+    "trigger that aborts": Case(SQLITE_DRIVERS, StorageError, publish_past_a_trigger("ABORT")),
+    "refused projection": Case(SQLITE_DRIVERS, StorageError, save_a_projection_with_a_trigger_in_the_way),
+    "another writer": Case(SQLITE_DRIVERS, LockTimeoutError, publish_beside_another_writer, writes_before=False),
 }
 
 BROKEN: Final[dict[str, Case]] = {
-    "statement timeout": Case(
-        drivers=PG, kind=TransactionError, must_roll_back=True, provoke=publish_beyond_statement_timeout
-    ),
-    "statement timeout of a read": Case(
-        drivers=PG, kind=TransactionError, must_roll_back=True, provoke=read_the_locked_log("statement_timeout")
-    ),
-    "lock timeout of a read": Case(
-        drivers=PG, kind=LockTimeoutError, must_roll_back=True, provoke=read_the_locked_log("lock_timeout")
-    ),
-    "cancelled query": Case(drivers=PG, kind=TransactionError, must_roll_back=True, provoke=publish("cancel")),
+    "statement timeout": Case(PG, TransactionError, publish_beyond_statement_timeout),
+    "statement timeout of a read": Case(PG, TransactionError, read_the_locked_log("statement_timeout")),
+    "lock timeout of a read": Case(PG, LockTimeoutError, read_the_locked_log("lock_timeout")),
+    "cancelled query": Case(PG, TransactionError, publish("cancel")),
     "query that is cancelled while it waits": Case(
-        drivers=PG,
-        kind=TransactionError,
-        must_roll_back=True,
-        provoke=while_another_holds_the_stream(cancel_waiting),
+        PG, TransactionError, while_another_holds_the_stream(cancel_waiting)
     ),
     "command_timeout": Case(
-        drivers=("postgresql+asyncpg",),
-        kind=TransactionError,
-        must_roll_back=True,
-        provoke=publish("wait"),
+        ("postgresql+asyncpg",),
+        TransactionError,
+        publish("wait"),
         options={"connect_args": {"command_timeout": COMMAND_TIMEOUT_S}},
     ),
-    "lost connection": Case(
-        drivers=PG, kind=ConnectionLostError, must_roll_back=True, provoke=publish_on_a_lost_connection
-    ),
-    "lost connection of a read": Case(
-        drivers=PG, kind=ConnectionLostError, must_roll_back=True, provoke=read_on_a_lost_connection
-    ),
-    "lost connection of a savepoint": Case(
-        drivers=PG, kind=ConnectionLostError, must_roll_back=True, provoke=decide_on_a_lost_connection
-    ),
+    "lost connection": Case(PG, ConnectionLostError, publish_on_a_lost_connection),
+    "lost connection of a read": Case(PG, ConnectionLostError, read_on_a_lost_connection),
+    "lost connection of a savepoint": Case(PG, ConnectionLostError, decide_on_a_lost_connection),
     "connection that is lost while it waits": Case(
-        drivers=PG,
-        kind=ConnectionLostError,
-        must_roll_back=True,
-        provoke=while_another_holds_the_stream(lambda host: terminate_waiting(host.ground)),
+        PG, ConnectionLostError, while_another_holds_the_stream(lambda host: terminate_waiting(host.ground))
     ),
-    "oversized document": Case(drivers=PG, kind=SerialisationError, must_roll_back=True, provoke=publish_too_much),
-    "missing schema": Case(drivers=PG, kind=SchemaError, must_roll_back=True, provoke=publish_elsewhere),
-    "refused projection": Case(
-        drivers=PG,
-        kind=StorageError,
-        must_roll_back=True,
-        provoke=save_a_projection_with_a_trigger_in_the_way,
-    ),
-    "serialisation failure": Case(
-        drivers=PG, kind=ConcurrencyError, must_roll_back=True, ended=False, provoke=publish("raise-40001")
-    ),
-    "error of the host's": Case(
-        drivers=PG, kind=TransactionError, must_roll_back=True, provoke=publish_after_an_error_of_the_host
-    ),
-    "error of the host's before a savepoint": Case(
-        drivers=PG, kind=TransactionError, must_roll_back=True, provoke=decide_after_an_error_of_the_host
-    ),
-    "failed flush": Case(drivers=PG, kind=TransactionError, must_roll_back=True, provoke=publish_after_a_failed_flush),
-    "stale snapshot": Case(
-        drivers=SQLITE_DRIVERS,
-        kind=ConcurrencyError,
-        must_roll_back=True,
-        provoke=publish_from_a_stale_snapshot,
-        writes_before=False,
-    ),
-    "trigger that rolls back": Case(
-        drivers=SQLITE_DRIVERS,
-        kind=StorageError,
-        must_roll_back=True,
-        ended=False,
-        provoke=publish_past_a_trigger("ROLLBACK"),
-    ),
+    "oversized document": Case(PG, SerialisationError, publish_too_much),
+    "missing schema": Case(PG, SchemaError, publish_elsewhere),
+    "refused projection": Case(PG, StorageError, save_a_projection_with_a_trigger_in_the_way),
+    "serialisation failure": Case(PG, ConcurrencyError, publish("raise-40001"), ended=False),
+    "error of the host's": Case(PG, TransactionError, publish_after_an_error_of_the_host),
+    "error of the host's before a savepoint": Case(PG, TransactionError, decide_after_an_error_of_the_host),
+    "failed flush": Case(PG, TransactionError, publish_after_a_failed_flush),
+    "stale snapshot": Case(SQLITE_DRIVERS, ConcurrencyError, publish_from_a_stale_snapshot, writes_before=False),
+    "trigger that rolls back": Case(SQLITE_DRIVERS, StorageError, publish_past_a_trigger("ROLLBACK"), ended=False),
 }
 
 
@@ -473,22 +394,21 @@ async def prepared(host: Host, name: str, case: Case) -> Any:
     await made.aclose()
 
 
-async def provoked(host: Host, caller: Any, store: Any, case: Case) -> EventStoreError:
+async def provoked(host: Host, caller: Any, store: Any, case: Case, *, must_roll_back: bool) -> None:
     if case.writes_before:
         await host.write(caller, "before")
     with pytest.raises(case.kind) as caught:
         await case.provoke(host, caller, store)
     assert type(caught.value) is case.kind
-    assert caught.value.must_roll_back is case.must_roll_back
-    assert ("roll back" in str(caught.value)) is case.must_roll_back
-    return caught.value
+    assert caught.value.must_roll_back is must_roll_back
+    assert ("roll back" in str(caught.value)) is must_roll_back
 
 
 @on_drivers(USABLE)
 async def test_session_goes_on_where_an_error_says_nothing_of_rolling_back(host: Host, name: str) -> None:
     case = USABLE[name]
     async with _prepared(host, name, case) as host, host.caller() as (caller, store):
-        await provoked(host, caller, store, case)
+        await provoked(host, caller, store, case, must_roll_back=False)
 
         if case.writes_after:
             await host.write(caller, "after")
@@ -504,7 +424,7 @@ async def test_session_goes_on_where_an_error_says_nothing_of_rolling_back(host:
 async def test_session_has_to_be_rolled_back_where_an_error_says_so_and_is_fit_again(host: Host, name: str) -> None:
     case = BROKEN[name]
     async with _prepared(host, name, case) as host, host.caller() as (caller, store):
-        await provoked(host, caller, store, case)
+        await provoked(host, caller, store, case, must_roll_back=True)
 
         if case.ended:
             with pytest.raises(Exception):  # noqa: B017, PT011 - each driver has its own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -216,6 +217,7 @@ async def test_commit_with_nothing_staged_costs_looks_into_dictionaries(host: Ho
     async with host.caller() as (caller, store):
         stage(store)
         await settled(caller.commit())
+    gc.collect()  # objects of earlier tests for which events are kept
     called: list[str] = []
 
     def note(frame: FrameType, what: str, _: Any) -> None:
@@ -234,7 +236,8 @@ async def test_commit_with_nothing_staged_costs_looks_into_dictionaries(host: Ho
         statement for statement in statements if "notes" not in statement and not statement.startswith("BEGIN")
     ] == []
     listeners = {name for name in called if name.startswith("_")}
-    assert listeners >= {"_before_commit", "_after_flush", "_after_commit", "_after_transaction_end"}
+    # Before the commit, after the flush, after the commit, and at the end of both transactions.
+    assert called.count("_pass_on") >= 5
     # They look whether there is anything, and find nothing.
     assert set(called) - listeners <= {"find", "kept_in"}
     assert len(called) <= 30

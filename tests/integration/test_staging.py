@@ -376,5 +376,20 @@ async def test_a_staged_payload_is_serialised_once_and_stored_as_it_was_then(hos
     assert Payload.calls == 1
 
 
+@each_driver()
+async def test_a_staged_repetition_is_recognised_by_what_was_staged(host: Host) -> None:
+    payload: dict[str, Any] = {"items": [1]}
+    event = NewEvent(name="plain", payload=payload)
+    (stored,) = await settled(stream_of(host).publish(events=[event]))
+
+    async with host.caller() as (caller, store):
+        staged = store.stream(category="orders", stream="1").stage(events=[event])
+        payload["items"].append(object())
+        await settled(caller.commit())
+
+    (repeated,) = staged.events
+    assert (repeated.position, repeated.payload) == (stored.position, payload)
+
+
 def stream_of(host: Host) -> Any:
     return host.store.stream(category="orders", stream="1")

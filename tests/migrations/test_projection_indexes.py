@@ -100,6 +100,21 @@ def test_what_alembic_finds_out_about_other_indexes_of_that_table_stands(make_pr
     assert refused.count("es_projections_source_idx") == refused.count("foreign_idx") > 0
 
 
+def test_what_the_host_notes_on_other_indexes_of_that_table_is_there_for_its_filters(make_project: MakeProject) -> None:
+    hook = """
+from sqlalchemy import Index
+Index("mine", schema.projections.c.version, info={"by hand": True})
+
+def include_object(object_, name, type_, reflected, compare_to):
+    return type_ != "index" or not object_.info.get("by hand")
+"""
+    project = make_project("sqlite", models=INDEXED + ONE + hook, configure="include_object=include_object")
+    env = project.folder / "migrations" / "env.py"
+    env.write_text("from models import include_object\n" + env.read_text())
+
+    project.in_turn("revision --autogenerate -m first", "upgrade head", "check")
+
+
 def test_on_sqlite_there_is_no_index_and_nothing_to_do(make_project: MakeProject) -> None:
     project = make_project("sqlite", models=INDEXED + ONE + ANOTHER)
 

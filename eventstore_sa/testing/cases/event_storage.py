@@ -7,12 +7,9 @@ which go together with a setting one by one as well.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
-
-import pytest
-import pytest_asyncio
 
 from eventstore_sa.store.adapters.event_contract import (
     AwaitableEventStorageAdapter,
@@ -23,6 +20,7 @@ from eventstore_sa.testing.cases.concurrency import ConcurrencyCases
 from eventstore_sa.testing.cases.conditions import ConditionCases
 from eventstore_sa.testing.cases.constraints import ConstraintCases
 from eventstore_sa.testing.cases.fidelity import FidelityCases
+from eventstore_sa.testing.cases.fixtures import AsyncFixtures, SyncFixtures
 from eventstore_sa.testing.cases.listing import ListingCases
 from eventstore_sa.testing.cases.names import NameCases
 from eventstore_sa.testing.cases.partitions import PartitionCases
@@ -53,34 +51,8 @@ class _AllCases(
     """Every case, of all groups."""
 
 
-@pytest.mark.asyncio(loop_scope="function")
-class AsyncSetting(EventStorageSetting):
-    """The fixtures of cases for an `EventStorageAdapter`.
-
-    Either override `construct_storage_adapter`; the schema is then created before each case and dropped after it. Or
-    override the fixture `storage_adapter`, which can take other fixtures and clean up after itself. Each case needs empty
-    storage.
-    """
-
-    def construct_storage_adapter(self) -> EventStorageAdapter:
-        """Return a new adapter over storage of its own, before `create_schema`."""
-        raise NotImplementedError(_override_me(self))
-
-    @pytest_asyncio.fixture(loop_scope="function")
-    async def storage_adapter(self) -> AsyncIterator[EventStorageAdapter]:
-        """Provide the adapter under test, ready for use and with nothing stored."""
-        adapter = self.construct_storage_adapter()
-        await adapter.create_schema()
-        try:
-            yield adapter
-        finally:
-            await adapter.drop_schema()
-            await adapter.aclose()
-
-    @pytest.fixture
-    def adapter(self, storage_adapter: EventStorageAdapter) -> EventStorageAdapter:
-        """Provide the adapter that the cases call: the one under test."""
-        return storage_adapter
+class AsyncSetting(AsyncFixtures[EventStorageAdapter], EventStorageSetting):
+    """The fixtures of cases for an `EventStorageAdapter`, and how the cases do several things at once."""
 
     async def run_concurrently(self, operations: Sequence[Operation]) -> list[Outcome]:
         """Run all operations at the same time, each in a task of its own."""
@@ -89,29 +61,10 @@ class AsyncSetting(EventStorageSetting):
         return await asyncio.gather(*(outcome_of(operation()) for operation in operations))
 
 
-@pytest.mark.asyncio(loop_scope="function")
-class SyncSetting(EventStorageSetting):
+class SyncSetting(SyncFixtures[SyncEventStorageAdapter], EventStorageSetting):
     """The fixtures of cases for a `SyncEventStorageAdapter`; the same as `AsyncSetting` otherwise."""
 
-    def construct_storage_adapter(self) -> SyncEventStorageAdapter:
-        """Return a new adapter over storage of its own, before `create_schema`."""
-        raise NotImplementedError(_override_me(self))
-
-    @pytest.fixture
-    def storage_adapter(self) -> Iterator[SyncEventStorageAdapter]:
-        """Provide the adapter under test, ready for use and with nothing stored."""
-        adapter = self.construct_storage_adapter()
-        adapter.create_schema()
-        try:
-            yield adapter
-        finally:
-            adapter.drop_schema()
-            adapter.close()
-
-    @pytest.fixture
-    def adapter(self, storage_adapter: SyncEventStorageAdapter) -> EventStorageAdapter:
-        """Provide the adapter that the cases call: the one under test, made awaitable."""
-        return AwaitableEventStorageAdapter(storage_adapter)
+    awaitable = AwaitableEventStorageAdapter
 
     async def run_concurrently(self, operations: Sequence[Operation]) -> list[Outcome]:
         """Run all operations at the same time, each in a thread of its own."""
@@ -146,7 +99,3 @@ class SyncEventStorageAdapterCases(SyncSetting, _AllCases):
 
     Either override `construct_storage_adapter`, or the fixture `storage_adapter`.
     """
-
-
-def _override_me(cases: object) -> str:
-    return f"{type(cases).__name__} overrides neither construct_storage_adapter() nor the fixture storage_adapter"

@@ -110,14 +110,14 @@ class _OvertakenBasketProjector(_BasketProjector):
 
 
 class _OverfilledProjector(_BasketProjector):
-    """Saves something, so that whoever is at it has lost a race."""
+    """Saves a projection in the meantime, so that the caller loses a race."""
 
     def filled(self, state: Any, event: AnyStoredEvent) -> Any:
         return {"items": ["of another"]}
 
 
 class _OvertakenProjector(_TotalProjector):
-    """Loses its races: while the first handler of a try runs, somebody else applies the same event."""
+    """Loses its races: while the first handler of an attempt runs, another writer applies the same event."""
 
     def __init__(self, store: ProjectionStore, events: Sequence[AnyStoredEvent], times: int) -> None:
         self._store = store

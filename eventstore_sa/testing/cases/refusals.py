@@ -1,6 +1,6 @@
 """Cases: what cannot be stored exactly, and calls that make no sense, are refused with a typed error.
 
-Nothing is stored of a publish that is refused, wherever in it the fault is, and the store goes on as if it had never been.
+Nothing of a refused publish is stored, wherever in it the fault is, and the store remains usable.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Tables of values within one test: each row is tried in turn, and a failure names its row.
 
-Where rows need no fixtures of their own, this takes the place of `pytest.mark.parametrize`, which makes an item of each
-row and sets up all fixtures anew for it. For the cases beside this module and for tests.
+For rows that need no fixtures of their own, use this instead of `pytest.mark.parametrize`, which makes an item of each row
+and sets up all fixtures again for it. For the cases in this folder and for tests.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 import pytest
@@ -66,6 +68,23 @@ def test_in_takes_several_values() -> None:
     assert FilterClause(Operator.IN, STATUS, {"a"}).json_value == ["a"]
     with pytest.raises(QueryError, match="IN takes"):
         FilterClause(Operator.IN, STATUS, "abc")
+
+
+def test_a_value_may_wait_for_a_clause_of_another_thread_while_it_is_converted() -> None:
+    converting, made = Event(), Event()
+
+    class Waits:
+        def serialise(self) -> bool:
+            converting.set()
+            return made.wait(10)
+
+    with ThreadPoolExecutor(1) as pool:
+        clause = pool.submit(FilterClause, Operator.EQUAL, STATUS, Waits())
+        assert converting.wait(10)
+        FilterClause(Operator.EQUAL, STATUS, "paid")
+        made.set()
+
+    assert clause.result().json_value is True
 
 
 def test_a_value_is_converted_once_and_is_what_was_checked() -> None:

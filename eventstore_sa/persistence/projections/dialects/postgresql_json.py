@@ -245,7 +245,7 @@ class PostgreSQLProjections(ProjectionDialect):
             as_text = json.op("#>>", return_type=Text())(_constant("{}"))
         for is_index, steps in groupby(path.sub_levels, lambda step: isinstance(step, int)):
             if is_index:
-                # Not the operator ->, which takes a scalar for an array of one; strict, an object is none either.
+                # Not the operator ->, which takes a scalar for an array of one; strict, so that a path does not either.
                 subscripts = self._text("strict $" + "".join(map(_subscript, steps)))
                 json = func.pg_catalog.jsonb_path_query_first(
                     json, cast(subscripts, JSONPATH), _sql("'{}'", JSONB()), true(), type_=JSONB()

@@ -1,0 +1,36 @@
+"""What the shipped cases need on PostgreSQL: a database for each module, and an engine for each class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from eventstore_sa.testing.postgres import PostgresServer
+from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
+from tests.stores import install_schema
+
+
+@pytest.fixture(scope="module")
+def contract_database(
+    postgres_server: PostgresServer, postgres_templates: PostgresTemplates
+) -> Iterator[PostgresDatabase]:
+    """One database for all cases, emptied before each: hundreds of new ones would take minutes."""
+    with fresh_database(postgres_server, postgres_templates.prepared_by(install_schema)) as database:
+        yield database
+
+
+@pytest.fixture(scope="class")
+def engine(request: pytest.FixtureRequest, contract_database: PostgresDatabase) -> AsyncEngine:
+    """One for all cases of a class: it keeps the statements that it has compiled."""
+    return create_async_engine(contract_database.url(request.cls.driver), pool_size=5, max_overflow=30)
+
+
+@pytest.fixture(scope="class")
+def sync_engine(request: pytest.FixtureRequest, contract_database: PostgresDatabase) -> Iterator[Engine]:
+    """One for all cases of a class: it keeps the statements that it has compiled."""
+    engine = create_engine(contract_database.url(request.cls.driver), pool_size=5, max_overflow=30)
+    yield engine
+    engine.dispose()
