@@ -35,11 +35,10 @@ class SnapshotStorage:
 
     def find(self, key: SnapshotKey) -> Snapshot | None:
         """Return the snapshot with that key."""
-        return self._runner.retried(lambda: self._find(key))
-
-    def _find(self, key: SnapshotKey) -> Snapshot | None:
-        with self._runner.reading() as scope:
-            return self._repository(scope.connection).find(scope.connection, key)
+        for attempt in self._runner.attempts():
+            with attempt, self._runner.reading() as scope:
+                return self._repository(scope.connection).find(scope.connection, key)
+        raise AssertionError("the last attempt returns or raises")
 
     def save(self, snapshot: Snapshot, replacing: Snapshot | None) -> bool:
         """Keep a snapshot unless a later one is kept; return whether it was.
