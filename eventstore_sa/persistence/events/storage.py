@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from msgspec.structs import replace
 from sqlalchemy import Connection
@@ -24,11 +24,12 @@ from eventstore_sa.persistence.events.hydration import Page
 from eventstore_sa.persistence.events.reads import Wanted
 from eventstore_sa.persistence.events.repository import EventRepository
 from eventstore_sa.persistence.events.stall import StallWatch
+from eventstore_sa.persistence.projections.publishes import update_projections
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.schema.creation import create_schema, drop_schema
 from eventstore_sa.persistence.schema.locking import LockingMode
 from eventstore_sa.persistence.schema.schema import made_once
-from eventstore_sa.persistence.transactions.binds import Bind, ConnectionScope
+from eventstore_sa.persistence.transactions.binds import Bind
 from eventstore_sa.persistence.transactions.running import TransactionRunner
 from eventstore_sa.publishing import StreamPublication
 from eventstore_sa.sources.constraints import QueryConstraints, order_range
@@ -43,7 +44,7 @@ from eventstore_sa.types import (
 )
 from eventstore_sa.types.watermark import Watermark
 
-__all__ = ["EventStorage", "UpdateProjections"]
+__all__ = ["EventStorage"]
 
 _TRIES_OF_PROJECTIONS: Final = 10
 
@@ -54,32 +55,6 @@ T = TypeVar("T")
 AnyTarget = EventSequenceIdentifier | EventPartitionIdentifier
 
 
-class UpdateProjections(Protocol):
-    """Applies what a publish has stored to projections, in its transaction."""
-
-    def __call__(
-        self,
-        scope: ConnectionScope,
-        schema: EventStoreSchema,
-        projections: Sequence[Projections],
-        parts: Sequence[StreamPublication],
-        results: Sequence[Sequence[AnyStoredEvent]],
-    ) -> None:
-        """Update projections.
-
-        Args:
-            scope: Where the events were stored.
-            schema: The tables.
-            projections: Those of each part of the publish.
-            parts: The publish.
-            results: The stored events of each part.
-
-        Raises:
-            LostRace: If another transaction was faster; the publish may succeed when all of it is done again.
-        """
-        ...
-
-
 class EventStorage:
     """The events of one event store, on one bind.
 
@@ -88,7 +63,6 @@ class EventStorage:
         schema: The tables.
         page_size: How many events a scan fetches at a time.
         evaluators: How conditions of the application's own are evaluated.
-        update_projections: What updates projections with a publish.
         stall_warning_s: For how many seconds the watermark may stand still before a warning is logged.
         constraint_converters: How the constraints of reads are translated to SQL.
         projections: What publishes update in their transactions.
@@ -102,7 +76,6 @@ class EventStorage:
         page_size: int,
         evaluators: ConditionEvaluators,
         constraint_converters: ConstraintConverters,
-        update_projections: UpdateProjections,
         stall_warning_s: float = 30.0,
         projections: Projections = (),
     ) -> None:
@@ -112,7 +85,6 @@ class EventStorage:
         self._serialise = self.mode.serialise
         self.evaluators: Final = evaluators
         self._converters = constraint_converters
-        self._update_projections = update_projections
         self._page_size = page_size
         self._stall = StallWatch(stall_warning_s)
         self._runner = TransactionRunner(bind, constraints_of_events(schema.prefix))
@@ -204,7 +176,7 @@ class EventStorage:
             _log.debug("stored %d events in %d streams", sum(document.counts), len(document.counts))
             results = repository.results(connection, parts, outcome)
             if any(projections):
-                self._update_projections(scope, self.schema, projections, parts, results)
+                update_projections(scope, self.schema, projections, parts, results)
             return results
 
     def _decided(
