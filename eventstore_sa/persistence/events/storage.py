@@ -26,7 +26,6 @@ from eventstore_sa.persistence.events.repository import EventRepository
 from eventstore_sa.persistence.events.stall import StallWatch
 from eventstore_sa.persistence.projections.publishes import update_projections
 from eventstore_sa.persistence.schema import EventStoreSchema
-from eventstore_sa.persistence.schema.creation import create_schema, drop_schema
 from eventstore_sa.persistence.schema.locking import LockingMode
 from eventstore_sa.persistence.schema.schema import made_once
 from eventstore_sa.persistence.transactions.binds import Bind
@@ -294,16 +293,6 @@ class EventStorage:
             with attempt, self._runner.reading() as scope:
                 return work(scope.connection, self._repository(scope.connection))
         raise AssertionError("the last attempt returns or raises")
-
-    def create_schema(self) -> None:
-        """Create all tables of the library that are missing."""
-        with self._runner.transaction() as scope:
-            create_schema(scope.connection, self.schema)
-
-    def drop_schema(self) -> None:
-        """Drop all tables of the library."""
-        with self._runner.transaction() as scope:
-            drop_schema(scope.connection, self.schema)
 
     def _repository(self, connection: Connection) -> EventRepository:
         """Return the statements for a connection, whose database must record the schema's mode of locking."""

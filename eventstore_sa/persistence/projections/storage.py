@@ -15,7 +15,6 @@ from eventstore_sa.contracts.projection_records import ProjectionRecord, unexpec
 from eventstore_sa.persistence.projections.queries import ProjectionConverters
 from eventstore_sa.persistence.projections.repository import ProjectionRepository
 from eventstore_sa.persistence.schema import EventStoreSchema
-from eventstore_sa.persistence.schema.creation import create_schema, drop_schema
 from eventstore_sa.persistence.schema.schema import made_once
 from eventstore_sa.persistence.transactions.binds import Bind
 from eventstore_sa.persistence.transactions.running import TransactionRunner
@@ -107,16 +106,6 @@ class ProjectionStorage:
         If the connection breaks, those that the first attempt has saved are not counted: they have another version by then.
         """
         return self._write(lambda connection, do: do.save_loaded(connection, records))
-
-    def create_schema(self) -> None:
-        """Create all tables of the library that are missing."""
-        with self._runner.transaction() as scope:
-            create_schema(scope.connection, self._schema)
-
-    def drop_schema(self) -> None:
-        """Drop all tables of the library."""
-        with self._runner.transaction() as scope:
-            drop_schema(scope.connection, self._schema)
 
     def _read(self, work: Callable[[Connection, ProjectionRepository], T]) -> T:
         for attempt in self._runner.attempts():

@@ -134,10 +134,8 @@ class EngineBind:
         shared = blocking and isinstance(engine.pool, StaticPool)
         self._turn: AbstractContextManager[Any] = Lock() if shared else nullcontext()
 
-    @contextmanager
-    def reading(self) -> Generator[ConnectionScope]:
-        with self._single_statement(self._reading) as scope:
-            yield scope
+    def reading(self) -> AbstractContextManager[ConnectionScope]:
+        return self._single_statement(self._reading)
 
     @contextmanager
     def writing(self) -> Generator[ConnectionScope]:
@@ -248,7 +246,8 @@ class FactoryBind:
             yield ConnectionScope(connection, session=session)
 
     def require_read_committed(self) -> bool:
-        return self._engine_bind is not None and self._engine_bind.require_read_committed()
+        bind = self._resolve()
+        return bind is not None and bind.require_read_committed()
 
     def _resolve(self) -> EngineBind | None:
         with self._new_session() as session, _routing():
@@ -382,7 +381,7 @@ class SessionBind(_CallersBind):
         usable = not is_flushing(session)
         savepoint_of = session if in_session and usable else None
         with self.writing() as scope, (savepoint_of or scope.connection).begin_nested():
-            # Asked for anew: a session begins its savepoint on a connection when that is first used in it.
+            # Asked for again: a session begins its savepoint on a connection when that is first used in it.
             yield replace(scope, connection=self.connection(), session=session if usable else None, in_savepoint=True)
 
     def connection(self) -> Connection:
