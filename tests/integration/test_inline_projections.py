@@ -308,7 +308,7 @@ async def test_projections_that_cannot_be_inline_are_refused(place: Place) -> No
     with pytest.raises(ConfigurationError, match="two projections of this store are called 'order'"):
         place.store.with_projections(OrderProjector())
     unfit: list[Any] = [OrderProjector, object()]
-    for given, message in zip(unfit, ("OrderProjector is a class: give an instance", "not 'object'"), strict=True):
+    for given, message in zip(unfit, ("OrderProjector is a class: pass an instance", "not 'object'"), strict=True):
         with pytest.raises(ConfigurationError, match=message):
             place.bare.with_projections(given)
 
