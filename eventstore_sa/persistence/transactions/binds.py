@@ -24,7 +24,7 @@ from sqlalchemy.pool import NullPool, Pool, StaticPool
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.schema import EventStoreSchema
-from eventstore_sa.persistence.sqlalchemy_internals import is_flushing
+from eventstore_sa.persistence.sqlalchemy_internals import is_closed, is_flushing
 from eventstore_sa.persistence.transactions.databases import Database, database_named, database_of
 
 __all__ = [
@@ -108,18 +108,17 @@ class Bind(Protocol):
 
 
 class EngineBind:
-    """Connections of our own from an engine."""
+    """Connections of our own from an engine.
+
+    Args:
+        engine: The engine.
+        blocking: Whether no event loop is involved.
+        owned: Whether the engine was made for this bind.
+    """
 
     in_transaction: bool = False
 
     def __init__(self, engine: Engine, *, blocking: bool, owned: bool = False) -> None:
-        """Take connections from `engine`.
-
-        Args:
-            engine: The engine.
-            blocking: Whether no event loop is involved.
-            owned: Whether the engine was made for this bind.
-        """
         self.engine = engine
         self.database: Final[Database] = database_named(engine.dialect.name)
         self._owned = owned
@@ -195,7 +194,7 @@ class EngineBind:
     def _connected(self, options: Mapping[str, Any]) -> Generator[Connection]:
         self._enter_process()
         with self._turn, self.engine.connect() as connection:
-            if self.database.is_closed(connection):
+            if is_closed(connection):
                 # Closed while it was in the pool. It is replaced, before SQLAlchemy or we set anything on it.
                 connection.invalidate()
             # Set here and not by an engine with options: cancelled in its connect(), that loses the place in the pool.

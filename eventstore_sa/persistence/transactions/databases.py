@@ -71,10 +71,6 @@ class Database:
         if wrong is not None:
             raise ConfigurationError(wrong)
 
-    def is_closed(self, connection: Connection) -> bool:
-        """Return whether the driver knows that its connection is closed."""
-        return is_closed(connection)
-
     def check_transaction(self, connection: Connection) -> None:
         """Refuse a connection of the caller's that has no real transaction.
 
@@ -341,15 +337,12 @@ class _SQLite(Database):
         """Refuse also a SQLite without `->` and `->>`, which otherwise would answer with a syntax error."""
         found = connection.dialect.server_version_info
         if found is not None and found < _OLDEST_SQLITE:
+            oldest, version = (".".join(map(str, each)) for each in (_OLDEST_SQLITE, found))
             raise ConfigurationError(
-                f"SQLite {_dotted(_OLDEST_SQLITE)} or newer is needed, and Python's sqlite3 module has {_dotted(found)}: "
-                "use a Python that was built with a newer one, or replace the system's libsqlite3"
+                f"SQLite {oldest} or newer is needed, and Python's sqlite3 module has {version}: use a Python that was "
+                "built with a newer one, or replace the system's libsqlite3"
             )
         super().check_connection(connection)
-
-    def is_closed(self, connection: Connection) -> bool:
-        """Return False: there is no server that could close a connection."""
-        return False
 
     def check_transaction(self, connection: Connection) -> None:
         """Refuse autocommit, and the driver's own way of opening transactions."""
@@ -441,10 +434,6 @@ def _begin_immediate(connection: Connection) -> None:
     options = connection.get_execution_options()
     if options.get("isolation_level") != "AUTOCOMMIT" and not options.get(_READING):
         connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _dotted(version: tuple[Any, ...]) -> str:
-    return ".".join(str(part) for part in version)
 
 
 _DATABASES: Final[Mapping[str, Database]] = {
