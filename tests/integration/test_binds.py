@@ -440,7 +440,7 @@ class TestUnfit:
         stored = host.ground.publish()
         async with host.caller() as (_, store):
             for source in (store.log(), store.category(category="orders")):
-                with pytest.raises(ConfigurationError, match="wait_for does not work within a session"):
+                with pytest.raises(ConfigurationError, match="wait_for cannot be used within a session"):
                     await settled(source.read(wait_for=stored, timeout_s=0))
             assert await settled(stream(store).read(wait_for=stored, timeout_s=0)) == [stored]
 

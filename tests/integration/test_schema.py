@@ -759,5 +759,5 @@ class TestImmutability:
             await settled(clear(host.engine, timeout_s=seconds))
 
     def test_clear_takes_no_url(self) -> None:
-        with pytest.raises(ConfigurationError, match="give it an engine"):
+        with pytest.raises(ConfigurationError, match="pass an engine"):
             clear("sqlite://")  # type: ignore[call-overload]

@@ -24,7 +24,7 @@ from sqlalchemy.pool import NullPool, Pool, StaticPool
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.schema import EventStoreSchema
-from eventstore_sa.persistence.sqlalchemy_internals import is_closed, is_flushing
+from eventstore_sa.persistence.sqlalchemy_internals import is_flushing
 from eventstore_sa.persistence.transactions.databases import Database, database_named, database_of
 
 __all__ = [
@@ -194,7 +194,7 @@ class EngineBind:
     def _connected(self, options: Mapping[str, Any]) -> Generator[Connection]:
         self._enter_process()
         with self._turn, self.engine.connect() as connection:
-            if is_closed(connection):
+            if self.database.is_closed(connection):
                 # Closed while it was in the pool. It is replaced, before SQLAlchemy or we set anything on it.
                 connection.invalidate()
             # Set here and not by an engine with options: cancelled in its connect(), that loses the place in the pool.
@@ -370,8 +370,7 @@ class SessionBind(_CallersBind):
         Raises:
             ConfigurationError: If it does not.
         """
-        with _routing():
-            self.session.get_bind(**self.route)
+        _ = self._dialect
 
     @contextmanager
     def savepoint(self, *, in_session: bool = False) -> Generator[ConnectionScope]:

@@ -71,6 +71,10 @@ class Database:
         if wrong is not None:
             raise ConfigurationError(wrong)
 
+    def is_closed(self, connection: Connection) -> bool:
+        """Return whether the driver knows that its connection is closed; by default it is asked, without I/O."""
+        return is_closed(connection)
+
     def check_transaction(self, connection: Connection) -> None:
         """Refuse a connection of the caller's that has no real transaction.
 
@@ -343,6 +347,10 @@ class _SQLite(Database):
                 "built with a newer one, or replace the system's libsqlite3"
             )
         super().check_connection(connection)
+
+    def is_closed(self, connection: Connection) -> bool:
+        """Return False: there is no server that could close a connection."""
+        return False
 
     def check_transaction(self, connection: Connection) -> None:
         """Refuse autocommit, and the driver's own way of opening transactions."""
