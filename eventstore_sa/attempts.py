@@ -20,14 +20,14 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from types import TracebackType
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, Self, TypeAlias, TypeVar
 
 from msgspec import Struct
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.steps import Pause
 
-__all__ = ["Attempt", "Attempts", "Backoff", "RetryOn"]
+__all__ = ["Attempts", "Backoff", "RetryOn"]
 
 R = TypeVar("R")
 
@@ -73,21 +73,35 @@ class Backoff(Struct, frozen=True, kw_only=True):
         return limit_s * self.random()
 
 
-class Attempt:
-    """One attempt: a context manager that suppresses an error when another attempt follows.
+class Attempts:
+    """At most so many attempts, which end with the first that succeeds; to be iterated over once.
+
+    Each turn of the loop is given this object, as the context manager of an attempt: it suppresses an error when another
+    attempt follows. Iterating does not pause: `pause` is for whoever iterates, as `call` and `call_async` do, or a step.
+
+    Args:
+        most: How many attempts there are at most, 1 or more.
+        on: Which errors another attempt may follow. A function is called with the error of every attempt, the last one
+            included.
+        backoff: How long to pause between attempts; None: not at all.
 
     Attributes:
-        number: Counts from 1.
-        pause: What has to come before it; none before the first.
+        number: That of the current attempt, from 1.
     """
 
-    __slots__ = ("_attempts", "number", "pause", "succeeded")
+    def __init__(self, most: int, *, on: RetryOn = (), backoff: Backoff | None = None) -> None:
+        self.number: int = 0
+        self._most = most
+        # To type checkers, a class of exceptions is a function as well.
+        self._on: Any = on
+        self._types: Any = on if isinstance(on, (type, tuple)) else None
+        self._backoff = backoff
+        self._succeeded = False
 
-    def __init__(self, attempts: Attempts, number: int, pause: Pause) -> None:
-        self._attempts = attempts
-        self.number: int = number
-        self.pause: Pause = pause
-        self.succeeded: bool = False
+    def __iter__(self) -> Iterator[Self]:
+        while self.number < self._most and not self._succeeded:
+            self.number += 1
+            yield self
 
     def __enter__(self) -> None:
         return None
@@ -95,70 +109,33 @@ class Attempt:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        if error is None:
-            self.succeeded = True
-            return False
-        return isinstance(error, Exception) and self._attempts.another_follows(error, self.number)
+        self._succeeded = error is None
+        return isinstance(error, Exception) and self.another_follows(error)
 
+    @property
+    def pause(self) -> Pause:
+        """What has to come before the current attempt; nothing before the first."""
+        if self._backoff is None or self.number == 1:
+            return _NO_PAUSE
+        return Pause(self._backoff.pause_s(self.number - 1), self._backoff.sleep, self._backoff.sleep_sync)
 
-class Attempts:
-    """At most so many attempts, which end with the first that succeeds.
-
-    Iterating does not pause: `attempt.pause` is for whoever iterates, as `call` and `call_async` do, or a step.
-
-    Args:
-        most: How many attempts there are at most, 1 or more.
-        on: Which errors another attempt may follow. A function is called with the error of every attempt, the last one
-            included.
-        backoff: How long to pause between attempts; None: not at all.
-    """
-
-    __slots__ = ("_backoff", "_on", "_types", "most")
-
-    def __init__(self, most: int, *, on: RetryOn = (), backoff: Backoff | None = None) -> None:
-        self.most: int = most
-        # To type checkers, a class of exceptions is a function as well.
-        self._on: Any = on
-        self._types: Any = on if isinstance(on, (type, tuple)) else None
-        self._backoff = backoff
-
-    def __iter__(self) -> Iterator[Attempt]:
-        for number in range(1, self.most + 1):
-            attempt = Attempt(self, number, self._pause_before(number))
-            yield attempt
-            if attempt.succeeded:
-                return
+    def another_follows(self, error: Exception) -> bool:
+        """Tell whether there is another attempt after the error of the current one."""
+        passing = self._on(error) if self._types is None else isinstance(error, self._types)
+        return bool(passing) and self.number < self._most
 
     def call(self, work: Callable[[], R]) -> R:
         """Call a function until it returns; return what it returns."""
-        number = 1
-        while True:
-            try:
+        for attempt in self:
+            attempt.pause.wait()
+            with attempt:
                 return work()
-            except Exception as error:
-                if not self.another_follows(error, number):
-                    raise
-            number += 1
-            self._pause_before(number).wait()
+        raise AssertionError("the last attempt returns or raises")
 
     async def call_async(self, work: Callable[[], Awaitable[R]]) -> R:
         """Call an `async def` function until it returns; return what it returns."""
-        number = 1
-        while True:
-            try:
+        for attempt in self:
+            await attempt.pause.wait_async()
+            with attempt:
                 return await work()
-            except Exception as error:
-                if not self.another_follows(error, number):
-                    raise
-            number += 1
-            await self._pause_before(number).wait_async()
-
-    def another_follows(self, error: Exception, number: int) -> bool:
-        """Tell whether there is another attempt after the error of an attempt."""
-        passing = self._on(error) if self._types is None else isinstance(error, self._types)
-        return bool(passing) and number < self.most
-
-    def _pause_before(self, number: int) -> Pause:
-        if self._backoff is None or number == 1:
-            return _NO_PAUSE
-        return Pause(self._backoff.pause_s(number - 1), self._backoff.sleep, self._backoff.sleep_sync)
+        raise AssertionError("the last attempt returns or raises")

@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NoReturn, cast, get_args
 
-from sqlalchemy import Connection, NullPool, create_engine, make_url
+from sqlalchemy import NullPool, create_engine, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.mysql import mariadb
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
@@ -155,12 +155,8 @@ def _verify(url: str, store: EventStoreSchema) -> None:
 
 async def _verify_with_asyncio(url: str, store: EventStoreSchema) -> None:
     engine = create_async_engine(make_url(url), poolclass=NullPool)
-
-    def verify(connection: Connection) -> None:
-        verify_schema(connection, schema=store)
-
     async with engine.connect() as connection:
-        await connection.run_sync(verify)
+        await connection.run_sync(lambda sync_connection: verify_schema(sync_connection, schema=store))
 
 
 def _print_script(statements: Iterable[ExecutableDDLElement], dialect: str) -> None:

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from eventstore_sa.errors import ConfigurationError, UnmetWriteConditionError
 from eventstore_sa.types import StreamIdentifier
+from eventstore_sa.types.numbers import LARGEST_NUMBER
 
 __all__ = [
     "ANY_POSITION",
@@ -171,7 +172,7 @@ def stream_exists() -> StreamExistsCondition:
 def allowed_positions(condition: WriteCondition) -> PositionRanges:
     """Reduce a condition to the ranges in which the position of the last event may lie.
 
-    An empty stream counts as position -1 (`EMPTY_STREAM_POSITION`).
+    An empty stream counts as position -1 (`EMPTY_STREAM_POSITION`). No position is beyond 64 bits, as in databases.
 
     Raises:
         ConfigurationError: If the condition is neither a built-in one nor a combination of these.
@@ -181,7 +182,7 @@ def allowed_positions(condition: WriteCondition) -> PositionRanges:
             return ANY_POSITION
         case PositionIsCondition(position):
             only = EMPTY_STREAM_POSITION if position is None else position
-            return ((only, only),)
+            return ((only, only),) if only <= LARGEST_NUMBER else ()
         case EmptyStreamCondition():
             return ((EMPTY_STREAM_POSITION, EMPTY_STREAM_POSITION),)
         case StreamExistsCondition():

@@ -8,7 +8,7 @@ ignores.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from alembic.autogenerate import comparators
@@ -96,7 +96,13 @@ def compare_event_stores(context: AutogenContext, upgrade: UpgradeOps, schemas: 
             _take_out(connection, upgrade, store)
         _compare_projection_indexes(connection, store, upgrade)
     if not connection.dialect.supports_identity_columns:
-        _take_out_identities(upgrade)
+        # `compare_server_default` detects changes in identity columns, which this database does not have.
+        _take_out_changes(
+            upgrade,
+            lambda operation: (
+                isinstance(operation, AlterColumnOp) and isinstance(operation.modify_server_default, Identity)
+            ),
+        )
     # Before everything of the host's: its tables may refer to ours.
     upgrade.ops[:0] = found
     _spare_unattached(connection, upgrade)
@@ -169,10 +175,9 @@ def _compare_projection_indexes(connection: Connection, store: EventStoreSchema,
     """Compare the indexes of `projection_index` by name: the name depends on the definition."""
     indexes = [*projection_indexes_of(store.projections)]
     names = {index.name for index in indexes}
-    for modified in _modified(upgrade, store.projections.name):
-        modified.ops[:] = [each for each in modified.ops if getattr(each, "index_name", None) not in names]
-        if modified.is_empty():
-            upgrade.ops.remove(modified)
+    _take_out_changes(
+        upgrade, lambda operation: getattr(operation, "index_name", None) in names, store.projections.name
+    )
     if connection.dialect.name != "postgresql":
         return
     site = site_on(connection, store.prefix, store.schema)
@@ -183,20 +188,15 @@ def _compare_projection_indexes(connection: Connection, store: EventStoreSchema,
     upgrade.ops += [CreateIndexOp.from_index(index) for index in indexes if index.name not in existing]
 
 
-def _modified(upgrade: UpgradeOps, table: str) -> list[ModifyTableOps]:
-    return [each for each in upgrade.ops if isinstance(each, ModifyTableOps) and each.table_name == table]
-
-
-def _take_out_identities(upgrade: UpgradeOps) -> None:
-    """Remove the changes that `compare_server_default` detects in identity columns if the database does not support them."""
-    for modified in [operation for operation in upgrade.ops if isinstance(operation, ModifyTableOps)]:
-        modified.ops[:] = [
-            operation
-            for operation in modified.ops
-            if not (isinstance(operation, AlterColumnOp) and isinstance(operation.modify_server_default, Identity))
-        ]
-        if modified.is_empty():
-            upgrade.ops.remove(modified)
+def _take_out_changes(
+    upgrade: UpgradeOps, is_meant: Callable[[MigrateOperation], bool], table: str | None = None
+) -> None:
+    """Remove some changes of a table, or of all tables."""
+    for modified in [each for each in upgrade.ops if isinstance(each, ModifyTableOps)]:
+        if table in (None, modified.table_name):
+            modified.ops[:] = [operation for operation in modified.ops if not is_meant(operation)]
+            if modified.is_empty():
+                upgrade.ops.remove(modified)
 
 
 def _spare_unattached(connection: Connection, upgrade: UpgradeOps) -> None:

@@ -58,6 +58,10 @@ class EventStoreOp(MigrateOperation):
         """Return comments for readers of the revision, line by line."""
         return ()
 
+    def to_diff_tuple(self) -> tuple[str, ...]:
+        """Return what `alembic check` shows: the name, and the line that a revision would have."""
+        return (self.name, self.line())
+
     def execute(self, operations: Operations, version: int, statements: Iterable[ExecutableDDLElement]) -> None:
         """Execute statements in an event store that is at `version`; in offline mode, write them to the script."""
         context = operations.get_context()
@@ -118,10 +122,6 @@ class MigrateOp(EventStoreOp):
             locking=self.locking,
         )
 
-    def to_diff_tuple(self) -> tuple[str, ...]:
-        """Return what `alembic check` shows: the name, and the line that a revision would have."""
-        return (self.name, self.line())
-
 
 class RepairOp(EventStoreOp):
     """Restore the functions and triggers of an event store.
@@ -149,7 +149,7 @@ class RepairOp(EventStoreOp):
 
     def to_diff_tuple(self) -> tuple[str, ...]:
         """Return what `alembic check` shows: the name, the line that a revision would have, and what was found."""
-        return (self.name, self.line(), *self.differences)
+        return (*super().to_diff_tuple(), *self.differences)
 
     def comments(self) -> Sequence[str]:
         return self.differences
@@ -180,10 +180,6 @@ class ChangeLockingOp(EventStoreOp):
         return ChangeLockingOp(
             from_locking=self.to_locking, to_locking=self.from_locking, prefix=self.prefix, schema=self.schema
         )
-
-    def to_diff_tuple(self) -> tuple[str, ...]:
-        """Return what `alembic check` shows: the name, and the line that a revision would have."""
-        return (self.name, self.line())
 
     def comments(self) -> Sequence[str]:
         return (

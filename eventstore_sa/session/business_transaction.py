@@ -27,7 +27,7 @@ from eventstore_sa.errors import ConfigurationError, DuplicateEventError, Transa
 from eventstore_sa.persistence.events.conditions import ConditionEvaluators
 from eventstore_sa.persistence.events.constraints import ConstraintConverters
 from eventstore_sa.persistence.events.storage import EventStorage
-from eventstore_sa.persistence.projections.publishes import is_session_of_publish, update_projections
+from eventstore_sa.persistence.projections.publishes import is_session_of_publish
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.sqlalchemy_internals import (
     connections_of,
@@ -164,7 +164,6 @@ class SessionStorage:
             page_size=1,
             evaluators=ConditionEvaluators(),
             constraint_converters=ConstraintConverters(),
-            update_projections=update_projections,
             projections=projections,
         )
         return cls(bind, events)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 from sqlalchemy import ColumnElement, Connection, Engine, create_engine, event, func, select, text
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from eventstore_sa import EventStore, NewEvent, SyncEventStore, configure_sqlite
@@ -334,6 +334,20 @@ class TestOnPostgreSQL:
             await stream.publish(events=[new_event()], condition=stream_is_empty())
 
         assert len(await store.log().read()) == 1
+
+    async def test_a_session_factory_that_moves_to_a_connection_keeps_its_isolation_level(
+        self, engine: AsyncEngine
+    ) -> None:
+        sessions = async_sessionmaker(engine)
+        store = registered(EventStore(sessions))
+        stream = store.stream(category="orders", stream="1")
+        await stream.publish(events=[new_event()], condition=FewerInCategory(9))
+        async with engine.execution_options(isolation_level="REPEATABLE READ").connect() as connection:
+            sessions.configure(bind=connection)
+            with pytest.raises(TransactionError, match="use isolation level READ COMMITTED") as caught:
+                await stream.publish(events=[new_event()], condition=FewerInCategory(9))
+
+        assert not caught.value.retryable
 
 
 def test_an_engine_without_configuration_takes_its_place_before_it_evaluates(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import event, text
 
 from eventstore_sa import LogIdentifier, Projection
 from eventstore_sa.errors import SerialisationError
-from eventstore_sa.persistence.events import page_bytes
+from eventstore_sa.persistence import page_bytes
 from eventstore_sa.persistence.schema import default_schema, jsonb_size
 from eventstore_sa.projection import ProjectionStore, SyncProjectionStore
 from eventstore_sa.query import Path, SortClause, SortField

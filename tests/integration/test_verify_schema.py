@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool
 from eventstore_sa import EventStoreSchema, NewEvent, SyncEventStore, verify_schema
 from eventstore_sa.cli import main
 from eventstore_sa.errors import SchemaError
-from eventstore_sa.persistence.projections.rebuilds import SQLRebuildStorage
+from eventstore_sa.persistence.rebuilding import SQLRebuildStorage
 from eventstore_sa.persistence.transactions.binds import EngineBind
 from tests.databases import PostgresDatabase
 from tests.stores import install_schema

@@ -1,7 +1,7 @@
 """Versions of the schema after the newest one, as a later release might have them; there are none in this one yet.
 
 The first has a table more, a column more in the table of events, and the next version of the function that raises the
-fence, beside the one before. The second has an index that is built beside running writers. `install()` makes this process
+fence next to the one before. The second has an index that is built while writers run. `install()` makes this process
 a newer release: the versions, and the tables of every `EventStoreSchema` that is made from then on.
 """
 
@@ -81,7 +81,7 @@ NEXT: Final = (
     ),
     Version(
         number=_now.number + 2,
-        locks="Nothing: the index is built beside writers.",
+        locks="Nothing: the index is built while writers run.",
         routines=ROUTINES,
         upgrade_tables=create_index,
         downgrade_tables=drop_index,

@@ -79,7 +79,7 @@ def test_printed_sql_leads_up_and_down(engine: Engine, monkeypatch: pytest.Monke
     execute_script(engine, down)
 
     assert structure_of(engine) == before
-    assert "-- To version 3. Locks: Nothing: the index is built beside writers." in up
+    assert "-- To version 3. Locks: Nothing: the index is built while writers run." in up
 
 
 def test_how_writers_lock_is_printed_and_checked(engine: Engine) -> None:

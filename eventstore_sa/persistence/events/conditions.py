@@ -50,7 +50,7 @@ class ConditionContext:
 
     @property
     def latest(self) -> AnyStoredEvent | None:
-        """The last event of the stream, read anew at each access; None when the stream is empty."""
+        """The last event of the stream, read at each access; None when the stream is empty."""
         page = self._repository.page(self.connection, Wanted(self.stream, 1, backwards=True))
         return next(iter(page.checked_events()), None)
 

@@ -22,7 +22,6 @@ from eventstore_sa.conditions import (
 )
 from eventstore_sa.publishing import PreparedEvent, StreamPublication
 from eventstore_sa.types import encode_json
-from eventstore_sa.types.numbers import LARGEST_NUMBER
 
 __all__ = ["DocumentStream", "PublishDocument", "publish_document"]
 
@@ -69,17 +68,19 @@ def publish_document(
         SerialisationError: If an event cannot be stored exactly.
         ConfigurationError: If a condition cannot be checked by a database.
     """
-    streams = [
-        DocumentStream(
-            part.stream.category,
-            part.stream.stream,
-            part.prepared,
-            _within_64_bits(allowed_positions(part.condition if conditions is None else conditions[item])),
-            None if conditions is None else _scope(part.condition),
-            serialise,
+    streams: list[DocumentStream] = []
+    for part, condition in zip(parts, conditions or [part.condition for part in parts], strict=True):
+        allowed = allowed_positions(condition)
+        streams.append(
+            DocumentStream(
+                part.stream.category,
+                part.stream.stream,
+                part.prepared,
+                None if allowed == ANY_POSITION else allowed,
+                None if conditions is None else _scope(part.condition),
+                serialise,
+            )
         )
-        for item, part in enumerate(parts)
-    ]
     return PublishDocument(streams)
 
 
@@ -89,12 +90,3 @@ def _scope(condition: WriteCondition) -> str | None:
         if scope in scopes:
             return str(scope.value)
     return None
-
-
-def _within_64_bits(ranges: PositionRanges) -> PositionRanges | None:
-    """Leave out ranges that no position can be in, because databases have 64 bits for it; None stands for any position."""
-    if ranges == ANY_POSITION:
-        return None
-    return tuple(
-        (low, None if high is None or high > LARGEST_NUMBER else high) for low, high in ranges if low <= LARGEST_NUMBER
-    )

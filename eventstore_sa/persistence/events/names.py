@@ -29,9 +29,8 @@ class NameReads:
 
     def categories(self, connection: Connection, *, after: str | None, size: int) -> list[str]:
         """Read some names of categories, those above `after`."""
-        key = ["category"]
         parameters = {"size": size} if after is None else {"size": size, "after_category": after}
-        statement = self._select(tuple(key), within_category=False, continued=after is not None)
+        statement = self._select(("category",), within_category=False, continued=after is not None)
         return [row[0] for row in connection.execute(statement, parameters)]
 
     def streams(

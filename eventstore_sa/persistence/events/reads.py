@@ -18,7 +18,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Row, Select, bindparam
 
 from eventstore_sa.persistence.events.constraints import clamped
 from eventstore_sa.persistence.events.dialects import EventDialect
-from eventstore_sa.persistence.events.page_bytes import page_of_bytes
+from eventstore_sa.persistence.page_bytes import page_of_bytes
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.types import (
     AnyStoredEvent,

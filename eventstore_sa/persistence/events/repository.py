@@ -7,6 +7,7 @@ end, is decided in `transactions/` and by those who call.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Final
 from uuid import UUID
 
@@ -84,7 +85,11 @@ class EventRepository:
         error: Exception
         match outcome:
             case Appended(first_positions, sequence_numbers):
-                return _numbered(parts, first_positions, sequence_numbers)
+                numbers = iter(sequence_numbers)
+                return [
+                    stored_events(part, first_position=first, sequence_numbers=[*islice(numbers, len(part.events))])
+                    for part, first in zip(parts, first_positions, strict=True)
+                ]
             case Unmet(item, last_position):
                 part = parts[item]
                 actual = None if last_position == EMPTY_STREAM_POSITION else last_position
@@ -148,15 +153,3 @@ class EventRepository:
         return Page(
             events, more=True, unreadable=unreadable_event(reason, sequence_number=sequence_number, position=position)
         )
-
-
-def _numbered(
-    parts: Sequence[StreamPublication], first_positions: Sequence[int], sequence_numbers: Sequence[int]
-) -> list[list[AnyStoredEvent]]:
-    results: list[list[AnyStoredEvent]] = []
-    start = 0
-    for part, first_position in zip(parts, first_positions, strict=True):
-        end = start + len(part.events)
-        results.append(stored_events(part, first_position=first_position, sequence_numbers=sequence_numbers[start:end]))
-        start = end
-    return results

@@ -7,9 +7,9 @@ in which events are stored commits.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, TypeVar
 
 from msgspec.structs import replace
 from sqlalchemy import Connection
@@ -24,11 +24,11 @@ from eventstore_sa.persistence.events.hydration import Page
 from eventstore_sa.persistence.events.reads import Wanted
 from eventstore_sa.persistence.events.repository import EventRepository
 from eventstore_sa.persistence.events.stall import StallWatch
+from eventstore_sa.persistence.projections.publishes import update_projections
 from eventstore_sa.persistence.schema import EventStoreSchema
-from eventstore_sa.persistence.schema.creation import create_schema, drop_schema
 from eventstore_sa.persistence.schema.locking import LockingMode
 from eventstore_sa.persistence.schema.schema import made_once
-from eventstore_sa.persistence.transactions.binds import Bind, ConnectionScope
+from eventstore_sa.persistence.transactions.binds import Bind
 from eventstore_sa.persistence.transactions.running import TransactionRunner
 from eventstore_sa.publishing import StreamPublication
 from eventstore_sa.sources.constraints import QueryConstraints, order_range
@@ -43,39 +43,15 @@ from eventstore_sa.types import (
 )
 from eventstore_sa.types.watermark import Watermark
 
-__all__ = ["EventStorage", "UpdateProjections"]
+__all__ = ["EventStorage"]
 
 _TRIES_OF_PROJECTIONS: Final = 10
 
 _log = logging.getLogger("eventstore_sa.store")
 
+T = TypeVar("T")
+
 AnyTarget = EventSequenceIdentifier | EventPartitionIdentifier
-
-
-class UpdateProjections(Protocol):
-    """Applies what a publish has stored to projections, in its transaction."""
-
-    def __call__(
-        self,
-        scope: ConnectionScope,
-        schema: EventStoreSchema,
-        projections: Sequence[Projections],
-        parts: Sequence[StreamPublication],
-        results: Sequence[Sequence[AnyStoredEvent]],
-    ) -> None:
-        """Update projections.
-
-        Args:
-            scope: Where the events were stored.
-            schema: The tables.
-            projections: Those of each part of the publish.
-            parts: The publish.
-            results: The stored events of each part.
-
-        Raises:
-            LostRace: If another transaction was faster; the publish may succeed when all of it is done again.
-        """
-        ...
 
 
 class EventStorage:
@@ -86,7 +62,6 @@ class EventStorage:
         schema: The tables.
         page_size: How many events a scan fetches at a time.
         evaluators: How conditions of the application's own are evaluated.
-        update_projections: What updates projections with a publish.
         stall_warning_s: For how many seconds the watermark may stand still before a warning is logged.
         constraint_converters: How the constraints of reads are translated to SQL.
         projections: What publishes update in their transactions.
@@ -100,7 +75,6 @@ class EventStorage:
         page_size: int,
         evaluators: ConditionEvaluators,
         constraint_converters: ConstraintConverters,
-        update_projections: UpdateProjections,
         stall_warning_s: float = 30.0,
         projections: Projections = (),
     ) -> None:
@@ -110,7 +84,6 @@ class EventStorage:
         self._serialise = self.mode.serialise
         self.evaluators: Final = evaluators
         self._converters = constraint_converters
-        self._update_projections = update_projections
         self._page_size = page_size
         self._stall = StallWatch(stall_warning_s)
         self._runner = TransactionRunner(bind, constraints_of_events(schema.prefix))
@@ -134,11 +107,13 @@ class EventStorage:
         conditions = [condition for part in parts for condition in custom_conditions(part.condition)]
         if conditions:
             self.mode.check_conditions(conditions)
-            return self._runner.retried(lambda: self._publish_in_steps(parts, None, each))
-        document = publish_document(parts, serialise=self._serialise)
-        if self.mode.locking == "row" or any(each):
-            return self._runner.retried(lambda: self._publish_in_steps(parts, document, each))
-        return self._runner.retried(lambda: self._append(document, parts))
+        document = None if conditions else publish_document(parts, serialise=self._serialise)
+        for attempt in self._runner.attempts():
+            with attempt:
+                if document is None or self.mode.locking == "row" or any(each):
+                    return self._publish_in_steps(parts, document, each)
+                return self._append(document, parts)
+        raise AssertionError("the last attempt returns or raises")
 
     def _append(self, document: PublishDocument, parts: Sequence[StreamPublication]) -> list[list[AnyStoredEvent]]:
         with self._runner.writing(publishing=True) as scope:
@@ -200,7 +175,7 @@ class EventStorage:
             _log.debug("stored %d events in %d streams", sum(document.counts), len(document.counts))
             results = repository.results(connection, parts, outcome)
             if any(projections):
-                self._update_projections(scope, self.schema, projections, parts, results)
+                update_projections(scope, self.schema, projections, parts, results)
             return results
 
     def _decided(
@@ -216,14 +191,12 @@ class EventStorage:
 
     def latest(self, target: AnyTarget) -> AnyStoredEvent | None:
         """Return the last event of a target."""
-        return self._runner.retried(lambda: self._latest(target))
 
-    def _latest(self, target: AnyTarget) -> AnyStoredEvent | None:
-        with self._runner.reading() as scope:
-            repository = self._repository(scope.connection)
-            up_to = self._watermark_for(target, repository, scope.connection)
-            page = repository.page(scope.connection, Wanted(target, 1, high=up_to, backwards=True))
-        return next(iter(page.checked_events()), None)
+        def read(connection: Connection, repository: EventRepository) -> Page:
+            up_to = self._watermark_for(target, repository, connection)
+            return repository.page(connection, Wanted(target, 1, high=up_to, backwards=True))
+
+        return next(iter(self._read(read).checked_events()), None)
 
     def pages(
         self,
@@ -244,9 +217,7 @@ class EventStorage:
         while remaining is None or remaining > 0:
             size = looks_ahead if remaining is None else min(looks_ahead, remaining)
             wanted = replace(wanted, size=size)
-            page, wanted = self._runner.retried(
-                partial(self._page, wanted, is_first=is_first, is_last=size == remaining)
-            )
+            page, wanted = self._read(partial(self._page, wanted, is_first=is_first, is_last=size == remaining))
             if page.events:
                 yield page.events
             if page.unreadable is not None:
@@ -259,77 +230,69 @@ class EventStorage:
             # Databases that copy values look at the sizes of all rows that a page might have.
             looks_ahead = min(self._page_size, 2 * count)
 
-    def _page(self, wanted: Wanted, *, is_first: bool, is_last: bool) -> tuple[Page, Wanted]:
+    def _page(
+        self, wanted: Wanted, connection: Connection, repository: EventRepository, *, is_first: bool, is_last: bool
+    ) -> tuple[Page, Wanted]:
         """Read a page; return it with what is wanted of the scan, whose end is fixed when the first page is read.
 
         It is looked up only where needed: when another page may follow.
 
         Args:
             wanted: The page.
+            connection: Where it is read.
+            repository: The statements for this database.
             is_first: Whether it is the first of the scan.
             is_last: Whether it is the last one if it has as many events as are wanted.
         """
-        with self._runner.reading() as scope:
-            connection, repository = scope.connection, self._repository(scope.connection)
-            up_to = self._watermark_for(wanted.target, repository, connection) if is_first else None
-            wanted = wanted.up_to(up_to)
-            page = repository.page(connection, wanted)
-            ends = not page.more or (is_last and len(page.events) == wanted.size)
-            if is_first and up_to is None and not ends and not wanted.backwards:
-                wanted = wanted.up_to(self._end_of(wanted, repository, connection))
+        up_to = self._watermark_for(wanted.target, repository, connection) if is_first else None
+        wanted = wanted.up_to(up_to)
+        page = repository.page(connection, wanted)
+        ends = not page.more or (is_last and len(page.events) == wanted.size)
+        if is_first and up_to is None and not ends and not wanted.backwards:
+            wanted = wanted.up_to(self._end_of(wanted, repository, connection))
         return page, wanted
 
     def category_pages(self) -> Iterator[list[CategoryIdentifier]]:
         """Yield the categories that have events, page by page, in code-point order."""
         after: str | None = None
+
+        def read(connection: Connection, repository: EventRepository) -> Sequence[str]:
+            return repository.names.categories(connection, after=after, size=self._page_size)
+
         while True:
-            page = self._runner.retried(partial(self._category_page, after))
+            page = self._read(read)
             if page:
                 yield [CategoryIdentifier(category) for category in page]
                 after = page[-1]
             if len(page) < self._page_size:
                 return
 
-    def _category_page(self, after: str | None) -> Sequence[str]:
-        with self._runner.reading() as scope:
-            names = self._repository(scope.connection).names
-            return names.categories(scope.connection, after=after, size=self._page_size)
-
     def stream_pages(self, target: LogIdentifier | CategoryIdentifier) -> Iterator[list[StreamIdentifier]]:
         """Yield the streams of a category or of the log that have events, page by page, in code-point order."""
         category = target.category if isinstance(target, CategoryIdentifier) else None
         after: tuple[str, str] | None = None
+
+        def read(connection: Connection, repository: EventRepository) -> Sequence[tuple[str, str]]:
+            return repository.names.streams(connection, category=category, after=after, size=self._page_size)
+
         while True:
-            page = self._runner.retried(partial(self._stream_page, category, after))
+            page = self._read(read)
             if page:
                 yield [StreamIdentifier(*pair) for pair in page]
                 after = page[-1]
             if len(page) < self._page_size:
                 return
 
-    def _stream_page(self, category: str | None, after: tuple[str, str] | None) -> Sequence[tuple[str, str]]:
-        with self._runner.reading() as scope:
-            names = self._repository(scope.connection).names
-            return names.streams(scope.connection, category=category, after=after, size=self._page_size)
-
     def watermark(self) -> Watermark:
         """Return how far the log is complete, and which transaction holds it back."""
-        return self._runner.retried(self._watermark)
-
-    def _watermark(self) -> Watermark:
         self.mode.check_watermark()
-        with self._runner.reading() as scope:
-            return self._repository(scope.connection).dialect.watermark(scope.connection)
+        return self._read(lambda connection, repository: repository.dialect.watermark(connection))
 
-    def create_schema(self) -> None:
-        """Create all tables of the library that are missing."""
-        with self._runner.transaction() as scope:
-            create_schema(scope.connection, self.schema)
-
-    def drop_schema(self) -> None:
-        """Drop all tables of the library."""
-        with self._runner.transaction() as scope:
-            drop_schema(scope.connection, self.schema)
+    def _read(self, work: Callable[[Connection, EventRepository], T]) -> T:
+        for attempt in self._runner.attempts():
+            with attempt, self._runner.reading() as scope:
+                return work(scope.connection, self._repository(scope.connection))
+        raise AssertionError("the last attempt returns or raises")
 
     def _repository(self, connection: Connection) -> EventRepository:
         """Return the statements for a connection, whose database must record the schema's mode of locking."""

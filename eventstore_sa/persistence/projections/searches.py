@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 
 from eventstore_sa.contracts.projection_records import ProjectionRecord
-from eventstore_sa.persistence.events.page_bytes import page_of_bytes
+from eventstore_sa.persistence.page_bytes import page_of_bytes
 from eventstore_sa.persistence.projections.dialects.base import JSON_FIELDS, ProjectionDialect
 from eventstore_sa.persistence.projections.queries import (
     OrderKey,

@@ -6,16 +6,15 @@ Synchronous; the asyncio adapter runs it in a greenlet.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import partial
 from typing import TypeVar
 
 from sqlalchemy import Connection
 
+from eventstore_sa.attempts import Attempts
 from eventstore_sa.contracts.projection_records import ProjectionRecord, unexpected_version
 from eventstore_sa.persistence.projections.queries import ProjectionConverters
 from eventstore_sa.persistence.projections.repository import ProjectionRepository
 from eventstore_sa.persistence.schema import EventStoreSchema
-from eventstore_sa.persistence.schema.creation import create_schema, drop_schema
 from eventstore_sa.persistence.schema.schema import made_once
 from eventstore_sa.persistence.transactions.binds import Bind
 from eventstore_sa.persistence.transactions.running import TransactionRunner
@@ -48,7 +47,7 @@ class ProjectionStorage:
         """Insert or replace projections, all or none; return their new versions."""
         if not records:
             return []
-        return self._runner.retried(lambda: self._write(lambda connection, do: do.save(connection, records)))
+        return self._write(lambda connection, do: do.save(connection, records))
 
     def save_expecting(self, record: ProjectionRecord, expected: int) -> int:
         """Insert or replace a projection if it is at a version; return the new version.
@@ -58,7 +57,7 @@ class ProjectionStorage:
         Raises:
             ProjectionVersionError: If it is at another version.
         """
-        version = self._write(lambda connection, do: do.save_expecting(connection, record, expected))
+        version = self._write(lambda connection, do: do.save_expecting(connection, record, expected), Attempts(1))
         if version is not None:
             return version
         actual = self._read(lambda connection, do: do.version(connection, record))
@@ -66,13 +65,11 @@ class ProjectionStorage:
 
     def delete(self, name: str, id: str) -> bool:
         """Delete a projection; return whether there was one."""
-        return self._write(lambda connection, do: do.delete(connection, name=name, id=id))
+        return self._write(lambda connection, do: do.delete(connection, name=name, id=id), Attempts(1))
 
     def search(self, search: Search) -> list[ProjectionRecord]:
         """Return the results of a search."""
-        return self._runner.retried(
-            lambda: self._read(lambda connection, do: do.searches.search(connection, search, self._converters))
-        )
+        return self._read(lambda connection, do: do.searches.search(connection, search, self._converters))
 
     def pages(self, filters: Collection[FilterExpression], sort: SortClause | None) -> Iterator[list[ProjectionRecord]]:
         """Yield all projections that match the filters, page by page; no connection is held between pages."""
@@ -80,7 +77,7 @@ class ProjectionStorage:
         after: Sequence[str] | None = None
         looks_ahead = self._page_size
         while True:
-            page, after = self._runner.retried(partial(self._page, search, after, looks_ahead))
+            page, after = self._page(search, after, looks_ahead)
             if page:
                 yield page
             if after is None:
@@ -97,38 +94,30 @@ class ProjectionStorage:
     def count(self, filters: Collection[FilterExpression]) -> int:
         """Count the projections that match all filters."""
         search = Search(filters=filters)
-        return self._runner.retried(
-            lambda: self._read(lambda connection, do: do.searches.count(connection, search, self._converters))
-        )
+        return self._read(lambda connection, do: do.searches.count(connection, search, self._converters))
 
     def load_batch(self, name: str, ids: Collection[str]) -> dict[str, ProjectionRecord]:
         """Return the projections of a name that exist, by id."""
-        return self._runner.retried(lambda: self._read(lambda connection, do: do.load(connection, name, ids)))
+        return self._read(lambda connection, do: do.load(connection, name, ids))
 
     def save_batch(self, records: Sequence[ProjectionRecord]) -> int:
         """Save projections over the versions that were loaded; return how many were saved.
 
         If the connection breaks, those that the first attempt has saved are not counted: they have another version by then.
         """
-        return self._runner.retried(lambda: self._write(lambda connection, do: do.save_loaded(connection, records)))
-
-    def create_schema(self) -> None:
-        """Create all tables of the library that are missing."""
-        with self._runner.transaction() as scope:
-            create_schema(scope.connection, self._schema)
-
-    def drop_schema(self) -> None:
-        """Drop all tables of the library."""
-        with self._runner.transaction() as scope:
-            drop_schema(scope.connection, self._schema)
+        return self._write(lambda connection, do: do.save_loaded(connection, records))
 
     def _read(self, work: Callable[[Connection, ProjectionRepository], T]) -> T:
-        with self._runner.reading() as scope:
-            return work(scope.connection, self._repository(scope.connection))
+        for attempt in self._runner.attempts():
+            with attempt, self._runner.reading() as scope:
+                return work(scope.connection, self._repository(scope.connection))
+        raise AssertionError("the last attempt returns or raises")
 
-    def _write(self, work: Callable[[Connection, ProjectionRepository], T]) -> T:
-        with self._runner.writing() as scope:
-            return work(scope.connection, self._repository(scope.connection))
+    def _write(self, work: Callable[[Connection, ProjectionRepository], T], attempts: Attempts | None = None) -> T:
+        for attempt in attempts or self._runner.attempts():
+            with attempt, self._runner.writing() as scope:
+                return work(scope.connection, self._repository(scope.connection))
+        raise AssertionError("the last attempt returns or raises")
 
     def _repository(self, connection: Connection) -> ProjectionRepository:
         return made_once(ProjectionRepository, self._schema, connection.dialect.name)

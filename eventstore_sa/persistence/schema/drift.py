@@ -103,11 +103,9 @@ def _of_sqlite_triggers(connection: Connection, site: Site, names: tuple[str, ..
     query = text(f"SELECT name, sql FROM {catalogue} WHERE type = 'trigger'")  # noqa: S608 - a quoted name
     found = {name: _of_create(sql) for name, sql in connection.execute(query)}
     for trigger in names:
-        name = f"{site.prefix}events_{trigger}"
-        if name not in found:
-            yield f"trigger {name} is missing"
-        elif found[name] != _of_create(row_trigger_text(trigger, site)):
-            yield f"trigger {name} was changed"
+        name, expected = f"{site.prefix}events_{trigger}", _of_create(row_trigger_text(trigger, site))
+        if found.get(name) != expected:
+            yield f"trigger {name} {'was changed' if name in found else 'is missing'}"
 
 
 def _of_mariadb_triggers(connection: Connection, site: Site, names: tuple[str, ...]) -> Iterator[str]:

@@ -5,17 +5,21 @@ They are created on PostgreSQL, SQLite and MariaDB; other databases get the tabl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Table
+from sqlalchemy.schema import ExecutableDDLElement
 
 from eventstore_sa.persistence.schema.ddl import MARIADB, effective_schema, statement
-from eventstore_sa.persistence.schema.locking import LockingMode
-from eventstore_sa.persistence.schema.versions import Routines, Site, latest, version_row
+from eventstore_sa.persistence.schema.versions import Routines, Site, Version, latest
 
-__all__ = ["changes_allowed", "creator", "dropper", "room_maker", "site_on", "version_writer"]
+__all__ = ["Statements", "changes_allowed", "executing", "room_on_pages", "site_on"]
+
+
+Statements: TypeAlias = Callable[[Version, Site], Iterable[ExecutableDDLElement]]
+"""Makes statements for a place, as the newest version of the schema has them."""
 
 
 def site_on(connection: Connection, prefix: str, schema: str | None) -> Site:
@@ -23,45 +27,21 @@ def site_on(connection: Connection, prefix: str, schema: str | None) -> Site:
     return Site(connection.dialect.name, prefix, effective_schema(connection, schema))
 
 
-def creator(prefix: str, schema: str | None) -> Callable[..., None]:
-    """Make the listener that creates functions and triggers after the table of events."""
+def executing(prefix: str, schema: str | None, statements: Statements) -> Callable[..., None]:
+    """Make a listener that executes statements where its table is created or dropped."""
 
-    def create(_table: Table, connection: Connection, **_: Any) -> None:
-        for created in latest().routines.create(site_on(connection, prefix, schema)):
-            connection.execute(created)
+    def execute(_table: Table, connection: Connection, **_: Any) -> None:
+        for made in statements(latest(), site_on(connection, prefix, schema)):
+            connection.execute(made)
 
-    return create
-
-
-def dropper(prefix: str, schema: str | None) -> Callable[..., None]:
-    """Make the listener that drops the functions after the table of events; triggers go with the table."""
-
-    def drop(_table: Table, connection: Connection, **_: Any) -> None:
-        for dropped in latest().routines.drop_functions(site_on(connection, prefix, schema)):
-            connection.execute(dropped)
-
-    return drop
+    return execute
 
 
-def room_maker(prefix: str, schema: str | None, name: str) -> Callable[..., None]:
-    """Make the listener that leaves room on the pages of a table whose rows are updated often."""
-
-    def make_room(_table: Table, connection: Connection, **_: Any) -> None:
-        site = site_on(connection, prefix, schema)
-        if site.database == "postgresql":
-            # `postgresql_with` of a table is newer than SQLAlchemy 2.0.
-            connection.execute(statement(f"ALTER TABLE {site.name(name)} SET (fillfactor = 70)"))
-
-    return make_room
-
-
-def version_writer(prefix: str, schema: str | None, mode: LockingMode) -> Callable[..., None]:
-    """Make the listener that writes the version row, with the locking mode, after its table was created."""
-
-    def write(_table: Table, connection: Connection, **_: Any) -> None:
-        connection.execute(version_row(latest().number, site_on(connection, prefix, schema), mode.recorded))
-
-    return write
+def room_on_pages(site: Site, name: str) -> Iterator[ExecutableDDLElement]:
+    """Yield the statement that leaves room on the pages of a table whose rows are updated often."""
+    if site.database == "postgresql":
+        # `postgresql_with` of a table is newer than SQLAlchemy 2.0.
+        yield statement(f"ALTER TABLE {site.name(name)} SET (fillfactor = 70)")
 
 
 @contextmanager

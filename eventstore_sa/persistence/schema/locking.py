@@ -77,7 +77,7 @@ class LockingMode(Struct, frozen=True):
     """How writers exclude each other.
 
     Attributes:
-        locking: By a fence that readers look at, by advisory locks beside it, or by rows of a table.
+        locking: By a fence that readers look at, by advisory locks in addition, or by rows of a table.
         level: Within what they do, until they commit; of no meaning with the fence.
     """
 

@@ -126,12 +126,8 @@ def _sequence(connection: Connection, expected: EventStoreSchema, site: Site) ->
 
 def _missing_events(connection: Connection, expected: EventStoreSchema, last_number: int) -> Iterator[str]:
     """Yield a finding if events were stored that are missing now, because a backup was restored without them."""
-    projections, rebuilds, snapshots, locks = (
-        expected.projections,
-        expected.rebuilds,
-        expected.snapshots,
-        expected.locks,
-    )
+    projections, rebuilds = expected.projections, expected.rebuilds
+    snapshots, locks = expected.snapshots, expected.locks
     referring = {
         projections.name: select(projections.c.number).where(projections.c.sequence_number > 0),
         # A rebuild that has not reached an event yet is at 0.

@@ -28,11 +28,10 @@ from eventstore_sa.persistence.schema.tables import (
     locks_table,
     map_event_record,
     projections_table,
-    rebuilds_table,
     snapshots_table,
     version_table,
 )
-from eventstore_sa.persistence.schema.versions import latest
+from eventstore_sa.persistence.schema.versions import latest, version_row
 from eventstore_sa.types.codec import text_problem
 
 __all__ = ["SCHEMA_VERSION", "EventStoreSchema", "default_schema", "made_once"]
@@ -125,7 +124,7 @@ class EventStoreSchema:
         self.locks: Table = locks_table(self.metadata, prefix=prefix, schema=schema)
         self.projections: Table = projections_table(self.metadata, prefix=prefix, schema=schema)
         self.snapshots: Table = snapshots_table(self.metadata, prefix=prefix, schema=schema)
-        self.rebuilds: Table = rebuilds_table(self.metadata, prefix=prefix, schema=schema)
+        self.rebuilds: Table = projections_table(self.metadata, prefix=prefix, schema=schema, name="rebuilds")
         self.locking_record: LockingRecord = LockingRecord(self.locking_mode, self.version, prefix)
         self.EventRecord: type[EventRecord] = map_event_record(registry(metadata=self.metadata), self.events)
         self._made: dict[tuple[object, str], Any] = {}
@@ -147,13 +146,16 @@ class EventStoreSchema:
         return f"EventStoreSchema(prefix={self.prefix!r}, schema={self.schema!r})"
 
     def _attach_ddl(self) -> None:
-        event.listen(self.events, "after_create", listeners.creator(self.prefix, self.schema))
-        event.listen(self.events, "after_drop", listeners.dropper(self.prefix, self.schema))
-        event.listen(
-            self.version, "after_create", listeners.version_writer(self.prefix, self.schema, self.locking_mode)
-        )
-        for name, table in (("projections", self.projections), ("rebuilds", self.rebuilds)):
-            event.listen(table, "after_create", listeners.room_maker(self.prefix, self.schema, name))
+        def on(table: Table, moment: str, statements: listeners.Statements) -> None:
+            event.listen(table, moment, listeners.executing(self.prefix, self.schema, statements))
+
+        mode = self.locking_mode.recorded
+        on(self.events, "after_create", lambda newest, site: newest.routines.create(site))
+        # Triggers go with their table.
+        on(self.events, "after_drop", lambda newest, site: newest.routines.drop_functions(site))
+        on(self.version, "after_create", lambda newest, site: [version_row(newest.number, site, mode)])
+        on(self.projections, "after_create", lambda _, site: listeners.room_on_pages(site, "projections"))
+        on(self.rebuilds, "after_create", lambda _, site: listeners.room_on_pages(site, "rebuilds"))
 
 
 def _check_name(what: str, name: object, most_bytes: int) -> None:

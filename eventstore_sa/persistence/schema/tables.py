@@ -37,6 +37,7 @@ from sqlalchemy.sql.elements import conv
 from sqlalchemy.types import TypeEngine
 
 from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.persistence.schema.ddl import MARIADB
 from eventstore_sa.types import decode_json, encode_json, to_json
 from eventstore_sa.types.identifiers import MAX_NAME_BYTES
 
@@ -48,14 +49,12 @@ __all__ = [
     "locks_table",
     "map_event_record",
     "projections_table",
-    "rebuilds_table",
     "snapshots_table",
     "version_table",
 ]
 
 
 _INNODB: Final[dict[str, Any]] = {"mariadb_engine": "InnoDB", "mysql_engine": "InnoDB"}
-_MARIADB: Final = ("mariadb", "mysql")
 # Compared by code point, and to the last space.
 _LONG_TEXT: Final = mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_nopad_bin")
 
@@ -72,7 +71,7 @@ class JsonText(TypeDecorator[Any]):
     cache_ok: bool | None = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return dialect.type_descriptor(_LONG_TEXT if dialect.name in _MARIADB else Text())
+        return dialect.type_descriptor(_LONG_TEXT if dialect.name in MARIADB else Text())
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str:
         return encode_json(to_json(value)).decode()
@@ -133,28 +132,30 @@ class EventRecord:
         )
 
 
+# Numbers that the database assigns; on SQLite only an INTEGER is one.
+_NUMBER: Final = BigInteger().with_variant(Integer(), "sqlite")
+# Ordered by code point: the same on every database, and faster than the order of a language.
+_SORTED: Final = Text().with_variant(Text(collation="C"), "postgresql")
+_NAME: Final = _SORTED.with_variant(NameBytes(MAX_NAME_BYTES), *MARIADB)
+_JSON: Final = JSON().with_variant(JSONB(), "postgresql").with_variant(JsonText(), "sqlite", *MARIADB)
+_TIME: Final = DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), *MARIADB)
+
+
 def events_table(metadata: MetaData, *, prefix: str, schema: str | None) -> Table:
     """Attach the table of events; four b-trees, no more: index maintenance bounds the write path."""
-    number = BigInteger().with_variant(Integer(), "sqlite")
-    # Ordered by code point: the same on every database, and faster than the order of a language.
-    on_postgresql = Text().with_variant(Text(collation="C"), "postgresql")
-    text = on_postgresql.with_variant(_LONG_TEXT, *_MARIADB)
-    name = on_postgresql.with_variant(NameBytes(MAX_NAME_BYTES), *_MARIADB)
-    json = JSON().with_variant(JSONB(), "postgresql").with_variant(JsonText(), "sqlite", *_MARIADB)
-    time = DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), *_MARIADB)
     return Table(
         f"{prefix}events",
         metadata,
-        Column("sequence_number", number, Identity(always=True, start=1, increment=1, cache=1)),
+        Column("sequence_number", _NUMBER, Identity(always=True, start=1, increment=1, cache=1)),
         Column("id", Uuid(), nullable=False),
-        Column("category", name, nullable=False),
-        Column("stream", name, nullable=False),
+        Column("category", _NAME, nullable=False),
+        Column("stream", _NAME, nullable=False),
         Column("position", BigInteger(), nullable=False),
-        Column("name", text, nullable=False),
-        Column("payload", json, nullable=False),
-        Column("metadata", json, nullable=True),
-        Column("observed_at", time, nullable=False),
-        Column("occurred_at", time, nullable=False),
+        Column("name", _SORTED.with_variant(_LONG_TEXT, *MARIADB), nullable=False),
+        Column("payload", _JSON, nullable=False),
+        Column("metadata", _JSON, nullable=True),
+        Column("observed_at", _TIME, nullable=False),
+        Column("occurred_at", _TIME, nullable=False),
         PrimaryKeyConstraint("sequence_number", name=conv(f"{prefix}events_pkey")),
         UniqueConstraint("id", name=conv(f"{prefix}events_id_key")),
         UniqueConstraint("category", "stream", "position", name=conv(f"{prefix}events_position_key")),
@@ -164,33 +165,22 @@ def events_table(metadata: MetaData, *, prefix: str, schema: str | None) -> Tabl
     )
 
 
-def projections_table(metadata: MetaData, *, prefix: str, schema: str | None) -> Table:
-    """Attach the table of projections.
+def projections_table(metadata: MetaData, *, prefix: str, schema: str | None, name: str = "projections") -> Table:
+    """Attach the table of projections, or of those being rebuilt, where the row with an empty id holds the progress.
 
     `number` is the order in which they were first saved, `sequence_number` is the last event that was applied to one.
     """
-    return _projections(metadata, f"{prefix}projections", schema)
-
-
-def rebuilds_table(metadata: MetaData, *, prefix: str, schema: str | None) -> Table:
-    """Attach the table of projections that are being rebuilt; the row with an empty id holds the progress."""
-    return _projections(metadata, f"{prefix}rebuilds", schema)
-
-
-def _projections(metadata: MetaData, table: str, schema: str | None) -> Table:
-    number = BigInteger().with_variant(Integer(), "sqlite")
-    name = Text().with_variant(Text(collation="C"), "postgresql").with_variant(NameBytes(MAX_NAME_BYTES), *_MARIADB)
-    json = JSON().with_variant(JSONB(), "postgresql").with_variant(JsonText(), "sqlite", *_MARIADB)
+    table = f"{prefix}{name}"
     return Table(
         table,
         metadata,
-        Column("number", number, Identity(always=True, start=1, increment=1, cache=1)),
-        Column("name", name, nullable=False),
-        Column("id", name, nullable=False),
-        Column("source", json, nullable=False),
+        Column("number", _NUMBER, Identity(always=True, start=1, increment=1, cache=1)),
+        Column("name", _NAME, nullable=False),
+        Column("id", _NAME, nullable=False),
+        Column("source", _JSON, nullable=False),
         Column("source_hash", BigInteger(), nullable=False),
-        Column("state", json, nullable=False),
-        Column("metadata", json, nullable=False),
+        Column("state", _JSON, nullable=False),
+        Column("metadata", _JSON, nullable=False),
         Column("version", BigInteger(), nullable=False),
         Column("sequence_number", BigInteger(), nullable=True),
         PrimaryKeyConstraint("number", name=conv(f"{table}_pkey")),
@@ -208,21 +198,19 @@ def snapshots_table(metadata: MetaData, *, prefix: str, schema: str | None) -> T
 
     State and metadata are text, not JSON, because a checksum is computed over their characters.
     """
-    text = Text().with_variant(_LONG_TEXT, *_MARIADB)
-    name = Text().with_variant(Text(collation="C"), "postgresql").with_variant(NameBytes(MAX_NAME_BYTES), *_MARIADB)
-    time = DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), *_MARIADB)
+    text = Text().with_variant(_LONG_TEXT, *MARIADB)
     return Table(
         f"{prefix}snapshots",
         metadata,
-        Column("projector", name, nullable=False),
-        Column("projector_version", name, nullable=False),
+        Column("projector", _NAME, nullable=False),
+        Column("projector_version", _NAME, nullable=False),
         Column("source_hash", Uuid(), nullable=False),
         Column("source", text, nullable=False),
         Column("place", BigInteger(), nullable=False),
         Column("event_id", Uuid(), nullable=False),
         Column("state", text, nullable=False),
         Column("metadata", text, nullable=False),
-        Column("taken_at", time, nullable=False),
+        Column("taken_at", _TIME, nullable=False),
         Column("format", Integer(), nullable=False),
         Column("checksum", BigInteger(), nullable=False),
         PrimaryKeyConstraint("projector", "projector_version", "source_hash", name=conv(f"{prefix}snapshots_pkey")),
@@ -250,8 +238,7 @@ def locks_table(metadata: MetaData, *, prefix: str, schema: str | None) -> Table
     The row of a stream also holds its last position: whoever has the lock reads it there, whatever the age of the snapshot.
     """
     # Two names, and the prefix before them.
-    bytes_ = NameBytes(2 * MAX_NAME_BYTES + 10)
-    key = Text().with_variant(Text(collation="C"), "postgresql").with_variant(bytes_, *_MARIADB)
+    key = _SORTED.with_variant(NameBytes(2 * MAX_NAME_BYTES + 10), *MARIADB)
     return Table(
         f"{prefix}locks",
         metadata,

@@ -11,7 +11,6 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from eventstore_sa.persistence.schema import EventStoreSchema
-from eventstore_sa.persistence.schema.creation import create_schema, drop_schema
 from eventstore_sa.persistence.schema.schema import made_once
 from eventstore_sa.persistence.snapshots.repository import SnapshotRepository
 from eventstore_sa.persistence.transactions.binds import Bind
@@ -35,11 +34,10 @@ class SnapshotStorage:
 
     def find(self, key: SnapshotKey) -> Snapshot | None:
         """Return the snapshot with that key."""
-        return self._runner.retried(lambda: self._find(key))
-
-    def _find(self, key: SnapshotKey) -> Snapshot | None:
-        with self._runner.reading() as scope:
-            return self._repository(scope.connection).find(scope.connection, key)
+        for attempt in self._runner.attempts():
+            with attempt, self._runner.reading() as scope:
+                return self._repository(scope.connection).find(scope.connection, key)
+        raise AssertionError("the last attempt returns or raises")
 
     def save(self, snapshot: Snapshot, replacing: Snapshot | None) -> bool:
         """Keep a snapshot unless a later one is kept; return whether it was.
@@ -57,16 +55,6 @@ class SnapshotStorage:
             return self._repository(scope.connection).prune(
                 scope.connection, projector=projector, keep_version=keep_version, taken_before=taken_before
             )
-
-    def create_schema(self) -> None:
-        """Create all tables of the library that are missing."""
-        with self._runner.transaction() as scope:
-            create_schema(scope.connection, self._schema)
-
-    def drop_schema(self) -> None:
-        """Drop all tables of the library."""
-        with self._runner.transaction() as scope:
-            drop_schema(scope.connection, self._schema)
 
     def _repository(self, connection: Connection) -> SnapshotRepository:
         return made_once(SnapshotRepository, self._schema, connection.dialect.name)

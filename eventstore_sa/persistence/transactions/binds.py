@@ -108,18 +108,17 @@ class Bind(Protocol):
 
 
 class EngineBind:
-    """Connections of our own from an engine."""
+    """Connections of our own from an engine.
+
+    Args:
+        engine: The engine.
+        blocking: Whether no event loop is involved.
+        owned: Whether the engine was made for this bind.
+    """
 
     in_transaction: bool = False
 
     def __init__(self, engine: Engine, *, blocking: bool, owned: bool = False) -> None:
-        """Take connections from `engine`.
-
-        Args:
-            engine: The engine.
-            blocking: Whether no event loop is involved.
-            owned: Whether the engine was made for this bind.
-        """
         self.engine = engine
         self.database: Final[Database] = database_named(engine.dialect.name)
         self._owned = owned
@@ -134,10 +133,8 @@ class EngineBind:
         shared = blocking and isinstance(engine.pool, StaticPool)
         self._turn: AbstractContextManager[Any] = Lock() if shared else nullcontext()
 
-    @contextmanager
-    def reading(self) -> Generator[ConnectionScope]:
-        with self._single_statement(self._reading) as scope:
-            yield scope
+    def reading(self) -> AbstractContextManager[ConnectionScope]:
+        return self._single_statement(self._reading)
 
     @contextmanager
     def writing(self) -> Generator[ConnectionScope]:
@@ -248,7 +245,8 @@ class FactoryBind:
             yield ConnectionScope(connection, session=session)
 
     def require_read_committed(self) -> bool:
-        return self._engine_bind is not None and self._engine_bind.require_read_committed()
+        bind = self._resolve()
+        return bind is not None and bind.require_read_committed()
 
     def _resolve(self) -> EngineBind | None:
         with self._new_session() as session, _routing():
@@ -372,8 +370,7 @@ class SessionBind(_CallersBind):
         Raises:
             ConfigurationError: If it does not.
         """
-        with _routing():
-            self.session.get_bind(**self.route)
+        _ = self._dialect
 
     @contextmanager
     def savepoint(self, *, in_session: bool = False) -> Generator[ConnectionScope]:
@@ -382,7 +379,7 @@ class SessionBind(_CallersBind):
         usable = not is_flushing(session)
         savepoint_of = session if in_session and usable else None
         with self.writing() as scope, (savepoint_of or scope.connection).begin_nested():
-            # Asked for anew: a session begins its savepoint on a connection when that is first used in it.
+            # Asked for again: a session begins its savepoint on a connection when that is first used in it.
             yield replace(scope, connection=self.connection(), session=session if usable else None, in_savepoint=True)
 
     def connection(self) -> Connection:

@@ -72,7 +72,7 @@ class Database:
             raise ConfigurationError(wrong)
 
     def is_closed(self, connection: Connection) -> bool:
-        """Return whether the driver knows that its connection is closed."""
+        """Return whether the driver knows that its connection is closed; by default it is asked, without I/O."""
         return is_closed(connection)
 
     def check_transaction(self, connection: Connection) -> None:
@@ -341,9 +341,10 @@ class _SQLite(Database):
         """Refuse also a SQLite without `->` and `->>`, which otherwise would answer with a syntax error."""
         found = connection.dialect.server_version_info
         if found is not None and found < _OLDEST_SQLITE:
+            oldest, version = (".".join(map(str, each)) for each in (_OLDEST_SQLITE, found))
             raise ConfigurationError(
-                f"SQLite {_dotted(_OLDEST_SQLITE)} or newer is needed, and Python's sqlite3 module has {_dotted(found)}: "
-                "use a Python that was built with a newer one, or replace the system's libsqlite3"
+                f"SQLite {oldest} or newer is needed, and Python's sqlite3 module has {version}: use a Python that was "
+                "built with a newer one, or replace the system's libsqlite3"
             )
         super().check_connection(connection)
 
@@ -441,10 +442,6 @@ def _begin_immediate(connection: Connection) -> None:
     options = connection.get_execution_options()
     if options.get("isolation_level") != "AUTOCOMMIT" and not options.get(_READING):
         connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _dotted(version: tuple[Any, ...]) -> str:
-    return ".".join(str(part) for part in version)
 
 
 _DATABASES: Final[Mapping[str, Database]] = {

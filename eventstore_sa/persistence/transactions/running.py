@@ -6,13 +6,14 @@ What a transaction is for is not known here: events, projections and snapshots r
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import Final, TypeVar
+from typing import Final
 
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from eventstore_sa.attempts import Attempts
 from eventstore_sa.errors import (
     ConcurrencyError,
     ConnectionLostError,
@@ -25,8 +26,6 @@ from eventstore_sa.persistence.transactions.databases import database_of
 from eventstore_sa.persistence.transactions.failures import Aftermath, Failure, FailureKind, Refusal, error_of
 
 __all__ = ["TransactionRunner"]
-
-T = TypeVar("T")
 
 _TRIES: Final = 4
 _NO_CONSTRAINTS: Final[Mapping[str, FailureKind]] = {}
@@ -45,25 +44,13 @@ class TransactionRunner:
         self.bind: Final = bind
         self._constraints = constraints
 
-    def retried(self, work: Callable[[], T]) -> T:
-        """Do something in a transaction of our own, again when it failed for a passing reason.
+    def attempts(self) -> Attempts:
+        """Return the attempts at a transaction of our own, which pass over errors that may not come again.
 
-        There is no pause: after a deadlock the database has made us wait already, and a broken connection is replaced.
+        There is no pause: after a deadlock the database has made us wait already, and a broken connection is replaced. In
+        a transaction of the caller's there is a single attempt.
         """
-        lost: ConnectionLostError | None = None
-        for tries_left in range(0 if self.bind.in_transaction else _TRIES - 1, -1, -1):
-            try:
-                return work()
-            except (StorageError, TransactionError) as error:
-                if isinstance(error, ConnectionLostError):
-                    lost = error
-                if tries_left == 0 or not isinstance(error, ConcurrencyError | ConnectionLostError):
-                    if lost is None or lost is error:
-                        raise
-                    # The outcome of that attempt is still unknown, whatever has stopped this one.
-                    raise lost from error
-                _log.info("trying again: %s", error)
-        raise AssertionError("the last try returns or raises")
+        return _Attempts(1 if self.bind.in_transaction else _TRIES, on=(ConcurrencyError, ConnectionLostError))
 
     def reading(self) -> AbstractContextManager[ConnectionScope]:
         """Enter a connection for reading; see `Bind.reading`."""
@@ -186,6 +173,24 @@ class TransactionRunner:
         for note in getattr(noted, "__notes__", ()):
             error.add_note(note)
         return error
+
+
+class _Attempts(Attempts):
+    """Attempts that do not hide a lost connection: the outcome of what was done there is unknown, whatever follows."""
+
+    _lost: ConnectionLostError | None = None
+
+    def another_follows(self, error: Exception) -> bool:
+        if not isinstance(error, StorageError | TransactionError):
+            return False
+        if isinstance(error, ConnectionLostError):
+            self._lost = error
+        if super().another_follows(error):
+            _log.info("trying again: %s", error)
+            return True
+        if self._lost is None or self._lost is error:
+            return False
+        raise self._lost from error
 
 
 def _cannot_connect(error: BaseException | None) -> StorageError:

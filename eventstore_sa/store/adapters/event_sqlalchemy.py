@@ -17,8 +17,7 @@ from eventstore_sa.errors import ConfigurationError, TransactionError
 from eventstore_sa.persistence.events.conditions import ConditionEvaluator, ConditionEvaluators
 from eventstore_sa.persistence.events.constraints import ConstraintConverter, ConstraintConverters
 from eventstore_sa.persistence.events.storage import EventStorage
-from eventstore_sa.persistence.projections.publishes import update_projections
-from eventstore_sa.persistence.projections.rebuilds import SQLRebuildStorage
+from eventstore_sa.persistence.rebuilding import SQLRebuildStorage
 from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee, Locking
 from eventstore_sa.persistence.transactions.binds import Bind
@@ -138,7 +137,6 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
             page_size=options.page_size,
             evaluators=options.evaluators,
             constraint_converters=options.constraint_converters,
-            update_projections=update_projections,
             stall_warning_s=options.stall_warning_s,
             projections=options.projections,
         )

@@ -16,8 +16,10 @@ from sqlalchemy.orm import Session, scoped_session
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.schema.creation import create_schema, drop_schema
 from eventstore_sa.persistence.sqlalchemy_internals import run_in_greenlet
 from eventstore_sa.persistence.transactions.binds import Bind, SessionBind
+from eventstore_sa.persistence.transactions.running import TransactionRunner
 from eventstore_sa.store.adapters.bindables import async_bind, is_url, sync_bind
 from eventstore_sa.store.adapters.runners import GreenletRunner
 from eventstore_sa.store.adapters.storage_adapter import AwaitableStorageAdapter, SyncStorageAdapter
@@ -30,13 +32,8 @@ class _Options(Protocol):
     def schema(self) -> EventStoreSchema: ...
 
 
-class _Storage(Protocol):
-    def create_schema(self) -> None: ...
-    def drop_schema(self) -> None: ...
-
-
 Options = TypeVar("Options", bound=_Options)
-Storage = TypeVar("Storage", bound=_Storage)
+Storage = TypeVar("Storage")
 
 
 class SyncSQLAlchemyAdapter(SyncStorageAdapter, Generic[Options, Storage]):
@@ -101,10 +98,12 @@ class SyncSQLAlchemyAdapter(SyncStorageAdapter, Generic[Options, Storage]):
         return adapter
 
     def create_schema(self) -> None:
-        self._storage.create_schema()
+        with TransactionRunner(self.bind).transaction() as scope:
+            create_schema(scope.connection, self.schema)
 
     def drop_schema(self) -> None:
-        self._storage.drop_schema()
+        with TransactionRunner(self.bind).transaction() as scope:
+            drop_schema(scope.connection, self.schema)
 
     def close(self) -> None:
         """Close the adapter; dispose of the engine if the adapter made it from a URL."""

@@ -70,7 +70,7 @@ def test_threads_that_ask_together_get_the_same() -> None:
         assert len(set(threads.map(ask, range(8)))) == 1
 
 
-def test_a_schema_that_nobody_uses_any_more_is_collected_with_its_statements() -> None:
+def test_an_unused_schema_is_collected_with_its_statements() -> None:
     schema = EventStoreSchema()
     repository, schema_ref = ref(made_once(EventRepository, schema, "sqlite")), ref(schema)
 

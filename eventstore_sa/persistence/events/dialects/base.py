@@ -166,7 +166,7 @@ class EventDialect(ABC):
         """Turn a time as the driver returns it into an aware one in UTC.
 
         Raises:
-            ValueError: If it is none that Python knows; or OverflowError, TypeError.
+            ValueError: If Python cannot represent it; or OverflowError, TypeError.
         """
 
     @abstractmethod

@@ -20,7 +20,6 @@ from sqlalchemy import (
     DateTime,
     FromClause,
     Insert,
-    Integer,
     Text,
     TextualSelect,
     bindparam,
@@ -49,6 +48,7 @@ from eventstore_sa.persistence.events.dialects.base import (
 )
 from eventstore_sa.persistence.events.dialects.row_locks import RowLocking
 from eventstore_sa.persistence.events.document import PublishDocument
+from eventstore_sa.persistence.page_bytes import size_on_postgresql
 from eventstore_sa.persistence.schema.ddl import effective_schema, in_text, quoted
 from eventstore_sa.persistence.schema.jsonb_size import check_jsonb
 from eventstore_sa.persistence.transactions.databases import limit_waits, postgresql_failure
@@ -56,15 +56,10 @@ from eventstore_sa.persistence.transactions.failures import Failure, FailureKind
 from eventstore_sa.types import decode_json
 from eventstore_sa.types.watermark import Watermark, WatermarkHolder
 
-__all__ = ["PostgreSQLDialect", "RowLockingPostgreSQLDialect", "stored_size"]
+__all__ = ["PostgreSQLDialect", "RowLockingPostgreSQLDialect"]
 
 _decode_numbers: Final = Decoder(list[int]).decode
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
-# What a page counts a compressed byte for. JSON is compressed to a third to a tenth of its size, and what is all alike
-# with pglz to an 87th.
-_COMPRESSION: Final = 32
-# Sums of 32 times as much fit into an integer.
-_MOST_COUNTED: Final = 16_000_000
 # Arrays and JSON come as text. asyncpg looks types up that it has not met, arrays among them, between preparing a
 # statement and executing it, and behind a pooler these two then meet different servers; and how JSON is decoded is the
 # application's to choose.
@@ -213,7 +208,7 @@ class PostgreSQLDialect(EventDialect):
     def event_size(self, events: FromClause) -> ColumnElement[int]:
         """Take the stored size, and a multiple of it if the value is compressed, because its length is not known then."""
         c = events.c
-        return stored_size(c.payload) + stored_size(c.metadata)
+        return size_on_postgresql(c.payload) + size_on_postgresql(c.metadata)
 
     def in_partition(self, partition: ColumnElement[int], partitions: ColumnElement[int]) -> ColumnElement[bool]:
         """Compute the hash in SQL, from the digest's first eight hexadecimal digits.
@@ -277,14 +272,3 @@ def _call(call: str, columns: str, prefix: str, schema: str | None) -> TextualSe
 def _numbers(array: str | None) -> Sequence[int]:
     """Read an array of numbers as PostgreSQL writes it: {1,2,3}."""
     return () if array is None else _decode_numbers(f"[{array[1:-1]}]")
-
-
-def stored_size(column: ColumnElement[Any]) -> ColumnElement[int]:
-    """Return the size of a value as it is stored, weighted when that is compressed."""
-    zero, most = literal_column("0", Integer()), literal_column(str(_MOST_COUNTED), Integer())
-    # LEAST passes over NULL.
-    size: ColumnElement[int] = func.least(
-        func.coalesce(func.pg_catalog.pg_column_size(column), zero), most, type_=Integer()
-    )
-    is_plain = func.pg_catalog.pg_column_compression(column).is_(None)
-    return case((is_plain, size), else_=size * literal_column(str(_COMPRESSION), Integer()))

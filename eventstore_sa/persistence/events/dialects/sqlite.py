@@ -13,25 +13,22 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     FromClause,
-    Integer,
-    LargeBinary,
     Row,
     String,
     TextClause,
-    cast,
     func,
-    literal_column,
     text,
     type_coerce,
 )
 
 from eventstore_sa.persistence.events.dialects.base import Appended, AppendOutcome, EventDialect, Unmet
 from eventstore_sa.persistence.events.document import PublishDocument
+from eventstore_sa.persistence.page_bytes import size_on_sqlite
 from eventstore_sa.persistence.schema.ddl import effective_schema, in_text, quoted
 from eventstore_sa.persistence.transactions.failures import Failure, FailureKind
 from eventstore_sa.types import stream_hash
 
-__all__ = ["SQLiteDialect", "stored_size"]
+__all__ = ["SQLiteDialect"]
 
 _HASHES: Final = "eventstore_sa.stream_hash"
 
@@ -134,7 +131,7 @@ class SQLiteDialect(EventDialect):
     def event_size(self, events: FromClause) -> ColumnElement[int]:
         """Count the bytes of the text."""
         c = events.c
-        return stored_size(c.payload) + stored_size(c.metadata)
+        return size_on_sqlite(c.payload) + size_on_sqlite(c.metadata)
 
     def in_partition(self, partition: ColumnElement[int], partitions: ColumnElement[int]) -> ColumnElement[bool]:
         """Call a Python function: SQLite has no hash function that other databases have, too."""
@@ -153,11 +150,6 @@ class SQLiteDialect(EventDialect):
     def stream_starts_with(self, prefix: str) -> ColumnElement[bool]:
         """Compare the beginning, and not a range of names: for a range all of it would be sorted again for each page."""
         return func.substr(self._schema.events.c.stream, 1, len(prefix), type_=String()) == prefix
-
-
-def stored_size(column: ColumnElement[Any]) -> ColumnElement[int]:
-    """Return the number of bytes of a text; 0 for NULL."""
-    return func.coalesce(func.length(cast(column, LargeBinary)), literal_column("0"), type_=Integer())
 
 
 @lru_cache(maxsize=64)

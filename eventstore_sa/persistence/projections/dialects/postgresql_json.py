@@ -41,7 +41,7 @@ from sqlalchemy.sql.functions import Function
 from sqlalchemy.types import TypeEngine
 
 from eventstore_sa.errors import LockTimeoutError, QueryError
-from eventstore_sa.persistence.events.dialects.postgresql import stored_size
+from eventstore_sa.persistence.page_bytes import size_on_postgresql
 from eventstore_sa.persistence.projections.dialects.advisory_locks import (
     busy_ids,
     id_locks,
@@ -163,7 +163,7 @@ class PostgreSQLProjections(ProjectionDialect):
         check_jsonb(document, "the projections to save")
 
     def size(self, rows: FromClause) -> ColumnElement[int]:
-        return stored_size(rows.c.state) + stored_size(rows.c.metadata)
+        return size_on_postgresql(rows.c.state) + size_on_postgresql(rows.c.metadata)
 
     def load(
         self, connection: Connection, name: str, ids: Collection[str], lock: LockOn | None

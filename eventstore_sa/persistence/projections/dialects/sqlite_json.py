@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert
 
-from eventstore_sa.persistence.events.dialects.sqlite import stored_size
+from eventstore_sa.persistence.page_bytes import size_on_sqlite
 from eventstore_sa.persistence.projections.dialects.base import (
     FIELDS,
     JSON_FIELDS,
@@ -123,7 +123,7 @@ class SQLiteProjections(ProjectionDialect):
         return type_coerce(column, Text())
 
     def size(self, rows: FromClause) -> ColumnElement[int]:
-        return stored_size(rows.c.state) + stored_size(rows.c.metadata)
+        return size_on_sqlite(rows.c.state) + size_on_sqlite(rows.c.metadata)
 
     def _is_one_of(self, text: ColumnElement[str], values: ColumnElement[str]) -> ColumnElement[bool]:
         return text.in_(select(func.json_each(values).table_valued(column("value", Text())).c.value))

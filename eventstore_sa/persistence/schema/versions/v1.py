@@ -48,6 +48,26 @@ def _tables(site: Site) -> tuple[Table, ...]:
     json = JSON().with_variant(JSONB(), "postgresql").with_variant(Text(), "sqlite").with_variant(long_text, *MARIADB)
     time = DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), *MARIADB)
     innodb: dict[str, Any] = {f"{database}_engine": "InnoDB" for database in MARIADB}
+
+    def projections(table: str) -> Table:
+        return Table(
+            f"{prefix}{table}",
+            metadata,
+            Column("number", number, Identity(always=True, start=1, increment=1, cache=1)),
+            Column("name", name, nullable=False),
+            Column("id", name, nullable=False),
+            Column("source", json, nullable=False),
+            Column("source_hash", BigInteger(), nullable=False),
+            Column("state", json, nullable=False),
+            Column("metadata", json, nullable=False),
+            Column("version", BigInteger(), nullable=False),
+            Column("sequence_number", BigInteger(), nullable=True),
+            PrimaryKeyConstraint("number", name=f"{prefix}{table}_pkey"),
+            UniqueConstraint("name", "id", name=f"{prefix}{table}_id_key"),
+            Index(f"{prefix}{table}_source_idx", "name", "source_hash"),
+            **innodb,
+        )
+
     return (
         Table(
             f"{prefix}schema",
@@ -84,23 +104,7 @@ def _tables(site: Site) -> tuple[Table, ...]:
             PrimaryKeyConstraint("lock_key", name=f"{prefix}locks_pkey"),
             **innodb,
         ),
-        Table(
-            f"{prefix}projections",
-            metadata,
-            Column("number", number, Identity(always=True, start=1, increment=1, cache=1)),
-            Column("name", name, nullable=False),
-            Column("id", name, nullable=False),
-            Column("source", json, nullable=False),
-            Column("source_hash", BigInteger(), nullable=False),
-            Column("state", json, nullable=False),
-            Column("metadata", json, nullable=False),
-            Column("version", BigInteger(), nullable=False),
-            Column("sequence_number", BigInteger(), nullable=True),
-            PrimaryKeyConstraint("number", name=f"{prefix}projections_pkey"),
-            UniqueConstraint("name", "id", name=f"{prefix}projections_id_key"),
-            Index(f"{prefix}projections_source_idx", "name", "source_hash"),
-            **innodb,
-        ),
+        projections("projections"),
         Table(
             f"{prefix}snapshots",
             metadata,
@@ -118,23 +122,7 @@ def _tables(site: Site) -> tuple[Table, ...]:
             PrimaryKeyConstraint("projector", "projector_version", "source_hash", name=f"{prefix}snapshots_pkey"),
             **innodb,
         ),
-        Table(
-            f"{prefix}rebuilds",
-            metadata,
-            Column("number", number, Identity(always=True, start=1, increment=1, cache=1)),
-            Column("name", name, nullable=False),
-            Column("id", name, nullable=False),
-            Column("source", json, nullable=False),
-            Column("source_hash", BigInteger(), nullable=False),
-            Column("state", json, nullable=False),
-            Column("metadata", json, nullable=False),
-            Column("version", BigInteger(), nullable=False),
-            Column("sequence_number", BigInteger(), nullable=True),
-            PrimaryKeyConstraint("number", name=f"{prefix}rebuilds_pkey"),
-            UniqueConstraint("name", "id", name=f"{prefix}rebuilds_id_key"),
-            Index(f"{prefix}rebuilds_source_idx", "name", "source_hash"),
-            **innodb,
-        ),
+        projections("rebuilds"),
     )
 
 

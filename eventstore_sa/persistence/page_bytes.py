@@ -9,13 +9,32 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, ColumnElement, FromClause, Label, Select, Table, func, literal_column, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    FromClause,
+    Integer,
+    Label,
+    LargeBinary,
+    Select,
+    Table,
+    case,
+    cast,
+    func,
+    literal_column,
+    select,
+)
 
-__all__ = ["PAGE_BYTES", "page_of_bytes"]
+__all__ = ["PAGE_BYTES", "page_of_bytes", "size_on_postgresql", "size_on_sqlite"]
 
 PAGE_BYTES: Final = 16_000_000
 
 _SIZE: Final = "size_of_row"
+# What a page counts a compressed byte for. JSON is compressed to a third to a tenth of its size, and what is all alike
+# with pglz to an 87th.
+_COMPRESSION: Final = 32
+# Sums of 32 times as much fit into an integer.
+_MOST_COUNTED: Final = 16_000_000
 
 
 def page_of_bytes(
@@ -60,3 +79,19 @@ def page_of_bytes(
     if by_key:
         rows = rows.select_from(counted.join(table, primary_key == counted.c[primary_key.key]))
     return rows.where(total - counted.c[_SIZE] < enough).order_by(*ordered(counted))
+
+
+def size_on_postgresql(column: ColumnElement[Any]) -> ColumnElement[int]:
+    """Return the size of a value as it is stored, weighted when that is compressed."""
+    zero, most = literal_column("0", Integer()), literal_column(str(_MOST_COUNTED), Integer())
+    # LEAST passes over NULL.
+    size: ColumnElement[int] = func.least(
+        func.coalesce(func.pg_catalog.pg_column_size(column), zero), most, type_=Integer()
+    )
+    is_plain = func.pg_catalog.pg_column_compression(column).is_(None)
+    return case((is_plain, size), else_=size * literal_column(str(_COMPRESSION), Integer()))
+
+
+def size_on_sqlite(column: ColumnElement[Any]) -> ColumnElement[int]:
+    """Return the number of bytes of a text; 0 for NULL."""
+    return func.coalesce(func.length(cast(column, LargeBinary)), literal_column("0"), type_=Integer())
