@@ -64,7 +64,7 @@ class ProjectionStore(Store[ProjectionStorageAdapter]):
             in_memory = isinstance(bind_or_adapter.adapter, InMemoryEventStorageAdapter)
             kind = InMemoryProjectionStorageAdapter if in_memory else SQLAlchemyProjectionStorageAdapter
             bind_or_adapter = kind.of_store(bind_or_adapter)
-        self.adapter = adapter_of(
+        self.adapter: ProjectionStorageAdapter = adapter_of(
             self, bind_or_adapter, ProjectionStorageAdapter, SQLAlchemyProjectionStorageAdapter, schema=schema
         )
 
@@ -248,7 +248,7 @@ class SyncProjectionStore(SyncStore[SyncProjectionStorageAdapter]):
             bind_or_adapter = kind.of_store(bind_or_adapter)
         if isinstance(bind_or_adapter, InMemoryProjectionStorageAdapter):
             bind_or_adapter = bind_or_adapter.sync_adapter
-        self.adapter = adapter_of(
+        self.adapter: SyncProjectionStorageAdapter = adapter_of(
             self, bind_or_adapter, SyncProjectionStorageAdapter, SyncSQLAlchemyProjectionStorageAdapter, schema=schema
         )
 

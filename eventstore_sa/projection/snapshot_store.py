@@ -41,7 +41,7 @@ class SnapshotStore(Store[SnapshotStorageAdapter]):
     def __init__(
         self, bind_or_adapter: AsyncBindable | SnapshotStorageAdapter, *, schema: EventStoreSchema | None = None
     ) -> None:
-        self.adapter = adapter_of(
+        self.adapter: SnapshotStorageAdapter = adapter_of(
             self, bind_or_adapter, SnapshotStorageAdapter, SQLAlchemySnapshotStorageAdapter, schema=schema
         )
 
@@ -99,7 +99,7 @@ class SyncSnapshotStore(SyncStore[SyncSnapshotStorageAdapter]):
     ) -> None:
         if isinstance(bind_or_adapter, InMemorySnapshotStorageAdapter):
             bind_or_adapter = bind_or_adapter.sync_adapter
-        self.adapter = adapter_of(
+        self.adapter: SyncSnapshotStorageAdapter = adapter_of(
             self, bind_or_adapter, SyncSnapshotStorageAdapter, SyncSQLAlchemySnapshotStorageAdapter, schema=schema
         )
 

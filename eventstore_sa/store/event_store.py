@@ -76,7 +76,7 @@ class EventStore(Store[EventStorageAdapter]):
         locking: Locking | None = None,
         serialisation_guarantee: EventSerialisationGuarantee | None = None,
     ) -> None:
-        self.adapter = adapter_of(
+        self.adapter: EventStorageAdapter = adapter_of(
             self,
             bind_or_adapter,
             EventStorageAdapter,
@@ -230,7 +230,7 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter]):
     ) -> None:
         if isinstance(bind_or_adapter, InMemoryEventStorageAdapter):
             bind_or_adapter = bind_or_adapter.sync_adapter
-        self.adapter = adapter_of(
+        self.adapter: SyncEventStorageAdapter = adapter_of(
             self,
             bind_or_adapter,
             SyncEventStorageAdapter,

@@ -36,6 +36,7 @@ from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.transactions.databases import Database
 from eventstore_sa.publishing import PreparedEvent
 from eventstore_sa.types import encode_json
+from eventstore_sa.types.watermark import Watermark
 
 __all__ = ["RowLocking"]
 
@@ -111,9 +112,13 @@ class RowLocking(EventDialect):
         self.database.check_read_committed(connection)
         self._locked_ends(connection, document)
 
-    # With the guarantee LOG all numbers before the last one are committed, and no transaction can hold the log back.
-    complete_up_to = EventDialect.complete_up_to
-    watermark = EventDialect.watermark
+    def complete_up_to(self, connection: Connection) -> tuple[int, int]:
+        """Return the last number twice: with the guarantee LOG, all numbers before it are committed."""
+        return EventDialect.complete_up_to(self, connection)
+
+    def watermark(self, connection: Connection) -> Watermark:
+        """Return the last number; no transaction can hold the log back."""
+        return EventDialect.watermark(self, connection)
 
     def _locked_ends(self, connection: Connection, document: PublishDocument) -> dict[str, int]:
         """Lock the rows of a publish; return them with their last positions."""
