@@ -34,7 +34,7 @@ R = TypeVar("R")
 RetryOn: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
 """Which errors another attempt may follow: those of some types, or those for which a function returns True."""
 
-_NO_PAUSE: Final = Pause(0.0)
+_NO_PAUSE: Final = Pause(None)
 
 
 class Backoff(Struct, frozen=True, kw_only=True):

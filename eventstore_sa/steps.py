@@ -24,26 +24,26 @@ R = TypeVar("R")
 
 
 class Pause(NamedTuple):
-    """A step that waits; one of 0 seconds does nothing.
+    """A step that waits.
 
     Attributes:
-        seconds: How long.
+        seconds: How long; None: not at all.
         sleep: Waits with asyncio.
         sleep_sync: Waits without asyncio.
     """
 
-    seconds: float
+    seconds: float | None
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
     sleep_sync: Callable[[float], object] = time.sleep
 
     def wait(self) -> None:
         """Wait without asyncio."""
-        if self.seconds:
+        if self.seconds is not None:
             self.sleep_sync(self.seconds)
 
     async def wait_async(self) -> None:
         """Wait with asyncio."""
-        if self.seconds:
+        if self.seconds is not None:
             await self.sleep(self.seconds)
 
 

@@ -122,9 +122,23 @@ def test_pauses_come_before_all_attempts_but_the_first(kind: str) -> None:
     assert pauses == [1.0, 2.0, 3.0]
 
 
+@KINDS
+def test_a_pause_of_no_time_lets_others_run(kind: str) -> None:
+    pauses: list[float] = []
+
+    async def sleep(pause_s: float) -> None:
+        pauses.append(pause_s)
+
+    backoff = Backoff(first_s=0.0, longest_s=0.0, sleep=sleep, sleep_sync=pauses.append)
+    work = Work(OSError(), OSError())
+
+    assert work.through(kind, Attempts(3, on=OSError, backoff=backoff)) == "done"
+    assert pauses == [0.0, 0.0]
+
+
 def test_a_loop_without_with_has_all_attempts_and_stops_itself() -> None:
     tried: list[Any] = []
     for attempt in Attempts(3):
         tried.append((attempt.number, attempt.pause.seconds))
 
-    assert tried == [(1, 0.0), (2, 0.0), (3, 0.0)]
+    assert tried == [(1, None), (2, None), (3, None)]

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 from msgspec.structs import replace
 from sqlalchemy import Connection
 
+from eventstore_sa.attempts import Attempts
 from eventstore_sa.conditions import NoCondition, custom_conditions
 from eventstore_sa.contracts.inline_projections import LostRace, Projections
 from eventstore_sa.persistence.events.conditions import ConditionEvaluators, verdicts_on_rows
@@ -45,7 +46,7 @@ from eventstore_sa.types.watermark import Watermark
 
 __all__ = ["EventStorage"]
 
-_TRIES_OF_PROJECTIONS: Final = 10
+_ATTEMPTS_AT_PROJECTIONS: Final = 10
 
 _log = logging.getLogger("eventstore_sa.store")
 
@@ -139,22 +140,30 @@ class EventStorage:
             document: Its document; None if the application has to check conditions first, while the locks are held.
             projections: The projections of each part.
         """
-        before: LostRace | None = None
-        for tries_left in range(_TRIES_OF_PROJECTIONS - 1, -1, -1):
-            try:
-                return self._append_and_project(parts, document, projections)
-            except _NotStored as refusal:
-                outcome = refusal.outcome
-            except LostRace as lost:
-                lost.check_passing(before)
-                if tries_left == 0:
-                    raise lost.error from lost.error.__cause__
-                _log.info("projecting again: %s", lost.error)
-                before = lost
-                continue
-            with self._runner.reading() as scope:
-                return self._repository(scope.connection).results(scope.connection, parts, outcome)
-        raise AssertionError("the last try returns or raises")
+        lost: LostRace | None = None
+
+        def is_passing(error: Exception) -> bool:
+            nonlocal lost
+            if not isinstance(error, LostRace):
+                return False
+            error.check_passing(lost)
+            lost = error
+            return True
+
+        try:
+            for attempt in Attempts(_ATTEMPTS_AT_PROJECTIONS, on=is_passing):
+                if lost is not None:
+                    _log.info("projecting again: %s", lost.error)
+                with attempt:
+                    return self._append_and_project(parts, document, projections)
+        except _NotStored as refusal:
+            outcome = refusal.outcome
+        except LostRace as race:
+            raise race.error from race.error.__cause__
+        else:
+            raise AssertionError("the last attempt returns or raises")
+        with self._runner.reading() as scope:
+            return self._repository(scope.connection).results(scope.connection, parts, outcome)
 
     def _append_and_project(
         self,
