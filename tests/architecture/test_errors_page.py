@@ -7,7 +7,7 @@ from pathlib import Path
 
 from eventstore_sa import errors
 from eventstore_sa.testing.cases.tables import in_turn
-from tests.project import PACKAGE, ROOT
+from tests.project import PACKAGE, ROOT, module_name
 
 PAGE = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
@@ -46,9 +46,9 @@ def test_trees_are_drawn_as_the_classes_derive(tree: str) -> None:
 
 def test_every_logger_is_on_the_page() -> None:
     used = {
-        name
-        for module in PACKAGE.rglob("*.py")
-        for name in re.findall(r'getLogger\("([^"]+)"\)', module.read_text(encoding="utf-8"))
+        module_name(path) if given == "__name__" else given.strip('"')
+        for path in PACKAGE.rglob("*.py")
+        for given in re.findall(r"getLogger\(([^)]+)\)", path.read_text(encoding="utf-8"))
     }
 
     assert used == set(re.findall(r"^\| `(eventstore_sa[\w.]*)`", SECTIONS["Logging"], re.MULTILINE))

@@ -10,12 +10,14 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from typing import Any, ClassVar
 
 from eventstore_sa.store.adapters.event_contract import (
     AwaitableEventStorageAdapter,
     EventStorageAdapter,
     SyncEventStorageAdapter,
 )
+from eventstore_sa.store.adapters.storage_adapter import AwaitableStorageAdapter
 from eventstore_sa.testing.cases.concurrency import ConcurrencyCases
 from eventstore_sa.testing.cases.conditions import ConditionCases
 from eventstore_sa.testing.cases.constraints import ConstraintCases
@@ -64,7 +66,7 @@ class AsyncSetting(AsyncFixtures[EventStorageAdapter], EventStorageSetting):
 class SyncSetting(SyncFixtures[SyncEventStorageAdapter], EventStorageSetting):
     """The fixtures of cases for a `SyncEventStorageAdapter`; the same as `AsyncSetting` otherwise."""
 
-    awaitable = AwaitableEventStorageAdapter
+    awaitable: ClassVar[type[AwaitableStorageAdapter[Any]]] = AwaitableEventStorageAdapter
 
     async def run_concurrently(self, operations: Sequence[Operation]) -> list[Outcome]:
         """Run all operations at the same time, each in a thread of its own."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from eventstore_sa.projection.adapters import ProjectionStorageAdapter, SyncProjectionStorageAdapter
 from eventstore_sa.projection.adapters.projection_contract import AwaitableProjectionStorageAdapter
+from eventstore_sa.store.adapters.storage_adapter import AwaitableStorageAdapter
 from eventstore_sa.testing.cases.fixtures import AsyncFixtures, SyncFixtures
 from eventstore_sa.testing.cases.projection_batches import ProjectionBatchCases
 from eventstore_sa.testing.cases.projection_filters import ProjectionFilterCases
@@ -28,4 +31,4 @@ class ProjectionStorageAdapterCases(AsyncFixtures[ProjectionStorageAdapter], _Al
 class SyncProjectionStorageAdapterCases(SyncFixtures[SyncProjectionStorageAdapter], _AllCases):
     """The behaviour that every `SyncProjectionStorageAdapter` must have: the same cases."""
 
-    awaitable = AwaitableProjectionStorageAdapter
+    awaitable: ClassVar[type[AwaitableStorageAdapter[Any]]] = AwaitableProjectionStorageAdapter

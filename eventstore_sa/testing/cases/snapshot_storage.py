@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from eventstore_sa.projection.adapters import SnapshotStorageAdapter, SyncSnapshotStorageAdapter
 from eventstore_sa.projection.adapters.snapshot_contract import AwaitableSnapshotStorageAdapter
+from eventstore_sa.store.adapters.storage_adapter import AwaitableStorageAdapter
 from eventstore_sa.testing.cases.fixtures import AsyncFixtures, SyncFixtures
 from eventstore_sa.testing.cases.snapshot_saving import SnapshotSavingCases
 
@@ -21,4 +24,4 @@ class SnapshotStorageAdapterCases(AsyncFixtures[SnapshotStorageAdapter], Snapsho
 class SyncSnapshotStorageAdapterCases(SyncFixtures[SyncSnapshotStorageAdapter], SnapshotSavingCases):
     """The behaviour that every `SyncSnapshotStorageAdapter` must have: the same cases."""
 
-    awaitable = AwaitableSnapshotStorageAdapter
+    awaitable: ClassVar[type[AwaitableStorageAdapter[Any]]] = AwaitableSnapshotStorageAdapter
