@@ -5,6 +5,7 @@ from __future__ import annotations
 import grimp
 import pytest
 
+from tests.architecture.walks import calls, walk
 from tests.project import ROOT, run_python
 
 OPTIONAL = {
@@ -61,3 +62,13 @@ def test_the_package_can_be_imported_without_optional_dependencies() -> None:
 def test_the_alembic_folder_is_no_package() -> None:
     """With an `__init__.py` it would shadow Alembic for everything that runs in the root folder."""
     assert list((ROOT / "alembic").rglob("__init__.py")) == []
+
+
+def test_no_call_climbs_to_a_higher_layer_but_one_of_a_projection() -> None:
+    """Contracts forbid imports upwards; a function that is handed down can still be called upwards."""
+    climbs = {climb for _, call in calls("sqlite://") for climb in walk(call).climbs}
+
+    assert climbs
+    assert {
+        climb for climb in climbs if not climb.startswith("contracts/inline_projections.py -> projection/")
+    } == set()

@@ -6,6 +6,7 @@ Nothing here knows a table. A `Database` has no state: there is one of each kind
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import ceil
@@ -43,7 +44,7 @@ _NO_OPTIONS: Final[Mapping[str, Any]] = MappingProxyType({})
 _CHECKED: Final = "eventstore_sa.checked"
 
 
-class Database:
+class Database(ABC):
     """The ways of a kind of database; the defaults are those of a server that returns errors of statements one by one.
 
     Attributes:
@@ -115,9 +116,9 @@ class Database:
         """Return whether a statement of a connection of our own must stand in a transaction, even a single one."""
         return False
 
+    @abstractmethod
     def failure_of(self, error: DBAPIError) -> Failure:
         """Read a driver's error."""
-        raise NotImplementedError
 
     def ends_transaction(self, connection: Connection | None, error: DBAPIError) -> bool:
         """Return whether a transaction of the caller's in which this error was raised can only be rolled back.
