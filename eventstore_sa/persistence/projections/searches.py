@@ -31,6 +31,7 @@ from eventstore_sa.persistence.projections.queries import (
     parameters_of,
     shape_of,
 )
+from eventstore_sa.persistence.transactions.prepared import PreparedStatement
 from eventstore_sa.query import KeySetPagingClause, OffsetPagingClause, PagingDirection, Search
 from eventstore_sa.query.evaluation import check_fields, unknown_last_id
 
@@ -57,7 +58,7 @@ class ProjectionSearches:
         self.dialect: ProjectionDialect = dialect
         self._table = dialect.table
         self._is_last = dialect.table.c.id == bindparam("last_id", type_=Text())
-        self._statements: dict[Hashable, Select[Any]] = {}
+        self._statements: dict[Hashable, PreparedStatement] = {}
 
     def search(
         self, connection: Connection, search: Search, converters: ProjectionConverters
@@ -172,14 +173,14 @@ class ProjectionSearches:
         number: int = counted[0][0]
         return number
 
-    def statement(self, key: Hashable, make: Callable[[], Select[Any]]) -> Select[Any]:
+    def statement(self, key: Hashable, make: Callable[[], Select[Any]]) -> PreparedStatement:
         """Return the statement for a key, which is made if there is none yet."""
         found = self._statements.get(key)
         if found is None:
             # Other threads may do the same at the same time.
             if len(self._statements) >= _REMEMBERED_STATEMENTS:
                 self._statements.clear()
-            found = self._statements[key] = make()
+            found = self._statements[key] = PreparedStatement(make())
         return found
 
     def fields(self, rows: FromClause) -> Sequence[ColumnElement[Any]]:
@@ -218,11 +219,13 @@ class _Query:
             check_fields(self._search)
             return make()
 
-        dialect = self._searches.dialect
+        dialect, parameters = self._searches.dialect, {**self._parameters, **bounds}
         statement = checked() if self._shape is None else self._searches.statement((kind, self._shape), checked)
         dialect.prepare(self._connection)
         try:
-            return self._connection.execute(statement, {**self._parameters, **bounds}).all()
+            if isinstance(statement, PreparedStatement):
+                return statement.rows(self._connection, parameters)
+            return self._connection.execute(statement, parameters).all()
         except DBAPIError as error:
             query_error = dialect.query_error(error)
             if query_error is None:
