@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from eventstore_sa.contracts.projection_records import ProjectionRecord
 from eventstore_sa.errors import ConcurrencyError, ConfigurationError, EventStoreError, StorageError
 from eventstore_sa.publishing import StreamPublication, as_read, own_copy
-from eventstore_sa.types import AnyStoredEvent
+from eventstore_sa.types import AnyStoredEvent, StreamIdentifier
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -25,6 +25,7 @@ __all__ = [
     "PublishPlace",
     "apply_projections",
     "combined",
+    "known_ids",
 ]
 
 
@@ -55,15 +56,18 @@ class PublishPlace(Protocol):
     def load(self, name: str, ids: Collection[str], *, guarded: bool) -> Mapping[str, ProjectionRecord]:
         """Return the stored projections of a name that exist, by id, locked until the end of the transaction.
 
-        It takes one statement. If `guarded` is true, the statement locks the ids as `guard` does.
+        It takes one statement at most. If `guarded` is true, the statement locks the ids as `guard` does.
         """
         ...
 
     def save(self, records: Sequence[ProjectionRecord]) -> None:
-        """Save projections in one statement, each with the version that was loaded, or 0 if it is new.
+        """Save projections, each with the version that was loaded, or 0 if it is new.
+
+        They are saved together with those of the projections that follow, in one statement before the commit, or before the
+        next statement of one of them.
 
         Raises:
-            ConcurrencyError: If another transaction has created one of them in the meantime.
+            ConcurrencyError: If another transaction has created one of them in the meantime; now, or when they are saved.
         """
         ...
 
@@ -100,6 +104,18 @@ class InlineProjection(Protocol):
 
         Raises:
             ConfigurationError: If it cannot, for example because a handler is a coroutine function.
+        """
+        ...
+
+    def inline_id(self, stream: StreamIdentifier, names: Collection[str]) -> str | None:
+        """Return the id of the one projection that new events of a stream affect, if that is known before they are stored.
+
+        The statement that stores the events then loads the projection, too, so that `place.load` needs none. Return None if
+        there is none or it is not known, or if `apply_inline` locks other rows before it loads the projection.
+
+        Args:
+            stream: The stream.
+            names: The names of the events.
         """
         ...
 
@@ -188,6 +204,21 @@ def _check_projection(given: object) -> None:
         raise ConfigurationError(
             f"an inline projection must be a projector or table projection, not {type(given).__name__!r}"
         )
+
+
+def known_ids(projections: Projections, part: StreamPublication) -> dict[str, str]:
+    """Return the id that each of the first projections loads for a publish to one stream, by name, as far as it is known.
+
+    It ends with the first one whose id is not known: projections are locked in the order of their names.
+    """
+    ids: dict[str, str] = {}
+    names = {event.name for event in part.prepared}
+    for projection in projections if names else ():
+        key = projection.inline_id(part.stream, names)
+        if key is None:
+            break
+        ids[projection.name] = key
+    return ids
 
 
 def apply_projections(

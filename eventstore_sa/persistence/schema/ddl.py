@@ -68,6 +68,8 @@ def fill_in(sql: str, prefix: str, schema: str | None, *, database: str = "postg
         "{events}": events,
         "{events_literal}": events.replace("'", "''"),
         "{events_bare}": named("events", None),
+        "{projections}": named("projections"),
+        "{projections_literal}": named("projections").replace("'", "''"),
         "{forbid_update}": named("events_forbid_update"),
         "{forbid_delete}": named("events_forbid_delete"),
         f"${_BODY}$": dollar_tag(events),

@@ -166,6 +166,7 @@ VERSION: Final = Version(
             Function("lock_for_conditions_v1", "jsonb"),
             Function("append_v1", "jsonb, boolean"),
             Function("append_guarded_v1", "jsonb"),
+            Function("append_and_load_v1", "jsonb, jsonb"),
         ),
         triggers=(
             Trigger("fence", "BEFORE INSERT", _FENCE),
