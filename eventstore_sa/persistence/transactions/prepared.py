@@ -46,8 +46,8 @@ class PreparedStatement:
     """A statement that is executed again and again.
 
     Args:
-        statement: The statement. The values of its parameters and the columns of its result need no conversion by
-            SQLAlchemy: they are texts and integers.
+        statement: The statement. The columns of its result need no conversion by SQLAlchemy on PostgreSQL: drivers return
+            text, numbers, bytes and UUIDs as they are wanted.
     """
 
     def __init__(self, statement: Executable) -> None:

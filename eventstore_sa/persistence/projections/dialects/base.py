@@ -132,6 +132,9 @@ class ProjectionDialect(ABC):
     copies_values: ClassVar[bool] = False
     """Whether a row that passes through a subquery is copied as a whole, including long values."""
 
+    sorts_results: ClassVar[bool] = False
+    """Whether rows are sorted with the results of the expressions that are selected, including those off the page."""
+
     def __init__(self, schema: EventStoreSchema, table: Table) -> None:
         self.schema: EventStoreSchema = schema
         self.table: Table = table

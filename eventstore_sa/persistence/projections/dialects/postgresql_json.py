@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from itertools import groupby
 from time import monotonic
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from sqlalchemy import (
     REAL,
@@ -131,6 +131,8 @@ class PostgreSQLProjections(ProjectionDialect):
     EQUAL compares jsonb, and CONTAINS begins with `@>`: an index on the place can serve both. It can also serve the ordering
     operators on numbers, because jsonb orders numbers as numbers.
     """
+
+    sorts_results: ClassVar[bool] = True
 
     def insert(self, table: Table) -> Any:
         return insert(table)
