@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, TypeAlias
 
 import pytest
@@ -144,26 +146,41 @@ def open_postgres_ground(database: PostgresDatabase) -> Iterator[Ground]:
 @contextmanager
 def open_sqlite_ground(path: Path) -> Iterator[Ground]:
     """Make a file with an event store and the host's table."""
-    url = f"sqlite:///{path}/events.db"
-    with SyncEventStore(url) as store:
-        store.create_schema()
+    Path(path, "events.db").write_bytes(_prepared_sqlite_file())
     # Reads from outside must not queue behind an open transaction of the host, as BEGIN IMMEDIATE does.
-    engine = create_engine(url, poolclass=NullPool)
-    with engine.begin() as connection:
-        connection.execute(text(_HOST_TABLE))
+    engine = create_engine(f"sqlite:///{path}/events.db", poolclass=NullPool)
     yield Ground(engine)
     engine.dispose()
+
+
+@cache
+def _prepared_sqlite_file() -> bytes:
+    with TemporaryDirectory() as path:
+        url = f"sqlite:///{path}/events.db"
+        with SyncEventStore(url) as store:
+            store.create_schema()
+        engine = create_engine(url, poolclass=NullPool)
+        with engine.begin() as connection:
+            connection.execute(text(_HOST_TABLE))
+        return Path(path, "events.db").read_bytes()
 
 
 class Host:
     """An application with its engine."""
 
-    def __init__(self, ground: Ground, driver: Driver, *, configured: bool = True, **engine_options: Any) -> None:
+    def __init__(
+        self, ground: Ground, driver: Driver, *, configured: bool = True, shared: Any = None, **engine_options: Any
+    ) -> None:
+        """Be on an engine of its own, or on one that is `shared` with other tests, whose listeners do not see this one."""
         self.ground = ground
         self.driver = driver
         self.asynchronous = driver in ASYNC_DRIVERS
         self.postgres = driver in POSTGRES_DRIVERS
-        self.engine = self.make_engine(configured=configured, **engine_options)
+        self._shares = shared is not None
+        if self._shares:
+            self.engine = shared.execution_options()
+        else:
+            self.engine = self.make_engine(configured=configured, **engine_options)
         self.store = self.store_on(self.engine)
 
     def make_engine(self, *, configured: bool = True, **options: Any) -> Any:
@@ -235,8 +252,9 @@ class Host:
         )
 
     async def aclose(self) -> None:
-        """Dispose of the engine."""
-        await settled(self.engine.dispose())
+        """Dispose of the engine, unless others share it."""
+        if not self._shares:
+            await settled(self.engine.dispose())
 
 
 class TransactionSteps:

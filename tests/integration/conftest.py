@@ -7,13 +7,23 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
+from sqlalchemy import Engine, create_engine
 
-from eventstore_sa.testing.postgres import PostgresServer
+from eventstore_sa.testing.postgres import PostgresDriver, PostgresServer
 from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
-from tests.hosts import POSTGRES_DRIVERS, Ground, Host, install_host, open_postgres_ground, open_sqlite_ground
+from tests.hosts import (
+    ASYNC_DRIVERS,
+    POSTGRES_DRIVERS,
+    Ground,
+    Host,
+    install_host,
+    open_postgres_ground,
+    open_sqlite_ground,
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +38,16 @@ def shared_postgres_ground(host_database: PostgresDatabase) -> Iterator[Ground]:
     """Connections to that database, kept open between tests."""
     with open_postgres_ground(host_database) as ground:
         yield ground
+
+
+@pytest.fixture(scope="module")
+def postgres_engines(host_database: PostgresDatabase) -> Iterator[dict[str, Engine]]:
+    """Engines of hosts without asyncio, kept between tests with their connections and compiled statements."""
+    drivers: tuple[PostgresDriver, ...] = ("psycopg", "psycopg2")
+    engines = {f"postgresql+{driver}": create_engine(host_database.url(driver)) for driver in drivers}
+    yield engines
+    for engine in engines.values():
+        engine.dispose()
 
 
 @pytest.fixture
@@ -48,7 +68,13 @@ def sqlite_ground(tmp_path: Path) -> Iterator[Ground]:
 async def host(request: pytest.FixtureRequest) -> AsyncIterator[Host]:
     """Provide a host on the driver that the test is parametrised with; see `each_driver`."""
     driver: str = request.param
-    name = "postgres_ground" if driver in POSTGRES_DRIVERS else "sqlite_ground"
-    host = Host(request.getfixturevalue(name), driver)
+    if driver not in POSTGRES_DRIVERS:
+        host = Host(request.getfixturevalue("sqlite_ground"), driver)
+    elif driver in ASYNC_DRIVERS:
+        # Its connections belong to the event loop of this test.
+        host = Host(request.getfixturevalue("postgres_ground"), driver, poolclass=None)
+    else:
+        engines: Any = request.getfixturevalue("postgres_engines")
+        host = Host(request.getfixturevalue("postgres_ground"), driver, shared=engines[driver])
     yield host
     await host.aclose()
