@@ -5,9 +5,8 @@ PostgreSQL databases are shared by the tests of a module and emptied before each
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -64,17 +63,27 @@ def sqlite_ground(tmp_path: Path) -> Iterator[Ground]:
         yield ground
 
 
+@pytest.fixture
+def make_host(request: pytest.FixtureRequest) -> Callable[[str], Host]:
+    """Make a host on a driver, which the caller closes; it connects anew each time unless `keeps_connections` is marked."""
+
+    def make(driver: str) -> Host:
+        if driver not in POSTGRES_DRIVERS:
+            return Host(request.getfixturevalue("sqlite_ground"), driver)
+        ground: Ground = request.getfixturevalue("postgres_ground")
+        if request.node.get_closest_marker("keeps_connections") is None:
+            return Host(ground, driver)
+        if driver in ASYNC_DRIVERS:
+            return Host(ground, driver, poolclass=None)  # Its connections belong to the event loop of this test.
+        engines: dict[str, Engine] = request.getfixturevalue("postgres_engines")
+        return Host(ground, driver, shared=engines[driver])
+
+    return make
+
+
 @pytest_asyncio.fixture(loop_scope="function")
-async def host(request: pytest.FixtureRequest) -> AsyncIterator[Host]:
+async def host(request: pytest.FixtureRequest, make_host: Callable[[str], Host]) -> AsyncIterator[Host]:
     """Provide a host on the driver that the test is parametrised with; see `each_driver`."""
-    driver: str = request.param
-    if driver not in POSTGRES_DRIVERS:
-        host = Host(request.getfixturevalue("sqlite_ground"), driver)
-    elif driver in ASYNC_DRIVERS:
-        # Its connections belong to the event loop of this test.
-        host = Host(request.getfixturevalue("postgres_ground"), driver, poolclass=None)
-    else:
-        engines: Any = request.getfixturevalue("postgres_engines")
-        host = Host(request.getfixturevalue("postgres_ground"), driver, shared=engines[driver])
+    host = make_host(request.param)
     yield host
     await host.aclose()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -37,8 +37,10 @@ from eventstore_sa.store.adapters import EventStorageAdapter, InMemoryEventStora
 from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import AnyStoredEvent
 from tests.awaiting import entered, settled
-from tests.hosts import DRIVERS, POSTGRES_DRIVERS, Host, Note, each_driver, new_event, statements_of
+from tests.hosts import DRIVERS, Host, Note, each_driver, new_event, statements_of
 from tests.projectors import CustomerProjector, OrderProjector
+
+pytestmark = pytest.mark.keeps_connections
 
 
 class Tally(msgspec.Struct):
@@ -80,15 +82,14 @@ class Place:
 
 
 @pytest_asyncio.fixture(loop_scope="function", params=["memory", "memory, sync", *DRIVERS])
-async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+async def place(request: pytest.FixtureRequest, make_host: Callable[[str], Host]) -> AsyncIterator[Place]:
     """Provide an empty store of each kind."""
     driver: str = request.param
     if driver.startswith("memory"):
         adapter = InMemoryEventStorageAdapter()
         yield Place(SyncEventStore(adapter) if driver.endswith("sync") else EventStore(adapter))
         return
-    ground = request.getfixturevalue("postgres_ground" if driver in POSTGRES_DRIVERS else "sqlite_ground")
-    host = Host(ground, driver)
+    host = make_host(driver)
     yield Place(host.store)
     await host.aclose()
 

@@ -26,6 +26,8 @@ from tests.project import ROOT, run_python
 from tests.projectors import CustomerProjector, OrderProjector
 from tests.stores import install_schema
 
+pytestmark = pytest.mark.keeps_connections
+
 
 class DoublingProjector(OrderProjector):
     """The same projections, computed in another way."""
@@ -70,15 +72,14 @@ class Ground:
 
 
 @pytest_asyncio.fixture(loop_scope="function", params=["memory", "memory, sync", *DRIVERS])
-async def ground(request: pytest.FixtureRequest) -> AsyncIterator[Ground]:
+async def ground(request: pytest.FixtureRequest, make_host: Callable[[str], Host]) -> AsyncIterator[Ground]:
     """Provide an empty store of each kind."""
     driver: str = request.param
     if driver.startswith("memory"):
         adapter = InMemoryEventStorageAdapter()
         yield Ground(SyncEventStore(adapter) if driver.endswith("sync") else EventStore(adapter))
         return
-    name = "postgres_ground" if driver in POSTGRES_DRIVERS else "sqlite_ground"
-    host = Host(request.getfixturevalue(name), driver)
+    host = make_host(driver)
     yield Ground(host.store, host)
     await host.aclose()
 

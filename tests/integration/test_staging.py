@@ -16,6 +16,8 @@ from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
 from tests.awaiting import settled
 from tests.hosts import Host, Note, each_driver, new_event, statements_of
 
+pytestmark = pytest.mark.keeps_connections
+
 SESSIONS = pytest.mark.parametrize("kind", ["within session", "within scoped", "on session", "on scoped"])
 
 

@@ -147,7 +147,7 @@ def tables(host: Host) -> Iterator[None]:
     Base.metadata.drop_all(host.ground.outside)
 
 
-pytestmark = pytest.mark.usefixtures("tables")
+pytestmark = [pytest.mark.usefixtures("tables"), pytest.mark.keeps_connections]
 
 
 @some_drivers

@@ -159,7 +159,7 @@ def orders(host: Host) -> list[tuple[str, str, int, str | None]]:
     return [(row.id, row.state, row.total, row.note) for row in rows(host, OrderRow)]
 
 
-pytestmark = pytest.mark.usefixtures("tables")
+pytestmark = [pytest.mark.usefixtures("tables"), pytest.mark.keeps_connections]
 
 
 # What becomes of rows

@@ -134,7 +134,7 @@ def tables(host: Host) -> Iterator[None]:
     Base.metadata.drop_all(host.ground.outside, tables=TABLES)
 
 
-pytestmark = pytest.mark.usefixtures("tables")
+pytestmark = [pytest.mark.usefixtures("tables"), pytest.mark.keeps_connections]
 
 
 @each_driver()
