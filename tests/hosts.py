@@ -34,6 +34,7 @@ __all__ = [
     "ASYNC_DRIVERS",
     "CALLERS",
     "DRIVERS",
+    "KINDS_OF_DRIVERS",
     "POSTGRES_DRIVERS",
     "SQLITE_DRIVERS",
     "Ground",
@@ -41,6 +42,7 @@ __all__ = [
     "Note",
     "TransactionSteps",
     "each_driver",
+    "each_kind_of_driver",
     "install_host",
     "new_event",
     "open_postgres_ground",
@@ -60,14 +62,30 @@ POSTGRES_DRIVERS: Final = (
 DRIVERS: Final = (*SQLITE_DRIVERS, *POSTGRES_DRIVERS)
 ASYNC_DRIVERS: Final = ("sqlite+aiosqlite", "postgresql+asyncpg", "postgresql+psycopg_async")
 
+# Those of which another driver is a twin are marked.
+KINDS_OF_DRIVERS: Final[tuple[Any, ...]] = tuple(
+    pytest.param(driver, marks=pytest.mark.long)
+    if driver in {"postgresql+psycopg_async", "postgresql+psycopg2"}
+    else driver
+    for driver in DRIVERS
+)
+
 CALLERS: Final = ("within session", "within scoped", "on session", "on scoped", "on connection")
 
 _HOST_TABLE: Final = "CREATE TABLE notes (note text NOT NULL UNIQUE)"
 
 
-def each_driver(*drivers: Driver) -> pytest.MarkDecorator:
+def each_driver(*drivers: Any) -> pytest.MarkDecorator:
     """Run a test once for each of these drivers, or for all of them; it takes the fixture `host`."""
     return pytest.mark.parametrize("host", drivers or DRIVERS, indirect=True)
+
+
+def each_kind_of_driver() -> pytest.MarkDecorator:
+    """Run a test on a driver with asyncio and one without for each database, and on the others if `long` is asked for.
+
+    For what happens above the drivers, as in sessions and projections; SQL and errors are looked at on each of them.
+    """
+    return each_driver(*KINDS_OF_DRIVERS)
 
 
 def new_event(name: str = "something-happened", **fields: Any) -> NewEvent[str, Any, Any]:

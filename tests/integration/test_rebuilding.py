@@ -21,7 +21,7 @@ from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
 from eventstore_sa.types import AnyStoredEvent, CategoryIdentifier, LogIdentifier, Projection, StreamIdentifier
 from tests.awaiting import entered, settled
 from tests.databases import PostgresDatabase
-from tests.hosts import DRIVERS, POSTGRES_DRIVERS, Host, each_driver, new_event, statements_of
+from tests.hosts import DRIVERS, KINDS_OF_DRIVERS, POSTGRES_DRIVERS, Host, each_driver, new_event, statements_of
 from tests.project import ROOT, run_python
 from tests.projectors import CustomerProjector, OrderProjector
 from tests.stores import install_schema
@@ -71,7 +71,7 @@ class Ground:
         return {each.id: each.state["sum"] for each in await settled(self.projections.search())}
 
 
-@pytest_asyncio.fixture(loop_scope="function", params=["memory", "memory, sync", *DRIVERS])
+@pytest_asyncio.fixture(loop_scope="function", params=["memory", "memory, sync", *KINDS_OF_DRIVERS])
 async def ground(request: pytest.FixtureRequest, make_host: Callable[[str], Host]) -> AsyncIterator[Ground]:
     """Provide an empty store of each kind."""
     driver: str = request.param
