@@ -103,7 +103,7 @@ class ConstraintCases(EventStorageSetting):
     """Which events meet the constraints of a scan."""
 
     @cached_property
-    def random(self) -> Random:
+    def _random(self) -> Random:
         """What picks the way of a scan where not every way is tried: the same ways each time a case runs."""
         return Random(0)
 
@@ -118,7 +118,7 @@ class ConstraintCases(EventStorageSetting):
         own = [event for event in stored if belongs(event, target)]
         expected = [event for event in own if all(constraint.met_by(event=event) for constraint in constraints)]
 
-        for backwards, limit in EVERY_WAY if self.thorough else (self.random.choice(EVERY_WAY),):
+        for backwards, limit in EVERY_WAY if self.thorough else (self._random.choice(EVERY_WAY),):
             ordered = expected[::-1] if backwards else expected
             found = await scanned(adapter, target, set(constraints), limit=limit, backwards=backwards)
             assert found == ordered[:limit], (target, constraints, limit, backwards)
