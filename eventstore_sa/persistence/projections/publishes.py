@@ -25,6 +25,9 @@ __all__ = ["SQLPublishPlace", "is_session_of_publish", "update_projections"]
 # stall.
 _PATIENCE_S: Final = 0.05
 
+# Characters of JSON. What can be saved alone must not become too large by being saved with others.
+_TOGETHER: Final = 1_000_000
+
 _OF_PUBLISH: Final = "eventstore_sa.of_publish"
 
 
@@ -126,6 +129,8 @@ class SQLPublishPlace:
         return self._repository.load(self._connection, name, ids, lock=lock)
 
     def save(self, records: Sequence[ProjectionRecord]) -> None:
+        if sum(len(record.state) + len(record.metadata) for record in (*self._unsaved, *records)) > _TOGETHER:
+            self._save_all()
         self._unsaved.extend(records)
 
     def _save_all(self) -> None:
