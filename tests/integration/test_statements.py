@@ -60,6 +60,19 @@ class OtherOrderProjector(OrderProjector):
     name = "other-order"
 
 
+class LargeOrderProjector(OrderProjector):
+    """States that are not saved together."""
+
+    name = "large-order"
+
+    def initial_state_factory(self) -> dict[str, Any]:
+        return {**super().initial_state_factory(), "large": "x" * 600_000}
+
+
+class OtherLargeOrderProjector(LargeOrderProjector):
+    name = "other-large-order"
+
+
 @contextmanager
 def statements(engine: Any) -> Iterator[list[str]]:
     """Collect the statements that are executed on an engine, but for the marks of transactions."""
@@ -278,6 +291,7 @@ async def test_what_is_done_to_projections_is_one_statement_each(host: Host) -> 
 INLINE: dict[str, tuple[Sequence[Projector[Any, Any, Any]], int, int]] = {
     "of the stream": ([OrderProjector()], 2, 3),
     "two of the stream": ([OrderProjector(), OtherOrderProjector()], 2, 5),
+    "two of the stream with large states": ([LargeOrderProjector(), OtherLargeOrderProjector()], 3, 5),
     "of several streams": ([CustomerProjector()], 3, 3),
 }
 
