@@ -46,6 +46,11 @@ class Setting(Struct, frozen=True, kw_only=True):
         """Whether the figures mean nothing."""
         return self.size == "tiny"
 
+    @property
+    def round_s(self) -> float:
+        """For how long each side works in a round, about."""
+        return {"full": 1.0, "quick": 0.15, "tiny": 0.0}[self.size]
+
     def sized(self, full: int, quick: int, tiny: int) -> int:
         """Return how much work to do."""
         return {"full": full, "quick": quick, "tiny": tiny}[self.size]

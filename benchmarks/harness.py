@@ -119,19 +119,30 @@ class Outcome(Struct, frozen=True):
 
 
 def rate(
-    name: str, count: int, work: Callable[[Any], Awaitable[object]], prepare: Callable[[], Any] = lambda: None
+    name: str,
+    count: int,
+    work: Callable[[Any], Awaitable[object]],
+    prepare: Callable[[int], Any] = lambda times: times,
+    *,
+    most: int = 1,
 ) -> Side:
     """Make a side that is measured in work per second.
 
     Args:
         name: The name of the side.
-        count: How much one call of `work` does.
+        count: How much work is done each time.
         work: What is timed; it gets what `prepare` returned.
-        prepare: What is made anew for every round, outside of the time.
+        prepare: Makes, outside of the time, what is needed to do the work so many times.
+        most: How often the work is done in a round, at most: as often as fits into the time for a round, which the first
+            measure finds out.
     """
+    times = 0
 
     async def measure(setting: Setting) -> Figure:
-        prepared = prepare()
+        nonlocal times
+        if times == 0:
+            times = await _fitting(work, prepare, most=most, round_s=setting.round_s)
+        prepared = prepare(times)
         if not setting.is_tiny:
             gc.collect()
         server_start = setting.server_time()
@@ -139,13 +150,30 @@ def rate(
         await work(prepared)
         elapsed, client = time.perf_counter() - start, time.process_time() - client_start
         server_end = setting.server_time()
+        done = count * times
         return Figure(
-            count / elapsed,
-            client * 1e6 / count,
-            None if server_start is None or server_end is None else (server_end - server_start) * 1e6 / count,
+            done / elapsed,
+            client * 1e6 / done,
+            None if server_start is None or server_end is None else (server_end - server_start) * 1e6 / done,
         )
 
     return Side(name, measure)
+
+
+async def _fitting(
+    work: Callable[[Any], Awaitable[object]], prepare: Callable[[int], Any], *, most: int, round_s: float
+) -> int:
+    """Return how often work can be done in a round, by doing it once, and then for a tenth of a round."""
+    times = 1
+    for share in (0.1, 1.0):
+        if times == most or round_s == 0:
+            break
+        prepared = prepare(times)
+        start = time.perf_counter()
+        await work(prepared)
+        each = (time.perf_counter() - start) / times
+        times = max(1, min(most, int(round_s * share / each)))
+    return times
 
 
 def value(name: str, work: Callable[[], Awaitable[float]]) -> Side:
@@ -174,6 +202,7 @@ async def run(workload: Workload, sides: Sequence[Side], setting: Setting) -> Ou
                 raise
             failures[side.name] = f"{type(error).__name__}: {error}".splitlines()[0]
 
+    # What a side does for the first time, it does slowly.
     warm_up = 0 if setting.is_tiny else 1
     for turn in range(warm_up + min(setting.rounds, workload.most_rounds)):
         first = turn % len(sides)

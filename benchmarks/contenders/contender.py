@@ -25,6 +25,7 @@ class Contender(ABC):
         name: What it is called in tables.
         setup: How it is configured.
         gives_up: What it does not do that this library does, as far as it matters for speed.
+        reads_log: Whether `read_log` reads all events; else those of the category "orders".
         blocks: Whether its coroutines never suspend, because what they call blocks; its writers run in threads.
 
         db: The database that it is opened on.
@@ -35,6 +36,7 @@ class Contender(ABC):
     name: ClassVar[str]
     setup: ClassVar[str]
     gives_up: ClassVar[str]
+    reads_log: ClassVar[bool] = True
     blocks: ClassVar[bool] = False
     db: Database
 

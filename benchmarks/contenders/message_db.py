@@ -75,6 +75,8 @@ class MessageDb(Contender):
         "names with any character; a writer locks its whole category until it commits, so that categories read complete"
     )
 
+    reads_log = False
+
     def __init__(self, connections: Connections) -> None:
         self.connections = connections
 

@@ -6,7 +6,6 @@ import asyncio
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 from benchmarks.contenders.contender import Contender
 from benchmarks.contenders.ours import Changes, Ours
@@ -59,18 +58,16 @@ async def _opened(setting: Setting) -> AsyncIterator[Ours]:
 
 def _inline(writers: int) -> Callable[[Ours, Setting], Sequence[Side]]:
     def sides(ours: Ours, setting: Setting) -> Sequence[Side]:
-        times = setting.sized(320, 80, writers) // writers
-
         def side(name: str, store: EventStore) -> Side:
-            async def write(writer: int) -> None:
+            async def write(writer: int, times: int) -> None:
                 for number in range(times):
                     stream = store.stream(category="orders", stream=f"inline-{writer}-{number % 10}")
                     await stream.publish(events=new_events(1))
 
-            async def work(_: None) -> None:
-                await asyncio.gather(*(write(writer) for writer in range(writers)))
+            async def work(times: int) -> None:
+                await asyncio.gather(*(write(writer, times) for writer in range(writers)))
 
-            return rate(name, writers * times, work)
+            return rate(name, writers, work, most=1000)
 
         return [side(OURS, ours.store.with_projections(Changes())), side(WITHOUT, ours.store)]
 
@@ -90,18 +87,18 @@ async def _long_stream(setting: Setting) -> AsyncIterator[tuple[Ours, int]]:
 
 
 def _snapshots(opened: tuple[Ours, int], setting: Setting) -> Sequence[Side]:
-    ours, times = opened[0], setting.sized(200, 50, 2)
+    ours = opened[0]
     stream = ours.store.stream(category="orders", stream="long")
     snapshots = SnapshotStore(ours.engine)
 
-    async def with_snapshot(_: None) -> None:
+    async def with_snapshot(times: int) -> None:
         for _turn in range(times):
             await _Quantities().project(source=stream, snapshots=snapshots)
 
-    async def without(_: None) -> None:
+    async def without(_: int) -> None:
         await _Quantities().project(source=stream)
 
-    return [rate(OURS, times, with_snapshot), rate(WITHOUT, 1, without)]
+    return [rate(OURS, 1, with_snapshot, most=1000), rate(WITHOUT, 1, without)]
 
 
 def _memory(opened: tuple[Ours, int], setting: Setting) -> Sequence[Side]:
@@ -137,17 +134,15 @@ async def _searched(setting: Setting) -> AsyncIterator[list[Contender]]:
 
 
 def _searches(contenders: list[Contender], setting: Setting) -> Sequence[Side]:
-    times = setting.sized(500, 100, 2)
-
-    def work(contender: Contender) -> Callable[[Any], Awaitable[None]]:
-        async def search(_: None) -> None:
+    def work(contender: Contender) -> Callable[[int], Awaitable[None]]:
+        async def search(times: int) -> None:
             for turn in range(times):
                 if await contender.search_projections(STATUSES[turn % 4], turn % 5) != 10:
                     raise AssertionError(f"{contender.name} has not found a page")
 
         return search
 
-    return [rate(contender.name, times, work(contender)) for contender in contenders]
+    return [rate(contender.name, 1, work(contender), most=1000) for contender in contenders]
 
 
 SUITES = (

@@ -50,7 +50,7 @@ def _writers(setting: Setting) -> int:
 
 
 def _sides(able: list[Contender], setting: Setting) -> Sequence[Side]:
-    writers, times = _writers(setting), setting.sized(20, 10, 1)
+    writers = _writers(setting)
     ours = able[0]
     assert isinstance(ours, Ours)
 
@@ -68,14 +68,14 @@ def _sides(able: list[Contender], setting: Setting) -> Sequence[Side]:
         async def work(prepared: Any) -> None:
             await at_once(contender, [write(transactions) for transactions in prepared])
 
-        def prepare() -> Any:
+        def prepare(times: int) -> Any:
             streams = [[new_stream() for _ in range(times)] for _ in range(writers)]
             return [
                 [(stream, contender.new_events("orders", stream, 1, after=-1)) for stream in writer]
                 for writer in streams
             ]
 
-        return rate(name, writers * times, work, prepare)
+        return rate(name, writers, work, prepare, most=100)
 
     sides = [side(contender.name, contender, contender.transact) for contender in able]
     return [sides[0], side(PLAIN, ours, insert_plainly), *sides[1:]]

@@ -64,7 +64,7 @@ def _sides(able: list[tuple[Contender, int]], setting: Setting) -> Sequence[Side
 
     # A new name in each round, because events that are applied already are left out.
     return [
-        rate(contender.name, events, work(contender, events), lambda: f"orders-{next(_runs)}")
+        rate(contender.name, events, work(contender, events), lambda _: f"orders-{next(_runs)}")
         for contender, events in able
     ]
 

@@ -39,8 +39,6 @@ async def _opened(setting: Setting) -> AsyncIterator[Mapping[int, EventStore]]:
 
 
 def _appends(stores: Mapping[int, EventStore], setting: Setting) -> Sequence[Side]:
-    times = setting.sized(300, 100, 2)
-
     def work(store: EventStore) -> Callable[[Any], Awaitable[None]]:
         async def publish(prepared: Any) -> None:
             for stream, events in prepared:
@@ -50,26 +48,29 @@ def _appends(stores: Mapping[int, EventStore], setting: Setting) -> Sequence[Sid
 
         return publish
 
-    return [
-        rate(_name(size, stores), times, work(store), lambda: [(new_stream(), new_events(1)) for _ in range(times)])
-        for size, store in stores.items()
-    ]
+    def prepare(times: int) -> Any:
+        return [(new_stream(), new_events(1)) for _ in range(times)]
+
+    return [rate(_name(size, stores), 1, work(store), prepare, most=1000) for size, store in stores.items()]
 
 
 def _reads(stores: Mapping[int, EventStore], setting: Setting) -> Sequence[Side]:
     count = min(stores) // 2
 
-    def work(store: EventStore, size: int) -> Callable[[Any], Awaitable[None]]:
-        async def read(_: None) -> None:
-            after, seen = sequence_number_after(size // 2), 0
-            async for _event in store.log().iterate(constraints={after}, limit=count):
-                seen += 1
-            if seen != count:
-                raise AssertionError(f"{seen} events were read of {count}")
+    def work(store: EventStore, size: int) -> Callable[[int], Awaitable[None]]:
+        after = sequence_number_after(size // 2)
+
+        async def read(times: int) -> None:
+            seen = 0
+            for _ in range(times):
+                async for _event in store.log().iterate(constraints={after}, limit=count):
+                    seen += 1
+            if seen != count * times:
+                raise AssertionError(f"{seen} events were read of {count * times}")
 
         return read
 
-    return [rate(_name(size, stores), count, work(store, size)) for size, store in stores.items()]
+    return [rate(_name(size, stores), count, work(store, size), most=20) for size, store in stores.items()]
 
 
 SUITE = Suite(

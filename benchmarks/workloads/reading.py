@@ -1,10 +1,12 @@
-"""W5 to W8: a long stream, the log, a small category and the latest event, in a log of 200,000 events."""
+"""W5 to W8: a long stream, the log, a small category and the latest event, in a log of 200,000 events.
+
+The logs of peers are a fifth as long, because some take minutes to fill; that does not slow them down.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 from msgspec import Struct
 
@@ -17,33 +19,39 @@ __all__ = ["SUITE"]
 
 
 class _Filled(Struct, frozen=True):
-    """Contenders whose logs hold blocks of two streams: a long one of orders, and a short one of returns."""
+    """A contender whose log has blocks of two streams: a long one of orders, and a short one of returns."""
 
-    contenders: Sequence[Contender]
+    contender: Contender
     blocks: int
     orders: int
     returns: int
 
-    @property
-    def events(self) -> int:
-        return self.blocks * (self.orders + self.returns)
+    def expect(self, expected: int, seen: int) -> None:
+        """Raise an error if not all events were read."""
+        if seen != expected:
+            raise AssertionError(f"{self.contender.name} has read {seen} events of {expected}")
+
+    def stream(self, number: int) -> int:
+        """Return the number of a stream of orders."""
+        return 1 + number * 7 % self.blocks
 
 
 @asynccontextmanager
-async def _opened(setting: Setting) -> AsyncIterator[_Filled]:
+async def _opened(setting: Setting) -> AsyncIterator[list[_Filled]]:
     orders = setting.sized(990, 990, 30)
-    blocks = setting.sized(200, 30, 2)
     async with opened_contenders(setting, connections=1) as contenders:
-        filled = _Filled(contenders, blocks, orders, orders // 99 or 1)
+        filled: list[_Filled] = []
         for contender in contenders:
             # Ours and the raw driver read the same tables.
+            blocks = setting.sized(200, 30, 2) if contender in contenders[:2] else setting.sized(40, 6, 2)
+            filled.append(_Filled(contender, blocks, orders, orders // 99 or 1))
             if contender is not contenders[1]:
-                await _fill(contender, filled)
-            await contender.settle()
+                await _fill(filled[-1])
         yield filled
 
 
-async def _fill(contender: Contender, filled: _Filled) -> None:
+async def _fill(filled: _Filled) -> None:
+    contender = filled.contender
     for block in range(1, filled.blocks + 1):
         for category, stream, size in (
             ("orders", block, filled.orders),
@@ -51,69 +59,60 @@ async def _fill(contender: Contender, filled: _Filled) -> None:
         ):
             events = contender.new_events(category, stream, size, after=-1)
             await contender.append(category, stream, events, after=-1)
+    await contender.settle()
 
 
-def _sides(
-    filled: _Filled, method: str, count: int, work: Callable[[Contender], Callable[[Any], Awaitable[None]]]
-) -> Sequence[Side]:
-    return [rate(contender.name, count, work(contender)) for contender in filled.contenders if contender.can(method)]
+def _side(filled: _Filled, count: int, read: Callable[[int], Awaitable[None]], *, most: int) -> Side:
+    async def work(times: int) -> None:
+        for number in range(times):
+            await read(number)
+
+    return rate(filled.contender.name, count, work, most=most)
 
 
-def _streams(filled: _Filled, setting: Setting) -> Sequence[Side]:
-    times = setting.sized(20, 5, 1)
+def _streams(logs: list[_Filled], _: Setting) -> Sequence[Side]:
+    def side(log: _Filled) -> Side:
+        async def read(number: int) -> None:
+            log.expect(log.orders, await log.contender.read_stream("orders", log.stream(number)))
 
-    def work(contender: Contender) -> Callable[[Any], Awaitable[None]]:
-        async def read(_: None) -> None:
-            for number in range(times):
-                seen = await contender.read_stream("orders", 1 + number * 7 % filled.blocks)
-                _expect(contender, filled.orders, seen)
+        return _side(log, log.orders, read, most=100)
 
-        return read
-
-    return _sides(filled, "read_stream", times * filled.orders, work)
+    return [side(log) for log in logs]
 
 
-def _log(filled: _Filled, setting: Setting) -> Sequence[Side]:
-    def work(contender: Contender) -> Callable[[Any], Awaitable[None]]:
-        async def read(_: None) -> None:
-            # One peer has no log, but a category of nearly all events.
-            if await contender.read_log() not in {filled.events, filled.blocks * filled.orders}:
-                raise AssertionError(f"{contender.name} has lost events")
+def _log(logs: list[_Filled], _: Setting) -> Sequence[Side]:
+    def side(log: _Filled) -> Side:
+        # One peer has no log, but a category of nearly all events.
+        count = log.blocks * (log.orders + (log.returns if log.contender.reads_log else 0))
 
-        return read
+        async def read(_: int) -> None:
+            log.expect(count, await log.contender.read_log())
 
-    return _sides(filled, "read_log", filled.events, work)
+        return _side(log, count, read, most=1)
 
-
-def _category(filled: _Filled, setting: Setting) -> Sequence[Side]:
-    times = setting.sized(10, 3, 1)
-
-    def work(contender: Contender) -> Callable[[Any], Awaitable[None]]:
-        async def read(_: None) -> None:
-            for _turn in range(times):
-                _expect(contender, filled.blocks * filled.returns, await contender.read_category("returns"))
-
-        return read
-
-    return _sides(filled, "read_category", times * filled.blocks * filled.returns, work)
+    return [side(log) for log in logs if log.contender.can("read_log")]
 
 
-def _latest(filled: _Filled, setting: Setting) -> Sequence[Side]:
-    times = setting.sized(500, 100, 2)
+def _category(logs: list[_Filled], _: Setting) -> Sequence[Side]:
+    def side(log: _Filled) -> Side:
+        count = log.blocks * log.returns
 
-    def work(contender: Contender) -> Callable[[Any], Awaitable[None]]:
-        async def read(_: None) -> None:
-            for number in range(times):
-                await contender.read_latest("orders", 1 + number * 7 % filled.blocks)
+        async def read(_: int) -> None:
+            log.expect(count, await log.contender.read_category("returns"))
 
-        return read
+        return _side(log, count, read, most=100)
 
-    return _sides(filled, "read_latest", times, work)
+    return [side(log) for log in logs if log.contender.can("read_category")]
 
 
-def _expect(contender: Contender, expected: int, seen: int) -> None:
-    if seen != expected:
-        raise AssertionError(f"{contender.name} has read {seen} events of {expected}")
+def _latest(logs: list[_Filled], _: Setting) -> Sequence[Side]:
+    def side(log: _Filled) -> Side:
+        async def read(number: int) -> None:
+            await log.contender.read_latest("orders", log.stream(number))
+
+        return _side(log, 1, read, most=1000)
+
+    return [side(log) for log in logs if log.contender.can("read_latest")]
 
 
 SUITE = Suite(
@@ -130,7 +129,7 @@ SUITE = Suite(
             aim=0.8,
         ),
         Workload(
-            name="W8", title="read the latest event of a stream", unit="events/s", sides=_latest, floor=0.45, aim=0.6
+            name="W8", title="read the latest event of a stream", unit="reads/s", sides=_latest, floor=0.45, aim=0.6
         ),
     ),
 )

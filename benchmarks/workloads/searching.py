@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
-from typing import Any
 
 from benchmarks.contenders import opened_contenders
 from benchmarks.contenders.contender import Contender
@@ -31,30 +30,26 @@ async def _opened(setting: Setting) -> AsyncIterator[list[Contender]]:
 
 
 def _searches(able: list[Contender], setting: Setting) -> Sequence[Side]:
-    times = setting.sized(40, 20, 2)
-
-    def work(contender: Contender) -> Callable[[Any], Awaitable[None]]:
-        async def search(_: None) -> None:
+    def work(contender: Contender) -> Callable[[int], Awaitable[None]]:
+        async def search(times: int) -> None:
             for turn in range(times):
                 if await contender.search_projections(STATUSES[turn % 4], turn % 5) != 10:
                     raise AssertionError(f"{contender.name} has not found a page")
 
         return search
 
-    return [rate(contender.name, times, work(contender)) for contender in able]
+    return [rate(contender.name, 1, work(contender), most=100) for contender in able]
 
 
 def _saves(able: list[Contender], setting: Setting) -> Sequence[Side]:
-    times = setting.sized(300, 100, 2)
-
-    def work(contender: Contender) -> Callable[[Any], Awaitable[None]]:
-        async def save(_: None) -> None:
+    def work(contender: Contender) -> Callable[[int], Awaitable[None]]:
+        async def save(times: int) -> None:
             for _turn in range(times):
                 await contender.save_projection(next(_numbers) % 10_000)
 
         return save
 
-    return [rate(contender.name, times, work(contender)) for contender in able]
+    return [rate(contender.name, 1, work(contender), most=1000) for contender in able]
 
 
 SUITE = Suite(

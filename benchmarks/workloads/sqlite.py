@@ -64,39 +64,35 @@ def _prepare(times: int) -> list[tuple[int, Any]]:
     return [(new_stream(), new_events(1)) for _ in range(times)]
 
 
-def _blocking_side(files: _Files, times: int, name: str) -> Side:
+def _blocking_side(files: _Files, name: str) -> Side:
     async def publish(prepared: Any) -> None:
         for stream, events in prepared:
             files.blocking.stream(category="orders", stream=f"orders-{stream}").publish(
                 events=events, condition=stream_is_empty()
             )
 
-    return rate(name, times, publish, lambda: _prepare(times))
+    return rate(name, 1, publish, _prepare, most=1000)
 
 
-def _blocking(files: _Files, setting: Setting) -> Sequence[Side]:
-    times = setting.sized(300, 100, 2)
-
+def _blocking(files: _Files, _: Setting) -> Sequence[Side]:
     async def insert(numbers: range) -> None:
         for number in numbers:
             _insert(files.bare, number)
 
     return [
-        _blocking_side(files, times, OURS),
-        rate(BARE, times, insert, lambda: range(times)),
+        _blocking_side(files, OURS),
+        rate(BARE, 1, insert, range, most=1000),
     ]
 
 
-def _awaiting(files: _Files, setting: Setting) -> Sequence[Side]:
-    times = setting.sized(300, 100, 2)
-
+def _awaiting(files: _Files, _: Setting) -> Sequence[Side]:
     async def publish(prepared: Any) -> None:
         for stream, events in prepared:
             await files.awaiting.stream(category="orders", stream=f"orders-{stream}").publish(
                 events=events, condition=stream_is_empty()
             )
 
-    return [rate(OURS, times, publish, lambda: _prepare(times)), _blocking_side(files, times, BLOCKING)]
+    return [rate(OURS, 1, publish, _prepare, most=1000), _blocking_side(files, BLOCKING)]
 
 
 def _insert(bare: sqlite3.Connection, number: int) -> None:

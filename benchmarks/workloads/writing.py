@@ -14,7 +14,7 @@ from benchmarks.databases import Setting
 from benchmarks.harness import Side, Suite, Workload, rate
 from benchmarks.samples import new_stream
 
-__all__ = ["COALESCED", "QUEUED", "SUITE", "appends"]
+__all__ = ["SUITE"]
 
 WRITERS = 16
 COALESCED = "raw, coalesced"
@@ -33,39 +33,37 @@ def _writers(setting: Setting) -> int:
     return setting.sized(WRITERS, WRITERS, 2)
 
 
-def appends(contender: Contender, *, times: int, size: int, name: str | None = None) -> Side:
+def _appends(contender: Contender, size: int) -> Side:
     """Append to new streams, one after the other, on condition that they are empty."""
 
     async def work(prepared: Any) -> None:
         for stream, events in prepared:
             await contender.append(_CATEGORY, stream, events, after=-1)
 
-    def prepare() -> Any:
+    def prepare(times: int) -> Any:
         streams = [new_stream() for _ in range(times)]
         return [(stream, contender.new_events(_CATEGORY, stream, size, after=-1)) for stream in streams]
 
-    return rate(name or contender.name, times * size, work, prepare)
+    return rate(contender.name, size, work, prepare, most=1000)
 
 
 def _one_by_one(contenders: list[Contender], setting: Setting) -> Sequence[Side]:
-    times = setting.sized(300, 100, 2)
-    return [appends(contender, times=times, size=1) for contender in contenders]
+    return [_appends(contender, 1) for contender in contenders]
 
 
 def _in_batches(contenders: list[Contender], setting: Setting) -> Sequence[Side]:
-    times, size = setting.sized(10, 3, 1), setting.sized(1000, 1000, 20)
-    return [appends(contender, times=times, size=size) for contender in contenders]
+    return [_appends(contender, setting.sized(1000, 1000, 20)) for contender in contenders]
 
 
 def _own_streams(contenders: list[Contender], setting: Setting) -> Sequence[Side]:
-    writers, times = _writers(setting), setting.sized(40, 10, 1)
+    writers = _writers(setting)
 
     async def write(append: Any, stream: int, batches: Any) -> None:
         for after, events in enumerate(batches, start=-1):
             await append(_CATEGORY, stream, events, after=after)
 
     def side(contender: Contender, name: str, append: Any) -> Side:
-        def prepare() -> Any:
+        def prepare(times: int) -> Any:
             return [
                 (
                     stream,
@@ -77,7 +75,7 @@ def _own_streams(contenders: list[Contender], setting: Setting) -> Sequence[Side
         async def work(prepared: Any) -> None:
             await at_once(contender, [write(append, stream, batches) for stream, batches in prepared])
 
-        return rate(name, writers * times, work, prepare)
+        return rate(name, writers, work, prepare, most=200)
 
     raw = _raw(contenders)
     sides = [side(contender, contender.name, contender.append) for contender in contenders]
@@ -85,19 +83,21 @@ def _own_streams(contenders: list[Contender], setting: Setting) -> Sequence[Side
 
 
 def _one_stream(contenders: list[Contender], setting: Setting) -> Sequence[Side]:
-    writers, times = _writers(setting), setting.sized(6, 3, 1)
+    writers = _writers(setting)
 
-    async def write(append_decided: Any, stream: int) -> None:
+    async def write(append_decided: Any, stream: int, times: int) -> None:
         for _ in range(times):
             await append_decided(_CATEGORY, stream)
 
     def side(contender: Contender, name: str, append_decided: Any) -> Side:
-        async def work(stream: int) -> None:
-            await at_once(contender, [write(append_decided, stream) for _ in range(writers)])
+        async def work(times: int) -> None:
+            stream = new_stream()
+            await at_once(contender, [write(append_decided, stream, times) for _ in range(writers)])
             if await contender.read_stream(_CATEGORY, stream) != writers * times:
                 raise AssertionError(f"{name} has lost events")
 
-        return rate(name, writers * times, work, new_stream)
+        # The stream gets longer with each time, and is read each time.
+        return rate(name, writers, work, most=6)
 
     raw = _raw(contenders)
     queue = asyncio.Lock()
