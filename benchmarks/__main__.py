@@ -7,6 +7,7 @@ import asyncio
 import os
 import platform
 import sys
+import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -90,10 +91,19 @@ async def _run(
         chosen = [workload for workload in suite.workloads if workload.name in names]
         if not chosen:
             continue
-        print(f"  {', '.join(workload.name for workload in chosen)} ...", file=sys.stderr, flush=True)
+        start = time.perf_counter()
         async with suite.opened(setting) as opened:
-            outcomes += [await run(workload, workload.sides(opened, setting), setting) for workload in chosen]
+            start = _done(f"prepared {', '.join(workload.name for workload in chosen)}", start)
+            for workload in chosen:
+                outcomes.append(await run(workload, workload.sides(opened, setting), setting))
+                start = _done(workload.name, start)
     return outcomes, circumstances
+
+
+def _done(what: str, start: float) -> float:
+    now = time.perf_counter()
+    print(f"  {what}: {now - start:.0f} s", file=sys.stderr, flush=True)
+    return now
 
 
 def _circumstances(setting: Setting) -> str:

@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
 from msgspec import Struct
@@ -20,6 +20,9 @@ __all__ = ["Database", "ProcessorClock", "Setting", "database", "server_clock"]
 
 ProcessorClock: TypeAlias = Callable[[], float | None]
 """Returns the seconds of processor time that a server has used; None if that cannot be seen from here."""
+
+
+Amount = TypeVar("Amount")
 
 
 class Setting(Struct, frozen=True, kw_only=True):
@@ -51,7 +54,7 @@ class Setting(Struct, frozen=True, kw_only=True):
         """For how long each side works in a round, about."""
         return {"full": 1.0, "quick": 0.15, "tiny": 0.0}[self.size]
 
-    def sized(self, full: int, quick: int, tiny: int) -> int:
+    def sized(self, full: Amount, quick: Amount, tiny: Amount) -> Amount:
         """Return how much work to do."""
         return {"full": full, "quick": quick, "tiny": tiny}[self.size]
 

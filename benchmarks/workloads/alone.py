@@ -1,4 +1,4 @@
-"""A to D: what one use of this library costs beside another one or beside SQL by hand; peers take no part."""
+"""A to E: what one use of this library costs beside another one or beside SQL by hand; peers take no part."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import asyncio
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from benchmarks.contenders.contender import Contender
 from benchmarks.contenders.ours import Changes, Ours
 from benchmarks.contenders.raw import RawDriver
 from benchmarks.databases import Setting, database
 from benchmarks.harness import OURS, Side, Suite, Workload, rate, value
-from benchmarks.samples import STATUSES, new_events
+from benchmarks.samples import STATUSES, new_events, new_stream
 from eventstore_sa import EventStore, Projector, StoredEvent, StreamIdentifier
 from eventstore_sa.projection import SnapshotStore, projection_index
 from eventstore_sa.query import Path, SortField, SortOrder
@@ -22,6 +23,7 @@ __all__ = ["SUITES"]
 WITHOUT = "without"
 FIFTH = "a fifth of them"
 WRITERS = 8
+POOLS = (16, 8, 4, 2, 1)
 
 _INDEX = """
 CREATE INDEX by_hand ON es_projections ((state ->> 'status'), ((state ->> 'total')::numeric) DESC, id)
@@ -72,6 +74,31 @@ def _inline(writers: int) -> Callable[[Ours, Setting], Sequence[Side]]:
         return [side(OURS, ours.store.with_projections(Changes())), side(WITHOUT, ours.store)]
 
     return sides
+
+
+@asynccontextmanager
+async def _pools(setting: Setting) -> AsyncIterator[dict[int, EventStore]]:
+    """Open stores whose pools have fewer and fewer connections."""
+    async with database(setting) as db:
+        yield {size: await db.store(pool_size=size) for size in setting.sized(POOLS, POOLS, POOLS[-2:])}
+
+
+def _pooled(stores: dict[int, EventStore], _: Setting) -> Sequence[Side]:
+    def side(size: int, store: EventStore) -> Side:
+        async def write(events: Any) -> None:
+            stream = store.stream(category="orders", stream=f"orders-{new_stream()}")
+            for event in events:
+                await stream.publish(events=[event])
+
+        async def work(prepared: Any) -> None:
+            await asyncio.gather(*map(write, prepared))
+
+        def prepare(times: int) -> Any:
+            return [new_events(times) for _ in range(POOLS[0])]
+
+        return rate(f"a pool of {size}", POOLS[0], work, prepare, most=200)
+
+    return [side(size, store) for size, store in stores.items()]
 
 
 @asynccontextmanager
@@ -197,6 +224,18 @@ SUITES = (
                 title="search 100,000 projections with an index: filter, sort, page",
                 unit="searches/s",
                 sides=_searches,
+            ),
+        ),
+    ),
+    Suite(
+        _pools,
+        (
+            Workload(
+                name="E",
+                title=f"{POOLS[0]} writers, each to a stream of its own, with pools of several sizes",
+                unit="events/s",
+                sides=_pooled,
+                mark="a pool of 1",
             ),
         ),
     ),
