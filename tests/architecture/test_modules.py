@@ -12,7 +12,7 @@ from pathlib import Path
 
 from eventstore_sa.testing.cases.tables import in_turn
 from tests.architecture.test_public_names import PUBLIC
-from tests.project import PACKAGE, ROOT, SQL, modules
+from tests.project import ROOT, SQL, modules
 
 MODULES = modules()
 
