@@ -147,6 +147,8 @@ class EventSourcingDcb(Contender):
 
     def __init__(self, application: DCBApplication) -> None:
         self.recorder = application.recorder
+        # Where the log was at the last append to a stream: a condition asks for what came later.
+        self._heads: dict[int, int] = {}
 
     @classmethod
     @asynccontextmanager
@@ -161,14 +163,14 @@ class EventSourcingDcb(Contender):
         return [order_placed(number) for number in range(size)]
 
     async def append(self, category: str, stream: int, events: Any, *, after: int) -> None:
-        self._append(stream, events, after=None)
+        self._append(stream, events, head=None if after == -1 else self._heads[stream])
 
-    def _append(self, stream: int, events: Any, *, after: int | None) -> None:
+    def _append(self, stream: int, events: Any, *, head: int | None) -> None:
         tags = [f"order-{stream}"]
-        condition = DCBAppendCondition(DCBQuery([DCBQueryItem(tags=tags)]), after=after)
+        condition = DCBAppendCondition(DCBQuery([DCBQueryItem(tags=tags)]), after=head)
         rows = [DCBEvent(NAME, msgspec.json.encode([event, METADATA]), tags) for event in events]
         try:
-            self.recorder.append(rows, condition)
+            self._heads[stream] = self.recorder.append(rows, condition)
         except IntegrityError as error:
             raise ConflictError(str(error)) from error
 
@@ -176,15 +178,15 @@ class EventSourcingDcb(Contender):
         attempts = 0
         while True:
             attempts += 1
-            found = self._read(stream)
+            _, head = self._read(stream)
             try:
-                self._append(stream, self.new_events(category, stream, 1, after=0), after=found)
+                self._append(stream, self.new_events(category, stream, 1, after=0), head=head)
             except ConflictError:
                 continue
             return attempts
 
     async def read_stream(self, category: str, stream: int) -> int:
-        return len(list(self._events(DCBQuery([DCBQueryItem(tags=[f"order-{stream}"])]))))
+        return self._read(stream)[0]
 
     async def read_log(self) -> int:
         seen, after = 0, None
@@ -195,15 +197,10 @@ class EventSourcingDcb(Contender):
                 return seen
             seen, after = seen + len(page), page[-1][0]
 
-    def _read(self, stream: int) -> int | None:
+    def _read(self, stream: int) -> tuple[int, int | None]:
+        """Read a stream; return the number of its events, and where the log was."""
         response = self.recorder.read(DCBQuery([DCBQueryItem(tags=[f"order-{stream}"])]))
-        for event in response:
-            msgspec.json.decode(event.event.data)
-        return response.head
-
-    def _events(self, query: DCBQuery) -> Iterator[Any]:
-        for event in self.recorder.read(query):
-            yield msgspec.json.decode(event.event.data)
+        return len([msgspec.json.decode(event.event.data) for event in response]), response.head
 
 
 def _environment(db: Database, connections: int) -> dict[str, str]:

@@ -78,7 +78,7 @@ SUITE = Suite(
     (
         Workload(
             name="G1",
-            title="append one event to a log of five million, against one of ten thousand",
+            title="append one event to a log that gets longer, against one of ten thousand events",
             unit="events/s",
             sides=_appends,
             mark=SHORTEST,
@@ -86,7 +86,7 @@ SUITE = Suite(
         ),
         Workload(
             name="G2",
-            title="read 5,000 events in the middle of the same",
+            title="read 5,000 events in the middle of such logs",
             unit="events/s",
             sides=_reads,
             mark=SHORTEST,
