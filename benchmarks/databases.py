@@ -52,7 +52,7 @@ class Setting(Struct, frozen=True, kw_only=True):
     @property
     def round_s(self) -> float:
         """For how long each side works in a round, about."""
-        return {"full": 1.0, "quick": 0.15, "tiny": 0.0}[self.size]
+        return {"full": 1.0, "quick": 0.1, "tiny": 0.0}[self.size]
 
     def sized(self, full: Amount, quick: Amount, tiny: Amount) -> Amount:
         """Return how much work to do."""

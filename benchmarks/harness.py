@@ -163,16 +163,16 @@ def rate(
 async def _fitting(
     work: Callable[[Any], Awaitable[object]], prepare: Callable[[int], Any], *, most: int, round_s: float
 ) -> int:
-    """Return how often work can be done in a round, by doing it once, and then for a tenth of a round."""
+    """Return how often work can be done in a round; to find out is also what warms a side up."""
     times = 1
-    for share in (0.1, 1.0):
-        if times == most or round_s == 0:
-            break
+    for share in (0.02, 0.1, 0.3, 1.0) if round_s else ():
         prepared = prepare(times)
         start = time.perf_counter()
         await work(prepared)
         each = (time.perf_counter() - start) / times
         times = max(1, min(most, int(round_s * share / each)))
+        if times == most:
+            break
     return times
 
 
@@ -186,32 +186,25 @@ def value(name: str, work: Callable[[], Awaitable[float]]) -> Side:
 
 
 async def run(workload: Workload, sides: Sequence[Side], setting: Setting) -> Outcome:
-    """Measure the sides in rounds, each of which begins with another side, after one round to warm up.
+    """Measure the sides in rounds, each of which begins with another side.
 
     A peer that fails is left out from then on: it must not take the figures of all others with it.
     """
     figures: dict[str, list[Figure]] = {side.name: [] for side in sides}
     failures: dict[str, str] = {}
     needed = {sides[0].name, workload.mark}
-
-    async def measured(side: Side) -> None:
-        try:
-            figures[side.name].append(await side.measure(setting))
-        except Exception as error:  # whatever a peer raises
-            if side.name in needed:
-                raise
-            failures[side.name] = f"{type(error).__name__}: {error}".splitlines()[0]
-
-    # What a side does for the first time, it does slowly.
-    warm_up = 0 if setting.is_tiny else 1
-    for turn in range(warm_up + min(setting.rounds, workload.most_rounds)):
+    for turn in range(min(setting.rounds, workload.most_rounds)):
         first = turn % len(sides)
         for side in [*sides[first:], *sides[:first]]:
-            if side.name not in failures:
-                await measured(side)
-    return Outcome(
-        workload, {name: values[warm_up:] for name, values in figures.items() if name not in failures}, failures
-    )
+            if side.name in failures:
+                continue
+            try:
+                figures[side.name].append(await side.measure(setting))
+            except Exception as error:  # whatever a peer raises
+                if side.name in needed:
+                    raise
+                failures[side.name] = f"{type(error).__name__}: {error}".splitlines()[0]
+    return Outcome(workload, {name: values for name, values in figures.items() if name not in failures}, failures)
 
 
 def _median(values: Sequence[float | None]) -> float | None:

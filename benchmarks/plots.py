@@ -26,10 +26,10 @@ _STYLE = """
   }
 </style>
 """
-_WIDTH = 860
-_COLUMN = 430
-_NAMES = 150
-_BARS = 170
+_WIDTH = 900
+_COLUMN = 455
+_NAMES = 180
+_BARS = 200
 _LINE = 18
 
 
@@ -53,18 +53,17 @@ def growth(outcomes: Sequence[Outcome]) -> str:
     parts = [
         '<text x="0" y="16" class="title">Rates by the length of the log, in parts of the rate in the shortest</text>'
     ]
-    for share in (0.0, 0.25, 0.5, 0.75, 1.0, 1.25):
-        y = top + height * (1 - share / 1.25)
+    shares = [_in_parts_of_the_last([outcome.middle(side) for side in outcome.figures]) for outcome in lines]
+    highest = max([1.25, *(share for line in shares for share in line)])
+    for step in range(int(highest / 0.25) + 1):
+        y = top + height * (1 - step * 0.25 / highest)
         parts.append(f'<line class="axis" x1="{left}" x2="{left + width}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end" class="unit">{share:.2f}</text>')
-    for style, outcome in zip(("first", "second"), lines, strict=False):
+        parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end" class="unit">{step * 0.25:.2f}</text>')
+    for style, outcome, line in zip(("first", "second"), lines, shares, strict=False):
         sides = list(reversed(outcome.figures))
         points = [
-            (
-                left + 40 + index * (width - 80) / max(len(sides) - 1, 1),
-                top + height * (1 - min(outcome.middle(side) / outcome.middle(sides[0]), 1.25) / 1.25),
-            )
-            for index, side in enumerate(sides)
+            (left + 40 + index * (width - 80) / max(len(sides) - 1, 1), top + height * (1 - share / highest))
+            for index, share in enumerate(reversed(line))
         ]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         parts.append(f'<polyline class="{style}" fill="none" stroke-width="2" points="{path}"/>')
@@ -80,12 +79,16 @@ def growth(outcomes: Sequence[Outcome]) -> str:
     return _svg(top + height + 40, "Rates of appends and reads by the length of the log", parts)
 
 
+def _in_parts_of_the_last(values: Sequence[float]) -> list[float]:
+    return [value / values[-1] for value in values]
+
+
 def _panel(outcome: Outcome) -> tuple[str, int]:
     workload = outcome.workload
     best = max(outcome.middle(side) for side in outcome.figures)
     parts = [
         f'<text x="0" y="16" class="title">{workload.name}</text>',
-        f'<text x="44" y="16">{escape(_shortened(workload.title))}</text>',
+        f'<text x="48" y="16">{escape(workload.title)}, {workload.unit}</text>',
     ]
     ordered = sorted(outcome.figures, key=outcome.middle, reverse=True)
     for row, side in enumerate(ordered):
@@ -94,13 +97,9 @@ def _panel(outcome: Outcome) -> tuple[str, int]:
         width = max(_BARS * outcome.middle(side) / best, 1)
         parts.append(f'<text x="{_NAMES - 6}" y="{y + 11}" text-anchor="end">{escape(side)}</text>')
         parts.append(f'<rect class="{kind}" x="{_NAMES}" y="{y}" width="{width:.1f}" height="13" rx="2"/>')
-        label = f"{outcome.middle(side):,.0f} {workload.unit}"
-        parts.append(f'<text x="{_NAMES + width + 6:.1f}" y="{y + 11}" class="value">{label}</text>')
+        value = f"{outcome.middle(side):,.0f}"
+        parts.append(f'<text x="{_NAMES + width + 6:.1f}" y="{y + 11}" class="value">{value}</text>')
     return "".join(parts), 28 + len(ordered) * _LINE + 26
-
-
-def _shortened(title: str) -> str:
-    return title if len(title) <= 62 else f"{title[:60].rsplit(' ', 1)[0]} …"
 
 
 def _svg(height: int, title: str, parts: Sequence[str]) -> str:

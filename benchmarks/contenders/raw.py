@@ -100,7 +100,8 @@ class Connections:
     """Connections of asyncpg that are lent, without what a pool does to them when they come back."""
 
     def __init__(self, connections: Sequence[asyncpg.Connection[Any]]) -> None:
-        self._idle: asyncio.Queue[asyncpg.Connection[Any]] = asyncio.Queue()
+        # The one that came back last first: its plans and caches are warm.
+        self._idle: asyncio.LifoQueue[asyncpg.Connection[Any]] = asyncio.LifoQueue()
         for connection in connections:
             self._idle.put_nowait(connection)
 

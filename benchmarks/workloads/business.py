@@ -86,7 +86,7 @@ SUITE = Suite(
     (
         Workload(
             name="W11",
-            title=f"business transactions of {WRITERS} writers that work for 5 ms after storing an event",
+            title=f"{WRITERS} transactions at once: store, work for 5 ms",
             unit="transactions/s",
             sides=_sides,
             mark=PLAIN,

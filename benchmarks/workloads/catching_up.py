@@ -74,7 +74,7 @@ SUITE = Suite(
     (
         Workload(
             name="W9",
-            title="a stored projection of each stream catches up with the log",
+            title="stored projections catch up with the log",
             unit="events/s",
             sides=_sides,
             floor=0.75,

@@ -57,7 +57,7 @@ SUITE = Suite(
     (
         Workload(
             name="W10a",
-            title="search projections without an index: filter, sort, page",
+            title="search projections without an index",
             unit="searches/s",
             sides=_searches,
             floor=0.75,

@@ -119,7 +119,7 @@ SUITE = Suite(
     (
         Workload(
             name="W1",
-            title="append one event on condition that the stream is empty",
+            title="append one event, if the stream is empty",
             unit="events/s",
             sides=_one_by_one,
             floor=0.6,
@@ -135,7 +135,7 @@ SUITE = Suite(
         ),
         Workload(
             name="W3",
-            title=f"{WRITERS} writers, each to a stream of its own, one event at a time",
+            title=f"{WRITERS} writers, each to a stream of its own",
             unit="events/s",
             sides=_own_streams,
             mark=COALESCED,
@@ -144,7 +144,7 @@ SUITE = Suite(
         ),
         Workload(
             name="W4",
-            title=f"{WRITERS} writers to one stream: load, decide, append, retry",
+            title=f"{WRITERS} writers to one stream: load, decide, append",
             unit="events/s",
             sides=_one_stream,
             mark=QUEUED,
