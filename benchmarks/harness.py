@@ -165,13 +165,14 @@ async def _fitting(
 ) -> int:
     """Return how often work can be done in a round; to find out is also what warms a side up."""
     times = 1
-    for share in (0.02, 0.1, 0.3, 1.0) if round_s else ():
+    # What is done for the first time takes longer: what comes of that is not final.
+    for share in (0.05, 0.3, 1.0) if round_s else ():
         prepared = prepare(times)
         start = time.perf_counter()
         await work(prepared)
         each = (time.perf_counter() - start) / times
         times = max(1, min(most, int(round_s * share / each)))
-        if times == most:
+        if times == most or (share > 0.05 and each > round_s):
             break
     return times
 
