@@ -28,6 +28,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from eventstore_sa import EventStore, EventStoreSchema, configure_sqlite, verify_schema
+from eventstore_sa.errors import EventStoreError
 from eventstore_sa.persistence.schema.ddl import quoted
 
 __all__ = ["COLUMNS", "fill_postgresql", "fill_sqlite", "history", "main"]
@@ -233,13 +234,17 @@ def fill_sqlite(connection: sqlite3.Connection, rows: Iterator[Row], count: int,
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Fill the store that the arguments name, and check its schema."""
+    """Fill the store that the arguments name, after a check of its schema."""
     options = _parser().parse_args(arguments)
     url = make_url(options.url)
     if url.get_backend_name() not in {"postgresql", "sqlite"}:
         print(f"only PostgreSQL and SQLite can be filled, not {url.get_backend_name()}", file=sys.stderr)
         return 2
-    asyncio.run(_fill(url, options))
+    try:
+        asyncio.run(_fill(url, options))
+    except EventStoreError as error:
+        print(error, file=sys.stderr)
+        return 2
     return 0
 
 
@@ -263,6 +268,8 @@ async def _fill(url: URL, options: argparse.Namespace) -> None:
     store = EventStore(engine, schema=schema)
     try:
         await store.create_schema()
+        async with engine.connect() as checked:
+            await checked.run_sync(lambda connection: verify_schema(connection, schema=schema))
         latest = await store.log().latest()
         # Each stream has an event, so none has a number that is higher than the last sequence number.
         rows = history(seed=options.seed, first_stream=1 + (latest.sequence_number if latest else 0))
@@ -289,8 +296,6 @@ async def _fill(url: URL, options: argparse.Namespace) -> None:
             finally:
                 file.close()
         elapsed = time.perf_counter() - start
-        async with engine.connect() as checked:
-            await checked.run_sync(lambda connection: verify_schema(connection, schema=schema))
         print(f"\n{options.events:,} events in {elapsed:.1f} s ({options.events / elapsed:,.0f}/s)", file=sys.stderr)
     finally:
         await engine.dispose()

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import URL, create_engine
 
 from benchmarks.data import history, main
-from eventstore_sa import NewEvent, StoredEvent, SyncEventStore, configure_sqlite
+from eventstore_sa import EventStoreSchema, NewEvent, StoredEvent, SyncEventStore, configure_sqlite, verify_schema
 from eventstore_sa.store.conditions import position_is
 from eventstore_sa.testing.postgres import PostgresDriver
 
@@ -39,6 +39,8 @@ def test_a_filled_store_is_valid_and_can_be_filled_further_and_published_to(
     engine = create_engine(address)
     configure_sqlite(engine)
     try:
+        with engine.connect() as connection:
+            verify_schema(connection)
         store = SyncEventStore(engine)
         events = list(store.log().iterate())
         assert len(events) == 2500
@@ -60,6 +62,18 @@ def test_other_databases_are_refused(capsys: pytest.CaptureFixture[str]) -> None
     assert main(["--events", "1", "--url", "mariadb+pymysql://root@127.0.0.1/test"]) == 2
 
     assert "mariadb" in capsys.readouterr().err
+
+
+def test_a_store_of_another_locking_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    address = f"sqlite:///{tmp_path / 'events.db'}"
+    engine = create_engine(address)
+    configure_sqlite(engine)
+    SyncEventStore(engine, schema=EventStoreSchema(locking="row")).create_schema()
+    engine.dispose()
+
+    assert main(["--events", "1", "--url", address]) == 2
+
+    assert "locking" in capsys.readouterr().err
 
 
 def test_the_same_seed_makes_the_same_events_and_lengths_differ_as_in_life() -> None:
