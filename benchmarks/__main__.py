@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with temporary_postgres(durable=options.size != "tiny") as server:
         outcomes, circumstances = asyncio.run(_run(options, options.names or known, server))
     print(report.table(outcomes, judged=options.size != "tiny"))
-    if options.results is not None:
+    if options.results is not None and not options.names:
         options.results.mkdir(parents=True, exist_ok=True)
         (options.results / "rates.svg").write_text(plots.rates(outcomes), encoding="utf-8")
         (options.results / "growth.svg").write_text(plots.growth(outcomes), encoding="utf-8")
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         default="on",
         help="whether commits wait for the disk (default: on)",
     )
-    parser.add_argument("--results", type=Path, help="the folder to write RESULTS.md and the plots to; by default none")
+    parser.add_argument("--results", type=Path, help="the folder to write RESULTS.md and the plots to, if all are run")
     parser.add_argument("--note", default="", help="a sentence about this run for the top of RESULTS.md")
     return parser
 

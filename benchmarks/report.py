@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from statistics import median
 
@@ -12,6 +12,8 @@ from benchmarks.contenders.raw import RawDriver
 from benchmarks.harness import Outcome
 
 __all__ = ["page", "table"]
+
+_VERDICTS = {"": "", "OK": "reached", "BELOW": "missed", "ABOVE": "missed"}
 
 
 def table(outcomes: Iterable[Outcome], *, judged: bool) -> str:
@@ -84,9 +86,10 @@ def page(outcomes: Sequence[Outcome], *, circumstances: str, note: str) -> str:
 
 def _summary(outcomes: Sequence[Outcome]) -> list[str]:
     lines = [
-        "| | Work | Ours | Mark | Ratio | Floor (aim) | |",
-        "|---|---|---:|---|---:|---:|---|",
+        "| | Work | Ours | Mark | Ratio to it | Floor (aim) | | Best peer | Ratio to it |",
+        "|---|---|---:|---|---:|---:|---|---|---:|",
     ]
+    peers = {contender.name for peer in PEERS.values() if peer.missing is None for contender in peer.classes()}
     for outcome in outcomes:
         workload, ratios = outcome.workload, outcome.ratios()
         if not ratios:
@@ -98,9 +101,19 @@ def _summary(outcomes: Sequence[Outcome]) -> list[str]:
         lines.append(
             f"| {workload.name} | {workload.title} | {outcome.middle(outcome.ours):,.0f} {workload.unit} "
             f"| {workload.mark}: {outcome.middle(workload.mark):,.0f} | {median(ratios):.2f} ({_range(ratios)}) "
-            f"| {bound} | {outcome.verdict.lower() if outcome.verdict != 'OK' else 'reached'} |"
+            f"| {bound} | {_VERDICTS[outcome.verdict]} | {_best(outcome, peers)} |"
         )
     return lines
+
+
+def _best(outcome: Outcome, peers: Collection[str]) -> str:
+    """Return the cells of the best peer."""
+    taking_part = [side for side in outcome.figures if side in peers]
+    if not taking_part:
+        return "|"
+    best = max(taking_part, key=outcome.middle)
+    ratios = outcome.ratios(best)
+    return f"{best}: {outcome.middle(best):,.0f} | {median(ratios):.2f} ({_range(ratios)})"
 
 
 def _details(outcome: Outcome) -> list[str]:
