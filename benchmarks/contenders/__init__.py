@@ -58,7 +58,9 @@ PEERS: Final[Mapping[str, Peer]] = {
         "eventsourcing_", ("eventsourcing", "psycopg", "psycopg-pool"), ("EventSourcing", "EventSourcingDcb")
     ),
     "eventsourcing-sqlalchemy": Peer(
-        "eventsourcing_sqlalchemy_", ("eventsourcing-sqlalchemy",), ("EventSourcingSqlAlchemy",)
+        "eventsourcing_sqlalchemy_",
+        ("eventsourcing-sqlalchemy", "psycopg", "psycopg-pool"),
+        ("EventSourcingSqlAlchemy",),
     ),
     "python-event-sourcery": Peer("event_sourcery_", ("python-event-sourcery",), ("EventSourcery",)),
     "eventsource-py": Peer("eventsource_", ("eventsource-py",), ("EventSourcePy",)),
