@@ -106,7 +106,7 @@ class Ours(Contender):
             attempts += 1
             return new_events(1)
 
-        # Most of sixteen writers need more than the three retries that are the default.
+        # Some of sixteen writers need more than the three retries that are the default.
         await self.store.stream(category=category, stream=f"{category}-{stream}").update(_COUNT, decide, retries=1000)
         return attempts
 
