@@ -39,6 +39,8 @@ from eventstore_sa.types.conversion import (
     str_serialisation_fallback,
 )
 from eventstore_sa.types.events import (
+    MAX_TAGS,
+    NO_TAGS,
     AnyNewEvent,
     AnyStoredEvent,
     NewEvent,
@@ -100,6 +102,8 @@ __all__ = [
     "LATEST_TIME",
     "MAX_DEPTH",
     "MAX_NAME_BYTES",
+    "MAX_TAGS",
+    "NO_TAGS",
     "AnyNewEvent",
     "AnyStoredEvent",
     "CategoryIdentifier",
