@@ -38,9 +38,8 @@ from eventstore_sa.types.conversion import (
     serialise_to_string,
     str_serialisation_fallback,
 )
+from eventstore_sa.types.event_query import MAX_QUERY_ITEMS, MAX_QUERY_NAMES, EventQuery, QueryItem
 from eventstore_sa.types.events import (
-    MAX_TAGS,
-    NO_TAGS,
     AnyNewEvent,
     AnyStoredEvent,
     NewEvent,
@@ -92,6 +91,7 @@ from eventstore_sa.types.projection import (
     serialise_projection,
 )
 from eventstore_sa.types.snapshot import Snapshot, SnapshotKey, Snapshots, SyncSnapshots
+from eventstore_sa.types.tags import MAX_TAGS, NO_TAGS, checked_tags
 from eventstore_sa.types.uuid7 import (
     uuid7,
 )
@@ -102,6 +102,8 @@ __all__ = [
     "LATEST_TIME",
     "MAX_DEPTH",
     "MAX_NAME_BYTES",
+    "MAX_QUERY_ITEMS",
+    "MAX_QUERY_NAMES",
     "MAX_TAGS",
     "NO_TAGS",
     "AnyNewEvent",
@@ -112,6 +114,7 @@ __all__ = [
     "Clock",
     "DeserialisationFallback",
     "EventPartitionIdentifier",
+    "EventQuery",
     "EventSequenceIdentifier",
     "EventSequenceIdentifierDict",
     "EventSourceIdentifier",
@@ -133,6 +136,7 @@ __all__ = [
     "PartitionIdentifier",
     "Projectable",
     "Projection",
+    "QueryItem",
     "SerialisationFallback",
     "Snapshot",
     "SnapshotKey",
@@ -152,6 +156,7 @@ __all__ = [
     "TimezoneRequiredStaticClock",
     "Watermark",
     "WatermarkHolder",
+    "checked_tags",
     "decode_json",
     "default_deserialisation_fallback",
     "default_serialisation_fallback",

@@ -110,11 +110,11 @@ class PartitionIdentifier(EventSourceIdentifier, ABC):
         """Tell whether the events of `stream` are in this part."""
 
 
-class _IdentifierMeta(StructMeta, ABCMeta):
+class IdentifierMeta(StructMeta, ABCMeta):
     """Structs that are also abstract base classes' subclasses."""
 
 
-class LogIdentifier(EventSourceIdentifier, Struct, metaclass=_IdentifierMeta, frozen=True, order=True):
+class LogIdentifier(EventSourceIdentifier, Struct, metaclass=IdentifierMeta, frozen=True, order=True):
     """All events of the store."""
 
     def serialise(self) -> JsonObject:
@@ -122,7 +122,7 @@ class LogIdentifier(EventSourceIdentifier, Struct, metaclass=_IdentifierMeta, fr
         return {"type": "log"}
 
 
-class CategoryIdentifier(EventSourceIdentifier, Struct, metaclass=_IdentifierMeta, frozen=True, order=True):
+class CategoryIdentifier(EventSourceIdentifier, Struct, metaclass=IdentifierMeta, frozen=True, order=True):
     """All events of one category.
 
     Args:
@@ -142,7 +142,7 @@ class CategoryIdentifier(EventSourceIdentifier, Struct, metaclass=_IdentifierMet
         return {"type": "category", "category": self.category}
 
 
-class StreamIdentifier(EventSourceIdentifier, Struct, metaclass=_IdentifierMeta, frozen=True, order=True):
+class StreamIdentifier(EventSourceIdentifier, Struct, metaclass=IdentifierMeta, frozen=True, order=True):
     """The events of one stream. Ordered by category, then stream.
 
     Args:
@@ -165,7 +165,7 @@ class StreamIdentifier(EventSourceIdentifier, Struct, metaclass=_IdentifierMeta,
         return {"type": "stream", "category": self.category, "stream": self.stream}
 
 
-class LogPartitionIdentifier(PartitionIdentifier, Struct, metaclass=_IdentifierMeta, frozen=True, order=True):
+class LogPartitionIdentifier(PartitionIdentifier, Struct, metaclass=IdentifierMeta, frozen=True, order=True):
     """Part `partition` of `partitions` of the log; streams are dealt out by `partition_of`.
 
     Args:
@@ -191,7 +191,7 @@ class LogPartitionIdentifier(PartitionIdentifier, Struct, metaclass=_IdentifierM
         return {"type": "log-partition", "partition": self.partition, "partitions": self.partitions}
 
 
-class CategoryPartitionIdentifier(PartitionIdentifier, Struct, metaclass=_IdentifierMeta, frozen=True, order=True):
+class CategoryPartitionIdentifier(PartitionIdentifier, Struct, metaclass=IdentifierMeta, frozen=True, order=True):
     """Part `partition` of `partitions` of one category; streams are dealt out by `partition_of`.
 
     Args:
@@ -229,7 +229,7 @@ class CategoryPartitionIdentifier(PartitionIdentifier, Struct, metaclass=_Identi
 
 
 class StreamNamePrefixPartitionIdentifier(
-    PartitionIdentifier, Struct, metaclass=_IdentifierMeta, frozen=True, order=True
+    PartitionIdentifier, Struct, metaclass=IdentifierMeta, frozen=True, order=True
 ):
     """The streams of a category whose names start with `prefix`.
 
