@@ -18,6 +18,8 @@ from eventstore_sa.types import (
     EventSourceIdentifier,
     LogIdentifier,
     LogPartitionIdentifier,
+    QueryItem,
+    QueryPartitionIdentifier,
     StreamIdentifier,
 )
 

@@ -211,7 +211,7 @@ def test_identifiers_of_all_sources_are_read_back(identifier: Any) -> None:
     ],
 )
 def test_what_is_no_identifier_is_not_read(serialised: Any) -> None:
-    with pytest.raises(ValueError, match="query|partition|identifier"):
+    with pytest.raises(ValueError, match=r"query|partition|identifier"):
         event_source_identifier(serialised)
 
 
