@@ -90,8 +90,8 @@ BEGIN
   INTO sequence_numbers, tagged FROM inserted i;
   IF is_tagged THEN
     INSERT INTO {event_tags} (tag, sequence_number, name)
-    SELECT t.tag, (i.entry ->> 0)::bigint, i.entry ->> 1
-    FROM pg_catalog.jsonb_array_elements(tagged) i(entry), pg_catalog.jsonb_array_elements_text(i.entry -> 2) t(tag);
+    SELECT s.tag, (i.entry ->> 0)::bigint, i.entry ->> 1
+    FROM pg_catalog.jsonb_array_elements(tagged) i(entry), pg_catalog.jsonb_array_elements_text(i.entry -> 2) s(tag);
     PERFORM pg_catalog.set_config('eventstore_sa.publishing_tags', '', true);
   END IF;
   outcome := 'stored';
