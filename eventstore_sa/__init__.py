@@ -18,8 +18,10 @@ from eventstore_sa.store import (
 )
 from eventstore_sa.types import (
     CategoryIdentifier,
+    EventQuery,
     LogIdentifier,
     NewEvent,
+    QueryItem,
     StoredEvent,
     StreamIdentifier,
     event_metadata,
@@ -27,6 +29,7 @@ from eventstore_sa.types import (
 
 __all__ = [
     "CategoryIdentifier",
+    "EventQuery",
     "EventSerialisationGuarantee",
     "EventStore",
     "EventStoreSchema",
@@ -35,6 +38,7 @@ __all__ = [
     "Projection",
     "ProjectionStore",
     "Projector",
+    "QueryItem",
     "RecordsEvents",
     "StoredEvent",
     "StreamIdentifier",

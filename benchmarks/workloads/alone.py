@@ -1,4 +1,4 @@
-"""A to E: what one use of this library costs beside another one or beside SQL by hand; peers take no part."""
+"""A to F: what one use of this library costs beside another one or beside SQL by hand; peers take no part."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ __all__ = ["SUITES"]
 
 WITHOUT = "without"
 FIFTH = "a fifth of them"
+STREAM = "a stream"
 WRITERS = 8
 POOLS = (16, 8, 4, 2, 1)
 
@@ -29,6 +30,23 @@ _INDEX = """
 CREATE INDEX by_hand ON es_projections ((state ->> 'status'), ((state ->> 'total')::numeric) DESC, id)
 WHERE name = 'orders'
 """
+# Streams and tags of as many events each, spread over the log alike; as the owner who restores a store.
+_TAGGED = (
+    "SET LOCAL eventstore_sa.restoring = 'on'",
+    """
+    INSERT INTO es_events (id, category, stream, position, name, payload, metadata, observed_at, occurred_at, tags)
+    SELECT
+      gen_random_uuid(), 'orders', 'order-' || i % {streams}, i / {streams}, 'order-placed',
+      jsonb_build_object('order_id', 'order-' || i % {streams}, 'customer', 'customer-' || i % 997, 'total', i * 0.01),
+      jsonb_build_object('user', 'user-' || i % 31), now(), now(),
+      jsonb_build_array('course:' || i % {streams}, 'student:' || i % 9973)
+    FROM generate_series(0, {events} - 1) i
+    """,
+    """
+    INSERT INTO es_event_tags (tag, sequence_number, name)
+    SELECT t.tag, e.sequence_number, e.name FROM es_events e, jsonb_array_elements_text(e.tags) t(tag)
+    """,
+)
 
 
 class _Quantities(Projector[StreamIdentifier, dict[str, int], None]):
@@ -172,6 +190,35 @@ def _searches(contenders: list[Contender], setting: Setting) -> Sequence[Side]:
     return [rate(contender.name, 1, work(contender), most=1000) for contender in contenders]
 
 
+@asynccontextmanager
+async def _tagged(setting: Setting) -> AsyncIterator[tuple[EventStore, int]]:
+    """Store a million events, 1,000 of each tag and stream."""
+    events, each = setting.sized(1_000_000, 100_000, 200), setting.sized(1000, 1000, 20)
+    async with database(setting) as db:
+        store, connection = await db.store(), await db.raw()
+        async with connection.transaction():
+            for statement in _TAGGED:
+                await connection.execute(statement.format(events=events, streams=events // each))
+        await connection.execute("VACUUM ANALYZE es_events, es_event_tags")
+        yield store, each
+
+
+def _by_tag(opened: tuple[EventStore, int], _: Setting) -> Sequence[Side]:
+    store, each = opened
+
+    async def query(times: int) -> None:
+        for turn in range(times):
+            if len(await store.tag(f"course:{turn % 10}").read()) != each:
+                raise AssertionError("a tag has not all of its events")
+
+    async def stream(times: int) -> None:
+        for turn in range(times):
+            if len(await store.stream(category="orders", stream=f"order-{turn % 10}").read()) != each:
+                raise AssertionError("a stream has not all of its events")
+
+    return [rate(OURS, each, query, most=100), rate(STREAM, each, stream, most=100)]
+
+
 SUITES = (
     Suite(
         _opened,
@@ -236,6 +283,19 @@ SUITES = (
                 unit="events/s",
                 sides=_pooled,
                 mark="a pool of 1",
+            ),
+        ),
+    ),
+    Suite(
+        _tagged,
+        (
+            Workload(
+                name="F",
+                title="read the 1,000 events of a tag among a million",
+                unit="events/s",
+                sides=_by_tag,
+                mark=STREAM,
+                floor=0.6,
             ),
         ),
     ),

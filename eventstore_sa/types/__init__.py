@@ -38,6 +38,18 @@ from eventstore_sa.types.conversion import (
     serialise_to_string,
     str_serialisation_fallback,
 )
+from eventstore_sa.types.event_query import (
+    MAX_QUERY_ITEMS,
+    MAX_QUERY_NAMES,
+    EventQuery,
+    QueryIdentifier,
+    QueryItem,
+    QueryPartitionIdentifier,
+    TaggedEvent,
+    event_source_identifier,
+    is_complete_as_it_stands,
+    query_of,
+)
 from eventstore_sa.types.events import (
     AnyNewEvent,
     AnyStoredEvent,
@@ -90,6 +102,7 @@ from eventstore_sa.types.projection import (
     serialise_projection,
 )
 from eventstore_sa.types.snapshot import Snapshot, SnapshotKey, Snapshots, SyncSnapshots
+from eventstore_sa.types.tags import MAX_TAGS, NO_TAGS, checked_tags
 from eventstore_sa.types.uuid7 import (
     uuid7,
 )
@@ -100,6 +113,10 @@ __all__ = [
     "LATEST_TIME",
     "MAX_DEPTH",
     "MAX_NAME_BYTES",
+    "MAX_QUERY_ITEMS",
+    "MAX_QUERY_NAMES",
+    "MAX_TAGS",
+    "NO_TAGS",
     "AnyNewEvent",
     "AnyStoredEvent",
     "CategoryIdentifier",
@@ -108,6 +125,7 @@ __all__ = [
     "Clock",
     "DeserialisationFallback",
     "EventPartitionIdentifier",
+    "EventQuery",
     "EventSequenceIdentifier",
     "EventSequenceIdentifierDict",
     "EventSourceIdentifier",
@@ -129,6 +147,9 @@ __all__ = [
     "PartitionIdentifier",
     "Projectable",
     "Projection",
+    "QueryIdentifier",
+    "QueryItem",
+    "QueryPartitionIdentifier",
     "SerialisationFallback",
     "Snapshot",
     "SnapshotKey",
@@ -145,9 +166,11 @@ __all__ = [
     "StringSerialisable",
     "SyncSnapshots",
     "SystemClock",
+    "TaggedEvent",
     "TimezoneRequiredStaticClock",
     "Watermark",
     "WatermarkHolder",
+    "checked_tags",
     "decode_json",
     "default_deserialisation_fallback",
     "default_serialisation_fallback",
@@ -157,11 +180,14 @@ __all__ = [
     "encode_json",
     "event_metadata",
     "event_sequence_identifier",
+    "event_source_identifier",
+    "is_complete_as_it_stands",
     "is_json_array",
     "is_json_object",
     "is_json_primitive",
     "is_json_value",
     "partition_of",
+    "query_of",
     "raising_deserialisation_fallback",
     "raising_serialisation_fallback",
     "serialise_projection",

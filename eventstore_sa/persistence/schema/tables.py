@@ -29,6 +29,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     Uuid,
+    literal_column,
 )
 from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects.postgresql import JSONB
@@ -45,6 +46,7 @@ __all__ = [
     "EventRecord",
     "JsonText",
     "NameBytes",
+    "event_tags_table",
     "events_table",
     "locks_table",
     "map_event_record",
@@ -124,6 +126,8 @@ class EventRecord:
         metadata: Mapped[Any]
         observed_at: Mapped[datetime]
         occurred_at: Mapped[datetime]
+        tags: Mapped[list[str] | None]
+        version: Mapped[int]
 
     def __repr__(self) -> str:
         return (
@@ -156,6 +160,9 @@ def events_table(metadata: MetaData, *, prefix: str, schema: str | None) -> Tabl
         Column("metadata", _JSON, nullable=True),
         Column("observed_at", _TIME, nullable=False),
         Column("occurred_at", _TIME, nullable=False),
+        # A sorted array of strings; NULL, which takes no room, when there are none.
+        Column("tags", _JSON, nullable=True),
+        Column("version", Integer(), nullable=False, server_default=literal_column("1")),
         PrimaryKeyConstraint("sequence_number", name=conv(f"{prefix}events_pkey")),
         UniqueConstraint("id", name=conv(f"{prefix}events_id_key")),
         UniqueConstraint("category", "stream", "position", name=conv(f"{prefix}events_position_key")),
@@ -163,6 +170,27 @@ def events_table(metadata: MetaData, *, prefix: str, schema: str | None) -> Tabl
         schema=schema,
         **_INNODB,
     )
+
+
+def event_tags_table(events: Table, *, prefix: str) -> Table:
+    """Attach the index of tags, next to the table of events: an entry for each tag of each event.
+
+    Its key is all of it, so that one range of it answers a query by a tag, and by names, in the order of numbers.
+    """
+    table = Table(
+        f"{prefix}event_tags",
+        events.metadata,
+        Column("tag", _NAME, nullable=False),
+        Column("sequence_number", BigInteger(), nullable=False),
+        Column("name", _NAME, nullable=False),
+        PrimaryKeyConstraint("tag", "sequence_number", "name", name=conv(f"{prefix}event_tags_pkey")),
+        schema=events.schema,
+        sqlite_with_rowid=False,
+        **_INNODB,
+    )
+    # Created after it and dropped before it, like everything that the functions and triggers belong to.
+    table.add_is_dependent_on(events)
+    return table
 
 
 def projections_table(metadata: MetaData, *, prefix: str, schema: str | None, name: str = "projections") -> Table:

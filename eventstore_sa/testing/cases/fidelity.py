@@ -165,6 +165,14 @@ class FidelityCases(EventStorageSetting):
             assert times == [(instant, other), (other, instant)]
             assert {time.utcoffset() for pair in times for time in pair} == {timedelta(0)}
 
+    @in_turn("version", [1, 2, 3, 2**31 - 1])
+    async def test_the_version_of_the_type_comes_back(self, adapter: EventStorageAdapter, version: int) -> None:
+        stored = await adapter.save(target=stream(), events=[new_event(version=version), new_event()])
+
+        for found in (list(stored), (await read(adapter))[-2:]):
+            assert [event.version for event in found] == [version, 1]
+            assert {type(event.version) for event in found} == {int}
+
     async def test_the_result_of_a_publish_carries_the_objects_of_the_caller(
         self, adapter: EventStorageAdapter
     ) -> None:

@@ -291,6 +291,14 @@ class RowLockingPostgreSQLDialect(RowLocking, PostgreSQLDialect):
         check_jsonb(document.text, "the events to publish")
         return super().append(connection, document, guarded=guarded)
 
+    @contextmanager
+    def _inserting_tags(self, connection: Connection) -> Generator[None]:
+        """Tell the trigger that guards tags that a publish inserts them; what fails within is rolled back with that."""
+        setting = "eventstore_sa.publishing_tags"
+        connection.execute(select(func.pg_catalog.set_config(setting, "on", True)))
+        yield
+        connection.execute(select(func.pg_catalog.set_config(setting, "", True)))
+
     def _insert_or_ignore(self) -> Insert:
         return postgresql.insert(self._schema.locks).on_conflict_do_nothing()
 

@@ -1,8 +1,9 @@
 -- Store the events of a publish, all or none, in one call: lock, look at the last positions, check, insert.
 --
 -- document: [{"category", "stream", "allowed": [[low, high or null], ...], "events": [{"id", "name", "payload", "metadata",
---             "observed_at", "occurred_at"}, ...]}, ...]
+--             "observed_at", "occurred_at", "tags": [...], "version"}, ...]}, ...]
 --   allowed: ranges of the stream's last position, -1 for an empty stream; absent: any. Times are in ISO 8601, with an offset.
+--   tags and version: absent for none, and for 1
 -- hosted: whether the transaction belongs to the caller, and goes on after this
 -- outcome: 'stored'; 'unmet' with the item whose condition failed and the position found; 'isolation' when a transaction
 --   of our own is not READ COMMITTED. Nothing is stored but with 'stored'.
@@ -12,6 +13,9 @@ CREATE OR REPLACE FUNCTION {append_v1}(
   OUT last_positions bigint[], OUT sequence_numbers bigint[], OUT problem jsonb
 )
 LANGUAGE plpgsql AS $eventstore_sa$
+DECLARE
+  is_tagged constant boolean := pg_catalog.jsonb_path_exists(document, '$[*].events[*].tags');
+  tagged jsonb;
 BEGIN
   IF pg_catalog.current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
     IF NOT hosted THEN
@@ -61,22 +65,35 @@ BEGIN
     RETURN;
   END IF;
 
+  IF is_tagged THEN
+    PERFORM pg_catalog.set_config('eventstore_sa.publishing_tags', 'on', true);
+  END IF;
   -- Numbers are drawn above the sort, so their order is the order of the document.
   WITH inserted AS (
-    INSERT INTO {events} (id, category, stream, position, name, payload, metadata, observed_at, occurred_at)
+    INSERT INTO {events} (id, category, stream, position, name, payload, metadata, observed_at, occurred_at, tags, version)
     SELECT
       n.id, i.part ->> 'category'::text, i.part ->> 'stream'::text, last_positions[i.ord] + n.ord, n.name,
-      coalesce(n.payload, 'null'), n.metadata, n.observed_at, n.occurred_at
+      coalesce(n.payload, 'null'), n.metadata, n.observed_at, n.occurred_at, n.tags, coalesce(n.version, 1)
     FROM pg_catalog.jsonb_array_elements(document) WITH ORDINALITY AS i(part, ord),
       ROWS FROM (
         pg_catalog.jsonb_to_recordset(i.part -> 'events'::text) AS (
-          id uuid, name text, payload jsonb, metadata jsonb, observed_at timestamptz, occurred_at timestamptz
+          id uuid, name text, payload jsonb, metadata jsonb, observed_at timestamptz, occurred_at timestamptz,
+          tags jsonb, version int
         )
-      ) WITH ORDINALITY AS n(id, name, payload, metadata, observed_at, occurred_at, ord)
+      ) WITH ORDINALITY AS n(id, name, payload, metadata, observed_at, occurred_at, tags, version, ord)
     ORDER BY i.ord, n.ord
-    RETURNING sequence_number
+    RETURNING sequence_number, name, tags
   )
-  SELECT pg_catalog.array_agg(i.sequence_number ORDER BY i.sequence_number) INTO sequence_numbers FROM inserted i;
+  SELECT
+    pg_catalog.array_agg(i.sequence_number ORDER BY i.sequence_number),
+    pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(i.sequence_number, i.name, i.tags)) FILTER (WHERE i.tags IS NOT NULL)
+  INTO sequence_numbers, tagged FROM inserted i;
+  IF is_tagged THEN
+    INSERT INTO {event_tags} (tag, sequence_number, name)
+    SELECT s.tag, (i.entry ->> 0)::bigint, i.entry ->> 1
+    FROM pg_catalog.jsonb_array_elements(tagged) i(entry), pg_catalog.jsonb_array_elements_text(i.entry -> 2) s(tag);
+    PERFORM pg_catalog.set_config('eventstore_sa.publishing_tags', '', true);
+  END IF;
   outcome := 'stored';
 END
 $eventstore_sa$
