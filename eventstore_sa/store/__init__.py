@@ -24,6 +24,7 @@ from eventstore_sa.store.decorators import (
     retry_on_error,
     retry_on_unmet_condition_error,
 )
+from eventstore_sa.store.deciding import Decision, DecisionUpdate
 from eventstore_sa.store.event_store import EventStore, SyncEventStore
 from eventstore_sa.store.source_factory import EventStoreEventSourceFactory, SyncEventStoreEventSourceFactory
 from eventstore_sa.store.streams import EventCategory, EventLog, EventPartition, EventStream
@@ -35,6 +36,8 @@ from eventstore_sa.types import Watermark
 __all__ = [
     "Backoff",
     "ConstrainedEventSource",
+    "Decision",
+    "DecisionUpdate",
     "EventCategory",
     "EventLog",
     "EventPartition",

@@ -6,18 +6,21 @@ row locks takes its parts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from typing import Final
+from uuid import UUID
 
 from msgspec import Struct
 
 from eventstore_sa.conditions import (
     ANY_POSITION,
+    Alternative,
     ConditionScope,
+    NoEventMatchesCondition,
     PositionRanges,
     WriteCondition,
-    allowed_positions,
+    alternatives,
     custom_conditions,
 )
 from eventstore_sa.publishing import PreparedEvent, StreamPublication
@@ -26,8 +29,24 @@ from eventstore_sa.types import encode_json
 __all__ = ["DocumentStream", "PublishDocument", "publish_document"]
 
 
+class AbsentEvents(Struct, frozen=True, omit_defaults=True):
+    """Events that must not be there, and the event that must still be there if one was known."""
+
+    after: int
+    names: Sequence[str] | None = None
+    tags: Sequence[str] | None = None
+    last_id: UUID | None = None
+
+
+class DocumentAlternative(Struct, frozen=True, omit_defaults=True):
+    """One way to meet a condition that looks at events of other streams."""
+
+    absent: Sequence[AbsentEvents]
+    allowed: PositionRanges | None = None
+
+
 class DocumentStream(Struct, frozen=True, omit_defaults=True):
-    """The events for one stream, and what its last position must be."""
+    """The events for one stream, what its last position must be, and what must be true besides."""
 
     category: str
     stream: str
@@ -35,6 +54,9 @@ class DocumentStream(Struct, frozen=True, omit_defaults=True):
     allowed: PositionRanges | None = None
     scope: str | None = None
     serialise: str | None = None
+    alternatives: Sequence[DocumentAlternative] | None = None
+    written_tags: Sequence[str] | None = None
+    read_tags: Sequence[str] | None = None
 
 
 class PublishDocument:
@@ -55,6 +77,7 @@ def publish_document(
     *,
     conditions: Sequence[WriteCondition] | None = None,
     serialise: str | None = None,
+    locks_only: bool = False,
 ) -> PublishDocument:
     """Make the document of a publish.
 
@@ -63,6 +86,7 @@ def publish_document(
         conditions: What is to be checked of each part instead of its own condition, which has members that only the
             application can check.
         serialise: "log" or "category": publishes exclude each other there.
+        locks_only: Whether nothing is to be checked and stored, but everything to be locked that the publish needs.
 
     Raises:
         SerialisationError: If an event cannot be stored exactly.
@@ -70,18 +94,60 @@ def publish_document(
     """
     streams: list[DocumentStream] = []
     for part, condition in zip(parts, conditions or [part.condition for part in parts], strict=True):
-        allowed = allowed_positions(condition)
+        ways = alternatives(condition)
+        absent = {each for way in ways for each in way.absent}
+        written = {tag for event in part.prepared for tag in event.tags} | part.tags
+        read, in_log = _read_tags(absent, written)
         streams.append(
             DocumentStream(
                 part.stream.category,
                 part.stream.stream,
-                part.prepared,
-                None if allowed == ANY_POSITION else allowed,
-                None if conditions is None else _scope(part.condition),
+                () if locks_only else part.prepared,
+                None if absent or locks_only else _allowed(ways),
+                "log" if in_log else None if conditions is None else _scope(part.condition),
                 serialise,
+                [*map(_document_alternative, ways)] if absent and not locks_only else None,
+                sorted(written) or None,
+                sorted(read) or None,
             )
         )
     return PublishDocument(streams)
+
+
+def _read_tags(absent: Iterable[NoEventMatchesCondition], written: Collection[str]) -> tuple[set[str], bool]:
+    """Return a tag of each item that the publish depends on and does not write, and whether an item has none.
+
+    An event that matches an item has all of its tags, so whoever stores one needs the lock of each.
+    """
+    read: set[str] = set()
+    in_log = False
+    for each in absent:
+        tags = each.item.tags
+        if not tags:
+            in_log = True
+        elif tags.isdisjoint(written):
+            read.add(min(tags))
+    return read, in_log
+
+
+def _allowed(ways: Sequence[Alternative]) -> PositionRanges | None:
+    allowed = ways[0].allowed if ways else ()
+    return None if allowed == ANY_POSITION else allowed
+
+
+def _document_alternative(way: Alternative) -> DocumentAlternative:
+    return DocumentAlternative(
+        [
+            AbsentEvents(
+                each.after,
+                sorted(each.item.names) or None,
+                sorted(each.item.tags) or None,
+                each.last_id,
+            )
+            for each in way.absent
+        ],
+        None if way.allowed == ANY_POSITION else way.allowed,
+    )
 
 
 def _scope(condition: WriteCondition) -> str | None:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from eventstore_sa.attempts import Attempts
-from eventstore_sa.conditions import NoCondition, custom_conditions
+from eventstore_sa.conditions import custom_conditions, decided
 from eventstore_sa.contracts.inline_projections import LostRace, Projections
 from eventstore_sa.persistence.events.conditions import ConditionEvaluators, verdicts_on_rows
 from eventstore_sa.persistence.events.constraints import ConstraintConverters
@@ -191,8 +191,8 @@ class EventStorage:
         self, parts: Sequence[StreamPublication], connection: Connection, repository: EventRepository
     ) -> PublishDocument:
         """Lock, then evaluate the conditions of the application's own."""
-        streams = [StreamPublication(part.stream, (), part.condition) for part in parts]
-        locks = publish_document(streams, conditions=[NoCondition()] * len(parts), serialise=self._serialise)
+        assumed = [decided(part.condition, lambda _: True) for part in parts]
+        locks = publish_document(parts, conditions=assumed, serialise=self._serialise, locks_only=True)
         found = verdicts_on_rows(connection, parts)
         repository.dialect.lock(connection, locks)
         conditions = self.evaluators.decide(connection, self.schema.events, parts, repository, known=found)

@@ -32,20 +32,55 @@ __all__ = ["SQLiteDialect"]
 
 _HASHES: Final = "eventstore_sa.stream_hash"
 
-# JSON null is not SQL NULL after `->`, hence json_type.
-_ITEMS: Final = """
+
+def _within(ranges: str) -> str:
+    """Demand that the last position is in some ranges, if there are any."""
+    # JSON null is not SQL NULL after `->`, hence json_type.
+    return f"""
+    ({ranges} IS NULL OR EXISTS (
+      SELECT 1 FROM json_each({ranges}) r
+      WHERE last >= r.value ->> 0 AND (json_type(r.value, '$[1]') = 'null' OR last <= r.value ->> 1)
+    ))"""
+
+
+_NAMED: Final = """
+    (a.value -> 'names' IS NULL OR EXISTS (SELECT 1 FROM json_each(a.value, '$.names') n WHERE n.value = {name}))
+    AND NOT EXISTS (
+      SELECT 1 FROM json_each(a.value, '$.tags') t
+      WHERE NOT EXISTS (SELECT 1 FROM json_each({tags}) has WHERE has.value = t.value)
+    )"""
+
+# What an alternative does not allow: the last known event is gone, or there is another, stored or in an earlier item.
+_PRESENT: Final = f"""
+  (a.value ->> 'last_id' IS NOT NULL AND NOT EXISTS (
+    SELECT 1 FROM {{events}} e
+    WHERE e.sequence_number = a.value ->> 'after' AND e.id = replace(a.value ->> 'last_id', '-', '')
+  )) OR EXISTS (
+    SELECT 1 FROM {{events}} e
+    WHERE e.sequence_number > a.value ->> 'after' AND {_NAMED.format(name="e.name", tags="e.tags")}
+  ) OR EXISTS (
+    SELECT 1 FROM json_each(:document) earlier, json_each(earlier.value, '$.events') e
+    WHERE earlier.key < item AND {_NAMED.format(name="e.value ->> 'name'", tags="e.value -> 'tags'")}
+  )"""
+
+_ITEMS: Final = f"""
   SELECT
     item, category, stream, events, last,
-    allowed IS NULL OR EXISTS (
-      SELECT 1 FROM json_each(allowed) r
-      WHERE last >= r.value ->> 0 AND (json_type(r.value, '$[1]') = 'null' OR last <= r.value ->> 1)
+    {_within("allowed")} AND (
+      alternatives IS NULL OR EXISTS (
+        SELECT 1 FROM json_each(alternatives) w
+        WHERE {_within("w.value -> 'allowed'")} AND NOT EXISTS (
+          SELECT 1 FROM json_each(w.value, '$.absent') a WHERE {_PRESENT}
+        )
+      )
     ) AS met
   FROM (
     SELECT
       s.key AS item, s.value ->> 'category' AS category, s.value ->> 'stream' AS stream,
       s.value -> 'events' AS events, s.value -> 'allowed' AS allowed,
+      s.value -> 'alternatives' AS alternatives,
       coalesce((
-        SELECT max(e.position) FROM {events} e
+        SELECT max(e.position) FROM {{events}} e
         WHERE e.category = s.value ->> 'category' AND e.stream = s.value ->> 'stream'
       ), -1) + coalesce(sum(json_array_length(s.value, '$.events')) OVER (
         PARTITION BY s.value ->> 'category', s.value ->> 'stream' ORDER BY s.key
