@@ -279,7 +279,7 @@ def allowed_positions(condition: WriteCondition) -> PositionRanges:
 _Ways: TypeAlias = Mapping[frozenset[NoEventMatchesCondition], PositionRanges]
 
 
-def _ways(condition: WriteCondition) -> _Ways:
+def _ways(condition: WriteCondition) -> _Ways:  # noqa: PLR0911 - a case a line
     """Return the allowed positions for each set of events whose absence goes with them; never an empty range."""
     match condition:
         case NoCondition():
@@ -318,7 +318,7 @@ def _either(ways: Iterable[tuple[frozenset[NoEventMatchesCondition], PositionRan
             merged[absent] = _union([*merged.get(absent, ()), *allowed])
             if len(merged) > _MOST_ALTERNATIVES:
                 raise ConfigurationError(
-                    f"a condition can be met in more than {_MOST_ALTERNATIVES} ways: combine fewer conditions on events with |"
+                    f"a condition can be met in more than {_MOST_ALTERNATIVES} ways: combine fewer conditions on events by |"
                 )
     return merged
 

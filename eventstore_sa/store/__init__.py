@@ -17,6 +17,7 @@ from eventstore_sa.sources import (
     constraints,
 )
 from eventstore_sa.store import adapters, conditions, exceptions
+from eventstore_sa.store.deciding import Decision, DecisionUpdate
 from eventstore_sa.store.decorators import (
     event_store_transaction,
     ignore_on_error,
@@ -24,7 +25,6 @@ from eventstore_sa.store.decorators import (
     retry_on_error,
     retry_on_unmet_condition_error,
 )
-from eventstore_sa.store.deciding import Decision, DecisionUpdate
 from eventstore_sa.store.event_store import EventStore, SyncEventStore
 from eventstore_sa.store.source_factory import EventStoreEventSourceFactory, SyncEventStoreEventSourceFactory
 from eventstore_sa.store.streams import EventCategory, EventLog, EventPartition, EventStream

@@ -22,7 +22,7 @@ from eventstore_sa.sources import InMemoryEventSource, SyncInMemoryEventSource
 from eventstore_sa.sources.constraints import QueryConstraint, sequence_number_before
 from eventstore_sa.steps import Steps, drive, drive_async
 from eventstore_sa.store.updating import StreamProjector, SyncStreamProjector, copied
-from eventstore_sa.types import AnyStoredEvent, EventQuery, Projection, QueryItem, StreamIdentifier
+from eventstore_sa.types import AnyStoredEvent, EventQuery, LogIdentifier, Projection, QueryItem, StreamIdentifier
 from eventstore_sa.types.numbers import checked_count
 
 if TYPE_CHECKING:
@@ -157,7 +157,8 @@ class _Deciding(NamedTuple):
     @classmethod
     def of(cls, store: EventStore, models: EventQuery | Models, projector: object) -> _Deciding:
         async def scan(query: EventQuery, constraints: frozenset[QueryConstraint]) -> Sequence[AnyStoredEvent]:
-            return [event async for event in store.adapter.scan(target=query, constraints=constraints)]
+            scan = store.adapter.scan(target=LogIdentifier(), constraints=constraints)
+            return [event async for event in scan if query.met_by(event=event)]
 
         async def project(
             projector: StreamProjector[Any], events: Sequence[AnyStoredEvent], query: EventQuery, **reached: Any
@@ -169,7 +170,8 @@ class _Deciding(NamedTuple):
     @classmethod
     def of_sync(cls, store: SyncEventStore, models: EventQuery | SyncModels, projector: object) -> _Deciding:
         def scan(query: EventQuery, constraints: frozenset[QueryConstraint]) -> Sequence[AnyStoredEvent]:
-            return [*store.adapter.scan(target=query, constraints=constraints)]
+            scan = store.adapter.scan(target=LogIdentifier(), constraints=constraints)
+            return [event for event in scan if query.met_by(event=event)]
 
         def project(
             projector: SyncStreamProjector[Any], events: Sequence[AnyStoredEvent], query: EventQuery, **reached: Any
@@ -226,7 +228,8 @@ class _Deciding(NamedTuple):
             # Reads within a transaction go beyond the watermark, below which alone such an item is complete.
             watermark = yield adapter.watermark
             constraints = frozenset([sequence_number_before(watermark.sequence_number + 1)])
-        return (yield partial(self.scan, EventQuery([item]), constraints))
+        events: Sequence[AnyStoredEvent] = yield partial(self.scan, EventQuery([item]), constraints)
+        return events
 
     def _updated(
         self, before: _Read, stored: Mapping[StreamIdentifier, Sequence[AnyStoredEvent]]
@@ -250,8 +253,8 @@ def _conditional(decided: Any, unchanged: WriteCondition) -> Publishes:
     """Return what was decided, with the condition on the first stream: it is about all of them."""
     if not isinstance(decided, Mapping):
         raise ConfigurationError(
-            "a decision returns the events for each stream, such as {StreamIdentifier('orders', '42'): {'events': [event]}}, "
-            f"or {{}} to publish nothing; got a {type(decided).__name__}"
+            "a decision returns the events for each stream, as in {StreamIdentifier('orders', '42'): {'events': [event]}}, or "
+            f"{{}} to publish nothing; got a {type(decided).__name__}"
         )
     streams: dict[Any, Any] = {**decided}
     for key, definition in streams.items():
@@ -274,12 +277,12 @@ def _checked(models: object, projector: object, method: str) -> tuple[Mapping[st
         raise ConfigurationError(
             "a decision takes a query and a projector, or a dict of such pairs: {'course': (query, projector)}"
         )
-    for query, each in cast("Mapping[str, Any]", named).values():
-        if not isinstance(query, EventQuery) or not callable(getattr(each, method, None)):
-            raise ConfigurationError(
-                f"each part of a decision is an EventQuery and a projector; got a {type(query).__name__} and a "
-                f"{type(each).__name__}"
-            )
+    for model in cast("Mapping[str, Any]", named).values():
+        match model:
+            case (EventQuery(), each) if callable(getattr(each, method, None)):
+                pass
+            case _:
+                raise ConfigurationError(f"each part of a decision is an EventQuery and a projector; got {model!r}")
     return named, single
 
 

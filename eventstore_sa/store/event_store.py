@@ -230,8 +230,8 @@ class EventStore(Store[EventStorageAdapter]):
         Args:
             query: As for `decide`.
             projector: As for `decide`.
-            decide: Takes a copy of the state and returns the events for each stream, as `publish` takes them; none to publish
-                nothing. It may be an `async def`. It is called again for each attempt.
+            decide: Takes a copy of the state and returns the events for each stream, as `publish` takes them, or `{}` to
+                publish nothing. It may be an `async def`. It is called again for each attempt.
             retries: How often to retry, after a short random pause.
 
         Returns:
