@@ -160,7 +160,7 @@ VERSION: Final = Version(
             _FENCE,
             Function("watermark_v1"),
             Function("read_log_v1", "bigint, int"),
-            Function("try_lock_v1", "bigint"),
+            Function("try_lock_v1", "bigint, int"),
             Function("lock_widely_v1", "bigint, text"),
             Function("tag_locks_v1", "jsonb"),
             Function("lock_tags_v1", "jsonb, boolean"),
