@@ -91,7 +91,7 @@ from eventstore_sa.types.projection import (
     serialise_projection,
 )
 from eventstore_sa.types.snapshot import Snapshot, SnapshotKey, Snapshots, SyncSnapshots
-from eventstore_sa.types.tags import MAX_TAGS, checked_tags
+from eventstore_sa.types.tags import MAX_TAGS, NO_TAGS, checked_tags
 from eventstore_sa.types.uuid7 import (
     uuid7,
 )
@@ -105,6 +105,7 @@ __all__ = [
     "MAX_QUERY_ITEMS",
     "MAX_QUERY_NAMES",
     "MAX_TAGS",
+    "NO_TAGS",
     "AnyNewEvent",
     "AnyStoredEvent",
     "CategoryIdentifier",
