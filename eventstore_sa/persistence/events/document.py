@@ -6,7 +6,8 @@ row locks takes its parts.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from functools import cached_property
 from typing import Final
 from uuid import UUID
@@ -23,6 +24,7 @@ from eventstore_sa.conditions import (
     alternatives,
     custom_conditions,
 )
+from eventstore_sa.persistence.schema.locking import FENCE, LockingMode
 from eventstore_sa.publishing import PreparedEvent, StreamPublication
 from eventstore_sa.types import encode_json
 
@@ -76,7 +78,7 @@ def publish_document(
     parts: Sequence[StreamPublication],
     *,
     conditions: Sequence[WriteCondition] | None = None,
-    serialise: str | None = None,
+    mode: LockingMode = FENCE,
     locks_only: bool = False,
 ) -> PublishDocument:
     """Make the document of a publish.
@@ -85,19 +87,21 @@ def publish_document(
         parts: The publish.
         conditions: What is to be checked of each part instead of its own condition, which has members that only the
             application can check.
-        serialise: "log" or "category": publishes exclude each other there.
+        mode: How publishes exclude each other.
         locks_only: Whether nothing is to be checked and stored, but everything to be locked that the publish needs.
 
     Raises:
         SerialisationError: If an event cannot be stored exactly.
         ConfigurationError: If a condition cannot be checked by a database.
     """
+    serialise = mode.serialise
     streams: list[DocumentStream] = []
     for part, condition in zip(parts, conditions or [part.condition for part in parts], strict=True):
         ways = alternatives(condition)
         absent = {each for way in ways for each in way.absent}
-        written = {tag for event in part.prepared for tag in event.tags} | part.tags
-        read, in_log = _read_tags(absent, written)
+        mode.check_queries(depends_on_events=bool(absent))
+        written = mode.boundary_of({tag for event in part.prepared for tag in event.tags} | part.tags)
+        read, in_log = _read_tags(absent, written, mode)
         streams.append(
             DocumentStream(
                 part.stream.category,
@@ -114,7 +118,9 @@ def publish_document(
     return PublishDocument(streams)
 
 
-def _read_tags(absent: Iterable[NoEventMatchesCondition], written: Collection[str]) -> tuple[set[str], bool]:
+def _read_tags(
+    absent: Iterable[NoEventMatchesCondition], written: AbstractSet[str], mode: LockingMode
+) -> tuple[set[str], bool]:
     """Return a tag of each item that the publish depends on and does not write, and whether an item has none.
 
     An event that matches an item has all of its tags, so whoever stores one needs the lock of each.
@@ -122,7 +128,7 @@ def _read_tags(absent: Iterable[NoEventMatchesCondition], written: Collection[st
     read: set[str] = set()
     in_log = False
     for each in absent:
-        tags = each.item.tags
+        tags = mode.boundary_of(each.item.tags)
         if not tags:
             in_log = True
         elif tags.isdisjoint(written):

@@ -82,7 +82,6 @@ class EventStorage:
         self.schema: Final = schema
         self.projections: Final = projections
         self.mode: Final[LockingMode] = schema.locking_mode
-        self._serialise = self.mode.serialise
         self.evaluators: Final = evaluators
         self._converters = constraint_converters
         self._page_size = page_size
@@ -108,7 +107,7 @@ class EventStorage:
         conditions = [condition for part in parts for condition in custom_conditions(part.condition)]
         if conditions:
             self.mode.check_conditions(conditions)
-        document = None if conditions else publish_document(parts, serialise=self._serialise)
+        document = None if conditions else publish_document(parts, mode=self.mode)
         for attempt in self._runner.attempts():
             with attempt:
                 if document is None or self.mode.locking == "row" or any(each):
@@ -192,11 +191,11 @@ class EventStorage:
     ) -> PublishDocument:
         """Lock, then evaluate the conditions of the application's own."""
         assumed = [decided(part.condition, lambda _: True) for part in parts]
-        locks = publish_document(parts, conditions=assumed, serialise=self._serialise, locks_only=True)
+        locks = publish_document(parts, conditions=assumed, mode=self.mode, locks_only=True)
         found = verdicts_on_rows(connection, parts)
         repository.dialect.lock(connection, locks)
         conditions = self.evaluators.decide(connection, self.schema.events, parts, repository, known=found)
-        return publish_document(parts, conditions=conditions, serialise=self._serialise)
+        return publish_document(parts, conditions=conditions, mode=self.mode)
 
     def latest(self, target: AnyTarget) -> AnyStoredEvent | None:
         """Return the last event of a target."""

@@ -23,6 +23,8 @@ DECLARE
   category_lock record;
   tagged boolean;
   tags int := 0;
+  tag_keys bigint[];
+  tags_written boolean[];
 BEGIN
   SELECT pg_catalog.count(*), pg_catalog.array_agg(DISTINCT s.category), pg_catalog.array_agg(DISTINCT s.scope),
     pg_catalog.array_agg(DISTINCT s.category) FILTER (WHERE s.scope = 'category'), pg_catalog.min(s.serialise),
@@ -33,7 +35,18 @@ BEGIN
   );
   wanted := wanted + pg_catalog.cardinality(categories);
   IF tagged THEN
-    SELECT pg_catalog.count(*) + 1 INTO tags FROM {tag_locks_v1}(document);
+    SELECT pg_catalog.array_agg(k.key ORDER BY k.key), pg_catalog.array_agg(k.written ORDER BY k.key)
+    INTO tag_keys, tags_written
+    FROM (
+      SELECT pg_catalog.hashtextextended(pg_catalog.concat('t', t.tag), events) AS key, pg_catalog.bool_or(t.written) AS written
+      FROM pg_catalog.jsonb_to_recordset(document) AS s(written_tags jsonb, read_tags jsonb), LATERAL (
+        SELECT w.tag, true FROM pg_catalog.jsonb_array_elements_text(s.written_tags) w(tag)
+        UNION ALL
+        SELECT r.tag, false FROM pg_catalog.jsonb_array_elements_text(s.read_tags) r(tag)
+      ) t(tag, written)
+      GROUP BY 1
+    ) k;
+    tags := pg_catalog.cardinality(tag_keys) + 1;
   END IF;
   IF held + wanted + tags > most THEN
     -- The counter counts a lock again whenever it is taken again; the lock table does not.
@@ -41,6 +54,7 @@ BEGIN
     WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.pid = pg_catalog.pg_backend_pid();
     IF tagged AND held + wanted + tags > most THEN
       tags := 1;
+      tag_keys := NULL;
     END IF;
   END IF;
   wanted := wanted + tags;
@@ -91,7 +105,7 @@ BEGIN
   END IF;
 
   IF tagged THEN
-    PERFORM {lock_tags_v1}(document, tags = 1);
+    PERFORM {lock_tags_v1}(tag_keys, tags_written);
   END IF;
 END
 $eventstore_sa$

@@ -12,7 +12,7 @@ DECLARE
   holder text;
 BEGIN
   WHILE NOT {try_lock_v1}(
-    lock_key, least(slice_ms, greatest(1::float8, extract(epoch FROM deadline - pg_catalog.clock_timestamp())::float8 * 1000::float8))::int
+    lock_key, least(slice_ms, greatest(1::float8, pg_catalog.date_part('epoch'::text, deadline - pg_catalog.clock_timestamp()) * 1000::float8))::int
   ) LOOP
     IF pg_catalog.clock_timestamp() >= deadline THEN
       SELECT pg_catalog.string_agg(

@@ -33,9 +33,9 @@ BEGIN
         ) OR EXISTS (
           SELECT FROM ROWS FROM (
             pg_catalog.jsonb_to_recordset(document) AS (events jsonb)
-          ) WITH ORDINALITY AS earlier(events, ord),
-            pg_catalog.jsonb_to_recordset(earlier.events) e(name text, tags jsonb)
-          WHERE earlier.ord < s.ord
+          ) WITH ORDINALITY AS d(events, ord),
+            pg_catalog.jsonb_to_recordset(d.events) e(name text, tags jsonb)
+          WHERE d.ord < s.ord
             AND (a.names IS NULL OR pg_catalog.jsonb_exists(a.names, e.name))
             AND (a.tags IS NULL OR e.tags @> a.tags)
         )
