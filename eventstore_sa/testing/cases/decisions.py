@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
 from uuid import uuid4
 
 import pytest
@@ -40,13 +39,7 @@ def none_of(*items: QueryItem) -> WriteCondition:
 
 
 class QueryConditionCases(EventStorageSetting):
-    """What conditions on events of queries let through.
-
-    Attributes:
-        checks_queries: Whether the adapter can check them. If False, it must refuse them.
-    """
-
-    checks_queries: ClassVar[bool] = True
+    """What conditions on events of queries let through."""
 
     async def is_met(self, adapter: EventStorageAdapter, condition: WriteCondition) -> bool:
         """Try a condition by a publish without events to an empty stream."""

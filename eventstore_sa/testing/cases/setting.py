@@ -63,6 +63,7 @@ class EventStorageSetting:
             connection, the concurrency cases publish one after the other.
         reads_are_complete_within: The scope in which reads that run beside publishes have no gaps. Below LOG, wider reads
             and the watermark are refused; the fixture `adapter` must still serve wider reads, to show what is stored.
+        checks_queries: Whether conditions on events of queries can be checked. If False, they are refused.
         thorough: Whether cases combine every value with every direction and limit, and publish up to 20,000 events at
             once. If False, they try each value with two combinations, and publish up to 8,000: enough for a further driver
             of a database on which another class is thorough.
@@ -71,6 +72,7 @@ class EventStorageSetting:
     scans_are_snapshots: ClassVar[bool] = False
     publishes_run_concurrently: ClassVar[bool] = True
     reads_are_complete_within: ClassVar[EventSerialisationGuarantee] = EventSerialisationGuarantee.LOG
+    checks_queries: ClassVar[bool] = True
     thorough: ClassVar[bool] = True
 
     async def run_concurrently(self, operations: Sequence[Operation]) -> list[Outcome]:

@@ -1,0 +1,279 @@
+"""Students who enrol in courses from many processes that are killed: `python -m tests.enrolling URL PLAN`.
+
+A course has so many places, and a student so many courses: a rule across streams, decided on by tags. Each enrolment is an
+event in a stream of its own, so that nothing but the condition on the decision keeps the rule. `illegal` replays the
+committed log in the order of numbers; every event must have been allowed at its place.
+
+A plan can name a mistake, for a test of the test. Prints how many processes were killed, and how often a decision was
+refused because it was out of date.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+from uuid import uuid4
+
+from msgspec import Struct
+from msgspec.json import decode
+from msgspec.structs import replace
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.orm import Session
+
+from eventstore_sa import EventQuery, NewEvent, Projector, SyncEventStore
+from eventstore_sa.conditions import AndCondition, NoEventMatchesCondition, WriteCondition
+from eventstore_sa.errors import EventStoreError, UnmetWriteConditionError
+from eventstore_sa.store import Decision
+from eventstore_sa.types import AnyStoredEvent
+
+__all__ = ["EnrolmentPlan", "illegal"]
+
+_PAGE: Final = text(
+    "SELECT sequence_number, id, name, payload FROM es_events "
+    "WHERE jsonb_exists_any(tags, :tags) AND sequence_number > :last ORDER BY sequence_number LIMIT 3"
+)
+
+Course = str
+Student = str
+
+
+class EnrolmentPlan(Struct, frozen=True):
+    """What is done.
+
+    Attributes:
+        processes: How many enrol at the same time.
+        seconds: For how long.
+        courses: How many courses there are.
+        places: How many students a course takes.
+        students: How many students there are.
+        most: How many courses a student may take.
+        seed: Where the chances begin.
+        mistake: What is done wrong: "", "one number" or "paged".
+    """
+
+    processes: int
+    seconds: float
+    courses: int
+    places: int
+    students: int
+    most: int
+    seed: int
+    mistake: str = ""
+
+
+class Enrolments(Projector[EventQuery, list[tuple[Course, Student]], None]):
+    """Who takes which course, as far as the events tell."""
+
+    def initial_state_factory(self) -> list[tuple[Course, Student]]:
+        return []
+
+    def initial_metadata_factory(self) -> None:
+        return None
+
+    def id_factory(self, state: list[tuple[Course, Student]], source: EventQuery) -> str:
+        return "enrolments"
+
+    def enrolled(self, state: list[tuple[Course, Student]], event: Any) -> list[tuple[Course, Student]]:
+        return [*state, tuple(event.payload)]
+
+    def left(self, state: list[tuple[Course, Student]], event: Any) -> list[tuple[Course, Student]]:
+        return [each for each in state if each != tuple(event.payload)]
+
+
+def illegal(events: Iterable[AnyStoredEvent], plan: EnrolmentPlan) -> list[str]:
+    """Replay the log; return the events that should not have been stored at their places."""
+    of_course: defaultdict[Course, set[Student]] = defaultdict(set)
+    of_student: defaultdict[Student, set[Course]] = defaultdict(set)
+    wrong: list[str] = []
+    for event in events:
+        course, student = event.payload
+        students, courses = of_course[course], of_student[student]
+        if event.name == "left":
+            if student not in students:
+                wrong.append(f"{event.sequence_number}: {student} left {course}, but was not there")
+            students.discard(student)
+            courses.discard(course)
+            continue
+        if student in students or len(students) >= plan.places or len(courses) >= plan.most:
+            wrong.append(
+                f"{event.sequence_number}: {student} joined {course} of {len(students)}, having {len(courses)}"
+            )
+        students.add(student)
+        courses.add(course)
+    return wrong
+
+
+class _Clerk:
+    """Enrols students; made before the fork, so that no process has to compile its statements anew."""
+
+    def __init__(self, url: str, plan: EnrolmentPlan) -> None:
+        self._plan = plan
+        self._chance = random.Random(plan.seed)
+        self._engine = create_engine(url, pool_size=2)
+        self._store = SyncEventStore(self._engine)
+        self._ways = (self._at_once, self._at_once, self._within, self._staged, self._in_savepoint, self._twice)
+        for way in self._ways:
+            with suppress(EventStoreError):
+                way()
+        self._engine.dispose()
+
+    def work(self, seed: int, refused: Callable[[], object]) -> None:
+        """Enrol for ever, in one way or another."""
+        self._chance.seed(seed)
+        while True:
+            with suppress(EventStoreError):
+                try:
+                    self._chance.choice(self._ways)()
+                except UnmetWriteConditionError:
+                    refused()
+
+    def _at_once(self) -> None:
+        self._enrol(self._store)
+
+    def _within(self) -> None:
+        with Session(self._engine) as session:
+            self._enrol(self._store.within(session))
+            self._end(session)
+
+    def _twice(self) -> None:
+        with Session(self._engine) as session:
+            for _ in range(2):
+                self._enrol(self._store.within(session))
+            self._end(session)
+
+    def _staged(self) -> None:
+        with Session(self._engine) as session:
+            self._enrol(self._store.within(session), staged=True)
+            self._enrol(self._store.within(session), staged=True)
+            self._end(session)
+
+    def _in_savepoint(self) -> None:
+        with Session(self._engine) as session:
+            store = self._store.within(session)
+            savepoint = session.begin_nested()
+            course, student = self._pick()
+            decision = self._decide(store, course, student)
+            self._publish(store, decision, course, student)
+            again = self._decide(store, course, student)
+            self._chance.choice((savepoint.rollback, savepoint.commit))()
+            self._publish(store, again, course, student)
+            self._end(session)
+
+    def _end(self, session: Session) -> None:
+        time.sleep(self._chance.choice((0, 0, 0.002, 0.02)))
+        self._chance.choice((session.commit, session.commit, session.commit, session.rollback))()
+
+    def _pick(self) -> tuple[Course, Student]:
+        return (
+            f"course:{self._chance.randrange(self._plan.courses)}",
+            f"student:{self._chance.randrange(self._plan.students)}",
+        )
+
+    def _enrol(self, store: SyncEventStore, *, staged: bool = False) -> None:
+        course, student = self._pick()
+        self._publish(store, self._decide(store, course, student), course, student, staged=staged)
+
+    def _decide(self, store: SyncEventStore, course: Course, student: Student) -> Decision[Any]:
+        models = {tag: (EventQuery.tagged(tag), Enrolments()) for tag in (course, student)}
+        return _in_pages(self._engine, models) if self._plan.mistake == "paged" else store.decide(models)
+
+    def _publish(
+        self, store: SyncEventStore, decision: Decision[Any], course: Course, student: Student, *, staged: bool = False
+    ) -> None:
+        in_course, of_student = decision.state[course], decision.state[student]
+        if (course, student) in in_course:
+            name = "left"
+        elif len(in_course) < self._plan.places and len(of_student) < self._plan.most:
+            name = "enrolled"
+        else:
+            return
+        event = NewEvent(name=name, payload=[course, student], tags=[course, student])
+        condition = _of_one_number(decision) if self._plan.mistake == "one number" else decision.unchanged()
+        stream = store.stream(category="enrolments", stream=str(uuid4()))
+        (stream.stage if staged else stream.publish)(events=[event], condition=condition)
+
+
+def _of_one_number(decision: Decision[Any]) -> WriteCondition:
+    """Take the last number of all items for each of them."""
+    last = max(decision.items, key=lambda item: item.after)
+    return AndCondition(frozenset(replace(item, after=last.after, last_id=last.last_id) for item in decision.items))
+
+
+def _in_pages(engine: Engine, models: Mapping[str, tuple[EventQuery, Enrolments]]) -> Decision[Any]:
+    """Read all items together, page by page, as if they were complete together up to the last number of a page."""
+    course, student = models
+    rows: list[Any] = []
+    with engine.connect() as connection:
+        while True:
+            last = rows[-1].sequence_number if rows else 0
+            page = connection.execute(_PAGE, {"tags": [course, student], "last": last}).all()
+            if not page:
+                break
+            rows += page
+            time.sleep(0.002)
+    states: dict[str, list[tuple[Course, Student]]] = {}
+    items: list[NoEventMatchesCondition] = []
+    for tag, (query, projector) in models.items():
+        of_item = [row for row in rows if tag in row.payload]
+        states[tag] = projector.initial_state_factory()
+        for row in of_item:
+            states[tag] = projector.apply(event=row, state=states[tag])
+        last_row = of_item[-1] if of_item else None
+        items.append(
+            NoEventMatchesCondition(query.items[0])
+            if last_row is None
+            else NoEventMatchesCondition(query.items[0], last_row.sequence_number, last_row.id)
+        )
+    return Decision(states, tuple(items))
+
+
+def _start(clerk: _Clerk, chance: random.Random, writing: int) -> int:
+    seed = chance.getrandbits(32)
+    child = os.fork()
+    if child == 0:
+        try:
+            clerk.work(seed, lambda: os.write(writing, b"."))
+        finally:
+            os._exit(1)
+    return child
+
+
+def main(url: str, encoded: str) -> None:
+    """Let processes enrol, and kill one of them every now and then."""
+    plan = decode(encoded, type=EnrolmentPlan)
+    chance = random.Random(plan.seed)
+    clerk = _Clerk(url, plan)
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    children = [_start(clerk, chance, writing) for _ in range(plan.processes)]
+    deadline = time.monotonic() + plan.seconds
+    killed = refused = 0
+    while time.monotonic() < deadline:
+        time.sleep(chance.uniform(0.2, 0.5))
+        with suppress(BlockingIOError):
+            refused += len(os.read(reading, 65536))
+        victim = chance.randrange(len(children))
+        _kill([children[victim]])
+        killed += 1
+        children[victim] = _start(clerk, chance, writing)
+    _kill(children)
+    print(killed, refused)
+
+
+def _kill(children: Sequence[int]) -> None:
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+    for child in children:
+        os.waitpid(child, 0)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
