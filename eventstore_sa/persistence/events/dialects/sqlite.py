@@ -43,12 +43,12 @@ def _within(ranges: str) -> str:
     ))"""  # noqa: S608 - an expression of ours
 
 
-_NAMED: Final = """
-    (a.value -> 'names' IS NULL OR EXISTS (SELECT 1 FROM json_each(a.value, '$.names') n WHERE n.value = {name}))
-    AND NOT EXISTS (
-      SELECT 1 FROM json_each(a.value, '$.tags') t
-      WHERE NOT EXISTS (SELECT 1 FROM json_each({tags}) has WHERE has.value = t.value)
-    )"""
+def _named(name: str) -> str:
+    """Demand that a name is one of those of an item, if it has any."""
+    return (
+        f"(a.value -> 'names' IS NULL OR EXISTS (SELECT 1 FROM json_each(a.value, '$.names') n WHERE n.value = {name}))"  # noqa: S608
+    )
+
 
 # What an alternative does not allow: the last known event is gone, or there is another, stored or in an earlier item.
 _PRESENT: Final = f"""
@@ -56,11 +56,22 @@ _PRESENT: Final = f"""
     SELECT 1 FROM {{events}} e
     WHERE e.sequence_number = a.value ->> 'after' AND e.id = replace(a.value ->> 'last_id', '-', '')
   )) OR EXISTS (
-    SELECT 1 FROM {{events}} e
-    WHERE e.sequence_number > a.value ->> 'after' AND {_NAMED.format(name="e.name", tags="e.tags")}
+    SELECT 1 FROM {{event_tags}} t
+    WHERE t.tag = a.value ->> '$.tags[0]' AND t.sequence_number > a.value ->> 'after' AND {_named("t.name")}
+      AND NOT EXISTS (
+        SELECT 1 FROM json_each(a.value, '$.tags') n
+        WHERE NOT EXISTS (SELECT 1 FROM {{event_tags}} o WHERE o.tag = n.value AND o.sequence_number = t.sequence_number)
+      )
+  ) OR (
+    a.value -> 'tags' IS NULL AND EXISTS (
+      SELECT 1 FROM {{events}} e WHERE e.sequence_number > a.value ->> 'after' AND {_named("e.name")}
+    )
   ) OR EXISTS (
-    SELECT 1 FROM json_each(:document) earlier, json_each(earlier.value, '$.events') e
-    WHERE earlier.key < item AND {_NAMED.format(name="e.value ->> 'name'", tags="e.value -> 'tags'")}
+    SELECT 1 FROM json_each(:document) d, json_each(d.value, '$.events') e
+    WHERE d.key < item AND {_named("e.value ->> 'name'")} AND NOT EXISTS (
+      SELECT 1 FROM json_each(a.value, '$.tags') n
+      WHERE NOT EXISTS (SELECT 1 FROM json_each(e.value, '$.tags') t WHERE t.value = n.value)
+    )
   )"""  # noqa: S608 - names of ours
 
 _ITEMS: Final = f"""
@@ -190,4 +201,6 @@ class SQLiteDialect(EventDialect):
 
 @lru_cache(maxsize=64)
 def _statement(sql: str, prefix: str, schema: str | None) -> TextClause:
-    return text(sql.replace("{events}", in_text(quoted(f"{prefix}events", schema))))
+    for table in ("events", "event_tags"):
+        sql = sql.replace(f"{{{table}}}", in_text(quoted(f"{prefix}{table}", schema)))
+    return text(sql)

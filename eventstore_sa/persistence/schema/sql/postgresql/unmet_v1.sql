@@ -26,10 +26,18 @@ BEGIN
             SELECT FROM {events} e WHERE e.sequence_number = a.after AND e.id = a.last_id
           )
         ) OR EXISTS (
-          SELECT FROM {events} e
-          WHERE e.sequence_number > a.after
-            AND (a.names IS NULL OR pg_catalog.jsonb_exists(a.names, e.name))
-            AND (a.tags IS NULL OR e.tags @> a.tags)
+          SELECT FROM {event_tags} t
+          WHERE t.tag = a.tags ->> 0 AND t.sequence_number > a.after
+            AND (a.names IS NULL OR pg_catalog.jsonb_exists(a.names, t.name))
+            AND NOT EXISTS (
+              SELECT FROM pg_catalog.jsonb_array_elements_text(a.tags) n(tag)
+              WHERE NOT EXISTS (SELECT FROM {event_tags} o WHERE o.tag = n.tag AND o.sequence_number = t.sequence_number)
+            )
+        ) OR (
+          a.tags IS NULL AND EXISTS (
+            SELECT FROM {events} e
+            WHERE e.sequence_number > a.after AND (a.names IS NULL OR pg_catalog.jsonb_exists(a.names, e.name))
+          )
         ) OR EXISTS (
           SELECT FROM ROWS FROM (
             pg_catalog.jsonb_to_recordset(document) AS (events jsonb)
