@@ -22,7 +22,7 @@ from eventstore_sa.sources import InMemoryEventSource, SyncInMemoryEventSource
 from eventstore_sa.sources.constraints import QueryConstraint, sequence_number_before
 from eventstore_sa.steps import Steps, drive, drive_async
 from eventstore_sa.store.updating import StreamProjector, SyncStreamProjector, copied
-from eventstore_sa.types import AnyStoredEvent, EventQuery, LogIdentifier, Projection, QueryItem, StreamIdentifier
+from eventstore_sa.types import AnyStoredEvent, EventQuery, Projection, QueryItem, StreamIdentifier
 from eventstore_sa.types.numbers import checked_count
 
 if TYPE_CHECKING:
@@ -157,8 +157,7 @@ class _Deciding(NamedTuple):
     @classmethod
     def of(cls, store: EventStore, models: EventQuery | Models, projector: object) -> _Deciding:
         async def scan(query: EventQuery, constraints: frozenset[QueryConstraint]) -> Sequence[AnyStoredEvent]:
-            scan = store.adapter.scan(target=LogIdentifier(), constraints=constraints)
-            return [event async for event in scan if query.met_by(event=event)]
+            return [event async for event in store.adapter.scan(target=query, constraints=constraints)]
 
         async def project(
             projector: StreamProjector[Any], events: Sequence[AnyStoredEvent], query: EventQuery, **reached: Any
@@ -170,8 +169,7 @@ class _Deciding(NamedTuple):
     @classmethod
     def of_sync(cls, store: SyncEventStore, models: EventQuery | SyncModels, projector: object) -> _Deciding:
         def scan(query: EventQuery, constraints: frozenset[QueryConstraint]) -> Sequence[AnyStoredEvent]:
-            scan = store.adapter.scan(target=LogIdentifier(), constraints=constraints)
-            return [event for event in scan if query.met_by(event=event)]
+            return [*store.adapter.scan(target=query, constraints=constraints)]
 
         def project(
             projector: SyncStreamProjector[Any], events: Sequence[AnyStoredEvent], query: EventQuery, **reached: Any
@@ -224,7 +222,7 @@ class _Deciding(NamedTuple):
     def _read_item(self, item: QueryItem) -> Steps[Sequence[AnyStoredEvent]]:
         constraints: frozenset[QueryConstraint] = frozenset()
         adapter = self.store.adapter
-        if not item.tags and adapter.in_transaction:
+        if adapter.in_transaction and not adapter.boundary_of(item.tags):
             # Reads within a transaction go beyond the watermark, below which alone such an item is complete.
             watermark = yield adapter.watermark
             constraints = frozenset([sequence_number_before(watermark.sequence_number + 1)])
@@ -253,8 +251,8 @@ def _conditional(decided: Any, unchanged: WriteCondition) -> Publishes:
     """Return what was decided, with the condition on the first stream: it is about all of them."""
     if not isinstance(decided, Mapping):
         raise ConfigurationError(
-            "a decision returns the events for each stream, as in {StreamIdentifier('orders', '42'): {'events': [event]}}, or "
-            f"{{}} to publish nothing; got a {type(decided).__name__}"
+            "a decision returns the events for each stream, such as {StreamIdentifier('orders', '42'): {'events': [...]}}, "
+            f"or {{}} to publish nothing; got a {type(decided).__name__}"
         )
     streams: dict[Any, Any] = {**decided}
     for key, definition in streams.items():

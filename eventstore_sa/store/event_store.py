@@ -33,14 +33,21 @@ from eventstore_sa.store.deciding import (
     update_decision_sync,
 )
 from eventstore_sa.store.lifecycle import Store, SyncStore, adapter_of
-from eventstore_sa.store.streams import EventCategory, EventLog, EventPartition, EventStream
-from eventstore_sa.store.sync_streams import SyncEventCategory, SyncEventLog, SyncEventPartition, SyncEventStream
+from eventstore_sa.store.streams import EventCategory, EventLog, EventPartition, EventSelection, EventStream
+from eventstore_sa.store.sync_streams import (
+    SyncEventCategory,
+    SyncEventLog,
+    SyncEventPartition,
+    SyncEventSelection,
+    SyncEventStream,
+)
 from eventstore_sa.store.updating import StreamProjector, SyncStreamProjector
 from eventstore_sa.types import (
     CategoryIdentifier,
     EventPartitionIdentifier,
     EventQuery,
     LogIdentifier,
+    QueryPartitionIdentifier,
     StoredEvent,
     StreamIdentifier,
 )
@@ -120,8 +127,23 @@ class EventStore(Store[EventStorageAdapter]):
         """Return the log of all events; no I/O."""
         return EventLog(self.adapter)
 
-    def partition(self, identifier: EventPartitionIdentifier) -> EventPartition:
-        """Return a part of the log or of a category; no I/O. See also their `partitions(count)`."""
+    def query(self, query: EventQuery) -> EventSelection:
+        """Return the events that match a query, whatever streams they are in, in order of their sequence numbers; no I/O.
+
+        A query is found by an index of tags. Items of names alone go through the log.
+        """
+        return EventSelection(self.adapter, query)
+
+    def tag(self, tag: str) -> EventSelection:
+        """Return the events that have a tag: `query(EventQuery.tagged(tag))`; no I/O.
+
+        Raises:
+            SerialisationError: If the tag is empty or cannot be stored.
+        """
+        return EventSelection(self.adapter, EventQuery.tagged(tag))
+
+    def partition(self, identifier: EventPartitionIdentifier | QueryPartitionIdentifier) -> EventPartition:
+        """Return a part of the log, of a category or of a query; no I/O. See also their `partitions(count)`."""
         return EventPartition(self.adapter, identifier)
 
     def streams(self, *, category: str | None = None) -> AsyncIterator[StreamIdentifier]:
@@ -341,8 +363,16 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter]):
         """Return the log of all events; no I/O."""
         return SyncEventLog(self.adapter)
 
-    def partition(self, identifier: EventPartitionIdentifier) -> SyncEventPartition:
-        """Return a part of the log or of a category; no I/O. See also their `partitions(count)`."""
+    def query(self, query: EventQuery) -> SyncEventSelection:
+        """Return the events that match a query; see `EventStore.query`."""
+        return SyncEventSelection(self.adapter, query)
+
+    def tag(self, tag: str) -> SyncEventSelection:
+        """Return the events that have a tag; see `EventStore.tag`."""
+        return SyncEventSelection(self.adapter, EventQuery.tagged(tag))
+
+    def partition(self, identifier: EventPartitionIdentifier | QueryPartitionIdentifier) -> SyncEventPartition:
+        """Return a part of the log, of a category or of a query; no I/O. See also their `partitions(count)`."""
         return SyncEventPartition(self.adapter, identifier)
 
     def streams(self, *, category: str | None = None) -> Iterator[StreamIdentifier]:

@@ -8,7 +8,7 @@ a query is also the identifier of the source that yields its events.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
 from msgspec import Struct
 from msgspec.structs import force_setattr
@@ -16,11 +16,31 @@ from msgspec.structs import force_setattr
 from eventstore_sa.errors import ConfigurationError, SerialisationError
 from eventstore_sa.types.codec import text_problem
 from eventstore_sa.types.conversion import serialise_to_string
-from eventstore_sa.types.identifiers import EventSourceIdentifier, IdentifierMeta
+from eventstore_sa.types.identifiers import (
+    EventSequenceIdentifier,
+    EventSourceIdentifier,
+    IdentifierMeta,
+    PartitionIdentifier,
+    StreamIdentifier,
+    check_partition,
+    event_sequence_identifier,
+    partition_of,
+)
 from eventstore_sa.types.json import JsonObject, is_mapping, is_sequence
 from eventstore_sa.types.tags import checked_tags
 
-__all__ = ["MAX_QUERY_ITEMS", "MAX_QUERY_NAMES", "EventQuery", "QueryItem", "TaggedEvent"]
+__all__ = [
+    "MAX_QUERY_ITEMS",
+    "MAX_QUERY_NAMES",
+    "EventQuery",
+    "QueryIdentifier",
+    "QueryItem",
+    "QueryPartitionIdentifier",
+    "TaggedEvent",
+    "event_source_identifier",
+    "is_complete_as_it_stands",
+    "query_of",
+]
 
 MAX_QUERY_ITEMS: Final = 100
 """How many items a query may have: each is looked up by itself."""
@@ -138,6 +158,81 @@ class EventQuery(EventSourceIdentifier, Struct, metaclass=IdentifierMeta, frozen
                 return cls(map(_item, items))
             case _:
                 raise ValueError('a serialised query is {"type": "query", "items": [{"names": [...], "tags": [...]}]}')
+
+
+class QueryPartitionIdentifier(PartitionIdentifier, Struct, metaclass=IdentifierMeta, frozen=True):
+    """Part `partition` of `partitions` of the events that match a query; streams are dealt out by `partition_of`.
+
+    Args:
+        query: The query.
+        partition: Which part, from 0.
+        partitions: How many parts there are.
+
+    Raises:
+        ValueError: There is no such part.
+    """
+
+    query: EventQuery
+    partition: int
+    partitions: int
+
+    def __post_init__(self) -> None:
+        check_partition(self.partition, self.partitions)
+
+    def covers(self, stream: StreamIdentifier) -> bool:
+        """Tell whether those events of `stream` that match the query are in this part."""
+        return partition_of(stream.category, stream.stream, self.partitions) == self.partition
+
+    def serialise(self) -> JsonObject:
+        """Return `{"type": "query-partition", "query": ..., "partition": ..., "partitions": ...}`."""
+        return {
+            "type": "query-partition",
+            "query": self.query.serialise(),
+            "partition": self.partition,
+            "partitions": self.partitions,
+        }
+
+
+QueryIdentifier: TypeAlias = EventQuery | QueryPartitionIdentifier
+"""What a store finds events by, wherever it keeps them."""
+
+
+def query_of(identifier: EventSourceIdentifier) -> EventQuery | None:
+    """Return the query that all events of an identifier match, if it is one of `QueryIdentifier`."""
+    match identifier:
+        case EventQuery():
+            return identifier
+        case QueryPartitionIdentifier(query):
+            return query
+        case _:
+            return None
+
+
+def is_complete_as_it_stands(identifier: EventSourceIdentifier) -> bool:
+    """Whether the writers of what is read exclude each other until they commit, so that no read of it misses an event.
+
+    Everything else is complete up to the watermark of the log.
+    """
+    return isinstance(identifier, StreamIdentifier)
+
+
+def event_source_identifier(
+    serialised: Mapping[str, Any],
+) -> EventSequenceIdentifier | PartitionIdentifier | EventQuery:
+    """Return the identifier that `serialised` came from: the inverse of `serialise()`.
+
+    Raises:
+        ValueError: It is no serialised identifier of the log, a category, a stream, a query or a partition.
+    """
+    match serialised:
+        case {"type": "query"}:
+            return EventQuery.deserialise(serialised)
+        case {"type": "query-partition", "query": query, "partition": part, "partitions": parts, **others} if (
+            not others
+        ):
+            return QueryPartitionIdentifier(EventQuery.deserialise(query), part, parts)
+        case _:
+            return event_sequence_identifier(serialised)
 
 
 def _item(serialised: object) -> QueryItem:

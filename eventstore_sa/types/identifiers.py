@@ -37,6 +37,7 @@ __all__ = [
     "StreamIdentifierDict",
     "StreamNamePrefixPartitionIdentifier",
     "check_name",
+    "check_partition",
     "event_sequence_identifier",
     "partition_of",
     "stream_hash",
@@ -180,7 +181,7 @@ class LogPartitionIdentifier(PartitionIdentifier, Struct, metaclass=IdentifierMe
     partitions: int
 
     def __post_init__(self) -> None:
-        _check_partition(self.partition, self.partitions)
+        check_partition(self.partition, self.partitions)
 
     def covers(self, stream: StreamIdentifier) -> bool:
         """Tell whether the events of `stream` are in this part."""
@@ -209,7 +210,7 @@ class CategoryPartitionIdentifier(PartitionIdentifier, Struct, metaclass=Identif
 
     def __post_init__(self) -> None:
         _check_field(self, "category", "category")
-        _check_partition(self.partition, self.partitions)
+        check_partition(self.partition, self.partitions)
 
     def covers(self, stream: StreamIdentifier) -> bool:
         """Tell whether the events of `stream` are in this part."""
@@ -351,6 +352,11 @@ def _check_field(identifier: Struct, what: str, field: str) -> None:
         force_setattr(identifier, field, name)
 
 
-def _check_partition(partition: object, partitions: object) -> None:
+def check_partition(partition: object, partitions: object) -> None:
+    """Refuse a part that there is not.
+
+    Raises:
+        ValueError: There is no such part.
+    """
     if type(partition) is not int or type(partitions) is not int or not 0 <= partition < partitions:
         raise ValueError(f"there is no partition {partition!r} of {partitions!r}: count from 0 up to the last")

@@ -293,7 +293,7 @@ class TestBesideTablesOfTheHost:
         created = names_in(engine)
         schema.metadata.drop_all(engine)
 
-        ours = {"es_events", "es_locks", "es_projections", "es_rebuilds", "es_schema", "es_snapshots"}
+        ours = {"es_event_tags", "es_events", "es_locks", "es_projections", "es_rebuilds", "es_schema", "es_snapshots"}
         assert {*ours, "remarks"} <= created
         assert names_in(engine) == before
 

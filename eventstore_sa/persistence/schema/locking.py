@@ -19,10 +19,16 @@ from eventstore_sa.types import (
     CategoryIdentifier,
     CategoryPartitionIdentifier,
     EventPartitionIdentifier,
+    EventQuery,
     EventSequenceIdentifier,
+    EventSourceIdentifier,
     LogIdentifier,
     LogPartitionIdentifier,
+    QueryIdentifier,
+    QueryPartitionIdentifier,
+    StreamIdentifier,
     StreamNamePrefixPartitionIdentifier,
+    is_complete_as_it_stands,
 )
 
 __all__ = [
@@ -114,7 +120,18 @@ class LockingMode(Struct, frozen=True):
         """Where PostgreSQL's functions make publishes exclude each other beyond their streams."""
         return self.level if self.locking == "advisory" and self.level != "stream" else None
 
-    def check_read(self, target: EventSequenceIdentifier | EventPartitionIdentifier) -> None:
+    def is_complete_as_it_stands(self, target: EventSourceIdentifier) -> bool:
+        """Whether writers of what is read exclude each other until they commit, so that no read of it misses an event.
+
+        That is so for a stream, and for events that all have the same tag. Everything else is complete up to the watermark.
+        """
+        match target:
+            case EventQuery((item,)):
+                return self.locking != "row" and bool(self.boundary_of(item.tags))
+            case _:
+                return is_complete_as_it_stands(target)
+
+    def check_read(self, target: EventSequenceIdentifier | EventPartitionIdentifier | QueryIdentifier) -> None:
         """Refuse to read what is not complete.
 
         Raises:
@@ -231,11 +248,11 @@ def _checked_labels(labels: object) -> tuple[str, ...]:
     return tuple(sorted(checked))
 
 
-def _level_of(target: EventSequenceIdentifier | EventPartitionIdentifier) -> Level:
+def _level_of(target: EventSequenceIdentifier | EventPartitionIdentifier | QueryIdentifier) -> Level:
     match target:
-        case LogIdentifier() | LogPartitionIdentifier():
+        case LogIdentifier() | LogPartitionIdentifier() | EventQuery() | QueryPartitionIdentifier():
             return "log"
         case CategoryIdentifier() | CategoryPartitionIdentifier() | StreamNamePrefixPartitionIdentifier():
             return "category"
-        case _:
+        case StreamIdentifier():
             return "stream"

@@ -63,8 +63,8 @@ class EventStoreSchema:
         locking: How writers exclude each other: "fence" (only within a stream), or "advisory" or "row" (at the level of
             the guarantee, until they commit); see `Locking`. It is recorded in the database when the tables are created.
         serialisation_guarantee: The level for "advisory" and "row"; the fence always gives the strongest guarantee.
-        labels: How tags begin that many events have and no rule is about, such as "tenant:". Their writers do not exclude each
-            other, and a decision on labels alone waits for all writers. Recorded like the locking.
+        labels: How tags begin that many events have and no rule is about, such as "tenant:". Their writers do not exclude
+            each other, and a decision on labels alone waits for all writers. Recorded like the locking.
 
     Attributes:
         metadata: The MetaData that the tables are attached to.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Self, TypeAlias, overload
 
 from typing_extensions import TypeVar
@@ -28,6 +29,7 @@ from eventstore_sa.types import (
     EventPartitionIdentifier,
     EventSequenceIdentifier,
     LogIdentifier,
+    QueryIdentifier,
     StreamIdentifier,
 )
 from eventstore_sa.types.watermark import Watermark
@@ -46,8 +48,8 @@ __all__ = [
 ]
 
 AnyStreamPublishDefinition: TypeAlias = StreamPublishDefinition[Any, Any, Any]
-Latestable: TypeAlias = EventSequenceIdentifier | EventPartitionIdentifier
-Scannable: TypeAlias = EventSequenceIdentifier | EventPartitionIdentifier
+Latestable: TypeAlias = EventSequenceIdentifier | EventPartitionIdentifier | QueryIdentifier
+Scannable: TypeAlias = EventSequenceIdentifier | EventPartitionIdentifier | QueryIdentifier
 Listable: TypeAlias = LogIdentifier | CategoryIdentifier
 
 _NO_PROJECTIONS = (
@@ -78,6 +80,10 @@ class _EventStorage:
             ConfigurationError: If there are none, or everything is part of a transaction of the caller.
         """
         raise ConfigurationError(_NO_PROJECTIONS.format(adapter=type(self).__name__))
+
+    def boundary_of(self, tags: AbstractSet[str]) -> AbstractSet[str]:
+        """Return those of some tags whose writers exclude each other until they commit; by default, all do."""
+        return tags
 
     def stage(
         self,
@@ -326,6 +332,9 @@ class AwaitableEventStorageAdapter(AwaitableStorageAdapter[S], EventStorageAdapt
     def rebuild_storage(self, name: str) -> RebuildStorage:
         return self.sync_adapter.rebuild_storage(name)
 
+    def boundary_of(self, tags: AbstractSet[str]) -> AbstractSet[str]:
+        return self.sync_adapter.boundary_of(tags)
+
     def stage(
         self,
         *,
@@ -347,13 +356,13 @@ def checked_target(target: Scannable) -> Scannable:
     """Return a target if events can be read from it.
 
     Raises:
-        ValueError: If it does not identify the log, a category, a stream or a partition.
+        ValueError: If it does not identify the log, a category, a stream, a query or a partition.
     """
     checked: object = target
     if isinstance(checked, Scannable):
         return target
     raise ValueError(
-        "the target of a read must be the log, a category, a stream or a partition, such as "
+        "the target of a read must be the log, a category, a stream, a query or a partition, such as "
         f"CategoryIdentifier('orders'); got a {type(checked).__name__}"
     )
 
