@@ -9,13 +9,23 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from eventstore_sa import EventQuery, NewEvent, Projector, QueryItem, StreamIdentifier
-from eventstore_sa.conditions import NoCondition, WriteCondition, no_event_matches, stream_is_empty
-from eventstore_sa.errors import LockTimeoutError, TransactionError, UnmetWriteConditionError
+from eventstore_sa import EventQuery, EventStoreSchema, NewEvent, Projector, QueryItem, StreamIdentifier, SyncEventStore
+from eventstore_sa.conditions import (
+    AndCondition,
+    NoCondition,
+    NoEventMatchesCondition,
+    WriteCondition,
+    no_event_matches,
+    stream_is_empty,
+)
+from eventstore_sa.errors import ConfigurationError, LockTimeoutError, TransactionError, UnmetWriteConditionError
+from eventstore_sa.persistence.schema.locking import FENCE
+from eventstore_sa.store.adapters import SyncSQLAlchemyEventStorageAdapter
 from eventstore_sa.testing import clear
 from eventstore_sa.testing.postgres import PostgresServer
 from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
 from tests.interleaving import Stage, Writer, install_schema, open_stage
+from tests.stores import record_locking
 
 MANY = [f"tag:{number}" for number in range(40)]
 """More tags than a transaction locks one by one."""
@@ -32,6 +42,15 @@ def stage(database: PostgresDatabase) -> Iterator[Stage]:
     with open_stage(database) as stage:
         clear(stage.engine)
         yield stage
+
+
+@pytest.fixture
+def labelled(stage: Stage) -> Iterator[Stage]:
+    schema = EventStoreSchema(labels=["tenant:"])
+    record_locking(stage.engine, schema.locking_mode)
+    stage.store = SyncEventStore(stage.engine, schema=schema)
+    yield stage
+    record_locking(stage.engine, FENCE)
 
 
 class Names(Projector[EventQuery, list[str], None]):
@@ -147,6 +166,62 @@ def test_event_that_a_slow_writer_numbered_earlier_is_not_overlooked(stage: Stag
     assert decision.state == ["second"]
     with pytest.raises(UnmetWriteConditionError):
         publish(stage.store, "third", "course:1", "student:1", condition=decision.unchanged())
+
+
+def test_event_that_a_slow_writer_numbered_earlier_is_overlooked_with_one_number_for_all_items(stage: Stage) -> None:
+    """The mistake that a number for each item prevents; `no_event_matches` refuses it."""
+    slow = stage.writer()
+    publish(slow.store, "first", "course:1")
+    last = publish(stage.store, "second", "student:1")
+    items = [QueryItem(tags=["course:1"]), QueryItem(tags=["student:1"])]
+
+    slow.commit()
+    condition = AndCondition(frozenset(NoEventMatchesCondition(item, last.sequence_number, last.id) for item in items))
+
+    publish(stage.store, "third", "course:1", "student:1", condition=condition)
+
+
+def test_event_that_is_committed_between_two_reads_of_a_decision_is_not_overlooked(stage: Stage) -> None:
+    slow = stage.writer()
+    publish(slow.store, "first", "course:1")
+    publish(stage.store, "second", "student:1")
+    query = EventQuery([QueryItem(tags=["course:1"]), QueryItem(tags=["student:1"])])
+    store = SyncEventStore(SyncSQLAlchemyEventStorageAdapter(stage.engine, page_size=1))
+    scan = store.adapter.scan
+
+    def interrupted(**arguments: Any) -> Iterator[Any]:
+        for found in scan(**arguments):
+            yield found
+            if found.name == "second":
+                slow.commit()
+                publish(stage.store, "third", "course:1")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store.adapter, "scan", interrupted)
+        decision = store.decide(query, Names())
+
+    assert decision.state == ["second"]
+    with pytest.raises(UnmetWriteConditionError):
+        publish(store, "fourth", "course:1", "student:1", condition=decision.unchanged())
+
+
+def test_event_that_is_committed_between_two_pages_of_all_items_together_is_overlooked(stage: Stage) -> None:
+    """The mistake that reading item by item prevents."""
+    slow = stage.writer()
+    publish(slow.store, "first", "course:1")
+    items = [QueryItem(tags=["course:1"]), QueryItem(tags=["student:1"])]
+    first_page = publish(stage.store, "second", "student:1")
+    slow.commit()
+    second_page = publish(stage.store, "third", "course:1")
+
+    condition = AndCondition(
+        frozenset(
+            NoEventMatchesCondition(item, last.sequence_number, last.id)
+            for item, last in zip(items, (second_page, first_page), strict=True)
+        )
+    )
+
+    publish(stage.store, "fourth", "course:1", "student:1", condition=condition)
 
 
 def test_decision_by_names_alone_is_not_made_of_events_beyond_the_watermark(stage: Stage) -> None:
@@ -293,5 +368,41 @@ def test_event_with_a_tag_of_its_own_condition_takes_one_lock_for_it(stage: Stag
     publish(written.store, "second", "a")
     publish(both.store, "third", "b", condition=nothing("b", "c"))
 
-    assert locks_of(stage, written) == locks_of(stage, untagged) + 2  # the tag, and all tags
+    assert locks_of(stage, untagged) == 4  # the log, the category, the stream, and the fence
+    assert locks_of(stage, written) == 4 + 2  # the tag, and all tags
     assert locks_of(stage, both) == locks_of(stage, written)
+
+
+def test_writers_of_a_label_do_not_exclude_each_other(labelled: Stage) -> None:
+    first, second = labelled.writer(), labelled.writer()
+    publish(first.store, "first", "tenant:1", "a")
+    publish(second.store, "second", "tenant:1", "b")
+    publish(second.store, "third", "c", condition=nothing("d", "tenant:1"))
+    second.commit()
+    first.commit()
+
+    assert labelled.log() == ["first", "second", "third"]
+
+
+def test_decision_on_labels_alone_is_made_below_the_watermark_and_excludes_all_writers(labelled: Stage) -> None:
+    query = EventQuery.tagged("tenant:1")
+    slow = labelled.writer()
+    publish(slow.store, "first", "tenant:1")
+    publish(labelled.store, "second", "tenant:1")
+    inside = labelled.writer()
+
+    decisions = [labelled.store.decide(query, Names()), inside.store.decide(query, Names())]
+    waiting = labelled.in_background(partial(publish, labelled.store, "third", condition=decisions[0].unchanged()))
+    labelled.wait_until_blocked()
+    slow.commit()
+
+    assert [decision.state for decision in decisions] == [[], []]
+    with pytest.raises(UnmetWriteConditionError):
+        waiting.result()
+    with pytest.raises(UnmetWriteConditionError):
+        publish(inside.store, "fourth", condition=decisions[1].unchanged())
+
+
+def test_store_with_other_labels_is_refused(labelled: Stage) -> None:
+    with pytest.raises(ConfigurationError, match=r"record locking 'fence labels=tenant:', but this store has 'fence'"):
+        publish(SyncEventStore(labelled.engine), "first", "tenant:1")
