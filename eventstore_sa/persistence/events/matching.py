@@ -76,25 +76,27 @@ class Matching:
             bounds: Makes of a column with numbers the conditions that they are wanted.
             backwards: Last to first.
         """
-        number = self._events.c.sequence_number
+        events, number = self._events, self._events.c.sequence_number
 
         def page(statement: Select[Any], order: ColumnElement[Any]) -> Select[Any]:
             return statement.order_by(order.desc() if backwards else order).limit(bindparam("size"))
 
-        if len(items) == 1:
-            ((lookup, order, demands),) = self._lookups(items, bounds)
-            source: FromClause = self._events if lookup is None else lookup.join(self._events, number == order)
-            return page(select(*columns).select_from(source).where(*demands, *conditions), order)
-        united: list[Select[Any]] = []
-        for lookup, order, demands in self._lookups(items, bounds):
-            source = self._events if lookup is None else lookup
+        pages: list[Select[Any]] = []
+        for lookup, found, demands in self._lookups(items, bounds):
+            if lookup is None and len(items) == 1:
+                return page(select(*columns).where(*demands, *conditions), number)
+            source: FromClause = events if lookup is None else lookup
+            demanded = [*demands, *conditions]
             if lookup is not None and conditions:
-                source = lookup.join(self._events, number == order)
-            first = page(select(order.label("number")).select_from(source).where(*demands, *conditions), order)
-            united.append(select(first.subquery().c.number))
-        found = union(*united).subquery("found")
-        source = found.join(self._events, number == found.c.number)
-        return page(select(*columns).select_from(source), found.c.number)
+                # With the bounds on both sides, in whichever order the planner merges them.
+                source, demanded = lookup.join(events, number == found), [*demanded, *bounds(number)]
+            pages.append(page(select(found.label("number")).select_from(source).where(*demanded), found))
+        # The events are fetched by their numbers, once it is known which ones make the page.
+        numbers = pages[0].subquery("found")
+        if len(pages) > 1:
+            either = union(*(select(each.subquery().c.number) for each in pages)).subquery("either")
+            numbers = page(select(either.c.number), either.c.number).subquery("found")
+        return page(select(*columns).select_from(numbers.join(events, number == numbers.c.number)), numbers.c.number)
 
     def _lookups(
         self, items: Sequence[ItemShape], bounds: Bounds
