@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from msgspec import Struct
 
@@ -23,6 +23,7 @@ from eventstore_sa.sources.constraints import QueryConstraint, sequence_number_b
 from eventstore_sa.steps import Steps, drive, drive_async
 from eventstore_sa.store.updating import StreamProjector, SyncStreamProjector, copied
 from eventstore_sa.types import AnyStoredEvent, EventQuery, Projection, QueryItem, StreamIdentifier
+from eventstore_sa.types.json import is_mapping
 from eventstore_sa.types.numbers import checked_count
 
 if TYPE_CHECKING:
@@ -256,7 +257,7 @@ def _conditional(decided: Any, unchanged: WriteCondition) -> Publishes:
         )
     streams: dict[Any, Any] = {**decided}
     for key, definition in streams.items():
-        if isinstance(definition, Mapping):
+        if is_mapping(definition):
             own = definition.get("condition")
             streams[key] = {**definition, "condition": unchanged if own is None else unchanged & own}
         break
@@ -270,12 +271,12 @@ def _checked(models: object, projector: object, method: str) -> tuple[Mapping[st
         ConfigurationError: If they are not models.
     """
     single = isinstance(models, EventQuery)
-    named: Any = {_SINGLE: (models, projector)} if single else models
-    if not isinstance(named, Mapping) or not named or (projector is not None and not single):
+    named: object = {_SINGLE: (models, projector)} if single else models
+    if not is_mapping(named) or not named or (projector is not None and not single):
         raise ConfigurationError(
             "a decision takes a query and a projector, or a dict of such pairs: {'course': (query, projector)}"
         )
-    for model in cast("Mapping[str, Any]", named).values():
+    for model in named.values():
         match model:
             case (EventQuery(), each) if callable(getattr(each, method, None)):
                 pass

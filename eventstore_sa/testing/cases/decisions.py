@@ -143,15 +143,14 @@ class QueryConditionCases(EventStorageSetting):
     ) -> None:
         if not self.checks_queries:
             return
-        for number, (names, tags, met) in enumerate(
-            (
-                ([], ["course"], False),
-                ([], ["course", "student"], False),
-                (["joined"], ["course"], False),
-                (["left"], ["course"], True),
-                ([], ["course", "teacher"], True),
-            )
-        ):
+        rows: list[tuple[list[str], list[str], bool]] = [
+            ([], ["course"], False),
+            ([], ["course", "student"], False),
+            (["joined"], ["course"], False),
+            (["left"], ["course"], True),
+            ([], ["course", "teacher"], True),
+        ]
+        for number, (names, tags, met) in enumerate(rows):
             with case((names, tags)):
                 condition = none_of(QueryItem(names=names, tags=[f"{tag}:{number}" for tag in tags]))
                 joined = [tagged("joined", f"course:{number}", f"student:{number}")]
