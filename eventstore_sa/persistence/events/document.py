@@ -110,7 +110,7 @@ def publish_document(
                 None if absent or locks_only else _allowed(ways),
                 "log" if in_log else None if conditions is None else _scope(part.condition),
                 serialise,
-                [*map(_document_alternative, ways)] if absent and not locks_only else None,
+                [_document_alternative(way, mode) for way in ways] if absent and not locks_only else None,
                 sorted(written) or None,
                 sorted(read) or None,
             )
@@ -141,19 +141,14 @@ def _allowed(ways: Sequence[Alternative]) -> PositionRanges | None:
     return None if allowed == ANY_POSITION else allowed
 
 
-def _document_alternative(way: Alternative) -> DocumentAlternative:
-    return DocumentAlternative(
-        [
-            AbsentEvents(
-                each.after,
-                sorted(each.item.names) or None,
-                sorted(each.item.tags) or None,
-                each.last_id,
-            )
-            for each in way.absent
-        ],
-        None if way.allowed == ANY_POSITION else way.allowed,
-    )
+def _document_alternative(way: Alternative, mode: LockingMode) -> DocumentAlternative:
+    absent: list[AbsentEvents] = []
+    for each in way.absent:
+        # The entries of the first are looked through, and labels have many.
+        first = sorted(mode.boundary_of(each.item.tags))
+        tags = [*first, *sorted(each.item.tags.difference(first))]
+        absent.append(AbsentEvents(each.after, sorted(each.item.names) or None, tags or None, each.last_id))
+    return DocumentAlternative(absent, None if way.allowed == ANY_POSITION else way.allowed)
 
 
 def _scope(condition: WriteCondition) -> str | None:
