@@ -159,7 +159,7 @@ def _publish_decision(
         yield attempt.pause
         followed = _Followed(stream)
         before = yield partial(load, source=followed)
-        events = yield partial(decide, _copied(before.state))
+        events = yield partial(decide, copied(before.state))
         if not events:
             return before, ()
         with attempt:
@@ -168,7 +168,7 @@ def _publish_decision(
     raise AssertionError("the last attempt returns or raises")
 
 
-def _copied(state: State) -> State:
+def copied(state: State) -> State:
     """Return a copy for `decide`, which may change it freely: the new state is made from the events alone.
 
     Raises:
