@@ -62,7 +62,10 @@ def test_missing_tables_are_named(engine: Engine) -> None:
 
     with (
         engine.connect() as connection,
-        pytest.raises(SchemaError, match="es_projections, es_snapshots, es_rebuilds are missing"),
+        pytest.raises(
+            SchemaError,
+            match="es_projections, es_snapshots, es_rebuilds, es_subscriptions, es_subscription_nodes, es_parked_streams, es_parked_events are missing",
+        ),
     ):
         verify_schema(connection)
 

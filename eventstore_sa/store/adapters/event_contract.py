@@ -16,6 +16,8 @@ from typing_extensions import TypeVar
 from eventstore_sa.conditions import WriteCondition
 from eventstore_sa.contracts.inline_projections import InlineProjection
 from eventstore_sa.contracts.rebuilds import RebuildStorage
+from eventstore_sa.contracts.subscriptions import SubscriptionStorage
+from eventstore_sa.contracts.wakeups import Wakeups
 from eventstore_sa.errors import ConfigurationError, TransactionError
 from eventstore_sa.publishing import StreamPublishDefinition
 from eventstore_sa.session import CommitCallback, StagedPublish
@@ -78,6 +80,21 @@ class _EventStorage:
             ConfigurationError: If there are none, or everything is part of a transaction of the caller.
         """
         raise ConfigurationError(_NO_PROJECTIONS.format(adapter=type(self).__name__))
+
+    def subscription_storage(self) -> SubscriptionStorage:
+        """Return storage for subscriptions that is kept beside the events.
+
+        Raises:
+            ConfigurationError: If there is none, or everything is part of a transaction of the caller.
+        """
+        raise ConfigurationError(
+            f"{type(self).__name__} keeps no subscriptions beside its events: use a store on a SQLAlchemy bind or in memory"
+        )
+
+    @property
+    def wakeups(self) -> Wakeups:
+        """Says in this process that events may have been stored; what is not announced is found by polling."""
+        return Wakeups()
 
     def stage(
         self,
@@ -325,6 +342,13 @@ class AwaitableEventStorageAdapter(AwaitableStorageAdapter[S], EventStorageAdapt
 
     def rebuild_storage(self, name: str) -> RebuildStorage:
         return self.sync_adapter.rebuild_storage(name)
+
+    def subscription_storage(self) -> SubscriptionStorage:
+        return self.sync_adapter.subscription_storage()
+
+    @property
+    def wakeups(self) -> Wakeups:
+        return self.sync_adapter.wakeups
 
     def stage(
         self,

@@ -1,4 +1,4 @@
-"""Version 1: the events, the version row, the lock rows, the projections, their snapshots and rebuilds.
+"""Version 1: events, the version row, lock rows, projections with their snapshots and rebuilds, and subscriptions.
 
 The tables are defined here separately from `tables.py`, which always describes the newest version.
 """
@@ -13,6 +13,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     DateTime,
+    Float,
     Identity,
     Index,
     Integer,
@@ -123,6 +124,64 @@ def _tables(site: Site) -> tuple[Table, ...]:
             **innodb,
         ),
         projections("rebuilds"),
+        Table(
+            f"{prefix}subscriptions",
+            metadata,
+            Column("name", name, nullable=False),
+            Column("partition", Integer(), nullable=False, autoincrement=False),
+            Column("partitions", Integer(), nullable=False),
+            Column("generation", BigInteger(), nullable=False),
+            Column("source", plain_text, nullable=False),
+            Column("sequence_number", BigInteger(), nullable=False),
+            Column("event_number", BigInteger(), nullable=True),
+            Column("event_id", Uuid(), nullable=True),
+            Column("epoch", BigInteger(), nullable=False),
+            Column("owner", Uuid(), nullable=True),
+            Column("status", String(10), nullable=False),
+            Column("drain_to", BigInteger(), nullable=True),
+            Column("next_partitions", Integer(), nullable=True),
+            Column("handled", BigInteger(), nullable=False),
+            Column("events_per_s", Float(), nullable=False),
+            Column("moved_at", time, nullable=False),
+            Column("last_error", plain_text, nullable=True),
+            PrimaryKeyConstraint("name", "partition", name=f"{prefix}subscriptions_pkey"),
+            **innodb,
+        ),
+        Table(
+            f"{prefix}subscription_nodes",
+            metadata,
+            Column("id", Uuid(), nullable=False),
+            Column("name", plain_text, nullable=False),
+            Column("subscriptions", plain_text, nullable=False),
+            Column("expires_at", time, nullable=False),
+            PrimaryKeyConstraint("id", name=f"{prefix}subscription_nodes_pkey"),
+            **innodb,
+        ),
+        Table(
+            f"{prefix}parked_streams",
+            metadata,
+            Column("subscription", name, nullable=False),
+            Column("category", name, nullable=False),
+            Column("stream", name, nullable=False),
+            PrimaryKeyConstraint("subscription", "category", "stream", name=f"{prefix}parked_streams_pkey"),
+            **innodb,
+        ),
+        Table(
+            f"{prefix}parked_events",
+            metadata,
+            Column("subscription", name, nullable=False),
+            Column("sequence_number", BigInteger(), nullable=False, autoincrement=False),
+            Column("event_id", Uuid(), nullable=False),
+            Column("category", name, nullable=False),
+            Column("stream", name, nullable=False),
+            Column("state", String(10), nullable=False),
+            Column("attempts", Integer(), nullable=False),
+            Column("error", plain_text, nullable=True),
+            Column("parked_at", time, nullable=False),
+            PrimaryKeyConstraint("subscription", "sequence_number", name=f"{prefix}parked_events_pkey"),
+            Index(f"{prefix}parked_events_stream_idx", "subscription", "category", "stream", "sequence_number"),
+            **innodb,
+        ),
     )
 
 

@@ -1,0 +1,60 @@
+"""Which partitions a node takes, and which it gives up: a decision that each node makes for itself, from what all of them see.
+
+A node takes what is free if no other node has less to do, and gives up what another could do that has clearly less: so the
+nodes converge, and nothing moves between nodes that are even.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from uuid import UUID
+
+from eventstore_sa.contracts.subscriptions import PartitionRecord, Survey
+
+__all__ = ["balanced"]
+
+
+def balanced(me: UUID, survey: Survey) -> tuple[list[PartitionRecord], list[PartitionRecord]]:
+    """Return the partitions that a node takes now, and those that it gives up.
+
+    Args:
+        me: The node.
+        survey: The partitions of its subscriptions, and all nodes.
+    """
+    load: Counter[UUID] = Counter({node.id: 0 for node in survey.nodes})
+    load.setdefault(me, 0)
+    for record in survey.partitions:
+        if record.owner is not None and not record.expired:
+            load[record.owner] += 1
+    return _taken(me, survey, load), _given_up(me, survey, load)
+
+
+def _taken(me: UUID, survey: Survey, load: Counter[UUID]) -> list[PartitionRecord]:
+    taken: list[PartitionRecord] = []
+    free = [record for record in survey.partitions if record.is_free]
+    # Each node begins elsewhere, so that they do not all reach for the same partition.
+    start = me.int % len(free) if free else 0
+    for record in (*free[start:], *free[:start]):
+        if all(load[me] <= load[other] for other in _others(me, record.name, survey)):
+            taken.append(record)
+            load[me] += 1
+    return taken
+
+
+def _given_up(me: UUID, survey: Survey, load: Counter[UUID]) -> list[PartitionRecord]:
+    given_up: list[PartitionRecord] = []
+    for record in reversed(survey.partitions):
+        others = _others(me, record.name, survey)
+        if record.owner != me or not others:
+            continue
+        least = min(others, key=lambda other: load[other])
+        if load[me] - load[least] >= 2:
+            given_up.append(record)
+            load[me] -= 1
+            load[least] += 1
+    return given_up
+
+
+def _others(me: UUID, name: str, survey: Survey) -> Sequence[UUID]:
+    return [node.id for node in survey.nodes if node.id != me and name in node.subscriptions]
