@@ -96,7 +96,7 @@ class Lease(Struct, frozen=True):
         partitions: How many there are.
         generation: How often the number of partitions has changed.
         owner: The node that holds it.
-        epoch: The fencing token: whoever takes the partition over increments it, and every change of the checkpoint names it.
+        epoch: The fencing token: whoever takes the partition over increments it, and whoever moves the checkpoint names it.
         sequence_number: The checkpoint.
         drain_to: Process up to here and no further, because the number of partitions changes; None: no limit.
         is_behind_its_log: Whether the log no longer has the event that the checkpoint remembers.
@@ -305,7 +305,7 @@ class SubscriptionStorage(Protocol):
         ...
 
     def resplit(self, name: str) -> bool:
-        """Replace the partitions of a subscription by their next number, if all are drained; return whether that was done."""
+        """Replace the partitions of a subscription by their next number, if all are drained; return whether they were."""
         ...
 
     def guard(self, session: Any, lease: Lease, *, idle_s: float, longest_s: float) -> None:
@@ -344,7 +344,14 @@ class SubscriptionStorage(Protocol):
         ...
 
     def set_aside(
-        self, lease: Lease, advance: Advance, event: AnyStoredEvent, state: ParkedState, attempts: int, error: str
+        self,
+        lease: Lease,
+        advance: Advance,
+        event: AnyStoredEvent,
+        *,
+        state: ParkedState,
+        attempts: int,
+        error: str,
     ) -> bool:
         """Move a checkpoint beyond an event that failed, and keep it aside; return False if the lease is lost."""
         ...

@@ -1,4 +1,4 @@
-"""Which partitions a node takes, and which it gives up: a decision that each node makes for itself, from what all of them see.
+"""Which partitions a node takes, and which it gives up: each node decides for itself, from what all of them see.
 
 A node takes what is free if no other node has less to do, and gives up what another could do that has clearly less: so the
 nodes converge, and nothing moves between nodes that are even.

@@ -138,7 +138,7 @@ def handle_sync(
     events: Sequence[AnyStoredEvent],
     session: Any,
     *,
-    deadline_s: float,
+    deadline_s: float,  # noqa: ARG001 - as for `handle`
     may_continue: Callable[[], bool],
 ) -> int:
     """Handle events without asyncio; see `handle`. Nothing here ends a call at its deadline: the node evicts its thread."""

@@ -114,7 +114,7 @@ class Node:
                 try:
                     pause_s = yield from self._turn()
                     failures = 0
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - a node goes on, whatever happens
                     failures += 1
                     _log.warning("the node could not look after its partitions: %s", described(error), exc_info=error)
                     pause_s = _OUTAGE.pause_s(failures)
@@ -144,7 +144,7 @@ class Node:
                     yield partial(task.join, 1.0)
         try:
             yield from self._call(self.storage.leave, self._record.id)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the node is ending anyway
             _log.warning(
                 "the node could not give its partitions back, which wait for its lease to end: %s", described(error)
             )
@@ -208,13 +208,13 @@ class Node:
         return changed
 
     def _polling(self) -> Steps[None]:
-        """Find out how far the log is complete: often after something has happened, and ever less often while nothing does."""
-        pause_s, failures = _FIRST_POLL_S, 0
+        """Find out how far the log is complete: often after something has happened, else less and less often."""
+        pause_s, failures, woken = _FIRST_POLL_S, 0, True
         while not self._ending:
             try:
-                moved = yield from self._look()
+                moved = yield from self._look(woken=woken)
                 failures = 0
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a node goes on, whatever happens
                 failures += 1
                 moved = False
                 _log.warning("the node could not look at the log: %s", described(error), exc_info=error)
@@ -222,19 +222,21 @@ class Node:
             before = time.monotonic()
             pause_s = _FIRST_POLL_S if moved else min(pause_s * 2, _LONGEST_POLL_S)
             yield partial(self._poll.wait, pause_s)
-            if time.monotonic() - before < pause_s * 0.9:
-                # Woken: a publish in this process, which may not be committed yet.
+            woken = time.monotonic() - before < pause_s * 0.9
+            if woken:
+                # By a publish in this process, which may not be committed yet.
                 pause_s = _FIRST_POLL_S
 
-    def _look(self) -> Steps[bool]:
+    def _look(self, *, woken: bool) -> Steps[bool]:
         """Look for a new watermark; return whether there is one.
 
-        The table of locks is looked at when the last number has moved, and as long as the watermark is below it: a transaction
-        that was open then commits without drawing another number.
+        The table of locks is looked at when the last number has moved, and as long as the watermark is below it: a
+        transaction that was open then commits without drawing another number.
         """
-        last: int = yield from self._call(self.storage.last_number)
-        if last == self._last_number and self.watermark >= last:
-            return False
+        if not woken:
+            last: int = yield from self._call(self.storage.last_number)
+            if last == self._last_number and self.watermark >= last:
+                return False
         before = self.watermark
         self._last_number, self.watermark = yield from self._call(self.storage.complete_up_to)
         if self.watermark == before:

@@ -125,7 +125,7 @@ def _replay_first(face: Face, storage: SubscriptionStorage, work: Work, stream: 
             yield from _handle(face, work, events, None)
             yield partial(face.run, storage.discard, None, parked)
         else:
-            yield from _replay_in(work.sessions(), face, storage, work, events, parked)
+            yield from _replay_in(work.sessions(), face, storage, work, events=events, parked=parked)
     except HandlerFailed as failure:
         yield partial(face.run, storage.failed_again, parked, described(failure.error))
         return False
@@ -137,6 +137,7 @@ def _replay_in(
     face: Face,
     storage: SubscriptionStorage,
     work: Work,
+    *,
     events: Sequence[AnyStoredEvent],
     parked: ParkedEvent,
 ) -> Steps[None]:

@@ -1,4 +1,4 @@
-"""Processing one partition, as long as its lease is held: read, handle, move the checkpoint, and what happens when that fails.
+"""Processing one partition while its lease is held: read, handle, move the checkpoint, and what happens when that fails.
 
 Steps, taken with asyncio or in a thread. What is known of other partitions and nodes is in `node.py`.
 """
@@ -90,6 +90,7 @@ class PartitionWorker:
         self.busy_since: float | None = None
         self._node = node
         self._work = work
+        self._sessions: Callable[[], Any] = work.sessions or (lambda: None)
         self._ending = False
         self._lost = False
         self._must_renew = False
@@ -141,7 +142,7 @@ class PartitionWorker:
                 break
             except UnreadableEventError as error:
                 yield from self._stop(error)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a partition goes on, whatever happens
                 failures += 1
                 self._must_renew = True
                 level = logging.WARNING if is_outage(error) or isinstance(error, EventStoreError) else logging.ERROR
@@ -221,11 +222,10 @@ class PartitionWorker:
 
     def _in_session(self, events: Sequence[AnyStoredEvent], to: int) -> Steps[None]:
         """Handle events and move the checkpoint in the transaction of one session: all of it happens, once, or nothing."""
-        assert self._work.sessions is not None  # noqa: S101 - for type checkers
         storage, work = self._node.storage, self._work
         yield self._node.budget.acquire
         try:
-            session = work.sessions()
+            session: Any = self._sessions()
             try:
                 inside = partial(partial, self._node.face.in_session, session)
                 yield inside(storage.guard, self.lease, idle_s=work.deadline_s, longest_s=work.longest_s)
@@ -348,7 +348,9 @@ class PartitionWorker:
             return
         state = ParkedState.PARKED if consequence == "park" else ParkedState.SKIPPED
         advance = Advance(self._stored, event.sequence_number, 0, self._rate)
-        set_aside = partial(self._node.storage.set_aside, self.lease, advance, event, state, failures, said)
+        set_aside = partial(
+            self._node.storage.set_aside, self.lease, advance, event, state=state, attempts=failures, error=said
+        )
         if not (yield from self._stored_call(set_aside)):
             raise _LeaseLost
         _log.error("%s: event %d is %s: %s", self, event.sequence_number, state, said, exc_info=error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from eventstore_sa.contracts.subscriptions import PartitionState, SubscriptionStorage
 from eventstore_sa.errors import ConfigurationError, SubscriptionError
@@ -89,7 +89,7 @@ class SubscriptionRunner:
         self._node: Node | None = None
         self._task: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> SubscriptionRunner:
+    async def __aenter__(self) -> Self:
         for subscription in self._subscriptions:
             await subscription.register()
         if self._subscriptions:
@@ -127,7 +127,7 @@ class SyncSubscriptionRunner:
         subscriptions: As for `run`.
         lease_s: As for `run`.
         connections: As for `run`.
-        end_within_s: As for `run`. A thread cannot be cancelled: it is abandoned, and what it does in its session rolled back.
+        end_within_s: As for `run`. A thread cannot be cancelled: it is abandoned, and its session is rolled back.
 
     Raises:
         ConfigurationError: As for `run`.
@@ -154,7 +154,7 @@ class SyncSubscriptionRunner:
         self._node: Node | None = None
         self._task: Any = None
 
-    def __enter__(self) -> SyncSubscriptionRunner:
+    def __enter__(self) -> Self:
         for subscription in self._subscriptions:
             subscription.register()
         if self._subscriptions:

@@ -81,7 +81,8 @@ def sourced(given: object, *, asynchronous: bool) -> Sourced:
     Raises:
         ConfigurationError: If it cannot be subscribed to.
     """
-    source, constraints = given, frozenset[QueryConstraint]()
+    source: Any = given
+    constraints = frozenset[QueryConstraint]()
     while isinstance(source, ConstrainedEventSource | SyncConstrainedEventSource):
         source, constraints = source.delegate, constraints | source.constraints
     if isinstance(source, Sequence) and not isinstance(source, str | bytes):

@@ -36,8 +36,8 @@ from eventstore_sa.types.numbers import checked_count, checked_seconds
 __all__ = ["Start", "Subscription", "SyncSubscription"]
 
 Start: TypeAlias = Literal["beginning", "now"] | int | datetime
-"""Where a new subscription begins: with the first event; with what is published from now on; after a sequence number; or with
-the first event that was observed at a time or later."""
+"""Where a new subscription begins: with the first event; with what is published from now on; after a sequence number; or
+with the first event that was observed at a time or later."""
 
 F = TypeVar("F", AsyncFace, SyncFace)
 
@@ -89,7 +89,7 @@ class _AnySubscription(Generic[F]):
         how = handling(handler, store(found.adapter), per_batch=per_batch, asynchronous=asynchronous)
         if how.needs_session and sessions is None:
             raise ConfigurationError(
-                f"the handler of subscription {name!r} needs a session: pass sessions=, the session factory of your application"
+                f"the handler of subscription {name!r} needs a session: pass sessions=, your session factory"
             )
         self.partitions: int = partitions
         self.start: Start = _checked_start(start)
@@ -162,9 +162,9 @@ class _AnySubscription(Generic[F]):
 class Subscription(_AnySubscription[AsyncFace]):
     """Hands the events of a source to a handler, in order, to the end of the log and on; used with asyncio.
 
-    Each stream is handled in order, in one place at a time, however many processes run the subscription. With `sessions`, the
-    checkpoint moves in the transaction of the session that the handler gets: what it does there happens exactly once. What it
-    does elsewhere happens at least once; the id of the event tells repetitions apart.
+    Each stream is handled in order, in one place at a time, however many processes run the subscription. With `sessions`,
+    the checkpoint moves in the transaction of the session that the handler gets: what it does there happens exactly once.
+    What it does elsewhere happens at least once; the id of the event tells repetitions apart.
 
     Args:
         name: Identifies it in the database; at most 200 bytes.
@@ -279,8 +279,8 @@ class Subscription(_AnySubscription[AsyncFace]):
 
         Raises:
             WaitTimeoutError: If it has not come that far in time.
-            SubscriptionError: If the event was parked or skipped, or the subscription is stopped or paused before it, or does
-                not exist.
+            SubscriptionError: If the event was parked or skipped, or the subscription is stopped or paused before it, or
+                does not exist.
         """
         await drive_async(wait_for(self.face, self._storage, self.name, event, timeout_s))
 

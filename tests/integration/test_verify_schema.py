@@ -58,15 +58,11 @@ def test_a_new_schema_is_found_in_order(engine: Engine) -> None:
 
 
 def test_missing_tables_are_named(engine: Engine) -> None:
-    EventStoreSchema().metadata.drop_all(engine)
+    schema = EventStoreSchema()
+    schema.metadata.drop_all(engine)
 
-    with (
-        engine.connect() as connection,
-        pytest.raises(
-            SchemaError,
-            match="es_projections, es_snapshots, es_rebuilds, es_subscriptions, es_subscription_nodes, es_parked_streams, es_parked_events are missing",
-        ),
-    ):
+    names = ", ".join(table.name for table in schema.tables[3:])
+    with engine.connect() as connection, pytest.raises(SchemaError, match=f"{names} are missing"):
         verify_schema(connection)
 
 

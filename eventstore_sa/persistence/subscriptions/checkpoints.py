@@ -1,4 +1,4 @@
-"""The statements on the tables of subscriptions and of the nodes that run them. Transactions are neither begun nor ended here."""
+"""The statements on the tables of subscriptions and of their nodes. Transactions are neither begun nor ended here."""
 
 from __future__ import annotations
 
@@ -89,14 +89,10 @@ class Checkpoints:
     def _event_at(self, number: ColumnElement[int] | int) -> dict[str, Any]:
         """Return values for the last event up to a number, which is compared when a checkpoint is used again."""
         c = self._events.c
-        last = lambda column: (  # noqa: E731
-            select(column)
-            .where(c.sequence_number <= number)
-            .order_by(c.sequence_number.desc())
-            .limit(1)
-            .scalar_subquery()
-        )
-        return {"event_number": last(c.sequence_number), "event_id": last(c.id)}
+        last = select(c.sequence_number, c.id).where(c.sequence_number <= number)
+        last = last.order_by(c.sequence_number.desc()).limit(1)
+        number_of, id_of = (last.with_only_columns(column).scalar_subquery() for column in (c.sequence_number, c.id))
+        return {"event_number": number_of, "event_id": id_of}
 
     def locked(self, connection: Connection, name: str) -> list[Row[Any]]:
         """Return the rows of a subscription, locked until the end of the transaction."""
@@ -149,7 +145,7 @@ class Checkpoints:
 
     def survey(self, connection: Connection, names: Collection[str] | None) -> Survey:
         """Return the partitions of some subscriptions, and the nodes that are alive."""
-        nodes = {
+        nodes: dict[UUID, Row[Any]] = {
             row.id: row
             for row in connection.execute(select(self._nodes).where(self._nodes.c.expires_at > self.dialect.now()))
         }
@@ -159,7 +155,7 @@ class Checkpoints:
         ).order_by(self._table.c.name, self._table.c.partition)
         if names is not None:
             statement = statement.where(self._table.c.name.in_(list(names)))
-        rows = connection.execute(statement).all()
+        rows: Any = connection.execute(statement).all()
         return Survey(
             [self._record(row, nodes) for row in rows],
             [_node(row) for row in nodes.values()],
@@ -305,8 +301,9 @@ class Checkpoints:
         """
         if row.source != definition.source:
             raise ConfigurationError(
-                f"subscription {definition.name!r} is stored with the source {row.source}, and now reads {definition.source}: "
-                "its checkpoint means something else there. Give it another name, or forget the stored one first"
+                f"subscription {definition.name!r} is stored with the source {row.source}, and now reads "
+                f"{definition.source}: its checkpoint means something else there. Give it another name, or forget the "
+                "stored one first"
             )
 
     def _change(self, connection: Connection, name: str, values: dict[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 """The statements on the tables of parked streams and events. Transactions are neither begun nor ended here.
 
-A parked stream has one row, which whoever parks or holds back an event locks, and so does whoever replays or discards one: so
-no event of the stream overtakes another.
+A parked stream has one row. Whoever parks, holds back, replays or discards an event of it locks this row: so no event of the
+stream overtakes another.
 """
 
 from __future__ import annotations

@@ -87,8 +87,8 @@ class SQLSubscriptionStorage:
         pool = self._engine.pool
         if (sessions and isinstance(pool, StaticPool)) or (threads and isinstance(pool, SingletonThreadPool)):
             raise ConfigurationError(
-                f"this engine has a {type(pool).__name__}, as for a SQLite database in memory, and cannot give each transaction "
-                "a connection of its own: use a file"
+                f"this engine has a {type(pool).__name__}, as for a SQLite database in memory, and cannot give each "
+                "transaction a connection of its own: use a file"
             )
 
     def last_number(self) -> int:
@@ -223,7 +223,14 @@ class SQLSubscriptionStorage:
         return advance if self._checkpoints(connection).advance(connection, lease, advance) else None
 
     def set_aside(
-        self, lease: Lease, advance: Advance, event: AnyStoredEvent, state: ParkedState, attempts: int, error: str
+        self,
+        lease: Lease,
+        advance: Advance,
+        event: AnyStoredEvent,
+        *,
+        state: ParkedState,
+        attempts: int,
+        error: str,
     ) -> bool:
         def work(connection: Connection, checkpoints: Checkpoints) -> bool:
             # First of all: nothing is kept aside by who has lost the lease.

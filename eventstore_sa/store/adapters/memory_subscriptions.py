@@ -1,7 +1,7 @@
 """Subscriptions of an in-memory store: checkpoints, leases and parked events, behind one lock.
 
-Handlers have no session here, so a checkpoint is moved after them, and an event may be handled again after a failure. Leases
-are fenced as in a database; nodes are tasks and threads of this process, and a node that ends without leaving is gone with it.
+Handlers have no session here, so a checkpoint is moved after them, and an event may be handled again after a failure.
+Leases are fenced as in a database.
 """
 
 from __future__ import annotations
@@ -283,7 +283,14 @@ class InMemorySubscriptionStorage:
             return advance
 
     def set_aside(
-        self, lease: Lease, advance: Advance, event: AnyStoredEvent, state: ParkedState, attempts: int, error: str
+        self,
+        lease: Lease,
+        advance: Advance,
+        event: AnyStoredEvent,
+        *,
+        state: ParkedState,
+        attempts: int,
+        error: str,
     ) -> bool:
         with self._state.lock:
             if self.advance(None, lease, advance) is None:
