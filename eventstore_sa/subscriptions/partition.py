@@ -175,7 +175,7 @@ class PartitionWorker:
             yield from self._stop(
                 EventStoreError(
                     f"the log no longer has the event that the checkpoint {self.lease.sequence_number} remembers: it was "
-                    "restored, or numbers are drawn again. Rewind to a number up to which all events are the same"
+                    "restored, or numbers are drawn again. Rewind to a number up to which it is the same, and resume"
                 )
             )
             return

@@ -240,7 +240,17 @@ def _until_caught_up(
         lowest = min((record.sequence_number for record in records), default=end)
         if progress is not None:
             yield partial(progress, SubscriptionProgress(min(lowest, end), end, handled - handled_before))
-        behind = [record for record in records if record.sequence_number < end or record.drain_to is not None]
+        known = end
+        if any(record.sequence_number > end for record in records):
+            # Events that were published since, or a log that was restored, which whoever takes the partition finds out.
+            _, known = yield partial(face.run, storage.complete_up_to)
+        behind = [
+            record
+            for record in records
+            if not end <= record.sequence_number <= known
+            or record.drain_to is not None
+            or record.state is PartitionState.STOPPED
+        ]
         if not behind:
             return
         for record in behind:

@@ -22,7 +22,7 @@ from eventstore_sa.testing.postgres import PostgresServer
 from tests.awaiting import settled
 from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
 from tests.patience import PATIENCE_S
-from tests.projectors import CountedProjector
+from tests.projectors import OrderProjector
 from tests.subscribers import ALL, DATABASES, POSTGRES, Place, install_effects, numbers, open_place, policy
 
 
@@ -172,7 +172,7 @@ async def test_a_batch_is_halved_until_the_poison_event_stands_alone(place: Plac
 @everywhere
 async def test_a_stop_keeps_everything_that_follows_until_it_is_resumed(place: Place) -> None:
     stored = await place.publish(*"1234")
-    failing = Failing(place, stored[2].sequence_number, times=1)
+    failing = Failing(place, stored[2].sequence_number)
     subscription = place.subscription(failing.handler, on_failure=policy("stop"))
 
     with pytest.raises(SubscriptionError, match="stopped at 2: ValueError: event 3 is poison"):
@@ -183,6 +183,7 @@ async def test_a_stop_keeps_everything_that_follows_until_it_is_resumed(place: P
     with pytest.raises(SubscriptionError, match="is stopped at 2, before event 4"):
         await settled(subscription.wait_for(stored[3], timeout_s=PATIENCE_S))
 
+    failing.numbers.clear()
     await settled(subscription.resume())
     await place.catch_up(subscription)
     assert place.effects() == numbers(stored)
@@ -347,8 +348,6 @@ async def test_rewind_and_skip(place: Place) -> None:
     await place.catch_up(subscription)
     assert place.done[6:] == numbers(more[2:])
 
-    for refused in (subscription.rewind(to=7) if False else None,):
-        assert refused is None
     with pytest.raises(ConfigurationError, match="the log is complete up to 7 only"):
         await settled(subscription.skip_to(8))
     with pytest.raises(ConfigurationError, match="is on the other side: use rewind"):
@@ -449,23 +448,21 @@ async def test_pausing_and_resuming_a_running_subscription(place: Place) -> None
         await settled(subscription.resume())
         await settled(subscription.wait_for(second, timeout_s=PATIENCE_S))
 
-    assert place.effects() == numbers([first, second])
+    # Without sessions, a handler may have been at work when its partition was taken from it.
+    assert list(dict.fromkeys(place.effects())) == numbers([first, second])
+    assert place.sessions is None or len(place.effects()) == 2
 
 
 @everywhere
 async def test_a_projector_is_a_handler(place: Place) -> None:
     projections: Any = (ProjectionStore if place.asynchronous else SyncProjectionStore)(place.store)
-    await place.publish(*"112", category="counted", name="something-happened")
-    source = place.store.category(category="counted")
-    subscription = place.subscription(CountedProjector(), source)
+    await place.publish(*"112", name="something-happened", payload=3)
+    subscription = place.subscription(OrderProjector())
 
-    await place.catch_up(subscription)
-
-    name = CountedProjector().name
-    assert (await settled(projections.load(name=name, id="1"))).state == 2
-    await settled(subscription.rewind())
-    await place.catch_up(subscription)
-    assert (await settled(projections.load(name=name, id="1"))).state == 2
+    for _ in range(2):
+        await place.catch_up(subscription)
+        assert (await settled(projections.load(name="order", id="1"))).state["sum"] == 6
+        await settled(subscription.rewind())
 
 
 @everywhere
@@ -473,7 +470,7 @@ async def test_what_cannot_work_is_refused_at_once(place: Place) -> None:
     with pytest.raises(ConfigurationError, match="reads a single stream"):
         place.subscription(place.note, place.store.stream(category="a", stream="b"), sessions=None, partitions=2)
     with pytest.raises(ConfigurationError, match="a handler is a function, a projector or a table projection"):
-        place.subscription(CountedProjector, sessions=None)
+        place.subscription(OrderProjector, sessions=None)
     with pytest.raises(ConfigurationError, match="needs a session: pass sessions="):
         place.subscription(place.store_effect, sessions=None)
     with pytest.raises(ConfigurationError, match="reads the log, a category"):
@@ -521,13 +518,15 @@ async def test_a_log_that_was_restored_stops_it(place: Place) -> None:
     subscription = place.subscription()
     await place.catch_up(subscription)
     place.execute("UPDATE es_subscriptions SET event_id = gen_random_uuid()")
+    await place.publish("3")
 
     with pytest.raises(SubscriptionError, match="the log no longer has the event that the checkpoint 2 remembers"):
         await place.catch_up(subscription)
 
     await settled(subscription.rewind())
+    await settled(subscription.resume())
     await place.catch_up(subscription)
-    assert len(place.effects()) == 4
+    assert place.effects() == [1, 2, 1, 2, 3]
 
 
 @on_postgres

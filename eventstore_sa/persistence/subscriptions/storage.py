@@ -143,10 +143,7 @@ class SQLSubscriptionStorage:
         self._do(lambda connection, checkpoints: checkpoints.heartbeat(connection, node, lease_s))
 
     def survey(self, names: Collection[str] | None = None) -> Survey:
-        for attempt in self._runner.attempts():
-            with attempt, self._runner.reading() as scope:
-                return self._checkpoints(scope.connection).survey(scope.connection, names)
-        raise AssertionError("the last attempt returns or raises")
+        return self._read(lambda connection, checkpoints: checkpoints.survey(connection, names))
 
     def take(self, node: UUID, record: PartitionRecord) -> Lease | None:
         if record.owner is not None:
@@ -168,7 +165,7 @@ class SQLSubscriptionStorage:
                 _log.warning("ended the transaction of a node that held partition %d of %s", lease[1], lease[0])
 
     def renewed(self, lease: Lease) -> Lease | None:
-        return self._do(lambda connection, checkpoints: checkpoints.renewed(connection, lease))
+        return self._read(lambda connection, checkpoints: checkpoints.renewed(connection, lease))
 
     def release(self, lease: Lease) -> None:
         self._do(lambda connection, checkpoints: checkpoints.give_back(connection, lease))
@@ -196,7 +193,7 @@ class SQLSubscriptionStorage:
         return self._parking(connection).lock(connection, name, streams)
 
     def has_parked(self, name: str) -> bool:
-        return self._do(lambda connection, _: self._parking(connection).has_parked(connection, name))
+        return self._read(lambda connection, _: self._parking(connection).has_parked(connection, name))
 
     def advance(
         self, session: Session | None, lease: Lease, advance: Advance, held: Sequence[AnyStoredEvent] = ()
@@ -265,21 +262,21 @@ class SQLSubscriptionStorage:
     def parked_events(
         self, name: str, stream: StreamIdentifier | None = None, *, after: int = 0, limit: int = 1000
     ) -> Sequence[ParkedEvent]:
-        return self._do(
+        return self._read(
             lambda connection, _: self._parking(connection).events(connection, name, stream, after=after, limit=limit)
         )
 
     def find_parked(self, name: str, sequence_number: int) -> ParkedEvent | None:
-        return self._do(lambda connection, _: self._parking(connection).find(connection, name, sequence_number))
+        return self._read(lambda connection, _: self._parking(connection).find(connection, name, sequence_number))
 
     def first_parked(self, session: Session | None, name: str, stream: StreamIdentifier) -> ParkedEvent | None:
-        def work(connection: Connection, _: object) -> ParkedEvent | None:
-            parking = self._parking(connection)
-            if not parking.lock(connection, name, [stream]):
-                return None
-            return next(iter(parking.events(connection, name, stream, after=0, limit=1)), None)
-
-        return self._do(work) if session is None else work(self._connection_of(session), None)
+        if session is None:
+            return next(iter(self.parked_events(name, stream, limit=1)), None)
+        connection = self._connection_of(session)
+        parking = self._parking(connection)
+        if not parking.lock(connection, name, [stream]):
+            return None
+        return next(iter(parking.events(connection, name, stream, after=0, limit=1)), None)
 
     def discard(self, session: Session | None, event: ParkedEvent) -> bool:
         if session is None:
@@ -309,6 +306,13 @@ class SQLSubscriptionStorage:
         """Run statements in a transaction of our own."""
         for attempt in self._runner.attempts():
             with attempt, self._runner.savepoint() as scope:
+                return work(scope.connection, self._checkpoints(scope.connection))
+        raise AssertionError("the last attempt returns or raises")
+
+    def _read(self, work: Callable[[Connection, Checkpoints], T]) -> T:
+        """Run statements that only read; each sees what is committed when it begins."""
+        for attempt in self._runner.attempts():
+            with attempt, self._runner.reading() as scope:
                 return work(scope.connection, self._checkpoints(scope.connection))
         raise AssertionError("the last attempt returns or raises")
 
