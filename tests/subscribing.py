@@ -49,7 +49,7 @@ async def main(url: str, name: str, partitions: str, lease_s: str) -> None:
         sessions=async_sessionmaker(engine),
         partitions=int(partitions),
         batch_size=50,
-        deadline_s=float(lease_s) / 2,
+        deadline_s=float(lease_s) / 4,
         commit_every_s=0.2,
     )
     async with SubscriptionRunner([subscription], lease_s=float(lease_s)) as runner:

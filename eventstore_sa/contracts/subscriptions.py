@@ -308,14 +308,13 @@ class SubscriptionStorage(Protocol):
         """Replace the partitions of a subscription by their next number, if all are drained; return whether they were."""
         ...
 
-    def guard(self, session: Any, lease: Lease, *, idle_s: float, longest_s: float) -> None:
+    def guard(self, session: Any, lease: Lease, *, longest_s: float) -> None:
         """Prepare the transaction of a session for a lease: it can be found, and does not outlive a process that stalls.
 
         Args:
             session: The session, whose transaction this begins.
             lease: For which partition.
-            idle_s: How long it may wait for the process.
-            longest_s: How long it may take as a whole.
+            longest_s: How long it may wait for the process; as a whole it may take twice as long.
         """
         ...
 

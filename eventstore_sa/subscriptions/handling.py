@@ -56,7 +56,8 @@ def handling(handler: object, store: EventStore | SyncEventStore, *, per_batch: 
             return Handling(lambda events, session: session.run_sync(apply, events), per_batch=True, needs_session=True)
         return Handling(lambda events, session: apply(session, events), per_batch=True, needs_session=True)
     if isinstance(handler, Projector):
-        return _projecting(handler, store)
+        projector: Any = handler
+        return _projecting(projector, store)
     if isinstance(handler, type) or not callable(handler):
         raise ConfigurationError(
             f"a handler is a function, a projector or a table projection (an instance, not its class); got {handler!r}"

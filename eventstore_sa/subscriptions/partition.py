@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -29,7 +29,7 @@ __all__ = ["PartitionWorker", "Surroundings", "Work", "as_failure"]
 
 _OUTAGE: Final = Backoff(first_s=0.2, longest_s=10.0)
 _LOOK_AGAIN_S: Final = 0.25
-_MARGIN_S: Final = 5.0
+_MARGIN_S: Final = 1.0
 
 _log = logging.getLogger("eventstore_sa.subscriptions")
 
@@ -48,7 +48,7 @@ class Work(Struct, frozen=True, kw_only=True):
 
     @property
     def longest_s(self) -> float:
-        """How long a transaction may take."""
+        """How long a handler may be at work in a transaction."""
         return self.commit_every_s + self.deadline_s + _MARGIN_S
 
 
@@ -145,6 +145,8 @@ class PartitionWorker:
             except Exception as error:  # noqa: BLE001 - a partition goes on, whatever happens
                 failures += 1
                 self._must_renew = True
+                # The server may have ended a transaction that took too long.
+                self._size = max(1, self._size // 2)
                 level = logging.WARNING if is_outage(error) or isinstance(error, EventStoreError) else logging.ERROR
                 _log.log(
                     level, "%s cannot be processed now, and is tried again: %s", self, described(error), exc_info=error
@@ -227,9 +229,11 @@ class PartitionWorker:
         try:
             session: Any = self._sessions()
             try:
-                inside = partial(partial, self._node.face.in_session, session)
-                yield inside(storage.guard, self.lease, idle_s=work.deadline_s, longest_s=work.longest_s)
-                todo, held = yield from self._split(events, lambda *given: inside(storage.parked_streams, *given))
+                inside = self._inside(session)
+                yield inside(storage.guard, self.lease, longest_s=work.longest_s)
+                todo, held = yield from self._split(
+                    events, lambda *given: _taken(inside(storage.parked_streams, *given))
+                )
                 count: int = yield from self._handle(todo, session)
                 with as_failure():
                     yield session.flush
@@ -244,6 +248,15 @@ class PartitionWorker:
         finally:
             self._node.budget.release()
         self._moved(moved)
+
+    def _inside(self, session: Any) -> Callable[..., Step]:
+        """Return what makes a step of a call of the storage in the transaction of a session."""
+        in_session = self._node.face.in_session
+
+        def step(work: Callable[..., Any], *arguments: Any, **options: Any) -> Step:
+            return partial(in_session, session, work, *arguments, **options)
+
+        return step
 
     def _in_own_transactions(self, events: Sequence[AnyStoredEvent], to: int) -> Steps[None]:
         """Handle events, then move the checkpoint: they may be handled again if that fails."""
@@ -268,14 +281,13 @@ class PartitionWorker:
             self._size = 1
 
     def _split(
-        self, events: Sequence[AnyStoredEvent], parked_streams: Callable[..., Any]
+        self, events: Sequence[AnyStoredEvent], parked_streams: Callable[..., Steps[Any]]
     ) -> Steps[tuple[Sequence[AnyStoredEvent], Sequence[AnyStoredEvent]]]:
         """Return what is to be handled, and what is held back behind parked events."""
         if not self._has_parked:
             return events, ()
         streams = {StreamIdentifier(event.category, event.stream) for event in events}
-        step = parked_streams(self._work.name, streams)
-        parked = (yield from step) if isinstance(step, Generator) else (yield step)
+        parked: Collection[StreamIdentifier] = yield from parked_streams(self._work.name, streams)
         held = [event for event in events if StreamIdentifier(event.category, event.stream) in parked]
         if not held:
             return events, ()
@@ -381,6 +393,10 @@ class PartitionWorker:
     def __str__(self) -> str:
         lease = self.lease
         return f"partition {lease.partition} of {lease.partitions} of subscription {lease.name!r}"
+
+
+def _taken(step: Step) -> Steps[Any]:
+    return (yield step)
 
 
 class as_failure:  # noqa: N801 - used like a function

@@ -306,10 +306,12 @@ def _check(
     if checked_seconds("lease_s", lease_s) <= 0:
         raise ConfigurationError(f"lease_s must be above 0; got {lease_s}")
     for subscription in subscriptions:
-        if subscription.work.deadline_s >= lease_s and not subscription.storage.in_memory:
+        work = subscription.work
+        if work.longest_s >= lease_s and not subscription.storage.in_memory:
             raise ConfigurationError(
-                f"subscription {subscription.name!r} has deadline_s={subscription.work.deadline_s}, which must be below "
-                f"lease_s={lease_s}, or a handler that hangs keeps its partition for longer than a process that is gone"
+                f"a transaction of subscription {subscription.name!r} may take {work.longest_s} s (commit_every_s + "
+                f"deadline_s + 1), which must be below lease_s={lease_s}: a handler that hangs must not keep its "
+                "partition for longer than a process that is gone"
             )
         most = subscription.storage.most_connections
         if most is not None and most != 1 and most < connections + 1:

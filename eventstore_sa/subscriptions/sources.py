@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from msgspec import Struct
 
@@ -11,12 +11,7 @@ from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.sources import ConstrainedEventSource, SyncConstrainedEventSource
 from eventstore_sa.sources.constraints import QueryConstraint, QueryConstraints, category_in
 from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, SyncEventStorageAdapter
-from eventstore_sa.store.streams import (
-    EventCategory,
-    EventLog,
-    EventStream,
-    OfAdapter,
-)
+from eventstore_sa.store.streams import EventCategory, EventLog, EventStream
 from eventstore_sa.store.sync_streams import SyncEventCategory, SyncEventLog, SyncEventStream
 from eventstore_sa.types import (
     CategoryIdentifier,
@@ -25,7 +20,6 @@ from eventstore_sa.types import (
     EventSequenceIdentifier,
     LogIdentifier,
     LogPartitionIdentifier,
-    StreamIdentifier,
 )
 from eventstore_sa.types.codec import encode_json
 
@@ -40,6 +34,9 @@ SyncSubscribableSource: TypeAlias = (
     SyncEventLog | SyncEventCategory | SyncEventStream | SyncConstrainedEventSource[Any] | Sequence[SyncEventCategory]
 )
 """What a SyncSubscription reads."""
+
+
+_WHOLE: Final = (EventLog, EventCategory, EventStream, SyncEventLog, SyncEventCategory, SyncEventStream)
 
 
 class Sourced(Struct, frozen=True):
@@ -84,9 +81,10 @@ def sourced(given: object, *, asynchronous: bool) -> Sourced:
     source: Any = given
     constraints = frozenset[QueryConstraint]()
     while isinstance(source, ConstrainedEventSource | SyncConstrainedEventSource):
-        source, constraints = source.delegate, constraints | source.constraints
+        layer = cast("ConstrainedEventSource[Any]", source)
+        source, constraints = layer.delegate, constraints | layer.constraints
     if isinstance(source, Sequence) and not isinstance(source, str | bytes):
-        categories: list[Any] = list(source)
+        categories: list[Any] = [*cast("Any", source)]
         if not categories or not all(isinstance(each, EventCategory | SyncEventCategory) for each in categories):
             raise _refused(given, asynchronous=asynchronous)
         names = category_in(each.identifier.category for each in categories)
@@ -94,9 +92,7 @@ def sourced(given: object, *, asynchronous: bool) -> Sourced:
         if any(each.adapter is not first.adapter for each in categories):
             raise ConfigurationError("the categories of a subscription must be of one and the same store")
         found = Sourced(first.adapter, LogIdentifier(), constraints | {names})
-    elif isinstance(source, OfAdapter) and isinstance(
-        source.identifier, LogIdentifier | CategoryIdentifier | StreamIdentifier
-    ):
+    elif isinstance(source, _WHOLE):
         found = Sourced(source.adapter, source.identifier, constraints)
     else:
         raise _refused(given, asynchronous=asynchronous)
@@ -116,5 +112,6 @@ def _refused(given: object, *, asynchronous: bool) -> ConfigurationError:
 
 def _stable(constraint: QueryConstraint) -> Any:
     """Return what describes a constraint in the same way in every process: sets have no order of their own."""
-    fields = [getattr(constraint, each) for each in constraint.__struct_fields__]
-    return type(constraint).__name__, [sorted(each) if isinstance(each, frozenset) else each for each in fields]
+    fields: list[Any] = [getattr(constraint, each) for each in constraint.__struct_fields__]
+    plain = [sorted(cast("frozenset[str]", each)) if isinstance(each, frozenset) else each for each in fields]
+    return type(constraint).__name__, plain

@@ -18,7 +18,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.orm import Session
 
 from eventstore_sa import NewEvent, SyncEventStore
-from eventstore_sa.subscriptions import PartitionState, SyncSubscription
+from eventstore_sa.subscriptions import SyncSubscription
 from eventstore_sa.testing.postgres import PostgresServer
 from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
 from tests.patience import wait_until

@@ -17,10 +17,11 @@ from eventstore_sa import NewEvent, StreamIdentifier, constraints
 from eventstore_sa.errors import ConfigurationError, SubscriptionError, WaitTimeoutError
 from eventstore_sa.projection import ProjectionStore, SyncProjectionStore
 from eventstore_sa.store import ConstrainedEventSource, SyncConstrainedEventSource
-from eventstore_sa.subscriptions import FailurePolicy
+from eventstore_sa.subscriptions import FailurePolicy, run
 from eventstore_sa.testing.postgres import PostgresServer
 from tests.awaiting import settled
 from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
+from tests.hosts import statements_of
 from tests.patience import PATIENCE_S
 from tests.projectors import OrderProjector
 from tests.subscribers import ALL, DATABASES, POSTGRES, Place, install_effects, numbers, open_place, policy
@@ -261,9 +262,7 @@ async def test_errors_are_tried_again_by_type_and_the_consequence_may_depend_on_
     def then(error: Exception, event: Any) -> Any:
         return "park" if event.stream == "1" else "skip"
 
-    subscription = place.subscription(
-        failing.handler, on_failure=policy(then, retries=7, retry_on=(KeyError, OSError))
-    )
+    subscription = place.subscription(failing.handler, on_failure=policy(then, retries=7, retry_on=(KeyError, OSError)))
     await place.catch_up(subscription)
 
     parked = await settled(subscription.parked())
@@ -614,8 +613,6 @@ async def test_a_graceful_end_is_between_events(place: Place) -> None:
 
 @on_asyncpg
 async def test_cancelling_run_gives_the_partitions_back(place: Place) -> None:
-    from eventstore_sa.subscriptions import run
-
     subscription = place.subscription(partitions=2)
     task = asyncio.create_task(run([subscription]))
     (event,) = await place.publish("1")
@@ -647,8 +644,6 @@ async def test_a_handler_may_publish_and_its_events_count_once(place: Place) -> 
 
 @on_databases
 async def test_few_statements_are_needed_for_a_batch(place: Place) -> None:
-    from tests.hosts import statements_of
-
     await place.publish(*(str(number) for number in range(100)))
 
     def handle(events: list[Any], session: Any) -> None:

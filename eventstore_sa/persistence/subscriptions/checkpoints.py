@@ -79,8 +79,8 @@ class Checkpoints:
             **self._event_at(definition.start),
         }
         # Of several processes that do this, all but one wait here, and then find that there is nothing to do.
-        statement = self.dialect.insert_or_ignore(self._table).values(partition=0, **values)
-        if connection.execute(statement).rowcount != 1:
+        first = self.dialect.insert_or_ignore(self._table).values(partition=0, **values)
+        if connection.execute(first.returning(self._table.c.partition)).first() is None:
             return False
         for partition in range(1, definition.partitions):
             connection.execute(insert(self._table).values(partition=partition, **values))

@@ -59,7 +59,7 @@ class SubscriptionDialect(ABC):
     def limit_waits(self, connection: Connection) -> None:
         """Limit how long the rest of the transaction waits for locks."""
 
-    def guard(self, connection: Connection, lease: Lease, *, idle_s: float, longest_s: float) -> None:
+    def guard(self, connection: Connection, lease: Lease, *, longest_s: float) -> None:
         """Mark the transaction of a handler, and let the server end it if the process stalls."""
 
     def terminate(self, connection: Connection, *, owner: object, lease: tuple[str, int, int]) -> int:
@@ -111,11 +111,11 @@ class PostgreSQLSubscriptions(SubscriptionDialect):
     def limit_waits(self, connection: Connection) -> None:
         limit_waits(connection, _PATIENCE_S)
 
-    def guard(self, connection: Connection, lease: Lease, *, idle_s: float, longest_s: float) -> None:
-        limits = {"idle_in_transaction_session_timeout": idle_s}
+    def guard(self, connection: Connection, lease: Lease, *, longest_s: float) -> None:
+        limits = {"idle_in_transaction_session_timeout": longest_s}
         version = connection.dialect.server_version_info
         if version is not None and version >= _FIRST_WITH_TRANSACTION_TIMEOUT:
-            limits["transaction_timeout"] = longest_s
+            limits["transaction_timeout"] = 2 * longest_s
         settings = [
             func.pg_catalog.set_config(name, f"{milliseconds(limit_s)}ms", True) for name, limit_s in limits.items()
         ]

@@ -180,9 +180,9 @@ class SQLSubscriptionStorage:
     def resplit(self, name: str) -> bool:
         return self._do(lambda connection, checkpoints: checkpoints.resplit(connection, name))
 
-    def guard(self, session: Session, lease: Lease, *, idle_s: float, longest_s: float) -> None:
+    def guard(self, session: Session, lease: Lease, *, longest_s: float) -> None:
         connection = self._connection_of(session)
-        self._checkpoints(connection).dialect.guard(connection, lease, idle_s=idle_s, longest_s=longest_s)
+        self._checkpoints(connection).dialect.guard(connection, lease, longest_s=longest_s)
 
     def parked_streams(
         self, session: Session | None, name: str, streams: Collection[StreamIdentifier]

@@ -7,7 +7,7 @@ Leases are fenced as in a database.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from threading import RLock
@@ -104,7 +104,7 @@ class InMemorySubscriptionStorage:
         found = (each for each in self._scan(event.stream, frozenset()) if each.id == event.event_id)
         return next(found, None)
 
-    def _scan(self, target: Any, constraints: QueryConstraints) -> Any:
+    def _scan(self, target: Any, constraints: QueryConstraints) -> Iterator[AnyStoredEvent]:
         return self._events.scan(target=target, constraints=constraints, limit=None, backwards=False)
 
     def register(self, definition: Definition) -> None:
@@ -175,8 +175,8 @@ class InMemorySubscriptionStorage:
             records = [
                 replace(
                     row.record,
-                    owner_name=alive[row.record.owner].name if row.record.owner in alive else None,
-                    expired=row.record.owner not in alive,
+                    owner_name=node.name if (node := _owner(row.record, alive)) else None,
+                    expired=_owner(row.record, alive) is None,
                 )
                 for _, row in sorted(self._state.rows.items())
                 if names is None or row.record.name in names
@@ -247,7 +247,7 @@ class InMemorySubscriptionStorage:
             self._insert(definition, generation=first.generation + 1)
             return True
 
-    def guard(self, session: Any, lease: Lease, *, idle_s: float, longest_s: float) -> None:
+    def guard(self, session: Any, lease: Lease, *, longest_s: float) -> None:
         raise TypeError("there are no sessions in memory")
 
     def parked_streams(
@@ -380,3 +380,7 @@ class InMemorySubscriptionStorage:
     def _forget_parked(self, name: str, *, beyond: int) -> None:
         for key in [key for key in self._state.parked if key[0] == name and key[1] > beyond]:
             del self._state.parked[key]
+
+
+def _owner(record: PartitionRecord, alive: Mapping[UUID, Node]) -> Node | None:
+    return None if record.owner is None else alive.get(record.owner)
