@@ -55,9 +55,9 @@ def handling(handler: object, store: EventStore | SyncEventStore, *, per_batch: 
         if asynchronous:
             return Handling(lambda events, session: session.run_sync(apply, events), per_batch=True, needs_session=True)
         return Handling(lambda events, session: apply(session, events), per_batch=True, needs_session=True)
-    if isinstance(handler, Projector):
-        projector: Any = handler
-        return _projecting(projector, store)
+    given: Any = handler
+    if isinstance(given, Projector):
+        return _projecting(given, store)
     if isinstance(handler, type) or not callable(handler):
         raise ConfigurationError(
             f"a handler is a function, a projector or a table projection (an instance, not its class); got {handler!r}"
