@@ -65,12 +65,14 @@ class Definition(Struct, frozen=True):
         source: What it reads, as text; a subscription with the same name and another source is another subscription.
         partitions: How many partitions it is to have.
         start: The checkpoint to begin with.
+        projection: The name of the stored projections that it updates: a rebuild of these sets it back. None: none.
     """
 
     name: str
     source: str
     partitions: int
     start: int
+    projection: str | None = None
 
 
 class Node(Struct, frozen=True):

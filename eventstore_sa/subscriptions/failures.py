@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias, get_args
 
 from msgspec import Struct
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from eventstore_sa.attempts import Attempts, Backoff, RetryOn
-from eventstore_sa.errors import ConfigurationError, ConnectionLostError
+from eventstore_sa.errors import ConcurrencyError, ConfigurationError, ConnectionLostError
 from eventstore_sa.persistence.transactions.databases import database_named
 from eventstore_sa.persistence.transactions.failures import FailureKind
 from eventstore_sa.types import AnyStoredEvent
@@ -28,6 +28,15 @@ Consequence: TypeAlias = Literal["stop", "skip", "park"]
 
 _CONSEQUENCES: Final = get_args(Consequence)
 _LONGEST_MESSAGE: Final = 2000
+_PASSING: Final = frozenset(
+    {
+        FailureKind.DISCONNECTED,
+        FailureKind.DEADLOCK,
+        FailureKind.SERIALISATION_FAILURE,
+        FailureKind.STALE_SNAPSHOT,
+        FailureKind.TRANSACTION_LOST,
+    }
+)
 
 
 class FailurePolicy(Struct, frozen=True, kw_only=True):
@@ -91,22 +100,21 @@ def described(error: BaseException) -> str:
 
 
 def is_outage(error: BaseException) -> bool:
-    """Tell whether an error says that there is no connection to the database, whatever the handler did."""
-    if isinstance(error, ConnectionLostError | PoolTimeoutError):
+    """Tell whether an error is not the handler's fault: there is no connection, or another transaction got in the way."""
+    if isinstance(error, ConnectionLostError | PoolTimeoutError | ConcurrencyError):
         return True
     if isinstance(error, DBAPIError):
-        return error.connection_invalidated or _is_disconnect(error)
+        return error.connection_invalidated or _is_passing(error)
     if isinstance(error, PendingRollbackError):
         cause = error.__cause__ or error.__context__
         return cause is not None and cause is not error and is_outage(cause)
     return False
 
 
-def _is_disconnect(error: DBAPIError) -> bool:
-    kinds: set[Any] = {FailureKind.DISCONNECTED}
+def _is_passing(error: DBAPIError) -> bool:
     module = type(error.orig).__module__
     database = "sqlite" if module.startswith("sqlite") else "postgresql"
-    return database_named(database).failure_of(error).kind in kinds
+    return database_named(database).failure_of(error).kind in _PASSING
 
 
 def _checked(given: object) -> Consequence:

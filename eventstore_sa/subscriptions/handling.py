@@ -30,11 +30,13 @@ class Handling(Struct, frozen=True):
         call: Takes an event, or a list of events, and a session or None.
         per_batch: Whether it takes a list.
         needs_session: Whether it cannot do without a session.
+        projection: The name of the stored projections that it updates.
     """
 
     call: Callable[[Any, Any], Any]
     per_batch: bool
     needs_session: bool = False
+    projection: str | None = None
 
 
 def handling(handler: object, store: EventStore | SyncEventStore, *, per_batch: bool, asynchronous: bool) -> Handling:
@@ -73,13 +75,15 @@ def handling(handler: object, store: EventStore | SyncEventStore, *, per_batch: 
 
 
 def _projecting(projector: Projector[Any, Any, Any], store: EventStore | SyncEventStore) -> Handling:
+    in_memory = store.adapter.subscription_storage().in_memory
     projections: Any = ProjectionStore(store) if isinstance(store, EventStore) else SyncProjectionStore(store)
 
     def project(events: Sequence[AnyStoredEvent], session: Any) -> Any:
         within = projections if session is None else projections.within(session)
         return within.project(projector, events=events)
 
-    return Handling(project, per_batch=True)
+    # In a session, so that a rebuild and the checkpoint agree.
+    return Handling(project, per_batch=True, needs_session=not in_memory, projection=projector.name)
 
 
 def _takes_session(handler: Callable[..., Any]) -> bool:

@@ -122,7 +122,8 @@ class _AnySubscription(Generic[F]):
             number = start
         elif start == "now":
             number = (yield partial(face.run, storage.complete_up_to))[1]
-        definition = Definition(self.name, self.work.source.text, self.partitions, number)
+        projection = self.work.handling.projection
+        definition = Definition(self.name, self.work.source.text, self.partitions, number, projection)
         yield partial(face.run, storage.register, definition)
 
     def _setting(self, face: Face, state: PartitionState) -> Steps[None]:

@@ -12,10 +12,18 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from sqlalchemy import text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from eventstore_sa import NewEvent, StreamIdentifier, constraints
 from eventstore_sa.errors import ConfigurationError, SubscriptionError, WaitTimeoutError
-from eventstore_sa.projection import ProjectionStore, SyncProjectionStore
+from eventstore_sa.projection import (
+    ProjectionStore,
+    SyncProjectionStore,
+    TableProjection,
+    project,
+    rebuild,
+    rebuild_sync,
+)
 from eventstore_sa.store import ConstrainedEventSource, SyncConstrainedEventSource
 from eventstore_sa.subscriptions import FailurePolicy, run
 from eventstore_sa.testing.postgres import PostgresServer
@@ -23,7 +31,7 @@ from tests.awaiting import settled
 from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
 from tests.hosts import statements_of
 from tests.patience import PATIENCE_S
-from tests.projectors import OrderProjector
+from tests.projectors import CustomerProjector, OrderProjector
 from tests.subscribers import ALL, DATABASES, POSTGRES, Place, install_effects, numbers, open_place, policy
 
 
@@ -38,6 +46,22 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     postgres = request.getfixturevalue("database") if request.param in POSTGRES else None
     async with open_place(request.param, tmp_path, postgres) as place:
         yield place
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Counted(Base):
+    __tablename__ = "counted"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    count: Mapped[int | None]
+
+
+@project(Counted)
+class CountProjection(TableProjection):
+    def placed(self, row: Counted, event: Any) -> None:
+        row.count = (row.count or 0) + 1
 
 
 everywhere = pytest.mark.parametrize("place", ALL, indirect=True)
@@ -665,3 +689,100 @@ async def test_progress_is_told(place: Place) -> None:
     await place.catch_up(place.subscription(), progress=told.append)
 
     assert (told[-1].sequence_number, told[-1].last_sequence_number, told[-1].handled) == (3, 3, 3)
+
+
+@everywhere
+async def test_a_rebuild_and_a_subscription_of_the_same_projections_do_not_undo_each_other(place: Place) -> None:
+    """Whatever the subscription does while the rebuild is under way, it applies again to what was rebuilt."""
+    projections: Any = (ProjectionStore if place.asynchronous else SyncProjectionStore)(place.store)
+    projector = CustomerProjector()
+    subscription = place.subscription(projector, place.store.log())
+    await place.publish("a-1", "a-2", name="something-happened", payload=1)
+    await place.catch_up(subscription)
+    subscribed: list[Any] = []
+
+    async def go_on() -> None:
+        await place.publish("a-3", "b-1", name="something-happened", payload=10)
+        await place.catch_up(subscription)
+        subscribed.extend(await place.checkpoints(subscription))
+
+    async def sums() -> list[int]:
+        return [(await settled(projections.load(name="customer", id=each))).state["sum"] for each in "ab"]
+
+    if place.asynchronous:
+
+        async def told(_: Any) -> None:
+            if not subscribed:
+                await go_on()
+
+        await rebuild(projector, store=place.store, progress=told)
+    else:
+
+        def told_at_once(_: Any) -> None:
+            if not subscribed:
+                # A thread of its own, because this one has a running event loop.
+                thread = threading.Thread(target=asyncio.run, args=(go_on(),))
+                thread.start()
+                thread.join()
+
+        rebuild_sync(projector, store=place.store, progress=told_at_once)
+    await place.catch_up(subscription)
+
+    assert subscribed == [4]
+    assert await sums() == [12, 10]
+    await place.publish("a-1", name="something-happened", payload=100)
+    await place.catch_up(subscription)
+    assert await sums() == [112, 10]
+
+
+@on_postgres
+async def test_an_event_that_commits_late_is_not_lost_to_a_rebuild(place: Place) -> None:
+    """A projection of several streams would pass it, if the rebuild had applied events beyond the watermark."""
+    assert place.outside is not None
+    projections: Any = (ProjectionStore if place.asynchronous else SyncProjectionStore)(place.store)
+    projector = CustomerProjector()
+    subscription = place.subscription(projector, place.store.log())
+    await place.publish("a-1", name="something-happened", payload=1)
+    await place.catch_up(subscription)
+    with place.outside.connect() as late:
+        late.execute(
+            text(
+                "INSERT INTO es_events (id, category, stream, position, name, payload, observed_at, occurred_at) "
+                "VALUES (gen_random_uuid(), 'orders', 'a-late', 0, 'something-happened', '10', now(), now())"
+            )
+        )
+        await place.publish("a-2", name="something-happened", payload=100)
+        await settled((rebuild if place.asynchronous else rebuild_sync)(projector, store=place.store))
+        late.commit()
+    await place.catch_up(subscription)
+
+    assert (await settled(projections.load(name="customer", id="a"))).state["sum"] == 111
+
+
+@on_databases
+async def test_a_table_projection_is_a_handler(place: Place) -> None:
+    if place.postgres:
+        place.execute("CREATE TABLE IF NOT EXISTS counted (id text PRIMARY KEY, count int)")
+        place.execute("DELETE FROM counted")
+    else:
+        place.execute("CREATE TABLE counted (id text PRIMARY KEY, count int)")
+    await place.publish(*"1121")
+
+    await place.catch_up(place.subscription(CountProjection()))
+
+    assert [tuple(row) for row in place.execute("SELECT id, count FROM counted ORDER BY id")] == [("1", 3), ("2", 1)]
+
+
+@everywhere
+async def test_streams_that_are_parked_stay_so_when_partitions_change(place: Place) -> None:
+    stored = await place.publish("1", "2", "1")
+    failing = Failing(place, stored[0].sequence_number)
+    await place.catch_up(place.subscription(failing.handler, on_failure=policy("park")))
+
+    subscription = place.subscription(failing.handler, on_failure=policy("park"), partitions=3)
+    stored += await place.publish("1", "2")
+    await place.catch_up(subscription)
+
+    assert sorted(place.effects()) == numbers([stored[1], stored[4]])
+    failing.numbers.clear()
+    assert await settled(subscription.replay()) == 3

@@ -238,6 +238,7 @@ def subscriptions_table(metadata: MetaData, *, prefix: str, schema: str | None) 
         Column("partitions", Integer(), nullable=False),
         Column("generation", BigInteger(), nullable=False),
         Column("source", text, nullable=False),
+        Column("projection", _NAME, nullable=True),
         Column("sequence_number", BigInteger(), nullable=False),
         Column("event_number", BigInteger(), nullable=True),
         Column("event_id", Uuid(), nullable=True),

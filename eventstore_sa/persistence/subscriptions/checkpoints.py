@@ -70,6 +70,7 @@ class Checkpoints:
             "partitions": definition.partitions,
             "generation": generation,
             "source": definition.source,
+            "projection": definition.projection,
             "sequence_number": definition.start,
             "epoch": 0,
             "status": PartitionState.RUNNING.value,
@@ -100,6 +101,13 @@ class Checkpoints:
         statement = select(self._table).where(self._table.c.name == name).order_by(self._table.c.partition)
         return list(connection.execute(statement.with_for_update()).all())
 
+    def note_projection(self, connection: Connection, definition: Definition) -> None:
+        """Store which projections it updates now."""
+        table = self._table
+        connection.execute(
+            update(table).where(table.c.name == definition.name).values(projection=definition.projection)
+        )
+
     def drain(self, connection: Connection, definition: Definition, rows: Sequence[Row[Any]]) -> None:
         """Begin to change the number of partitions: all come to the highest checkpoint of any of them, and end there.
 
@@ -119,7 +127,7 @@ class Checkpoints:
             return False
         first = rows[0]
         connection.execute(delete(self._table).where(self._table.c.name == name))
-        definition = Definition(name, first.source, first.next_partitions, first.drain_to)
+        definition = Definition(name, first.source, first.next_partitions, first.drain_to, first.projection)
         return self.insert(connection, definition, generation=first.generation + 1)
 
     def heartbeat(self, connection: Connection, node: Node, lease_s: float) -> None:

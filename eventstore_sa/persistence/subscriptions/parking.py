@@ -69,7 +69,7 @@ class Parking:
         attempts: int = 0,
         error: str | None = None,
     ) -> None:
-        """Keep events aside; one that is there already gets another state."""
+        """Keep events aside."""
         for event in events:
             if state is ParkedState.PARKED:
                 stream = {"subscription": name, "category": event.category, "stream": event.stream}
@@ -85,7 +85,10 @@ class Parking:
                 "error": error,
                 "parked_at": self._dialect.now(),
             }
-            connection.execute(self._dialect.upsert(self._events, values))
+            # What is parked stays so when it is read again.
+            held = state is ParkedState.HELD
+            insert = self._dialect.insert_or_ignore(self._events).values(values)
+            connection.execute(insert if held else self._dialect.upsert(self._events, values))
 
     def find(self, connection: Connection, name: str, sequence_number: int) -> ParkedEvent | None:
         """Return an event that is kept aside."""

@@ -119,6 +119,8 @@ class SQLSubscriptionStorage:
                 return
             rows = checkpoints.locked(connection, definition.name)
             checkpoints.check_source(definition, rows[0])
+            if rows[0].projection != definition.projection:
+                checkpoints.note_projection(connection, definition)
             wanted = rows[0].next_partitions or rows[0].partitions
             if wanted == definition.partitions:
                 return

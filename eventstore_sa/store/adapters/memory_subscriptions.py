@@ -43,6 +43,7 @@ class _Row(Struct):
 
     record: PartitionRecord
     source: str
+    projection: str | None
 
 
 class InMemorySubscriptions:
@@ -58,6 +59,14 @@ class InMemorySubscriptions:
             self.rows: dict[tuple[str, int], _Row] = {}
             self.nodes: dict[UUID, tuple[Node, float]] = {}
             self.parked: dict[tuple[str, int], ParkedEvent] = {}
+
+    def set_back(self, projection: str, number: int) -> None:
+        """Set subscriptions back that update projections which were rebuilt up to a number."""
+        with self.lock:
+            for row in self.rows.values():
+                if row.projection == projection and row.record.sequence_number > number:
+                    epoch = row.record.epoch + 1
+                    row.record = replace(row.record, owner=None, epoch=epoch, sequence_number=number)
 
 
 class InMemorySubscriptionStorage:
@@ -120,6 +129,8 @@ class InMemorySubscriptionStorage:
                     f"{definition.source}: its checkpoint means something else there. Give it another name, or forget the "
                     "stored one first"
                 )
+            for row in rows:
+                row.projection = definition.projection
             if (first.next_partitions or first.partitions) == definition.partitions:
                 return
             halted = [row.record.partition for row in rows if row.record.state is not PartitionState.RUNNING]
@@ -155,7 +166,7 @@ class InMemorySubscriptionStorage:
                 datetime.now(UTC),
                 None,
             )
-            self._state.rows[definition.name, partition] = _Row(record, definition.source)
+            self._state.rows[definition.name, partition] = _Row(record, definition.source, definition.projection)
 
     def forget(self, name: str) -> bool:
         with self._state.lock:
@@ -243,7 +254,8 @@ class InMemorySubscriptionStorage:
             for row in rows:
                 del self._state.rows[name, row.record.partition]
             following = first.next_partitions or first.partitions
-            definition = Definition(name, rows[0].source, following, first.sequence_number)
+            projection = rows[0].projection
+            definition = Definition(name, rows[0].source, following, first.sequence_number, projection)
             self._insert(definition, generation=first.generation + 1)
             return True
 
@@ -272,7 +284,8 @@ class InMemorySubscriptionStorage:
                 if StreamIdentifier(event.category, event.stream) not in parked:
                     advance = replace(advance, to=event.sequence_number - 1)
                     break
-                self._keep(lease.name, event, ParkedState.HELD, 0, None)
+                if (lease.name, event.sequence_number) not in self._state.parked:
+                    self._keep(lease.name, event, ParkedState.HELD, 0, None)
             row.record = replace(
                 row.record,
                 sequence_number=advance.to,

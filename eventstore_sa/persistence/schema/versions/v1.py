@@ -132,6 +132,7 @@ def _tables(site: Site) -> tuple[Table, ...]:
             Column("partitions", Integer(), nullable=False),
             Column("generation", BigInteger(), nullable=False),
             Column("source", plain_text, nullable=False),
+            Column("projection", name, nullable=True),
             Column("sequence_number", BigInteger(), nullable=False),
             Column("event_number", BigInteger(), nullable=True),
             Column("event_id", Uuid(), nullable=True),
