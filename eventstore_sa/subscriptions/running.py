@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, Self
@@ -22,7 +23,8 @@ _LEASE_S: Final = 30.0
 _CONNECTIONS: Final = 4
 _END_WITHIN_S: Final = 30.0
 _SAVE_EVERY_S: Final = 1.0
-_LOOK_EVERY_S: Final = 0.02
+_FIRST_LOOK_S: Final = 0.005
+_LONGEST_LOOK_S: Final = 0.25
 
 
 async def run(
@@ -232,7 +234,7 @@ def _until_caught_up(
     names = [subscription.name for subscription in subscriptions]
     _, end = yield partial(face.run, storage.complete_up_to)
     handled_before: int | None = None
-    pause_s = _LOOK_EVERY_S / 4
+    began = time.monotonic()
     while True:
         records = (yield partial(face.run, storage.survey, names)).partitions
         handled = sum(record.handled for record in records)
@@ -260,8 +262,8 @@ def _until_caught_up(
                     f"{record.sequence_number}: {record.last_error or 'resume it'}",
                     subscription=record.name,
                 )
-        yield Pause(pause_s)
-        pause_s = min(pause_s * 1.5, _LOOK_EVERY_S)
+        # What it takes to look is a small part of the whole, however long that is.
+        yield Pause(min(_FIRST_LOOK_S + (time.monotonic() - began) / 20, _LONGEST_LOOK_S))
 
 
 def _node(

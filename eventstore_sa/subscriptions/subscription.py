@@ -197,7 +197,7 @@ class Subscription(_AnySubscription[AsyncFace]):
         partitions: int = 1,
         start: Start = "beginning",
         on_failure: FailurePolicy = _NO_FAILURE_POLICY,
-        batch_size: int = 500,
+        batch_size: int = 1000,
         deadline_s: float = 20.0,
         commit_every_s: float = 1.0,
     ) -> None:
@@ -355,7 +355,7 @@ class SyncSubscription(_AnySubscription[SyncFace]):
         partitions: int = 1,
         start: Start = "beginning",
         on_failure: FailurePolicy = _NO_FAILURE_POLICY,
-        batch_size: int = 500,
+        batch_size: int = 1000,
         deadline_s: float = 20.0,
         commit_every_s: float = 1.0,
     ) -> None:
