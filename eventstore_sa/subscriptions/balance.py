@@ -10,29 +10,31 @@ from collections import Counter
 from collections.abc import Sequence
 from uuid import UUID
 
-from eventstore_sa.contracts.subscriptions import PartitionRecord, Survey
+from eventstore_sa.contracts.subscriptions import Node, PartitionRecord, Survey
 
 __all__ = ["balanced"]
 
 
-def balanced(me: UUID, survey: Survey) -> tuple[list[PartitionRecord], list[PartitionRecord]]:
+def balanced(node: Node, survey: Survey) -> tuple[list[PartitionRecord], list[PartitionRecord]]:
     """Return the partitions that a node takes now, and those that it gives up.
 
     Args:
-        me: The node.
-        survey: The partitions of its subscriptions, and all nodes.
+        node: The node.
+        survey: The partitions of all subscriptions, also of those that it does not run: others have to process them.
     """
-    load: Counter[UUID] = Counter({node.id: 0 for node in survey.nodes})
+    me = node.id
+    load: Counter[UUID] = Counter({each.id: 0 for each in survey.nodes})
     load.setdefault(me, 0)
     for record in survey.partitions:
         if record.owner is not None and not record.expired:
             load[record.owner] += 1
-    return _taken(me, survey, load), _given_up(me, survey, load)
+    return _taken(node, survey, load), _given_up(me, survey, load)
 
 
-def _taken(me: UUID, survey: Survey, load: Counter[UUID]) -> list[PartitionRecord]:
+def _taken(node: Node, survey: Survey, load: Counter[UUID]) -> list[PartitionRecord]:
+    me = node.id
     taken: list[PartitionRecord] = []
-    free = [record for record in survey.partitions if record.is_free]
+    free = [record for record in survey.partitions if record.is_free and record.name in node.subscriptions]
     # Each node begins elsewhere, so that they do not all reach for the same partition.
     start = me.int % len(free) if free else 0
     for record in (*free[start:], *free[:start]):

@@ -152,10 +152,10 @@ class Node:
     def _turn(self) -> Steps[float]:
         """Say that the node is alive, and see what it holds and what it should hold; return when to do it again."""
         yield from self._beat()
-        survey: Survey = yield from self._call(self.storage.survey, self._works)
+        survey: Survey = yield from self._call(self.storage.survey)
         yield from self._look_after(survey)
         changed = yield from self._resplit(survey)
-        take, give_up = balanced(self._record.id, survey)
+        take, give_up = balanced(self._record, survey)
         for record in take:
             lease = yield from self._call(self.storage.take, self._record.id, record)
             changed = True
@@ -202,7 +202,7 @@ class Node:
 
     def _resplit(self, survey: Survey) -> Steps[bool]:
         changed = False
-        for name in {record.name for record in survey.partitions if record.is_drained}:
+        for name in {record.name for record in survey.partitions if record.is_drained and record.name in self._works}:
             if all(record.is_drained for record in survey.partitions if record.name == name):
                 changed = (yield from self._call(self.storage.resplit, name)) or changed
         return changed
