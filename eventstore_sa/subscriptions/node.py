@@ -138,10 +138,14 @@ class Node:
                     with suppress(Exception):
                         yield from self._beat()
         finally:
+            # Also when cancelled meanwhile: then without waiting for the last events.
             for task in tasks:
                 if not task.done:
                     task.cancel()
                     yield partial(task.join, 1.0)
+            yield from self._leave()
+
+    def _leave(self) -> Steps[None]:
         try:
             yield from self._call(self.storage.leave, self._record.id)
         except Exception as error:  # noqa: BLE001 - the node is ending anyway

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from eventstore_sa import NewEvent, StreamIdentifier, constraints
+from eventstore_sa import EventStore, NewEvent, StreamIdentifier, SyncEventStore, constraints
 from eventstore_sa.errors import ConfigurationError, SubscriptionError, WaitTimeoutError
 from eventstore_sa.projection import (
     ProjectionStore,
@@ -25,7 +26,7 @@ from eventstore_sa.projection import (
     rebuild_sync,
 )
 from eventstore_sa.store import ConstrainedEventSource, SyncConstrainedEventSource
-from eventstore_sa.subscriptions import FailurePolicy, run
+from eventstore_sa.subscriptions import FailurePolicy, Subscription, SyncSubscription, run
 from eventstore_sa.testing.postgres import PostgresServer
 from tests.awaiting import settled
 from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
@@ -786,3 +787,74 @@ async def test_streams_that_are_parked_stay_so_when_partitions_change(place: Pla
     assert sorted(place.effects()) == numbers([stored[1], stored[4]])
     failing.numbers.clear()
     assert await settled(subscription.replay()) == 3
+
+
+@on_asyncpg
+async def test_a_statement_that_takes_too_long_is_ended_with_its_handler(place: Place) -> None:
+    stored = await place.publish("1", "2")
+
+    async def handle(event: Any, session: Any) -> None:
+        await place.store_effect(event, session)
+        if event.stream == "1":
+            await session.execute(text("SELECT pg_sleep(600)"))
+
+    subscription = place.subscription(handle, deadline_s=0.2, on_failure=policy("park"))
+    await place.catch_up(subscription)
+
+    (parked,) = await subscription.parked()
+    assert (parked.stream.stream, parked.error) == ("1", "TimeoutError: ")
+    assert place.effects() == numbers(stored[1:])
+    assert (
+        place.execute("SELECT 1 FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()")
+        == []
+    )
+
+
+@on_asyncpg
+async def test_a_second_cancellation_does_not_wait_for_the_handler(place: Place) -> None:
+    started = asyncio.Event()
+
+    async def handle(event: Any, session: Any) -> None:
+        await place.store_effect(event, session)
+        started.set()
+        await asyncio.sleep(PATIENCE_S)
+
+    subscription = place.subscription(handle)
+    await place.publish("1")
+    task = asyncio.create_task(run([subscription]))
+    await started.wait()
+    task.cancel()
+    await asyncio.sleep(0.05)
+    assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert place.effects() == []
+    await place.catch_up(place.subscription())
+    assert len(place.effects()) == 1
+
+
+async def test_a_database_with_one_connection_has_no_sessions_for_it(tmp_path: Path) -> None:
+    engine = create_async_engine("sqlite+aiosqlite://")
+    with pytest.raises(ConfigurationError, match="has a StaticPool"):
+        Subscription("billing", EventStore(engine).log(), lambda event: None, sessions=async_sessionmaker(engine))
+    Subscription("billing", EventStore(engine).log(), lambda event: None)
+    await engine.dispose()
+    with pytest.raises(ConfigurationError, match="has a SingletonThreadPool"):
+        SyncSubscription("billing", SyncEventStore(create_engine("sqlite://")).log(), lambda event: None)
+
+
+@on_asyncpg
+async def test_the_application_starts_and_ends_without_a_database(place: Place) -> None:
+    """Ending does not hang when the partitions cannot be given back."""
+    assert place.outside is not None
+    subscription = place.subscription()
+    async with place.running(subscription):
+        (event,) = await place.publish("1")
+        await subscription.wait_for(event, timeout_s=PATIENCE_S)
+        place.execute("ALTER TABLE es_subscriptions RENAME TO away")
+    place.execute("ALTER TABLE away RENAME TO es_subscriptions")
+
+    (status,) = await subscription.status()
+    assert status.owner is not None
