@@ -58,7 +58,7 @@ def handling(handler: object, store: EventStore | SyncEventStore, *, per_batch: 
             return Handling(lambda events, session: session.run_sync(apply, events), per_batch=True, needs_session=True)
         return Handling(lambda events, session: apply(session, events), per_batch=True, needs_session=True)
     given: Any = handler
-    if isinstance(given, Projector):
+    if isinstance(handler, Projector):
         return _projecting(given, store)
     if isinstance(handler, type) or not callable(handler):
         raise ConfigurationError(

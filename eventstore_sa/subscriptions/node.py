@@ -104,6 +104,10 @@ class Node:
         self._signal.set()
         self._poll.set()
 
+    def wake(self) -> None:
+        """Look for new events now; from any thread."""
+        self._poll.set()
+
     def steps(self) -> Steps[None]:
         """Run until `end` is called."""
         poller = self.face.spawn(self._polling(), "eventstore_sa poller")

@@ -104,6 +104,11 @@ class SubscriptionRunner:
         if self._task is not None:
             await asyncio.shield(self._task)
 
+    def wake(self) -> None:
+        """Look for new events now, for example because another process has said that there are some; from any thread."""
+        if self._node is not None:
+            self._node.wake()
+
     def stop(self) -> None:
         """End after the current events; from any thread."""
         if self._node is not None:
@@ -170,6 +175,11 @@ class SyncSubscriptionRunner:
         if self._task is not None:
             self._task.join(timeout_s)
         return self._task is None or self._task.done
+
+    def wake(self) -> None:
+        """Look for new events now; see `SubscriptionRunner.wake`."""
+        if self._node is not None:
+            self._node.wake()
 
     def stop(self) -> None:
         """End after the current events; from any thread, or a signal handler."""

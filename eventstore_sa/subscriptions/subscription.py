@@ -18,6 +18,7 @@ from eventstore_sa.contracts.subscriptions import (
     ParkedEvent,
     PartitionState,
     SubscriptionStorage,
+    Survey,
 )
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.steps import Steps, drive, drive_async
@@ -114,14 +115,12 @@ class _AnySubscription(Generic[F]):
 
     def registering(self, face: Face) -> Steps[None]:
         """Store the subscription if it is new, or begin to change the number of its partitions."""
-        storage, start = self._storage, self.start
-        number = 0
-        if isinstance(start, datetime):
-            number = yield partial(face.run, storage.number_at, start)
-        elif isinstance(start, int):
-            number = start
-        elif start == "now":
-            number = (yield partial(face.run, storage.complete_up_to))[1]
+        storage = self._storage
+        survey: Survey = yield partial(face.run, storage.survey, [self.name])
+        number: int = 0
+        if not survey.partitions:
+            _, end = yield partial(face.run, storage.complete_up_to)
+            number = yield from self._number_of(face, self.start, end)
         projection = self.work.handling.projection
         definition = Definition(self.name, self.work.source.text, self.partitions, number, projection)
         yield partial(face.run, storage.register, definition)
@@ -133,10 +132,7 @@ class _AnySubscription(Generic[F]):
     def _moving(self, face: Face, to: Start, *, forwards: bool) -> Steps[None]:
         storage = self._storage
         _, end = yield partial(face.run, storage.complete_up_to)
-        if isinstance(to, datetime):
-            number = yield partial(face.run, storage.number_at, to)
-        else:
-            number = {"beginning": 0, "now": end}.get(to, 0) if isinstance(to, str) else to
+        number = yield from self._number_of(face, _checked_start(to), end)
         if number > end:
             raise ConfigurationError(
                 f"subscription {self.name!r} cannot be moved to {number}: the log is complete up to {end} only"
@@ -151,6 +147,15 @@ class _AnySubscription(Generic[F]):
                 )
         if not (yield partial(face.run, storage.move, self.name, number)):
             raise unknown(self.name)
+
+    def _number_of(self, face: Face, place: Start, end: int) -> Steps[int]:
+        """Return the sequence number of the last event before a place, in a log that is complete up to `end`."""
+        if isinstance(place, datetime):
+            number: int = yield partial(face.run, self._storage.number_at, place)
+            return number
+        if isinstance(place, int):
+            return place
+        return 0 if place == "beginning" else end
 
     def _discarding(self, face: Face, sequence_number: int) -> Steps[bool]:
         found: ParkedEvent | None = yield partial(face.run, self._storage.find_parked, self.name, sequence_number)
@@ -438,5 +443,5 @@ def _checked_start(start: Start) -> Start:
     if isinstance(given, str) and given in ("beginning", "now"):
         return start
     raise ConfigurationError(
-        f"start is 'beginning', 'now', a sequence number from 0, or a datetime with a time zone; got {given!r}"
+        f"a place in the log is 'beginning', 'now', a sequence number from 0, or a datetime with a time zone; got {given!r}"
     )

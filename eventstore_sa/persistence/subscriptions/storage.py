@@ -84,6 +84,7 @@ class SQLSubscriptionStorage:
         return 1 if self._engine.dialect.name == "sqlite" else most_connections(self._engine.pool)
 
     def check_use(self, *, sessions: bool, threads: bool) -> None:
+        self._events.mode.check_watermark()
         pool = self._engine.pool
         if (sessions and isinstance(pool, StaticPool)) or (threads and isinstance(pool, SingletonThreadPool)):
             raise ConfigurationError(
