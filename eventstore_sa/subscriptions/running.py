@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, Self
 
-from eventstore_sa.contracts.subscriptions import PartitionState, SubscriptionStorage
+from eventstore_sa.contracts.subscriptions import PartitionRecord, PartitionState, SubscriptionStorage, Survey
 from eventstore_sa.errors import ConfigurationError, SubscriptionError
 from eventstore_sa.steps import Pause, Steps, drive, drive_async
 from eventstore_sa.subscriptions.faces import Face
@@ -230,50 +230,80 @@ def catch_up_sync(
     """Process subscriptions up to where the log is complete now, without asyncio; see `catch_up`."""
     runner = SyncSubscriptionRunner(subscriptions, lease_s=lease_s, connections=connections)
     runner.save_every_s = 0.0
-    with runner:
-        if subscriptions:
-            drive(_until_caught_up(subscriptions[0].face, subscriptions[0].storage, subscriptions, progress))
+    if subscriptions:
+        waiting = _CatchingUp(subscriptions[0].face, subscriptions[0].storage, subscriptions, progress)
+        drive(waiting.begin())
+        with runner:
+            drive(waiting.steps())
 
 
-def _until_caught_up(
-    face: Face,
-    storage: SubscriptionStorage,
-    subscriptions: Sequence[Subscription | SyncSubscription],
-    progress: Callable[[SubscriptionProgress], object] | None,
-) -> Steps[None]:
-    names = [subscription.name for subscription in subscriptions]
-    _, end = yield partial(face.run, storage.complete_up_to)
-    handled_before: int | None = None
-    began = time.monotonic()
-    while True:
-        records = (yield partial(face.run, storage.survey, names)).partitions
-        handled = sum(record.handled for record in records)
-        handled_before = handled if handled_before is None else handled_before
-        lowest = min((record.sequence_number for record in records), default=end)
-        if progress is not None:
-            yield partial(progress, SubscriptionProgress(min(lowest, end), end, handled - handled_before))
-        known = end
-        if any(record.sequence_number > end for record in records):
+class _CatchingUp:
+    """Waits until subscriptions have come to where the log was complete when it began."""
+
+    def __init__(
+        self,
+        face: Face,
+        storage: SubscriptionStorage,
+        subscriptions: Sequence[Subscription | SyncSubscription],
+        progress: Callable[[SubscriptionProgress], object] | None,
+    ) -> None:
+        self._face = face
+        self._storage = storage
+        self._names = [subscription.name for subscription in subscriptions]
+        self._progress = progress
+        self._end = self._handled = 0
+
+    def begin(self) -> Steps[None]:
+        """Note where the log ends now, and how many events are handled by now."""
+        _, self._end = yield partial(self._face.run, self._storage.complete_up_to)
+        self._handled = _handled((yield from self._records()))
+
+    def steps(self) -> Steps[None]:
+        """Wait.
+
+        Raises:
+            SubscriptionError: If one of them is stopped or paused.
+        """
+        began = time.monotonic()
+        while True:
+            records = yield from self._records()
+            if self._progress is not None:
+                lowest = min(record.sequence_number for record in records)
+                handled = max(0, _handled(records) - self._handled)
+                yield partial(self._progress, SubscriptionProgress(min(lowest, self._end), self._end, handled))
+            behind = yield from self._behind(records)
+            if not behind:
+                return
+            for record in behind:
+                if record.state is not PartitionState.RUNNING:
+                    raise SubscriptionError(
+                        f"partition {record.partition} of subscription {record.name!r} is {record.state} at "
+                        f"{record.sequence_number}: {record.last_error or 'resume it'}",
+                        subscription=record.name,
+                    )
+            # What it takes to look is a small part of the whole, however long that is.
+            yield Pause(min(_FIRST_LOOK_S + (time.monotonic() - began) / 20, _LONGEST_LOOK_S))
+
+    def _records(self) -> Steps[Sequence[PartitionRecord]]:
+        survey: Survey = yield partial(self._face.run, self._storage.survey, self._names)
+        return survey.partitions
+
+    def _behind(self, records: Sequence[PartitionRecord]) -> Steps[list[PartitionRecord]]:
+        known = self._end
+        if any(record.sequence_number > known for record in records):
             # Events that were published since, or a log that was restored, which whoever takes the partition finds out.
-            _, known = yield partial(face.run, storage.complete_up_to)
-        behind = [
+            _, known = yield partial(self._face.run, self._storage.complete_up_to)
+        return [
             record
             for record in records
-            if not end <= record.sequence_number <= known
+            if not self._end <= record.sequence_number <= known
             or record.drain_to is not None
             or record.state is PartitionState.STOPPED
         ]
-        if not behind:
-            return
-        for record in behind:
-            if record.state is not PartitionState.RUNNING:
-                raise SubscriptionError(
-                    f"partition {record.partition} of subscription {record.name!r} is {record.state} at "
-                    f"{record.sequence_number}: {record.last_error or 'resume it'}",
-                    subscription=record.name,
-                )
-        # What it takes to look is a small part of the whole, however long that is.
-        yield Pause(min(_FIRST_LOOK_S + (time.monotonic() - began) / 20, _LONGEST_LOOK_S))
+
+
+def _handled(records: Sequence[PartitionRecord]) -> int:
+    return sum(record.handled for record in records)
 
 
 def _node(
