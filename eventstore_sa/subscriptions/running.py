@@ -214,11 +214,11 @@ async def catch_up(
     """
     runner = SubscriptionRunner(subscriptions, lease_s=lease_s, connections=connections)
     runner.save_every_s = 0.0
-    async with runner:
-        if subscriptions:
-            await drive_async(
-                _until_caught_up(subscriptions[0].face, subscriptions[0].storage, subscriptions, progress)
-            )
+    if subscriptions:
+        waiting = _CatchingUp(subscriptions[0].face, subscriptions[0].storage, subscriptions, progress)
+        await drive_async(waiting.begin())
+        async with runner:
+            await drive_async(waiting.steps())
 
 
 def catch_up_sync(

@@ -121,6 +121,10 @@ class _AnySubscription(Generic[F]):
         if not survey.partitions:
             _, end = yield partial(face.run, storage.complete_up_to)
             number = yield from self._number_of(face, self.start, end)
+            if number > end:
+                raise ConfigurationError(
+                    f"subscription {self.name!r} cannot begin after {number}: the log is complete up to {end} only"
+                )
         projection = self.work.handling.projection
         definition = Definition(self.name, self.work.source.text, self.partitions, number, projection)
         yield partial(face.run, storage.register, definition)

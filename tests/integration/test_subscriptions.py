@@ -353,6 +353,8 @@ async def test_starts(place: Place) -> None:
         await settled(subscription.register())
         await place.catch_up(subscription)
         assert place.done == numbers(expected), start
+    with pytest.raises(ConfigurationError, match="cannot begin after 9: the log is complete up to 3 only"):
+        await settled(place.subscription(place.note, name="later", sessions=None, start=9).register())
 
 
 @everywhere
