@@ -140,8 +140,6 @@ class PartitionWorker:
             except _LeaseLost:
                 self._lost = True
                 break
-            except UnreadableEventError as error:
-                yield from self._stop(error)
             except Exception as error:  # noqa: BLE001 - a partition goes on, whatever happens
                 failures += 1
                 self._must_renew = True
@@ -206,7 +204,11 @@ class PartitionWorker:
         bounds = frozenset({sequence_number_after(self._reached), sequence_number_before(end + 1)})
         target = work.source.part(self.lease.partition, self.lease.partitions)
         constraints = work.source.constraints | bounds
-        events, more = yield from self._stored_call(self._node.storage.page, target, constraints, self._size)
+        try:
+            events, more = yield from self._stored_call(self._node.storage.page, target, constraints, self._size)
+        except UnreadableEventError as error:
+            yield from self._stop(error)
+            return
         to: int = events[-1].sequence_number if more else end
         if not events:
             self._reached = to
@@ -349,12 +351,17 @@ class PartitionWorker:
         failures = failures + 1 if number == event.sequence_number else 1
         self._failing = (event.sequence_number, failures)
         said = described(error)
-        if policy.tries_again(error, failures):
+        try:
+            tries_again = policy.tries_again(error, failures)
+            consequence = "stop" if tries_again else policy.consequence(error, event)
+        except Exception:  # noqa: BLE001 - a function of the application
+            _log.exception("%s: the failure policy failed itself, so it stops", self)
+            tries_again, consequence = False, "stop"
+        if tries_again:
             _log.info("%s: event %d failed, and is tried again: %s", self, event.sequence_number, said)
             yield from self._stored_call(self._node.storage.note_error, self.lease, said)
             yield from self._pause(policy.backoff.pause_s(failures))
             return
-        consequence = policy.consequence(error, event)
         if consequence == "stop":
             yield from self._stop(error)
             return

@@ -860,3 +860,51 @@ async def test_the_application_starts_and_ends_without_a_database(place: Place) 
 
     (status,) = await subscription.status()
     assert status.owner is not None
+
+
+@on_postgres
+async def test_an_event_that_cannot_be_read_stops_it(place: Place, recwarn: pytest.WarningsRecorder) -> None:
+    stored = await place.publish("1")
+    place.execute(
+        "INSERT INTO es_events (id, category, stream, position, name, payload, observed_at, occurred_at) "
+        "VALUES (gen_random_uuid(), 'orders', 'odd', 0, 'odd', 'null', 'infinity', now())"
+    )
+    subscription = place.subscription()
+
+    with pytest.raises(SubscriptionError, match="stopped at 1: UnreadableEventError"):
+        await place.catch_up(subscription)
+
+    assert place.effects() == numbers(stored)
+    await settled(subscription.skip_to(2))
+    await settled(subscription.resume())
+    stored += await place.publish("2")
+    await place.catch_up(subscription)
+    assert place.effects() == numbers(stored)
+    assert not recwarn.list
+
+
+@everywhere
+async def test_a_policy_that_fails_itself_stops_it(place: Place) -> None:
+    stored = await place.publish("1")
+    failing = Failing(place, stored[0].sequence_number)
+
+    def then(error: Exception, event: Any) -> Any:
+        raise KeyError("policy")
+
+    with pytest.raises(SubscriptionError, match="stopped at 0: ValueError: event 1 is poison"):
+        await place.catch_up(place.subscription(failing.handler, on_failure=policy(then)))
+
+
+@everywhere
+async def test_steering_while_it_runs_takes_effect_at_once(place: Place) -> None:
+    """Whoever holds a partition loses it, so that nothing it has in memory is used."""
+    stored = await place.publish("1", "2")
+    subscription = place.subscription()
+    async with place.running(subscription):
+        await settled(subscription.wait_for(stored[-1], timeout_s=PATIENCE_S))
+        await settled(subscription.rewind())
+        await eventually(lambda: len(place.effects()) == 4, "it is handled again")
+        (last,) = await place.publish("3")
+        await settled(subscription.wait_for(last, timeout_s=PATIENCE_S))
+
+    assert place.effects() == [*numbers(stored), *numbers(stored), last.sequence_number]
