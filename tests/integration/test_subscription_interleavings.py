@@ -171,7 +171,10 @@ def test_a_process_that_stalls_while_nobody_else_is_there_is_ended_by_the_server
     with Session(engine) as session:
         storage.guard(session, lease, longest_s=0.05)
         session.execute(text("INSERT INTO effects VALUES (1, 'of the stalled node')"))
-        locked = text("SELECT count(*) FROM pg_locks WHERE locktype = 'relation' AND relation = 'effects'::regclass")
+        locked = text(
+            "SELECT count(*) FROM pg_locks WHERE relation = 'effects'::regclass "
+            "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
 
         def is_gone() -> bool:
             with engine.connect() as connection:
@@ -261,7 +264,8 @@ def test_replaying_and_holding_back_do_not_let_events_overtake(engine: Engine, s
         stored += publish(store, "1", "2")
         # The partition waits for the stream that is being replayed.
         waiting = text(
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%parked_streams%'"
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND wait_event_type = 'Lock' AND query LIKE '%parked_streams%'"
         )
 
         def waits() -> bool:

@@ -806,10 +806,11 @@ async def test_a_statement_that_takes_too_long_is_ended_with_its_handler(place: 
     (parked,) = await subscription.parked()
     assert (parked.stream.stream, parked.error) == ("1", "TimeoutError: ")
     assert place.effects() == numbers(stored[1:])
-    assert (
-        place.execute("SELECT 1 FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()")
-        == []
+    sleeping = (
+        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+        "AND state = 'active' AND query LIKE '%pg_sleep(600)%'"
     )
+    assert place.execute(sleeping) == []
 
 
 @on_asyncpg
