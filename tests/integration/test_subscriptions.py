@@ -158,10 +158,8 @@ async def test_effects_and_checkpoint_are_one_transaction(place: Place) -> None:
     assert len(failing.calls) > len(stored)
 
 
-@on_databases
+@on_postgres
 async def test_a_constraint_that_fails_at_the_commit_is_a_failure_of_the_handler(place: Place) -> None:
-    if not place.postgres:
-        pytest.skip("SQLite has no deferred unique constraints")
     stored = await place.publish(*"12")
     place.execute("CREATE TABLE once (number bigint UNIQUE DEFERRABLE INITIALLY DEFERRED)")
     place.execute("INSERT INTO once VALUES (1)")
@@ -294,10 +292,8 @@ async def test_errors_are_tried_again_by_type_and_the_consequence_may_depend_on_
     assert [(each.state, each.attempts) for each in parked] == [("parked", 1), ("skipped", 1)]
 
 
-@everywhere
+@pytest.mark.parametrize("place", ["memory", "sqlite+aiosqlite"], indirect=True)
 async def test_a_handler_that_takes_too_long_has_failed(place: Place) -> None:
-    if not place.asynchronous:
-        pytest.skip("a thread cannot be ended: see the tests of evictions")
     await place.publish("1", "2")
 
     async def handle(event: Any) -> None:
