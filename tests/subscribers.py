@@ -32,12 +32,25 @@ from tests.databases import PostgresDatabase
 from tests.hosts import ASYNC_DRIVERS
 from tests.stores import install_schema
 
-__all__ = ["ALL", "AT_ONCE", "DATABASES", "POSTGRES", "Place", "install_effects", "numbers", "open_place", "policy"]
+__all__ = [
+    "ALL",
+    "AT_ONCE",
+    "DATABASES",
+    "EVERY",
+    "POSTGRES",
+    "Place",
+    "install_effects",
+    "numbers",
+    "open_place",
+    "policy",
+]
 
 MEMORY: Final = ("memory", "memory sync")
 SQLITE: Final = ("sqlite+aiosqlite", "sqlite")
 POSTGRES: Final = ("postgresql+asyncpg", "postgresql+psycopg_async", "postgresql+psycopg2")
-DATABASES: Final = (*SQLITE, "postgresql+asyncpg", "postgresql+psycopg2")
+EVERY: Final = (*MEMORY, *SQLITE, *POSTGRES)
+# One of each kind, with asyncio and without: enough for what happens above the drivers.
+DATABASES: Final = ("sqlite", "postgresql+asyncpg")
 ALL: Final = (*MEMORY, *DATABASES)
 
 AT_ONCE: Final = Backoff(first_s=0, longest_s=0)

@@ -33,7 +33,7 @@ from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
 from tests.hosts import statements_of
 from tests.patience import PATIENCE_S
 from tests.projectors import CustomerProjector, OrderProjector
-from tests.subscribers import ALL, DATABASES, POSTGRES, Place, install_effects, numbers, open_place, policy
+from tests.subscribers import ALL, DATABASES, EVERY, POSTGRES, Place, install_effects, numbers, open_place, policy
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,7 @@ class CountProjection(TableProjection):
 
 
 everywhere = pytest.mark.parametrize("place", ALL, indirect=True)
+with_every_driver = pytest.mark.parametrize("place", EVERY, indirect=True)
 on_databases = pytest.mark.parametrize("place", DATABASES, indirect=True)
 on_postgres = pytest.mark.parametrize("place", ["postgresql+asyncpg", "postgresql+psycopg2"], indirect=True)
 on_asyncpg = pytest.mark.parametrize("place", ["postgresql+asyncpg"], indirect=True)
@@ -114,7 +115,7 @@ class Failing:
         return self.per_event if self.place.sessions is None else self.with_session
 
 
-@everywhere
+@with_every_driver
 async def test_every_event_is_handled_once_and_in_order(place: Place) -> None:
     stored = await place.publish("1", "2", "1", "3")
     subscription = place.subscription()
@@ -129,7 +130,7 @@ async def test_every_event_is_handled_once_and_in_order(place: Place) -> None:
     assert await place.checkpoints(subscription) == [stored[-1].sequence_number]
 
 
-@everywhere
+@with_every_driver
 async def test_partitions_share_the_streams_and_keep_their_order(place: Place) -> None:
     stored = await place.publish(*(str(number % 7) for number in range(40)))
     subscription = place.subscription(partitions=3)
@@ -213,7 +214,7 @@ async def test_a_stop_keeps_everything_that_follows_until_it_is_resumed(place: P
     assert place.effects() == numbers(stored)
 
 
-@everywhere
+@with_every_driver
 async def test_a_parked_event_holds_back_later_events_of_its_stream_only(place: Place) -> None:
     stored = await place.publish("1", "2", "1", "2")
     failing = Failing(place, stored[0].sequence_number)
@@ -441,7 +442,7 @@ async def test_another_source_under_the_same_name_is_refused(place: Place) -> No
     await settled(place.subscription(source=place.store.log()).register())
 
 
-@everywhere
+@with_every_driver
 async def test_a_running_subscription_is_woken_by_publishes_and_can_be_waited_for(place: Place) -> None:
     subscription = place.subscription(partitions=2)
     async with place.running(subscription):
