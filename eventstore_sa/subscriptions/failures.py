@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final, Literal, TypeAlias, get_args
 
 from msgspec import Struct
-from sqlalchemy.exc import DBAPIError, PendingRollbackError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from eventstore_sa.attempts import Attempts, Backoff, RetryOn
@@ -16,7 +16,7 @@ from eventstore_sa.persistence.transactions.failures import FailureKind
 from eventstore_sa.types import AnyStoredEvent
 from eventstore_sa.types.numbers import checked_count
 
-__all__ = ["Consequence", "FailurePolicy", "HandlerFailed", "described", "is_outage"]
+__all__ = ["Consequence", "FailurePolicy", "HandlerFailed", "described", "is_outage", "traceable"]
 
 Consequence: TypeAlias = Literal["stop", "skip", "park"]
 """What becomes of an event whose handler keeps failing.
@@ -97,6 +97,16 @@ def described(error: BaseException) -> str:
     said = str(error.orig) if isinstance(error, DBAPIError) else str(error)
     text = f"{type(error).__name__}: {said}".replace("\0", "\\0")
     return text.encode("utf-8", "backslashreplace").decode()[:_LONGEST_MESSAGE]
+
+
+def traceable(error: BaseException) -> BaseException | None:
+    """Return an error whose traceback may be logged; None if that shows the parameters of a statement, and so payloads."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, StatementError):
+            return None
+        seen = seen.__cause__ or seen.__context__
+    return error
 
 
 def is_outage(error: BaseException) -> bool:

@@ -23,7 +23,7 @@ from eventstore_sa.contracts.wakeups import Wakeups
 from eventstore_sa.steps import Steps
 from eventstore_sa.subscriptions.balance import balanced
 from eventstore_sa.subscriptions.faces import Face, Task
-from eventstore_sa.subscriptions.failures import described
+from eventstore_sa.subscriptions.failures import described, traceable
 from eventstore_sa.subscriptions.partition import PartitionWorker, Work
 
 __all__ = ["Node"]
@@ -120,7 +120,9 @@ class Node:
                     failures = 0
                 except Exception as error:  # noqa: BLE001 - a node goes on, whatever happens
                     failures += 1
-                    _log.warning("the node could not look after its partitions: %s", described(error), exc_info=error)
+                    _log.warning(
+                        "the node could not look after its partitions: %s", described(error), exc_info=traceable(error)
+                    )
                     pause_s = _OUTAGE.pause_s(failures)
                 if not self._ending:
                     yield partial(self._signal.wait, pause_s)
@@ -225,7 +227,7 @@ class Node:
             except Exception as error:  # noqa: BLE001 - a node goes on, whatever happens
                 failures += 1
                 moved = False
-                _log.warning("the node could not look at the log: %s", described(error), exc_info=error)
+                _log.warning("the node could not look at the log: %s", described(error), exc_info=traceable(error))
                 yield partial(self._poll.wait, _OUTAGE.pause_s(failures))
             before = time.monotonic()
             pause_s = _FIRST_POLL_S if moved else min(pause_s * 2, _LONGEST_POLL_S)

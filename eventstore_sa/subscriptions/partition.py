@@ -20,7 +20,7 @@ from eventstore_sa.errors import EventStoreError, UnreadableEventError
 from eventstore_sa.sources.constraints import sequence_number_after, sequence_number_before
 from eventstore_sa.steps import Step, Steps
 from eventstore_sa.subscriptions.faces import Face, Signal
-from eventstore_sa.subscriptions.failures import FailurePolicy, HandlerFailed, described, is_outage
+from eventstore_sa.subscriptions.failures import FailurePolicy, HandlerFailed, described, is_outage, traceable
 from eventstore_sa.subscriptions.handling import Handling
 from eventstore_sa.subscriptions.sources import Sourced
 from eventstore_sa.types import AnyStoredEvent, StreamIdentifier
@@ -354,8 +354,8 @@ class PartitionWorker:
         try:
             tries_again = policy.tries_again(error, failures)
             consequence = "stop" if tries_again else policy.consequence(error, event)
-        except Exception:  # noqa: BLE001 - a function of the application
-            _log.exception("%s: the failure policy failed itself, so it stops", self)
+        except Exception as broken:  # noqa: BLE001 - a function of the application
+            _log.error("%s: the failure policy failed itself: %s", self, described(broken), exc_info=traceable(broken))
             tries_again, consequence = False, "stop"
         if tries_again:
             _log.info("%s: event %d failed, and is tried again: %s", self, event.sequence_number, said)
@@ -372,12 +372,12 @@ class PartitionWorker:
         )
         if not (yield from self._stored_call(set_aside)):
             raise _LeaseLost
-        _log.error("%s: event %d is %s: %s", self, event.sequence_number, state, said, exc_info=error)
+        _log.error("%s: event %d is %s: %s", self, event.sequence_number, state, said, exc_info=traceable(error))
         self._moved(advance)
         self._has_parked = self._has_parked or state is ParkedState.PARKED
 
     def _stop(self, error: Exception) -> Steps[None]:
-        _log.error("%s stops: %s", self, described(error), exc_info=error)
+        _log.error("%s stops: %s", self, described(error), exc_info=traceable(error))
         yield from self._stored_call(self._node.storage.stop, self.lease, described(error))
         raise _LeaseLost
 

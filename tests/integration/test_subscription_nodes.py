@@ -140,7 +140,8 @@ def disturbed(cluster: Cluster, *, writers: int, events: int, disturbances: int,
                 cluster.start()
             else:
                 os.kill(victim.pid, signal.SIGSTOP)
-                threading.Timer(LEASE_S * 1.5, os.kill, (victim.pid, signal.SIGCONT)).start()
+                # Which does nothing if it has been killed meanwhile.
+                threading.Timer(LEASE_S * 1.5, victim.send_signal, (signal.SIGCONT,)).start()
         for each in written:
             each.result()
     wait_until(cluster.is_caught_up, "all events are handled", interval_s=0.1)

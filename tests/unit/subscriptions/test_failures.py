@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from eventstore_sa.attempts import Backoff
 from eventstore_sa.errors import ConcurrencyError, ConfigurationError, ConnectionLostError, LockTimeoutError
 from eventstore_sa.subscriptions import FailurePolicy
-from eventstore_sa.subscriptions.failures import described, is_outage
+from eventstore_sa.subscriptions.failures import described, is_outage, traceable
 from eventstore_sa.testing.builders import StoredEventBuilder
 from eventstore_sa.testing.cases.tables import in_turn
 
@@ -72,3 +72,11 @@ def test_errors_are_described_without_parameters_and_can_be_stored() -> None:
     assert described(error) == "DBAPIError: refused"
     assert described(ValueError("a\0b\ud800")) == "ValueError: a\\0b\\ud800"
     assert len(described(ValueError("x" * 10_000))) == 2000
+
+
+def test_tracebacks_with_parameters_are_not_logged() -> None:
+    shown, hidden = ValueError("no"), KeyError("no")
+    hidden.__cause__ = DBAPIError("INSERT", {"secret": "payload"}, Refused("23505"))
+
+    assert traceable(shown) is shown
+    assert traceable(hidden) is None
