@@ -34,6 +34,8 @@ from eventstore_sa.persistence.schema.versions import Site, is_outside_transacti
 
 try:
     import click
+
+    from eventstore_sa.subscriptions.commands import run_command, subscriptions
 except ImportError as _error:
     raise ImportError("the command line needs click: install it with the extra 'eventstore-sa[cli]'") from _error
 
@@ -75,6 +77,10 @@ _dialect: Final = click.option("--dialect", type=click.Choice(sorted(_DIALECTS))
 @click.version_option(package_name="eventstore-sa", message="%(version)s")
 def main() -> None:
     """Manage an event store."""
+
+
+main.add_command(subscriptions)
+main.add_command(run_command)
 
 
 @main.group()

@@ -15,6 +15,7 @@
     |-- ProjectionVersionError       a stored projection has another version than the save expected
     |-- QueryError                   a search or lookup is invalid or cannot be answered (also a ValueError)
     |-- WaitTimeoutError             a read waited for an event and timed out
+    |-- SubscriptionError            a subscription is stopped, or has not handled an event
     `-- MissingProjectionHandlerError  a projector has no handler for an event
 
 There is one warning, `DroppedEventsWarning`.
@@ -48,6 +49,7 @@ __all__ = [
     "SchemaError",
     "SerialisationError",
     "StorageError",
+    "SubscriptionError",
     "TransactionError",
     "UnmetWriteConditionError",
     "UnreadableEventError",
@@ -205,7 +207,19 @@ class QueryError(EventStoreError, ValueError):
 
 
 class WaitTimeoutError(EventStoreError, TimeoutError):
-    """A read with `wait_for` did not see the event in time, because an open transaction holds the log back."""
+    """A read with `wait_for` did not see the event in time, or a subscription has not handled it in time."""
+
+
+class SubscriptionError(EventStoreError):
+    """A subscription is stopped or does not exist, or has parked or skipped the event that was waited for.
+
+    Attributes:
+        subscription: The name of the subscription.
+    """
+
+    def __init__(self, message: str, *, subscription: str) -> None:
+        super().__init__(message)
+        self.subscription = subscription
 
 
 class MissingProjectionHandlerError(EventStoreError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from uuid import uuid4
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select, update
 
 from eventstore_sa.contracts.projection_records import ProjectionRecord
 from eventstore_sa.contracts.rebuilds import ApplyLast, RebuildProgressRecord, RebuildTarget, rebuild_taken_over
@@ -69,7 +69,8 @@ class SQLRebuildStorage:
             events = made_once(EventRepository, self._schema, connection.dialect.name)
             rebuilds = self._rebuilds(connection)
             rebuilds.repository.dialect.exclude_publishes(connection, self._name, timeout_s=timeout_s)
-            while apply is not None:
+            subscribed = self._is_subscribed(connection)
+            while apply is not None and not subscribed:
                 wanted = Wanted(target, page_size, low=self._progress.sequence_number)
                 page = events.page(connection, wanted).checked_events()
                 if not page:
@@ -78,7 +79,31 @@ class SQLRebuildStorage:
                 self._save(connection, records, sequence_number=page[-1].sequence_number, events=len(page))
             if not rebuilds.advance(connection, self._name, self._run, self._progress):
                 raise rebuild_taken_over(self._name)
-            return rebuilds.swap(connection, self._name)
+            count = rebuilds.swap(connection, self._name)
+            if subscribed:
+                self._set_back(connection)
+            return count
+
+    def _is_subscribed(self, connection: Connection) -> bool:
+        """Return whether a subscription updates these projections: then it applies the last events, in their order.
+
+        It waits for the watermark, and these must not: a projection would then have skipped an event that commits later.
+        """
+        c = self._schema.subscriptions.c
+        return connection.execute(select(c.partition).where(c.projection == self._name).limit(1)).first() is not None
+
+    def _set_back(self, connection: Connection) -> None:
+        """Set the subscription back to where the new projections are; whoever processes it loses its partitions."""
+        table, events = self._schema.subscriptions, self._schema.events
+        number = self._progress.sequence_number
+        last = select(events.c.id).where(events.c.sequence_number == number).scalar_subquery()
+        connection.execute(
+            update(table)
+            .where(table.c.projection == self._name, table.c.sequence_number > number)
+            .values(
+                sequence_number=number, event_number=number or None, event_id=last, owner=None, epoch=table.c.epoch + 1
+            )
+        )
 
     def _load(self, connection: Connection, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
         return self._rebuilds(connection).repository.load(connection, self._name, ids)

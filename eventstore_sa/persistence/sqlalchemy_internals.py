@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import Column, Connection, NestedTransaction, util
 from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.pool import Pool, QueuePool
 
 __all__ = [
     "await_in_greenlet",
@@ -22,6 +23,7 @@ __all__ = [
     "is_flushing",
     "is_observed",
     "leaves_joined_transaction",
+    "most_connections",
     "run_in_greenlet",
     "savepoint_around",
     "update_key",
@@ -114,6 +116,15 @@ def leaves_joined_transaction(transaction: SessionTransaction) -> bool:
     # Only here is kept whether the session commits the connection's transaction, or has merely joined it.
     used = transaction._connections.values()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
     return any(not commits and joined.is_active and not connection.closed for connection, joined, commits, _ in used)
+
+
+def most_connections(pool: Pool) -> int | None:
+    """Return how many connections a pool gives out at once; None: any number."""
+    if not isinstance(pool, QueuePool):
+        return None
+    # Kept under no public name.
+    overflow = pool._max_overflow  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    return None if overflow < 0 else pool.size() + overflow
 
 
 def savepoint_around(connection: Connection, name: str) -> NestedTransaction | None:

@@ -35,6 +35,11 @@ class _Constrained(AnySource[I], Generic[I, Delegate]):
         return self._delegate.in_transaction
 
     @property
+    def delegate(self) -> Delegate:
+        """Where the events are read from."""
+        return self._delegate
+
+    @property
     def constraints(self) -> QueryConstraints:
         """What all events of this source meet."""
         return self._constraints

@@ -18,6 +18,7 @@ from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.types import StoredEvent, serialise_to_string
 
 __all__ = [
+    "CategoryInConstraint",
     "NameInConstraint",
     "ObservedBetweenConstraint",
     "OccurredBetweenConstraint",
@@ -27,6 +28,7 @@ __all__ = [
     "QueryConstraints",
     "SequenceNumberAfterConstraint",
     "SequenceNumberBeforeConstraint",
+    "category_in",
     "checked_constraints",
     "name_in",
     "observed_between",
@@ -116,6 +118,15 @@ class NameInConstraint(QueryConstraint, frozen=True):
         return (name if type(name) is str else serialise_to_string(name)) in self.names
 
 
+class CategoryInConstraint(QueryConstraint, frozen=True):
+    """Met by events of one of these categories."""
+
+    categories: frozenset[str]
+
+    def met_by(self, *, event: StoredEvent[Any, Any, Any]) -> bool:
+        return event.category in self.categories
+
+
 class OccurredBetweenConstraint(QueryConstraint, frozen=True):
     """Met by events that occurred at `start` or later, and before `end`; None: no such bound."""
 
@@ -202,6 +213,27 @@ def name_in(names: Iterable[object]) -> NameInConstraint:
             f"name_in takes at most {_MAX_NAMES} names, not {len(texts)}: read all events and filter them"
         )
     return NameInConstraint(texts)
+
+
+def category_in(categories: Iterable[str]) -> CategoryInConstraint:
+    """Return only events of these categories; none at all when there are no categories.
+
+    To read a single category, read it as such: `store.category(category=...)` goes through an index.
+
+    Args:
+        categories: Their names; at most 10,000.
+
+    Raises:
+        ConfigurationError: If it is a single string, or there are too many.
+    """
+    if isinstance(categories, str | bytes):
+        raise ConfigurationError(f"category_in takes names, not one name: write category_in([{categories!r}])")
+    names = frozenset(categories)
+    if len(names) > _MAX_NAMES:
+        raise ConfigurationError(
+            f"category_in takes at most {_MAX_NAMES} categories, not {len(names)}: read all events and filter them"
+        )
+    return CategoryInConstraint(names)
 
 
 def occurred_between(start: datetime | None, end: datetime | None) -> OccurredBetweenConstraint:

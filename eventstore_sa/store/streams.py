@@ -54,6 +54,11 @@ class OfAdapter(AnySource[I], Generic[I, Adapter]):
         self._identifier = identifier
 
     @property
+    def adapter(self) -> Adapter:
+        """Where the events are kept."""
+        return self._adapter
+
+    @property
     def identifier(self) -> I:
         return self._identifier
 

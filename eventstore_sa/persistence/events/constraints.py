@@ -10,6 +10,7 @@ from sqlalchemy import Column, ColumnElement, Table, and_, false, true
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.sources.constraints import (
+    CategoryInConstraint,
     NameInConstraint,
     ObservedBetweenConstraint,
     OccurredBetweenConstraint,
@@ -35,6 +36,7 @@ _BUILT_IN: Final = frozenset(
         SequenceNumberBeforeConstraint,
         PositionAfterConstraint,
         PositionBeforeConstraint,
+        CategoryInConstraint,
         NameInConstraint,
         OccurredBetweenConstraint,
         ObservedBetweenConstraint,
@@ -115,6 +117,9 @@ def _built_in(constraint: QueryConstraint, events: Table) -> ColumnElement[bool]
             # What cannot be stored cannot be sent either, and no event is called so.
             known = sorted(name for name in names if text_problem(name) is None)
             return c.name.in_(known) if known else false()
+        case CategoryInConstraint(categories):
+            known = sorted(name for name in categories if text_problem(name) is None)
+            return c.category.in_(known) if known else false()
         case OccurredBetweenConstraint(start, end):
             return _between(c.occurred_at, start, end)
         case ObservedBetweenConstraint(start, end):

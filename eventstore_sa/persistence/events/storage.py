@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, TypeVar
+from uuid import UUID
 
 from msgspec.structs import replace
 from sqlalchemy import Connection
@@ -111,6 +112,14 @@ class EventStorage:
         if conditions:
             self.mode.check_conditions(conditions)
         document = None if conditions else publish_document(parts, mode=self.mode)
+        results = self._publish(parts, document, each)
+        # In a transaction of the caller's they are not committed yet, and whoever is woken looks more often for a while.
+        self.schema.wakeups.wake()
+        return results
+
+    def _publish(
+        self, parts: Sequence[StreamPublication], document: PublishDocument | None, each: Sequence[Projections]
+    ) -> list[list[AnyStoredEvent]]:
         for attempt in self._runner.attempts():
             with attempt:
                 if document is None or self.mode.locking == "row" or any(each):
@@ -279,6 +288,26 @@ class EventStorage:
         if is_first and up_to is None and not ends and not wanted.backwards:
             wanted = wanted.up_to(self._end_of(wanted, repository, connection))
         return page, wanted
+
+    def page(self, target: AnyTarget, *, constraints: QueryConstraints, limit: int) -> Page:
+        """Read a page without asking for the watermark: for readers that know it, and have it among the constraints."""
+        low, high, others = order_range(constraints, by_position=isinstance(target, StreamIdentifier))
+        conditions = [self._converters.expression(other, self.schema.events) for other in others]
+        wanted = Wanted(target, limit, low, high, conditions)
+        return self._read(lambda connection, repository: repository.page(connection, wanted))
+
+    def complete_up_to(self) -> tuple[int, int]:
+        """Return the last number that was drawn, and the watermark."""
+        self.mode.check_watermark()
+        return self._read(lambda connection, repository: repository.dialect.complete_up_to(connection))
+
+    def last_number(self) -> int:
+        """Return the last number that was drawn."""
+        return self._read(lambda connection, repository: repository.dialect.last_number(connection))
+
+    def find(self, event_id: UUID) -> AnyStoredEvent | None:
+        """Return the event with an id."""
+        return self._read(lambda connection, repository: repository.find(connection, [event_id])).get(event_id)
 
     def category_pages(self) -> Iterator[list[CategoryIdentifier]]:
         """Yield the categories that have events, page by page, in code-point order."""

@@ -151,13 +151,14 @@ def _index_of_tags(connection: Connection, site: Site) -> Iterator[str]:
 def _missing_events(connection: Connection, expected: EventStoreSchema, last_number: int) -> Iterator[str]:
     """Yield a finding if events were stored that are missing now, because a backup was restored without them."""
     projections, rebuilds = expected.projections, expected.rebuilds
-    snapshots, locks = expected.snapshots, expected.locks
+    snapshots, locks, subscriptions = expected.snapshots, expected.locks, expected.subscriptions
     referring = {
         projections.name: select(projections.c.number).where(projections.c.sequence_number > 0),
         # A rebuild that has not reached an event yet is at 0.
         rebuilds.name: select(rebuilds.c.number).where(rebuilds.c.sequence_number > 0),
         snapshots.name: select(snapshots.c.place),
         locks.name: select(locks.c.last_position).where(locks.c.last_position >= 0),
+        subscriptions.name: select(subscriptions.c.partition).where(subscriptions.c.event_number.is_not(None)),
     }
     names = [name for name, rows in referring.items() if connection.execute(rows.limit(1)).first() is not None]
     # The rows that refer to events were read after the events, and the first events may have been stored in between.

@@ -14,6 +14,7 @@ from sqlalchemy import MetaData, Table, event
 from sqlalchemy.orm import registry
 from sqlalchemy.schema import ExecutableDDLElement
 
+from eventstore_sa.contracts.wakeups import Wakeups
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.schema import listeners
 from eventstore_sa.persistence.schema.locking import (
@@ -30,8 +31,12 @@ from eventstore_sa.persistence.schema.tables import (
     events_table,
     locks_table,
     map_event_record,
+    nodes_table,
+    parked_events_table,
+    parked_streams_table,
     projections_table,
     snapshots_table,
+    subscriptions_table,
     version_table,
 )
 from eventstore_sa.persistence.schema.versions import Site, Version, latest, version_row
@@ -81,6 +86,11 @@ class EventStoreSchema:
         projections: The table of stored projections.
         snapshots: The table of snapshots of projections.
         rebuilds: The table of projections that are being rebuilt.
+        subscriptions: The table of subscriptions, one row for each partition.
+        subscription_nodes: The table of the processes that run subscriptions.
+        parked_streams: The table of streams whose events subscriptions have parked.
+        parked_events: The table of these events.
+        wakeups: Says in this process that events may have been stored.
         EventRecord: The mapped class over `events`, for queries and joins of the host.
 
     Raises:
@@ -133,8 +143,13 @@ class EventStoreSchema:
         self.projections: Table = projections_table(self.metadata, prefix=prefix, schema=schema)
         self.snapshots: Table = snapshots_table(self.metadata, prefix=prefix, schema=schema)
         self.rebuilds: Table = projections_table(self.metadata, prefix=prefix, schema=schema, name="rebuilds")
+        self.subscriptions: Table = subscriptions_table(self.metadata, prefix=prefix, schema=schema)
+        self.subscription_nodes: Table = nodes_table(self.metadata, prefix=prefix, schema=schema)
+        self.parked_streams: Table = parked_streams_table(self.metadata, prefix=prefix, schema=schema)
+        self.parked_events: Table = parked_events_table(self.metadata, prefix=prefix, schema=schema)
         self.locking_record: LockingRecord = LockingRecord(self.locking_mode, self.version, prefix)
         self.EventRecord: type[EventRecord] = map_event_record(registry(metadata=self.metadata), self.events)
+        self.wakeups: Wakeups = Wakeups()
         self._made: dict[tuple[object, str], Any] = {}
         attached[schema, prefix] = self
         self._attach_ddl()
@@ -156,6 +171,10 @@ class EventStoreSchema:
             self.projections,
             self.snapshots,
             self.rebuilds,
+            self.subscriptions,
+            self.subscription_nodes,
+            self.parked_streams,
+            self.parked_events,
         )
 
     def __repr__(self) -> str:

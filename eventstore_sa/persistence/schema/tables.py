@@ -18,6 +18,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
+    Float,
     Identity,
     Index,
     Integer,
@@ -50,8 +51,12 @@ __all__ = [
     "events_table",
     "locks_table",
     "map_event_record",
+    "nodes_table",
+    "parked_events_table",
+    "parked_streams_table",
     "projections_table",
     "snapshots_table",
+    "subscriptions_table",
     "version_table",
 ]
 
@@ -242,6 +247,89 @@ def snapshots_table(metadata: MetaData, *, prefix: str, schema: str | None) -> T
         Column("format", Integer(), nullable=False),
         Column("checksum", BigInteger(), nullable=False),
         PrimaryKeyConstraint("projector", "projector_version", "source_hash", name=conv(f"{prefix}snapshots_pkey")),
+        schema=schema,
+        **_INNODB,
+    )
+
+
+def subscriptions_table(metadata: MetaData, *, prefix: str, schema: str | None) -> Table:
+    """Attach the table of subscriptions: one row for each partition, with its checkpoint and whoever may move it.
+
+    Everything that decides whether a checkpoint may move is in this one row: see docs/design.md.
+    """
+    text = Text().with_variant(_LONG_TEXT, *MARIADB)
+    return Table(
+        f"{prefix}subscriptions",
+        metadata,
+        Column("name", _NAME, nullable=False),
+        Column("partition", Integer(), nullable=False, autoincrement=False),
+        Column("partitions", Integer(), nullable=False),
+        Column("generation", BigInteger(), nullable=False),
+        Column("source", text, nullable=False),
+        Column("projection", _NAME, nullable=True),
+        Column("sequence_number", BigInteger(), nullable=False),
+        Column("event_number", BigInteger(), nullable=True),
+        Column("event_id", Uuid(), nullable=True),
+        Column("epoch", BigInteger(), nullable=False),
+        Column("owner", Uuid(), nullable=True),
+        Column("status", String(10), nullable=False),
+        Column("drain_to", BigInteger(), nullable=True),
+        Column("next_partitions", Integer(), nullable=True),
+        Column("handled", BigInteger(), nullable=False),
+        Column("events_per_s", Float(), nullable=False),
+        Column("moved_at", _TIME, nullable=False),
+        Column("last_error", text, nullable=True),
+        PrimaryKeyConstraint("name", "partition", name=conv(f"{prefix}subscriptions_pkey")),
+        schema=schema,
+        **_INNODB,
+    )
+
+
+def nodes_table(metadata: MetaData, *, prefix: str, schema: str | None) -> Table:
+    """Attach the table of the processes that run subscriptions: which ones, and until when their leases last."""
+    return Table(
+        f"{prefix}subscription_nodes",
+        metadata,
+        Column("id", Uuid(), nullable=False),
+        Column("name", Text().with_variant(_LONG_TEXT, *MARIADB), nullable=False),
+        Column("subscriptions", Text().with_variant(_LONG_TEXT, *MARIADB), nullable=False),
+        Column("expires_at", _TIME, nullable=False),
+        PrimaryKeyConstraint("id", name=conv(f"{prefix}subscription_nodes_pkey")),
+        schema=schema,
+        **_INNODB,
+    )
+
+
+def parked_streams_table(metadata: MetaData, *, prefix: str, schema: str | None) -> Table:
+    """Attach the table of streams whose events are parked: whoever parks or replays one locks its row."""
+    return Table(
+        f"{prefix}parked_streams",
+        metadata,
+        Column("subscription", _NAME, nullable=False),
+        Column("category", _NAME, nullable=False),
+        Column("stream", _NAME, nullable=False),
+        PrimaryKeyConstraint("subscription", "category", "stream", name=conv(f"{prefix}parked_streams_pkey")),
+        schema=schema,
+        **_INNODB,
+    )
+
+
+def parked_events_table(metadata: MetaData, *, prefix: str, schema: str | None) -> Table:
+    """Attach the table of events that a subscription has parked, holds back behind a parked one, or has skipped."""
+    return Table(
+        f"{prefix}parked_events",
+        metadata,
+        Column("subscription", _NAME, nullable=False),
+        Column("sequence_number", BigInteger(), nullable=False, autoincrement=False),
+        Column("event_id", Uuid(), nullable=False),
+        Column("category", _NAME, nullable=False),
+        Column("stream", _NAME, nullable=False),
+        Column("state", String(10), nullable=False),
+        Column("attempts", Integer(), nullable=False),
+        Column("error", Text().with_variant(_LONG_TEXT, *MARIADB), nullable=True),
+        Column("parked_at", _TIME, nullable=False),
+        PrimaryKeyConstraint("subscription", "sequence_number", name=conv(f"{prefix}parked_events_pkey")),
+        Index(conv(f"{prefix}parked_events_stream_idx"), "subscription", "category", "stream", "sequence_number"),
         schema=schema,
         **_INNODB,
     )

@@ -17,6 +17,8 @@ from typing_extensions import TypeVar
 from eventstore_sa.conditions import WriteCondition
 from eventstore_sa.contracts.inline_projections import InlineProjection
 from eventstore_sa.contracts.rebuilds import RebuildStorage
+from eventstore_sa.contracts.subscriptions import SubscriptionStorage
+from eventstore_sa.contracts.wakeups import Wakeups
 from eventstore_sa.errors import ConfigurationError, TransactionError
 from eventstore_sa.publishing import StreamPublishDefinition
 from eventstore_sa.session import CommitCallback, StagedPublish
@@ -84,6 +86,21 @@ class _EventStorage:
     def boundary_of(self, tags: AbstractSet[str]) -> AbstractSet[str]:
         """Return those of some tags whose writers exclude each other until they commit; by default, all do."""
         return tags
+
+    def subscription_storage(self) -> SubscriptionStorage:
+        """Return storage for subscriptions that is kept beside the events.
+
+        Raises:
+            ConfigurationError: If there is none, or everything is part of a transaction of the caller.
+        """
+        raise ConfigurationError(
+            f"{type(self).__name__} keeps no subscriptions beside its events: use a store on a SQLAlchemy bind or in memory"
+        )
+
+    @property
+    def wakeups(self) -> Wakeups:
+        """Says in this process that events may have been stored; what is not announced is found by polling."""
+        return Wakeups()
 
     def stage(
         self,
@@ -334,6 +351,13 @@ class AwaitableEventStorageAdapter(AwaitableStorageAdapter[S], EventStorageAdapt
 
     def boundary_of(self, tags: AbstractSet[str]) -> AbstractSet[str]:
         return self.sync_adapter.boundary_of(tags)
+
+    def subscription_storage(self) -> SubscriptionStorage:
+        return self.sync_adapter.subscription_storage()
+
+    @property
+    def wakeups(self) -> Wakeups:
+        return self.sync_adapter.wakeups
 
     def stage(
         self,

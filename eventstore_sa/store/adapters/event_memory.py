@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from eventstore_sa.conditions import WriteCondition
 from eventstore_sa.contracts.inline_projections import InlineProjection, Projections, combined
+from eventstore_sa.contracts.wakeups import Wakeups
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.sources.constraints import QueryConstraints
 from eventstore_sa.store.adapters.event_contract import (
@@ -24,6 +25,7 @@ from eventstore_sa.store.adapters.event_contract import (
 from eventstore_sa.store.adapters.memory_projections import InMemoryProjections
 from eventstore_sa.store.adapters.memory_rebuilds import InMemoryRebuildStorage
 from eventstore_sa.store.adapters.memory_storage import InMemoryConditionEvaluator, InMemoryEventStorage
+from eventstore_sa.store.adapters.memory_subscriptions import InMemorySubscriptionStorage
 from eventstore_sa.types import AnyNewEvent, AnyStoredEvent, CategoryIdentifier, LogIdentifier, StreamIdentifier
 
 __all__ = ["InMemoryEventStorageAdapter", "SyncInMemoryEventStorageAdapter"]
@@ -52,6 +54,13 @@ class SyncInMemoryEventStorageAdapter(SyncEventStorageAdapter):
 
     def rebuild_storage(self, name: str) -> InMemoryRebuildStorage:
         return InMemoryRebuildStorage(self._storage, name)
+
+    def subscription_storage(self) -> InMemorySubscriptionStorage:
+        return InMemorySubscriptionStorage(self._storage)
+
+    @property
+    def wakeups(self) -> Wakeups:
+        return self._storage.wakeups
 
     def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
         return type(self)(self._storage, projections=_fit_for_memory(combined([*self._inline, *projections])))

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from eventstore_sa.conditions import WriteCondition
 from eventstore_sa.contracts.inline_projections import InlineProjection, Projections, combined
+from eventstore_sa.contracts.wakeups import Wakeups
 from eventstore_sa.errors import ConfigurationError, TransactionError
 from eventstore_sa.persistence.events.conditions import ConditionEvaluator, ConditionEvaluators
 from eventstore_sa.persistence.events.constraints import ConstraintConverter, ConstraintConverters
@@ -21,6 +22,7 @@ from eventstore_sa.persistence.events.storage import EventStorage
 from eventstore_sa.persistence.rebuilding import SQLRebuildStorage
 from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee, Locking
+from eventstore_sa.persistence.subscriptions.storage import SQLSubscriptionStorage
 from eventstore_sa.persistence.transactions.binds import Bind
 from eventstore_sa.publishing import StreamPublication, keyed_results, publications
 from eventstore_sa.session import CommitCallback, SessionStorage, StagedPublish
@@ -233,6 +235,13 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
 
     def rebuild_storage(self, name: str) -> SQLRebuildStorage:
         return SQLRebuildStorage(self.bind, self.schema, name)
+
+    def subscription_storage(self) -> SQLSubscriptionStorage:
+        return SQLSubscriptionStorage(self.bind, self._storage)
+
+    @property
+    def wakeups(self) -> Wakeups:
+        return self.schema.wakeups
 
     @property
     def _publish(self) -> Callable[[Sequence[StreamPublication]], list[list[AnyStoredEvent]]]:

@@ -60,6 +60,7 @@ class InMemoryRebuildStorage:
     def _swap(self) -> None:
         if not self._storage.projections.finish_rebuild(self._name, self._begun):
             raise rebuild_taken_over(self._name)
+        self._storage.subscriptions.set_back(self._name, self._begun.progress.sequence_number)
 
     @property
     def _begun(self) -> InMemoryRebuild:

@@ -27,6 +27,7 @@ from eventstore_sa.conditions import (
     unmet_condition_error,
 )
 from eventstore_sa.contracts.inline_projections import Projections, apply_projections
+from eventstore_sa.contracts.wakeups import Wakeups
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.publishing import (
     PreparedEvent,
@@ -48,6 +49,7 @@ from eventstore_sa.store.adapters.event_contract import (
 )
 from eventstore_sa.store.adapters.memory_projections import InMemoryProjections, InMemoryPublishPlace
 from eventstore_sa.store.adapters.memory_reads import selected
+from eventstore_sa.store.adapters.memory_subscriptions import InMemorySubscriptions
 from eventstore_sa.types import (
     AnyNewEvent,
     AnyStoredEvent,
@@ -211,6 +213,8 @@ class InMemoryEventStorage:
         self._lock = Lock()
         self._records = _Records()
         self.projections: Final = InMemoryProjections()
+        self.subscriptions: Final = InMemorySubscriptions()
+        self.wakeups: Final = Wakeups()
         self._evaluators: dict[type[WriteCondition], InMemoryConditionEvaluator] = {}
 
     def register_condition(self, condition: type[WriteCondition], evaluate: InMemoryConditionEvaluator) -> None:
@@ -245,6 +249,7 @@ class InMemoryEventStorage:
         while True:
             results = self._try_to_publish(parts, contents, projections)
             if results is not None:
+                self.wakeups.wake()
                 return results
 
     def _try_to_publish(
@@ -358,6 +363,7 @@ class InMemoryEventStorage:
         with self._lock:
             self._records = _Records()
             self.projections.clear()
+            self.subscriptions.clear()
 
 
 def _content_of(event: PreparedEvent) -> _Content:

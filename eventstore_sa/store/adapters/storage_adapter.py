@@ -89,6 +89,11 @@ class AwaitableStorageAdapter(StorageAdapter, Generic[SyncAdapter]):
         return adapter
 
     @property
+    def runner(self) -> Runner:
+        """How the synchronous adapter is run."""
+        return self._runner
+
+    @property
     def in_transaction(self) -> bool:
         return self.sync_adapter.in_transaction
 

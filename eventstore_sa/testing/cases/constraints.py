@@ -17,6 +17,7 @@ import pytest
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.sources.constraints import (
     QueryConstraint,
+    category_in,
     name_in,
     observed_between,
     occurred_between,
@@ -156,6 +157,8 @@ class ConstraintCases(EventStorageSetting):
             for names in ([], NAMES, NAMES[::2], ["PLACED", "placed "], ["a\0b", "\ud800", ""], ["a\0b", "paid"]):
                 await self.assert_returns_what_meets_them(adapter, stored, target, name_in(names))
             await self.assert_returns_what_meets_them(adapter, stored, target, name_in(NAMES[:3]), name_in(NAMES[2:]))
+            for categories in ([], ["orders"], ["orders", "a\0b", "unknown"]):
+                await self.assert_returns_what_meets_them(adapter, stored, target, category_in(categories))
             many = name_in([*(f"unknown-{number}" for number in range(2000)), "paid"])
             await self.assert_returns_what_meets_them(adapter, stored, target, many)
 

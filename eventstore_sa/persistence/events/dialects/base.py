@@ -142,6 +142,10 @@ class EventDialect(ABC):
         last = connection.scalar(self._last_number) or 0
         return last, last
 
+    def last_number(self, connection: Connection) -> int:
+        """Return the last number drawn, as cheaply as possible: whoever polls looks for the watermark when it has moved."""
+        return connection.scalar(self._last_number) or 0
+
     def watermark(self, connection: Connection) -> Watermark:
         """Return the watermark together with the transaction that holds it back; by default there can be none."""
         return Watermark(self.complete_up_to(connection)[1])

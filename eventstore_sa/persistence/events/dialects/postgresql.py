@@ -22,6 +22,7 @@ from sqlalchemy import (
     FromClause,
     Insert,
     Text,
+    TextClause,
     TextualSelect,
     bindparam,
     case,
@@ -221,6 +222,13 @@ class PostgreSQLDialect(EventDialect):
         last_number, watermark = connection.execute(self._call(connection, "watermark_v1()", _WATERMARK)).one()
         return last_number, watermark
 
+    def last_number(self, connection: Connection) -> int:
+        """Ask the sequence, and not the table of locks."""
+        schema = effective_schema(connection, self._schema.schema)
+        call = _last_number(self._schema.prefix, schema)
+        number: int = connection.execute(call, {"events": quoted(self._schema.events.name, schema)}).scalar_one()
+        return number
+
     def watermark(self, connection: Connection) -> Watermark:
         """Ask for the watermark, and when it lags for the transaction whose fence it is."""
         last_number, watermark = self.complete_up_to(connection)
@@ -330,6 +338,12 @@ def _call(call: str, columns: str, prefix: str, schema: str | None) -> TextualSe
 @lru_cache(maxsize=256)
 def _prepared_call(call: str, columns: str, prefix: str, schema: str | None) -> PreparedStatement:
     return PreparedStatement(_call(call, columns, prefix, schema))
+
+
+@lru_cache(maxsize=256)
+def _last_number(prefix: str, schema: str | None) -> TextClause:
+    name = in_text(quoted(f"{prefix}last_number_v1", schema))
+    return text(f"SELECT {name}(CAST(:events AS regclass))")
 
 
 def _numbers(array: str | None) -> Sequence[int]:

@@ -1,0 +1,198 @@
+"""Commands about subscriptions, for the command line: of a database, or of an application that is imported.
+
+It needs click; only `cli.py` imports this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
+
+from msgspec import to_builtins
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from eventstore_sa.contracts.subscriptions import PartitionState, SubscriptionStorage
+from eventstore_sa.errors import EventStoreError
+from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.store import EventStore, SyncEventStore
+from eventstore_sa.subscriptions.running import SubscriptionRunner, SyncSubscriptionRunner
+from eventstore_sa.subscriptions.status import statuses
+from eventstore_sa.subscriptions.subscription import Subscription, SyncSubscription
+
+try:
+    import click
+except ImportError as _error:
+    raise ImportError("the command line needs click: install it with the extra 'eventstore-sa[cli]'") from _error
+
+__all__ = ["run_command", "subscriptions"]
+
+T = TypeVar("T")
+
+_prefix = click.option("--prefix", default="es_", show_default=True, help="The prefix of the names of its tables.")
+_schema = click.option("--schema", help="Its database schema. [default: determined by the search path]")
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, an object a line.")
+
+
+@click.group()
+def subscriptions() -> None:
+    """Look at the subscriptions in the database at URL, and steer them."""
+
+
+@subscriptions.command(name="list")
+@click.argument("url")
+@_prefix
+@_schema
+@_json
+def list_command(*, url: str, prefix: str, schema: str | None, as_json: bool) -> None:
+    """Print how each partition is getting on."""
+    _print(_with_storage(url, prefix, schema, statuses), as_json=as_json)
+
+
+@subscriptions.command()
+@click.argument("url")
+@click.argument("name")
+@_prefix
+@_schema
+@_json
+def parked(*, url: str, name: str, prefix: str, schema: str | None, as_json: bool) -> None:
+    """Print the events that NAME keeps aside."""
+    _print(_with_storage(url, prefix, schema, lambda storage: storage.parked_events(name)), as_json=as_json)
+
+
+@subscriptions.command()
+@click.argument("url")
+@click.argument("name")
+@_prefix
+@_schema
+def pause(*, url: str, name: str, prefix: str, schema: str | None) -> None:
+    """Have nobody process NAME until it is resumed."""
+    _change(url, prefix, schema, name, lambda storage: storage.set_state(name, PartitionState.PAUSED))
+
+
+@subscriptions.command()
+@click.argument("url")
+@click.argument("name")
+@_prefix
+@_schema
+def resume(*, url: str, name: str, prefix: str, schema: str | None) -> None:
+    """Have NAME processed again, after a pause or an error."""
+    _change(url, prefix, schema, name, lambda storage: storage.set_state(name, PartitionState.RUNNING))
+
+
+@subscriptions.command()
+@click.argument("url")
+@click.argument("name")
+@click.option(
+    "--to", type=click.IntRange(min=0), default=0, show_default=True, help="The last event not handled again."
+)
+@_prefix
+@_schema
+def rewind(*, url: str, name: str, to: int, prefix: str, schema: str | None) -> None:
+    """Set NAME back, so that events are handled again."""
+
+    def work(storage: SubscriptionStorage) -> bool:
+        if any(record.sequence_number < to for record in storage.survey([name]).partitions):
+            raise click.UsageError(f"a partition of {name} has not come to {to} yet")
+        return storage.move(name, to)
+
+    _change(url, prefix, schema, name, work)
+
+
+@subscriptions.command()
+@click.argument("application")
+@click.argument("name")
+def replay(*, application: str, name: str) -> None:
+    """Handle the parked events of NAME again; APPLICATION is `module:attribute`, a list of subscriptions."""
+    found = [each for each in _subscriptions_of(application) if each.name == name]
+    if not found:
+        raise click.UsageError(f"{application} has no subscription {name}")
+    subscription = found[0]
+    count = asyncio.run(subscription.replay()) if isinstance(subscription, Subscription) else subscription.replay()
+    click.echo(f"{count} events handled")
+
+
+@click.command(name="run")
+@click.argument("application")
+@click.option("--lease", "lease_s", type=float, default=30.0, show_default=True, help="In seconds.")
+@click.option("--connections", type=int, default=4, show_default=True, help="How many are used at a time.")
+def run_command(*, application: str, lease_s: float, connections: int) -> None:
+    """Run the subscriptions of APPLICATION, `module:attribute`, until SIGTERM or SIGINT."""
+    found = _subscriptions_of(application)
+    if all(isinstance(each, Subscription) for each in found):
+        asyncio.run(_run(cast("Sequence[Subscription]", found), lease_s=lease_s, connections=connections))
+        return
+    runner = SyncSubscriptionRunner(cast("Sequence[SyncSubscription]", found), lease_s=lease_s, connections=connections)
+
+    def stop(_number: int, _frame: object) -> None:
+        runner.stop()
+
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, stop)
+    with runner:
+        runner.wait()
+
+
+async def _run(found: Sequence[Subscription], *, lease_s: float, connections: int) -> None:
+    async with SubscriptionRunner(found, lease_s=lease_s, connections=connections) as runner:
+        for each in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(each, runner.stop)
+        await runner.wait()
+
+
+def _subscriptions_of(application: str) -> Sequence[Subscription | SyncSubscription]:
+    """Import the subscriptions of an application, from the current folder too."""
+    name, _, attribute = application.partition(":")
+    sys.path.insert(0, "")
+    try:
+        given: object = getattr(importlib.import_module(name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise click.UsageError(f"{application} cannot be imported: {error}; write module:attribute") from error
+    found: list[Any] = list(cast("Any", given)) if isinstance(given, list | tuple) else [given]
+    if not found or not all(isinstance(each, Subscription | SyncSubscription) for each in found):
+        raise click.UsageError(f"{application} is not a subscription, nor a list of subscriptions")
+    return found
+
+
+def _with_storage(url: str, prefix: str, schema: str | None, work: Callable[[SubscriptionStorage], T]) -> T:
+    """Call a function with the subscriptions of a database; exit with 3 if that cannot be reached or refuses."""
+    tables = EventStoreSchema(prefix=prefix, schema=schema)
+    try:
+        address = make_url(url)
+        if address.get_dialect().is_async:
+            return asyncio.run(_with_asyncio(url, tables, work))
+        with SyncEventStore(url, schema=tables) as store:
+            return work(store.adapter.subscription_storage())
+    except ArgumentError:
+        # It is not shown: it may contain a password.
+        raise click.UsageError("URL is not a valid SQLAlchemy URL") from None
+    except (EventStoreError, SQLAlchemyError, OSError) as error:
+        click.echo(f"{type(error).__name__}: {error}", err=True)
+        raise SystemExit(3) from error
+
+
+async def _with_asyncio(url: str, tables: EventStoreSchema, work: Callable[[SubscriptionStorage], T]) -> T:
+    async with EventStore(url, schema=tables) as store:
+        adapter: Any = store.adapter
+        result: T = await adapter.runner.run(work, adapter.subscription_storage())
+        return result
+
+
+def _change(url: str, prefix: str, schema: str | None, name: str, work: Callable[[SubscriptionStorage], bool]) -> None:
+    if not _with_storage(url, prefix, schema, work):
+        click.echo(f"there is no subscription {name}", err=True)
+        raise SystemExit(1)
+
+
+def _print(found: Sequence[Any], *, as_json: bool) -> None:
+    for each in found:
+        values: dict[str, Any] = to_builtins(each)
+        if as_json:
+            click.echo(json.dumps(values))
+        else:
+            click.echo("  ".join(f"{key}={value}" for key, value in values.items() if value is not None))

@@ -1,0 +1,164 @@
+"""What a subscription calls for events: functions, projectors and table projections, all of them as one kind of call.
+
+`Handling` says how; the two `handle` functions call it, with asyncio and without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from inspect import Parameter, isawaitable, iscoroutinefunction, signature
+from typing import Any, Final
+
+from msgspec import Struct
+
+from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.projection import ProjectionStore, Projector, SyncProjectionStore, TableProjection
+from eventstore_sa.store import EventStore, SyncEventStore
+from eventstore_sa.subscriptions.failures import HandlerFailed
+from eventstore_sa.types import AnyStoredEvent
+
+__all__ = ["Handling", "handle", "handle_sync", "handling"]
+
+_POSITIONAL: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class Handling(Struct, frozen=True):
+    """How events are handled.
+
+    Attributes:
+        call: Takes an event, or a list of events, and a session or None.
+        per_batch: Whether it takes a list.
+        needs_session: Whether it cannot do without a session.
+        projection: The name of the stored projections that it updates.
+    """
+
+    call: Callable[[Any, Any], Any]
+    per_batch: bool
+    needs_session: bool = False
+    projection: str | None = None
+
+
+def handling(handler: object, store: EventStore | SyncEventStore, *, per_batch: bool, asynchronous: bool) -> Handling:
+    """Return how a handler is called.
+
+    Args:
+        handler: What users give.
+        store: The store of the events, for projections that are kept beside them.
+        per_batch: Whether a function takes a list of events.
+        asynchronous: Whether sessions are AsyncSessions.
+
+    Raises:
+        ConfigurationError: If it is not a handler.
+    """
+    if isinstance(handler, TableProjection):
+        handler.check_inline()
+        apply: Any = handler.apply
+        if asynchronous:
+            return Handling(lambda events, session: session.run_sync(apply, events), per_batch=True, needs_session=True)
+        return Handling(lambda events, session: apply(session, events), per_batch=True, needs_session=True)
+    given: Any = handler
+    if isinstance(handler, Projector):
+        return _projecting(given, store)
+    if isinstance(handler, type) or not callable(handler):
+        raise ConfigurationError(
+            f"a handler is a function, a projector or a table projection (an instance, not its class); got {handler!r}"
+        )
+    if not asynchronous and iscoroutinefunction(handler):
+        raise ConfigurationError(
+            f"{handler!r} is a coroutine function, which only an event loop can run: use a Subscription, or make it a `def`"
+        )
+    call: Any = handler
+    if _takes_session(handler):
+        return Handling(call, per_batch=per_batch, needs_session=True)
+    return Handling(lambda given, _: call(given), per_batch=per_batch)
+
+
+def _projecting(projector: Projector[Any, Any, Any], store: EventStore | SyncEventStore) -> Handling:
+    in_memory = store.adapter.subscription_storage().in_memory
+    projections: Any = ProjectionStore(store) if isinstance(store, EventStore) else SyncProjectionStore(store)
+
+    def project(events: Sequence[AnyStoredEvent], session: Any) -> Any:
+        within = projections if session is None else projections.within(session)
+        return within.project(projector, events=events)
+
+    # In a session, so that a rebuild and the checkpoint agree.
+    return Handling(project, per_batch=True, needs_session=not in_memory, projection=projector.name)
+
+
+def _takes_session(handler: Callable[..., Any]) -> bool:
+    """Tell whether a function takes a session after what it handles.
+
+    Raises:
+        ConfigurationError: If it takes neither one argument nor two.
+    """
+    parameters = [each for each in signature(handler).parameters.values() if each.kind in _POSITIONAL]
+    needed = [each for each in parameters if each.default is Parameter.empty]
+    variable = any(each.kind is Parameter.VAR_POSITIONAL for each in signature(handler).parameters.values())
+    if len(needed) > 2 or (not parameters and not variable):
+        raise ConfigurationError(
+            f"{handler!r} cannot be a handler: it is called with an event or a list of events, and with a session if it "
+            "takes a second argument"
+        )
+    return len(needed) == 2
+
+
+async def handle(
+    handling: Handling,
+    events: Sequence[AnyStoredEvent],
+    session: Any,
+    *,
+    deadline_s: float,
+    may_continue: Callable[[], bool],
+) -> int:
+    """Handle events in order, up to the first after which it must not continue; return how many.
+
+    Raises:
+        HandlerFailed: If the handler raised, or took longer than the deadline.
+    """
+    if handling.per_batch:
+        await _call(handling.call, list(events), session, None, deadline_s)
+        return len(events)
+    for index, event in enumerate(events):
+        if index and not may_continue():
+            return index
+        await _call(handling.call, event, session, index, deadline_s)
+    return len(events)
+
+
+async def _call(
+    call: Callable[[Any, Any], Any], given: Any, session: Any, index: int | None, deadline_s: float
+) -> None:
+    try:
+        async with asyncio.timeout(deadline_s):
+            result = call(given, session)
+            if isawaitable(result):
+                await result
+    except Exception as error:
+        raise HandlerFailed(error, index) from error
+
+
+def handle_sync(
+    handling: Handling,
+    events: Sequence[AnyStoredEvent],
+    session: Any,
+    *,
+    deadline_s: float,  # noqa: ARG001 - as for `handle`
+    may_continue: Callable[[], bool],
+) -> int:
+    """Handle events without asyncio; see `handle`. Nothing here ends a call at its deadline: the node evicts its thread."""
+    if handling.per_batch:
+        _call_sync(handling.call, list(events), session, None)
+        return len(events)
+    for index, event in enumerate(events):
+        if index and not may_continue():
+            return index
+        _call_sync(handling.call, event, session, index)
+    return len(events)
+
+
+def _call_sync(call: Callable[[Any, Any], Any], given: Any, session: Any, index: int | None) -> None:
+    try:
+        call(given, session)
+    except Exception as error:
+        raise HandlerFailed(error, index) from error

@@ -1,0 +1,115 @@
+"""The commands about subscriptions."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import create_engine, text
+
+from eventstore_sa import NewEvent, SyncEventStore
+from eventstore_sa.cli import main
+from eventstore_sa.subscriptions import FailurePolicy, SyncSubscription, catch_up_sync
+from tests.patience import wait_until
+from tests.project import ROOT
+
+APPLICATION = """
+import logging
+from sqlalchemy import create_engine, text
+from sqlalchemy.orm import sessionmaker
+from eventstore_sa import SyncEventStore, configure_sqlite
+from eventstore_sa.subscriptions import SyncSubscription
+
+engine = create_engine("sqlite:///events.db")
+configure_sqlite(engine)
+
+def handle(event, session):
+    session.execute(text("INSERT INTO effects VALUES (:number)"), {"number": event.sequence_number})
+
+all = [SyncSubscription("billing", SyncEventStore(engine).log(), handle, sessions=sessionmaker(engine))]
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "subscribing_app.py").write_text(APPLICATION)
+    with SyncEventStore("sqlite:///events.db") as store:
+        store.create_schema()
+        yield store
+
+
+def command(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+def poisoned(store: SyncEventStore) -> None:
+    """Have a subscription park an event."""
+    store.stream(category="orders", stream="1").publish(events=[NewEvent(name="placed", payload=1)])
+
+    def handle(event: Any) -> None:
+        raise ValueError("poison")
+
+    catch_up_sync(SyncSubscription("billing", store.log(), handle, on_failure=FailurePolicy(retries=0, then="park")))
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
+def test_subscriptions_are_listed_and_steered(store: SyncEventStore, driver: str) -> None:
+    url = f"{driver}:///events.db"
+    assert command("subscriptions", "pause", url, "billing").exit_code == 1
+    poisoned(store)
+
+    for action, state in (("pause", "paused"), ("resume", "running")):
+        assert command("subscriptions", action, url, "billing").exit_code == 0
+        listed = json.loads(command("subscriptions", "list", url, "--json").stdout)
+        assert (listed["subscription"], listed["state"], listed["sequence_number"]) == ("billing", state, 1)
+    (parked,) = command("subscriptions", "parked", url, "billing", "--json").stdout.splitlines()
+    assert json.loads(parked)["error"] == "ValueError: poison"
+    assert "state=parked" in command("subscriptions", "parked", url, "billing").stdout
+    assert command("subscriptions", "rewind", url, "billing", "--to", "7").exit_code == 2
+    assert command("subscriptions", "rewind", url, "billing").exit_code == 0
+    assert "sequence_number=0" in command("subscriptions", "list", url).stdout
+
+
+def test_what_cannot_be_reached_or_imported_is_said(store: SyncEventStore) -> None:
+    assert command("subscriptions", "list", "sqlite:///nowhere/at/all.db").exit_code == 3
+    assert command("subscriptions", "list", "nonsense").exit_code == 2
+    assert "cannot be imported" in command("run", "nowhere:all").stderr
+    assert "is not a subscription" in command("run", "os:path").stderr
+
+
+def test_a_worker_runs_an_application_until_it_is_told_to_end(store: SyncEventStore) -> None:
+    engine = create_engine("sqlite:///events.db")
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE effects (number int)"))
+    poisoned(store)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    arguments = [sys.executable, "-W", "error", "-m", "eventstore_sa.cli"]
+
+    replayed = subprocess.run(
+        [*arguments, "subscriptions", "replay", "subscribing_app:all", "billing"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (replayed.stdout, replayed.stderr) == ("1 events handled\n", "")
+
+    store.stream(category="orders", stream="1").publish(events=[NewEvent(name="placed", payload=1)])
+    worker = subprocess.Popen([*arguments, "run", "subscribing_app:all"], env=environment)
+
+    def handled() -> list[int]:
+        with engine.connect() as connection:
+            return list(connection.scalars(text("SELECT number FROM effects")))
+
+    wait_until(lambda: handled() == [1, 2], "the worker has handled it", interval_s=0.05)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait() == 0
+    engine.dispose()
