@@ -269,7 +269,10 @@ def _publication(
     for event in batch:
         checked: object = event
         if not isinstance(checked, NewEvent):
-            raise ConfigurationError(f"events to publish are NewEvents; got a {type(checked).__name__}")
+            raise ConfigurationError(
+                f"events to publish are NewEvents; got a {type(checked).__name__}: to publish objects of event types, give the "
+                "store types=EventTypes(...)"
+            )
     demanded: object = NoCondition() if condition is None else condition
     if not isinstance(demanded, WriteCondition):
         raise ConfigurationError(

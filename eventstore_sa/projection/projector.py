@@ -315,7 +315,8 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
         """Return what the handler returns: the new state, or a coroutine that will."""
         attribute = self._handlers.attribute_for(event.name)
         if attribute is not None:
-            return getattr(self, attribute)(state, event)
+            argument = self._handlers.argument_for(attribute, event) if self._handlers.payload_types else event
+            return getattr(self, attribute)(state, argument)
         if self.missing_handler_behaviour == MissingHandlerBehaviour.IGNORE:
             return state
         raise missing_handler(self, self.name, serialise_to_string(event.name), "state")

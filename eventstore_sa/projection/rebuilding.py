@@ -28,7 +28,7 @@ from eventstore_sa.steps import Steps, drive, drive_async
 from eventstore_sa.store import EventStore, SyncEventStore
 from eventstore_sa.store.adapters import SQLAlchemyEventStorageAdapter
 from eventstore_sa.store.adapters.runners import GreenletRunner
-from eventstore_sa.types import AnyStoredEvent, CategoryIdentifier, LogIdentifier, StreamIdentifier, encode_json
+from eventstore_sa.types import AnyStoredEvent, CategoryIdentifier, EventTypes, LogIdentifier, StreamIdentifier, encode_json
 from eventstore_sa.types.numbers import checked_count, checked_seconds
 
 __all__ = ["RebuildProgress", "is_rebuilding", "rebuild", "rebuild_sync"]
@@ -207,7 +207,7 @@ def _rebuild(
             if progress is not None:
                 yield partial(progress, _progress(done, latest))
         if len(read) < batch_size:
-            count: int = yield partial(run, _finish, storage, projector, target, batch_size, timeout_s)
+            count: int = yield partial(run, _finish, storage, projector, target, store.types, batch_size, timeout_s)
             return count
 
 
@@ -284,11 +284,16 @@ def _save(
 
 
 def _finish(
-    storage: RebuildStorage, projector: AnyProjector, target: RebuildTarget, page_size: int, timeout_s: float
+    storage: RebuildStorage,
+    projector: AnyProjector,
+    target: RebuildTarget,
+    types: EventTypes[Any] | None,
+    page_size: int,
+    timeout_s: float,
 ) -> int:
     def apply(events: Sequence[AnyStoredEvent], load: Load) -> Sequence[ProjectionRecord]:
         with _in_rebuild():
-            batch = Batch(projector, events)
+            batch = Batch(projector, events if types is None else types.all_read(events))
             return batch.reduced_sync(load(batch.ids) if batch.ids else {})
 
     # What cannot be inline is not updated by publishes, so nothing can overtake the rebuild.

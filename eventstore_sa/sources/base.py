@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Generic
+from typing import Any, Generic
 
 from typing_extensions import TypeVar
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.sources.constraints import QueryConstraints
-from eventstore_sa.types import AnyStoredEvent, EventSourceIdentifier
+from eventstore_sa.types import AnyStoredEvent, EventSourceIdentifier, EventTypes
 
 __all__ = ["AnySource", "EventSource", "SyncEventSource", "checked_limit"]
 
@@ -37,6 +37,11 @@ class AnySource(ABC, Generic[I]):
         Only what is made from such a source may be stored under its identifier, as snapshots are.
         """
         return False
+
+    @property
+    def types(self) -> EventTypes[Any] | None:
+        """The types of the events, if their payloads are not plain JSON."""
+        return None
 
     @property
     def in_transaction(self) -> bool:

@@ -24,6 +24,7 @@ from eventstore_sa.types import (
     CategoryPartitionIdentifier,
     EventPartitionIdentifier,
     EventSequenceIdentifier,
+    EventTypes,
     LogIdentifier,
     LogPartitionIdentifier,
     NewEvent,
@@ -55,7 +56,12 @@ class OfAdapter(AnySource[I], Generic[I, Adapter]):
 
     @property
     def is_complete(self) -> bool:
-        return True
+        return self.types is None or not self.types.skips
+
+    @property
+    def types(self) -> EventTypes[Any] | None:
+        """The types of the events; None: their payloads are JSON."""
+        return self._adapter.types
 
     @property
     def in_transaction(self) -> bool:

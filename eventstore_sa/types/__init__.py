@@ -38,6 +38,8 @@ from eventstore_sa.types.conversion import (
     serialise_to_string,
     str_serialisation_fallback,
 )
+from eventstore_sa.types.encryption import Encryption
+from eventstore_sa.types.event_types import EventTypes, event
 from eventstore_sa.types.events import (
     AnyNewEvent,
     AnyStoredEvent,
@@ -83,6 +85,7 @@ from eventstore_sa.types.json import (
     is_json_primitive,
     is_json_value,
 )
+from eventstore_sa.types.payload_pipeline import Compression, PayloadContext, PayloadTransform
 from eventstore_sa.types.projection import (
     Projectable,
     Projection,
@@ -106,11 +109,14 @@ __all__ = [
     "CategoryIdentifierDict",
     "CategoryPartitionIdentifier",
     "Clock",
+    "Compression",
     "DeserialisationFallback",
+    "Encryption",
     "EventPartitionIdentifier",
     "EventSequenceIdentifier",
     "EventSequenceIdentifierDict",
     "EventSourceIdentifier",
+    "EventTypes",
     "Identifier",
     "JsonArray",
     "JsonLoggable",
@@ -127,6 +133,8 @@ __all__ = [
     "LogPartitionIdentifier",
     "NewEvent",
     "PartitionIdentifier",
+    "PayloadContext",
+    "PayloadTransform",
     "Projectable",
     "Projection",
     "SerialisationFallback",
@@ -155,6 +163,7 @@ __all__ = [
     "deserialise_from_string",
     "deserialise_projection",
     "encode_json",
+    "event",
     "event_metadata",
     "event_sequence_identifier",
     "is_json_array",

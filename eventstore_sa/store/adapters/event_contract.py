@@ -27,6 +27,7 @@ from eventstore_sa.types import (
     CategoryIdentifier,
     EventPartitionIdentifier,
     EventSequenceIdentifier,
+    EventTypes,
     LogIdentifier,
     StreamIdentifier,
 )
@@ -62,6 +63,9 @@ STAGING_NEEDS_A_SESSION = (
 
 class _EventStorage:
     """What both contracts say of projections and staging, which takes no I/O."""
+
+    types: EventTypes[Any] | None = None
+    """The event types of the store; None where payloads are JSON, as in all storage itself."""
 
     def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
         """Return the same storage whose publishes update these projections too, besides those that it updates already.
@@ -244,6 +248,15 @@ class SyncEventStorageAdapter(_EventStorage, SyncStorageAdapter):
         """Iterate over the events of the target that meet all constraints, by position or sequence number."""
         raise NotImplementedError
 
+    def scan_text(
+        self, *, target: Scannable, constraints: QueryConstraints, limit: int | None, backwards: bool
+    ) -> Iterator[AnyStoredEvent] | None:
+        """Iterate as `scan` does, over events whose payloads are JSON text: a str, or bytes in UTF-8.
+
+        For stores with event types, which make their objects of text faster. None, the default: not here.
+        """
+        return None
+
     def streams(
         self,
         *,
@@ -276,6 +289,10 @@ S = TypeVar("S", bound=SyncEventStorageAdapter, default=SyncEventStorageAdapter)
 
 class AwaitableEventStorageAdapter(AwaitableStorageAdapter[S], EventStorageAdapter):
     """Storage of events, used with asyncio, over a synchronous adapter that it owns."""
+
+    def over(self, wrap: Callable[[SyncEventStorageAdapter], SyncEventStorageAdapter]) -> AwaitableEventStorageAdapter:
+        """Return an adapter that runs another synchronous one in the same way: the one that `wrap` makes of this one."""
+        return AwaitableEventStorageAdapter(wrap(self.sync_adapter), runner=self._runner)
 
     async def save(
         self,

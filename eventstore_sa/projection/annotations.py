@@ -1,0 +1,110 @@
+"""Which events a handler takes by the annotation of its last parameter: event types themselves, or stored events of them.
+
+`handlers.py` asks this when a class is made. An annotation that cannot be resolved then, or that names no event type, says
+nothing: the handler is found by its name.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from inspect import signature
+from types import UnionType
+from typing import Annotated, Any, Final, NamedTuple, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+from eventstore_sa.types import StoredEvent
+from eventstore_sa.types.event_types import declared
+
+__all__ = ["TakenEvent", "taken_event"]
+
+_EVENT: Final = 2  # after `self` and the state, row or session
+_BETWEEN: Final = ("eventstore_sa.projection.", "abc")
+
+
+class TakenEvent(NamedTuple):
+    """What an annotation says.
+
+    Attributes:
+        names: The names of the events that the handler takes; empty if it does not say.
+        payload_types: The classes of their payloads, if it takes these instead of the events.
+    """
+
+    names: Sequence[str]
+    payload_types: tuple[type, ...] | None
+
+
+def taken_event(owner: type, attribute: str) -> TakenEvent:
+    """Tell which events a method takes by its annotation: `event: StoredEvent[str, OrderPlaced]`, or `placed: OrderPlaced`.
+
+    A union of several event types takes the events of all of them.
+    """
+    annotation = _annotation(owner, attribute)
+    members = [*_members(annotation)]
+    payloads = [kind for kind in members if declared(kind) is not None]
+    if members and len(payloads) == len(members):
+        kinds = tuple(dict if is_typeddict(kind) else kind for kind in payloads)
+        return TakenEvent(_names(payloads), kinds)
+    inner = [
+        kind
+        for member in members
+        if get_origin(member) is StoredEvent
+        for kind in _members(get_args(member)[1] if len(get_args(member)) > 1 else None)
+    ]
+    if inner and all(declared(kind) is not None for kind in inner):
+        return TakenEvent(_names(inner), None)
+    return TakenEvent((), None)
+
+
+def _names(kinds: Sequence[Any]) -> Sequence[str]:
+    found = (declaration for kind in kinds if (declaration := declared(kind)) is not None)
+    return [name for declaration in found for name in declaration.names]
+
+
+def _members(annotation: Any) -> Iterator[Any]:
+    origin = get_origin(annotation)
+    if origin is Union or origin is UnionType:
+        for member in get_args(annotation):
+            yield from _members(member)
+    elif origin is Annotated:
+        yield from _members(get_args(annotation)[0])
+    elif annotation is not None:
+        yield annotation
+
+
+def _annotation(owner: type, attribute: str) -> Any:
+    function: Any = getattr(owner, attribute)
+    try:
+        parameters = [*signature(function).parameters.values()]
+        annotation: Any = parameters[_EVENT].annotation
+    except (TypeError, ValueError, IndexError):
+        return None
+    if not isinstance(annotation, str):
+        return None if annotation is parameters[_EVENT].empty else annotation
+    unwrapped: Any = function
+    while hasattr(unwrapped, "__wrapped__"):
+        unwrapped = unwrapped.__wrapped__
+    known: dict[str, Any] = getattr(unwrapped, "__globals__", {})
+    try:
+        return _resolved(annotation, known, vars(owner))
+    except Exception:  # noqa: BLE001 - whatever an annotation does that is no type
+        pass
+    try:
+        return _resolved(annotation, known, {**_locals_of_class_statement(), **vars(owner)})
+    except Exception:  # noqa: BLE001 - as before
+        return None
+
+
+def _resolved(annotation: str, known: dict[str, Any], local: Mapping[str, Any]) -> Any:
+    class _Annotated:
+        pass
+
+    _Annotated.__annotations__ = {"event": annotation}
+    return get_type_hints(_Annotated, known, dict(local), include_extras=True)["event"]
+
+
+def _locals_of_class_statement() -> Mapping[str, Any]:
+    """Return the local names of the function in which the class is defined."""
+    frame = sys._getframe(1)  # noqa: SLF001 - there is no other way to them
+    while frame.f_back is not None and f"{frame.f_globals.get('__name__')}".startswith(_BETWEEN):
+        frame = frame.f_back
+    return frame.f_locals
