@@ -70,7 +70,10 @@ def stream_publish_definition(
 
 
 class PreparedEvent(Struct, frozen=True, omit_defaults=True):
-    """What is stored of an event, and how it is written into a document: JSON text, and times in UTC."""
+    """What is stored of an event, and how it is written into a document: JSON text, times in UTC, sorted tags.
+
+    Defaults are left out of the document.
+    """
 
     id: UUID
     name: str
@@ -78,6 +81,8 @@ class PreparedEvent(Struct, frozen=True, omit_defaults=True):
     observed_at: datetime
     occurred_at: datetime
     metadata: Raw | None = None
+    tags: tuple[str, ...] = ()
+    version: int = 1
 
 
 class StreamPublication(Struct, frozen=True, dict=True):
@@ -186,6 +191,8 @@ def stored_events(
             event.metadata,
             prepared.observed_at,
             prepared.occurred_at,
+            event.tags,
+            event.version,
         )
         for position, (event, prepared, sequence_number) in enumerate(
             zip(publication.events, publication.prepared, sequence_numbers, strict=True), start=first_position
@@ -206,6 +213,8 @@ def as_read(event: AnyStoredEvent, prepared: PreparedEvent) -> AnyStoredEvent:
         None if prepared.metadata is None else decode_json(bytes(prepared.metadata)),
         event.observed_at,
         event.occurred_at,
+        event.tags,
+        event.version,
     )
 
 
@@ -336,6 +345,8 @@ def _prepared(event: AnyNewEvent, label: str, payload_label: str, metadata_label
         observed_at,
         observed_at if event.occurred_at is event.observed_at else stored_time(event.occurred_at, label),
         None if metadata is None else Raw(encode_json(metadata, label=metadata_label)),
+        tuple(sorted(event.tags)) if event.tags else (),
+        event.version,
     )
 
 
@@ -372,4 +383,6 @@ def _with_own_objects(stored: AnyStoredEvent, new: AnyNewEvent, prepared: Prepar
         new.metadata,
         stored.observed_at,
         stored.occurred_at,
+        stored.tags,
+        stored.version,
     )

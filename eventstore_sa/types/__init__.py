@@ -41,6 +41,8 @@ from eventstore_sa.types.conversion import (
 from eventstore_sa.types.encryption import Encryption
 from eventstore_sa.types.event_types import EventTypes, event
 from eventstore_sa.types.events import (
+    MAX_TAGS,
+    NO_TAGS,
     AnyNewEvent,
     AnyStoredEvent,
     NewEvent,
@@ -103,6 +105,8 @@ __all__ = [
     "LATEST_TIME",
     "MAX_DEPTH",
     "MAX_NAME_BYTES",
+    "MAX_TAGS",
+    "NO_TAGS",
     "AnyNewEvent",
     "AnyStoredEvent",
     "CategoryIdentifier",

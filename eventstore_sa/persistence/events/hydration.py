@@ -15,7 +15,7 @@ from msgspec import MsgspecError, Struct
 from msgspec.json import Decoder
 
 from eventstore_sa.errors import SerialisationError, UnreadableEventError
-from eventstore_sa.types import AnyStoredEvent, StoredEvent, StreamIdentifier
+from eventstore_sa.types import NO_TAGS, AnyStoredEvent, StoredEvent, StreamIdentifier
 from eventstore_sa.types.uuid7 import uuid_of
 
 __all__ = ["Page", "hydrated", "unreadable_event"]
@@ -23,6 +23,7 @@ __all__ = ["Page", "hydrated", "unreadable_event"]
 ReadTime = Callable[[Any], datetime]
 
 _decode = Decoder().decode
+_decode_tags = Decoder(frozenset[str] | None).decode
 _FAILURES: Final = (ValueError, TypeError, AttributeError, OverflowError, RecursionError, MsgspecError)
 
 
@@ -94,6 +95,8 @@ def _events(
             None if metadata is None else _decode(metadata),
             read_time(observed_at),
             read_time(occurred_at),
+            NO_TAGS if tags is None else _decode_tags(tags) or NO_TAGS,
+            version if type(version) is int else _integer(version),
         )
         for (
             id,  # noqa: A001
@@ -106,6 +109,8 @@ def _events(
             metadata,
             observed_at,
             occurred_at,
+            tags,
+            version,
             _,
         ) in rows
     ]
@@ -144,6 +149,10 @@ def _json(value: Any) -> Any:
     return None if value is None else _decode(value)
 
 
+def _tags(value: Any) -> frozenset[str]:
+    return NO_TAGS if value is None else _decode_tags(value) or NO_TAGS
+
+
 def _unreadable_row(row: Sequence[Any], read_time: ReadTime) -> UnreadableEventError:
     _, _, stream, category, position, sequence_number, *_ = row
     readers: tuple[tuple[str, str, Callable[[Any], object]], ...] = (
@@ -157,6 +166,8 @@ def _unreadable_row(row: Sequence[Any], read_time: ReadTime) -> UnreadableEventE
         ("metadata", "JSON", _json),
         ("observed_at", "a time", read_time),
         ("occurred_at", "a time", read_time),
+        ("tags", "an array of strings in JSON,", _tags),
+        ("version", "an integer", _integer),
     )
     reason = "it changed while it was being read"
     for (field, kind, read), value in zip(readers, row, strict=False):
