@@ -10,10 +10,10 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from inspect import signature
 from types import UnionType
-from typing import Annotated, Any, Final, NamedTuple, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, Final, NamedTuple, Union, get_args, get_origin, is_typeddict
 
 from eventstore_sa.types import StoredEvent
-from eventstore_sa.types.event_types import declared
+from eventstore_sa.types.event_declaration import declared
 
 __all__ = ["TakenEvent", "taken_event"]
 
@@ -95,11 +95,8 @@ def _annotation(owner: type, attribute: str) -> Any:
 
 
 def _resolved(annotation: str, known: dict[str, Any], local: Mapping[str, Any]) -> Any:
-    class _Annotated:
-        pass
-
-    _Annotated.__annotations__ = {"event": annotation}
-    return get_type_hints(_Annotated, known, dict(local), include_extras=True)["event"]
+    # As get_type_hints() does it; but that would also resolve what is inside of aliases, in the wrong module.
+    return eval(annotation, known, dict(local))  # noqa: S307 - code of the application, as any annotation
 
 
 def _locals_of_class_statement() -> Mapping[str, Any]:

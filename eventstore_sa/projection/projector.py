@@ -47,6 +47,7 @@ _FINAL = (
     "apply_inline",
     "check_inline",
     "coroutine_handlers",
+    "depends_on",
     "id_of",
     "project",
     "project_sync",

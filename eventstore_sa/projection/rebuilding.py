@@ -28,7 +28,14 @@ from eventstore_sa.steps import Steps, drive, drive_async
 from eventstore_sa.store import EventStore, SyncEventStore
 from eventstore_sa.store.adapters import SQLAlchemyEventStorageAdapter
 from eventstore_sa.store.adapters.runners import GreenletRunner
-from eventstore_sa.types import AnyStoredEvent, CategoryIdentifier, EventTypes, LogIdentifier, StreamIdentifier, encode_json
+from eventstore_sa.types import (
+    AnyStoredEvent,
+    CategoryIdentifier,
+    EventTypes,
+    LogIdentifier,
+    StreamIdentifier,
+    encode_json,
+)
 from eventstore_sa.types.numbers import checked_count, checked_seconds
 
 __all__ = ["RebuildProgress", "is_rebuilding", "rebuild", "rebuild_sync"]

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.types import StoredEvent, serialise_to_string
-from eventstore_sa.types.event_types import names_of
+from eventstore_sa.types.event_declaration import names_of
 
 __all__ = [
     "NameInConstraint",

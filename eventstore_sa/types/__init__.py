@@ -39,7 +39,8 @@ from eventstore_sa.types.conversion import (
     str_serialisation_fallback,
 )
 from eventstore_sa.types.encryption import Encryption
-from eventstore_sa.types.event_types import EventTypes, event
+from eventstore_sa.types.event_declaration import event
+from eventstore_sa.types.event_types import EventTypes
 from eventstore_sa.types.events import (
     MAX_TAGS,
     NO_TAGS,

@@ -149,5 +149,7 @@ def _checked_keys(keys: object) -> KeyRing:
         )
     for key_id, key in keys.items():
         if not isinstance(key_id, str) or not key_id or not isinstance(key, bytes) or len(key) not in _KEY_SIZES:
-            raise ConfigurationError(f"the key {key_id!r:.40} is not one of 16, 24 or 32 bytes under an id that is text")
+            raise ConfigurationError(
+                f"the key {key_id!r:.40} is not one of 16, 24 or 32 bytes under an id that is text"
+            )
     return cast("KeyRing", keys)

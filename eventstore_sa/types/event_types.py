@@ -1,13 +1,12 @@
-"""Event types: which class stands for which name and version of an event, and how payloads of old versions are read.
+"""The event types of a store: which class stands for which name and version of an event, in both directions.
 
-`event` gives a class its name and version; `EventTypes` collects the classes of a store, which is given them by
-`EventStore(..., types=...)`. Stored events are never changed: payloads of older versions are brought up to date when they
-are read, one event for one event. `payload_codecs.py` converts objects to JSON and back.
+A store is given them by `EventStore(..., types=...)`. Stored events are never changed: payloads of older versions are
+brought up to date when they are read, one event for one event. `payload_codecs.py` converts objects to JSON and back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Generic, Literal, TypeAlias, cast, is_typeddict
 
@@ -26,118 +25,20 @@ from eventstore_sa.errors import (
 from eventstore_sa.types.codec import decode_json, to_json
 from eventstore_sa.types.conversion import serialise_to_string
 from eventstore_sa.types.encryption import LostKeyError
+from eventstore_sa.types.event_declaration import Cast, Declaration, checked_version, declared
 from eventstore_sa.types.events import AnyNewEvent, AnyStoredEvent, NewEvent, StoredEvent
 from eventstore_sa.types.identifiers import StreamIdentifier
 from eventstore_sa.types.payload_codecs import PayloadCodec, codec_of, field_names, invalid_reason
 from eventstore_sa.types.payload_pipeline import PayloadContext, PayloadTransform
 
-__all__ = ["Declaration", "EventTypes", "OnUnreadable", "Read", "checked_types", "declared", "event", "names_of", "with_payload"]
+__all__ = ["EventTypes", "OnUnreadable", "Read", "checked_types", "with_payload"]
 
-Class = TypeVar("Class", bound=type)
 P = TypeVar("P", covariant=True, default=Any)
 
-Cast: TypeAlias = Callable[[Any], Any]
 Read: TypeAlias = Callable[[AnyStoredEvent], AnyStoredEvent | None]
 OnUnreadable: TypeAlias = Literal["raise", "keep", "skip"]
 
-_MARK: Final = "__eventstore_sa_event__"
 _POLICIES: Final = ("raise", "keep", "skip")
-
-
-class Declaration(Struct, frozen=True):
-    """What `event` says of a class; see there."""
-
-    name: str
-    version: int
-    aliases: tuple[str, ...]
-    upcast: Mapping[int, Cast]
-    downcast: Mapping[int, Cast]
-    encrypted: frozenset[str]
-    tags: Callable[[Any], Iterable[str]] | None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The name, and the names that it had before."""
-        return (self.name, *self.aliases)
-
-
-def event(
-    name: str,
-    *,
-    version: int = 1,
-    aliases: Iterable[str] = (),
-    upcast: Mapping[int, Cast] | None = None,
-    downcast: Mapping[int, Cast] | None = None,
-    encrypted: Iterable[str] = (),
-    tags: Callable[[Any], Iterable[str]] | None = None,
-) -> Callable[[Class], Class]:
-    """Make a class the type of the payloads of an event, under a name that does not change with the code.
-
-    The class is a dataclass, an attrs class, a msgspec Struct, a TypedDict or a pydantic model, or it has the methods
-    `serialise` and `deserialise`. The decorator stands above the one that makes it a dataclass or attrs class.
-
-    Args:
-        name: The name of the event, as it is stored.
-        version: The version of the form of its payload: increase it with a change that old or new code cannot read.
-        aliases: Names that it had before: events that are stored under one of these are read as events of this type.
-        upcast: For each version before this one, a function that turns the JSON of its payload into that of the next
-            version: `{1: add_currency}`. It may change what it is given, and returns the result.
-        downcast: For versions after the first, a function that turns the JSON of its payload into that of the version
-            before: `{2: remove_currency}`; needed only to publish older versions, see `EventTypes`.
-        encrypted: The fields that the `Encryption` of the store encrypts.
-        tags: Called with the payload; returns the tags of the event.
-
-    Raises:
-        ConfigurationError: If an argument is not as described, or an upcast is missing.
-
-    Example:
-        >>> from dataclasses import dataclass
-        >>> from eventstore_sa import EventTypes, SyncEventStore, event
-        >>> @event("order-placed")
-        ... @dataclass(frozen=True)
-        ... class OrderPlaced:
-        ...     total: int
-        >>> with SyncEventStore("sqlite://", types=EventTypes(OrderPlaced)) as store:
-        ...     store.create_schema()
-        ...     order = store.stream(category="orders", stream="1")
-        ...     stored = order.publish(events=[OrderPlaced(total=12)])
-        ...     [(event.name, event.payload) for event in order]
-        [('order-placed', OrderPlaced(total=12))]
-    """
-    declaration = Declaration(
-        _checked_name(name),
-        _checked_version(name, version),
-        tuple(_checked_name(alias) for alias in _several(name, "aliases", aliases)),
-        dict(upcast or {}),
-        dict(downcast or {}),
-        frozenset(_several(name, "encrypted", encrypted)),
-        tags,
-    )
-    _check_chain(declaration)
-
-    def mark(payload_type: Class) -> Class:
-        decorated: object = payload_type
-        if not isinstance(decorated, type):
-            raise ConfigurationError(f"@event({name!r}) decorates a class; got {decorated!r}")
-        if _MARK in vars(decorated):
-            raise ConfigurationError(f"{decorated.__name__} is decorated with @event twice: a class is one type of event")
-        setattr(decorated, _MARK, declaration)
-        return payload_type
-
-    return mark
-
-
-def declared(payload_type: object) -> Declaration | None:
-    """Return what `event` says of a class; None if it is not decorated itself."""
-    return vars(payload_type).get(_MARK) if isinstance(payload_type, type) else None
-
-
-def names_of(named: object) -> tuple[str, ...]:
-    """Return the names of events that something stands for: a name, or a class decorated with `event`."""
-    if type(named) is str:
-        return (named,)
-    declaration = declared(named)
-    return (serialise_to_string(named),) if declaration is None else declaration.names
 
 
 class _EventType(Struct, frozen=True):
@@ -500,48 +401,8 @@ def _unreadable(kind: type[UnreadableEventError], stored: AnyStoredEvent, reason
     )
 
 
-def _checked_name(name: object) -> str:
-    if isinstance(name, str) and name:
-        return str.__str__(name)
-    raise ConfigurationError(f'the name of an event is text, as in @event("order-placed"); got {name!r}')
-
-
-def _checked_version(name: str, version: object) -> int:
-    if type(version) is int and version >= 1:
-        return version
-    raise ConfigurationError(f"the version of the event {name!r} is an integer of 1 or more; got {version!r}")
-
-
-def _several(name: str, what: str, given: Iterable[str]) -> Sequence[str]:
-    if isinstance(given, str):
-        raise ConfigurationError(f"{what} of the event {name!r} are several, even a single one: write {what}=[{given!r}]")
-    return tuple(given)
-
-
-def _check_chain(declaration: Declaration) -> None:
-    """Refuse a class that could not read all of its older versions."""
-    steps, version = set(range(1, declaration.version)), declaration.version
-    missing, needless = sorted(steps - declaration.upcast.keys()), sorted(declaration.upcast.keys() - steps)
-    if missing or needless:
-        problem = f"has no upcast from version {missing[0]}" if missing else f"has an upcast from version {needless[0]}"
-        raise ConfigurationError(
-            f"the event {declaration.name!r} of version {version} {problem}: it needs one from each version before, as in "
-            f"upcast={{{', '.join(f'{step}: from_{step}' for step in sorted(steps)) or ''}}}"
-        )
-    if wrong := sorted(declaration.downcast.keys() - set(range(2, version + 1))):
-        raise ConfigurationError(
-            f"the event {declaration.name!r} of version {version} has a downcast from version {wrong[0]}: one from version n "
-            "turns payloads of version n into those of the version before"
-        )
-    for cast in (*declaration.upcast.values(), *declaration.downcast.values()):
-        if not callable(cast):
-            raise ConfigurationError(
-                f"upcast and downcast of the event {declaration.name!r} hold functions of the payload; got {cast!r}"
-            )
-
-
 def _checked_written(declaration: Declaration, written: object) -> int:
-    version = _checked_version(declaration.name, written)
+    version = checked_version(declaration.name, written)
     missing = [step for step in range(version + 1, declaration.version + 1) if step not in declaration.downcast]
     if version > declaration.version or missing:
         problem = (
@@ -568,8 +429,8 @@ def _checked_pipeline(pipeline: Sequence[PayloadTransform]) -> Sequence[PayloadT
             )
         if given.needs_plain_fields and before is not None and not before.needs_plain_fields:
             raise ConfigurationError(
-                f"{type(given).__name__} has to come before {type(before).__name__} in the pipeline: it looks at the fields of "
-                "payloads, which may be gone after that"
+                f"{type(given).__name__} has to come before {type(before).__name__} in the pipeline: it looks at the "
+                "fields of payloads, which may be gone after that"
             )
     return tuple(pipeline)
 

@@ -32,7 +32,9 @@ __all__ = ["PayloadCodec", "codec_of", "field_names", "invalid_reason"]
 Schema = dict[str, Any]
 
 # msgspec's messages quote what it has found only in single quotes; a class's own messages may quote it anyhow.
-_OF_MSGSPEC: Final = re.compile(r"^(Expected|Object|Invalid|JSON|Input|Array|Tuple|Out of range|Integer|Number|Input data)")
+_OF_MSGSPEC: Final = re.compile(
+    r"^(Expected|Object|Invalid|JSON|Input|Array|Tuple|Out of range|Integer|Number|Input data)"
+)
 _QUOTED: Final = re.compile(r"'[^']*'")
 _PLACE: Final = re.compile(r" - at `[^`]*`$")
 
@@ -135,7 +137,7 @@ def _pydantic_codec(kind: Any) -> PayloadCodec:
         return adapter.validate_json(encode_json(value))
 
     def schema() -> Schema:
-        described: Schema = adapter.json_schema(mode="serialization", by_alias=True)
+        described: Schema = adapter.json_schema(mode="validation", by_alias=True)
         return described
 
     return PayloadCodec(kind, dumped_by_pydantic, from_json, adapter.validate_json, schema)
@@ -153,8 +155,8 @@ def _msgspec_codec(kind: Any) -> PayloadCodec:
         or is_typeddict(kind)
     ):
         raise ConfigurationError(
-            f"{kind.__name__} cannot be an event type: make it a dataclass, a msgspec Struct, an attrs class, a TypedDict or "
-            "a pydantic model, or give it the methods serialise and deserialise"
+            f"{kind.__name__} cannot be an event type: make it a dataclass, a msgspec Struct, an attrs class, a TypedDict "
+            "or a pydantic model, or give it the methods serialise and deserialise"
         )
 
     def encode(payload: Any) -> Any:
@@ -193,7 +195,7 @@ def _schema_of(kind: Any) -> Schema:
     return _pydantic_codec(kind).schema() if is_pydantic(kind) else {}
 
 
-def _refuse_to_make(kind: Any, value: object) -> Any:
+def _refuse_to_make(kind: Any, _: object) -> Any:
     raise SerialisationError(
         f"a {getattr(kind, '__name__', kind)} cannot be made from JSON: give it the methods serialise and deserialise"
     )

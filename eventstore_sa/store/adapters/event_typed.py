@@ -253,7 +253,9 @@ class _Publish:
         if isinstance(streams, Mapping):
             definitions = cast("Mapping[Any, Any]", streams)
             self.arguments["streams"] = {
-                key: {**each, "events": self._encoded(each["events"])} if isinstance(each, Mapping) and "events" in each else each
+                key: {**each, "events": self._encoded(each["events"])}
+                if isinstance(each, Mapping) and "events" in each
+                else each
                 for key, each in definitions.items()
             }
 
