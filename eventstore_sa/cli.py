@@ -203,7 +203,8 @@ def _event_types(where: str) -> EventTypes[Any]:
         sys.path.pop(0)
     if not isinstance(found, EventTypes):
         raise click.UsageError(f"{where!r} is a {type(found).__name__}, not EventTypes")
-    return cast("EventTypes[Any]", found)
+    types: EventTypes[Any] = found
+    return types
 
 
 def _verify(url: str, store: EventStoreSchema) -> None:

@@ -84,19 +84,13 @@ def _annotation(owner: type, attribute: str) -> Any:
     while hasattr(unwrapped, "__wrapped__"):
         unwrapped = unwrapped.__wrapped__
     known: dict[str, Any] = getattr(unwrapped, "__globals__", {})
-    try:
-        return _resolved(annotation, known, vars(owner))
-    except Exception:  # noqa: BLE001 - whatever an annotation does that is no type
-        pass
-    try:
-        return _resolved(annotation, known, {**_locals_of_class_statement(), **vars(owner)})
-    except Exception:  # noqa: BLE001 - as before
-        return None
-
-
-def _resolved(annotation: str, known: dict[str, Any], local: Mapping[str, Any]) -> Any:
-    # As get_type_hints() does it; but that would also resolve what is inside of aliases, in the wrong module.
-    return eval(annotation, known, dict(local))  # noqa: S307 - code of the application, as any annotation
+    for local in ({}, _locals_of_class_statement()):
+        try:
+            # As get_type_hints() does it; but that would also resolve what is inside of aliases, in the wrong module.
+            return eval(annotation, known, {**local, **vars(owner)})  # noqa: S307 - code of the application
+        except Exception:  # noqa: BLE001, S112 - whatever an annotation does that is no type
+            continue
+    return None
 
 
 def _locals_of_class_statement() -> Mapping[str, Any]:

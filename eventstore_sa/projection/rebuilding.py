@@ -198,6 +198,7 @@ def _rebuild(
     """
     storage = store.adapter.rebuild_storage(projector.name)
     events = store.log() if isinstance(target, LogIdentifier) else store.category(category=target.category)
+    finish = partial(_finish, storage, projector, target, types=store.types, page_size=batch_size, timeout_s=timeout_s)
     latest = yield events.latest
     done = yield partial(run, storage.begin, _plan(projector, target))
     while True:
@@ -214,7 +215,7 @@ def _rebuild(
             if progress is not None:
                 yield partial(progress, _progress(done, latest))
         if len(read) < batch_size:
-            count: int = yield partial(run, _finish, storage, projector, target, store.types, batch_size, timeout_s)
+            count: int = yield partial(run, finish)
             return count
 
 
@@ -294,6 +295,7 @@ def _finish(
     storage: RebuildStorage,
     projector: AnyProjector,
     target: RebuildTarget,
+    *,
     types: EventTypes[Any] | None,
     page_size: int,
     timeout_s: float,

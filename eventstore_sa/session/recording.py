@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from inspect import iscoroutine
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from sqlalchemy import Table, event, inspect
 from sqlalchemy.orm import InstanceState, Mapper, Session, object_session
@@ -120,7 +120,8 @@ def _new_event(types: EventTypes[Any] | None, event: object) -> AnyNewEvent:
     if types is not None:
         return types.new_event(event)
     if isinstance(event, NewEvent):
-        return cast("AnyNewEvent", event)
+        new: AnyNewEvent = event
+        return new
     raise ConfigurationError(
         f"events to record are NewEvents; got a {type(event).__name__}: to record objects of event types, set "
         "__event_types__ = EventTypes(...)"

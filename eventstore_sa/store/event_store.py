@@ -7,12 +7,14 @@ given a SQLAlchemy bind.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Generic, Self, overload
+
+from typing_extensions import TypeVar
 
 from eventstore_sa.contracts.inline_projections import InlineProjection, typed_projections
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee, Locking
-from eventstore_sa.publishing import StreamPublishDefinition
+from eventstore_sa.publishing import StreamPublishDefinition, TypedPublishDefinition
 from eventstore_sa.session import CommitCallback, StagedPublish
 from eventstore_sa.store.adapters.bindables import AsyncBindable, SyncBindable
 from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, Listable, SyncEventStorageAdapter
@@ -41,9 +43,10 @@ __all__ = ["EventStore", "SyncEventStore"]
 Name = TypeVar("Name")
 Payload = TypeVar("Payload")
 Metadata = TypeVar("Metadata")
+P = TypeVar("P", default=Any)
 
 
-class EventStore(Store[EventStorageAdapter]):
+class EventStore(Store[EventStorageAdapter], Generic[P]):
     """Events in streams, streams in categories, all of them in one log; used with asyncio.
 
     Args:
@@ -79,7 +82,7 @@ class EventStore(Store[EventStorageAdapter]):
         schema: EventStoreSchema | None = None,
         locking: Locking | None = None,
         serialisation_guarantee: EventSerialisationGuarantee | None = None,
-        types: EventTypes[Any] | None = None,
+        types: EventTypes[P] | None = None,
     ) -> None:
         self.adapter: EventStorageAdapter = adapter_of(
             self,
@@ -90,10 +93,10 @@ class EventStore(Store[EventStorageAdapter]):
             locking=locking,
             serialisation_guarantee=serialisation_guarantee,
         )
-        self.types: EventTypes[Any] | None = checked_types(types)
+        self.types: EventTypes[P] | None = checked_types(types)
         self._face = self._face_of(self.adapter)
 
-    def stream(self, *, category: str, stream: str) -> EventStream:
+    def stream(self, *, category: str, stream: str) -> EventStream[P]:
         """Return a stream; no I/O. A stream without events is simply empty.
 
         Raises:
@@ -101,7 +104,7 @@ class EventStore(Store[EventStorageAdapter]):
         """
         return EventStream(self._face, StreamIdentifier(category, stream))
 
-    def category(self, *, category: str) -> EventCategory:
+    def category(self, *, category: str) -> EventCategory[P]:
         """Return a category; no I/O.
 
         Raises:
@@ -109,11 +112,11 @@ class EventStore(Store[EventStorageAdapter]):
         """
         return EventCategory(self._face, CategoryIdentifier(category))
 
-    def log(self) -> EventLog:
+    def log(self) -> EventLog[P]:
         """Return the log of all events; no I/O."""
         return EventLog(self._face)
 
-    def partition(self, identifier: EventPartitionIdentifier) -> EventPartition:
+    def partition(self, identifier: EventPartitionIdentifier) -> EventPartition[P]:
         """Return a part of the log or of a category; no I/O. See also their `partitions(count)`."""
         return EventPartition(self._face, identifier)
 
@@ -141,14 +144,14 @@ class EventStore(Store[EventStorageAdapter]):
         self, *, streams: Mapping[StreamIdentifier, StreamPublishDefinition[Name, Payload, Metadata]]
     ) -> Mapping[StreamIdentifier, Sequence[StoredEvent[Name, Payload, Metadata]]]: ...
 
-    # For mypy, which cannot tell the parameters of definitions that are literals within a literal.
+    # Also for mypy, which cannot tell the parameters of definitions that are literals within a literal.
     @overload
     async def publish(
-        self, *, streams: Mapping[StreamIdentifier, StreamPublishDefinition[Any, Any, Any]]
-    ) -> Mapping[StreamIdentifier, Sequence[StoredEvent[Any, Any, Any]]]: ...
+        self, *, streams: Mapping[StreamIdentifier, TypedPublishDefinition[P]]
+    ) -> Mapping[StreamIdentifier, Sequence[StoredEvent[Any, P, Any]]]: ...
 
     async def publish(
-        self, *, streams: Mapping[StreamIdentifier, StreamPublishDefinition[Any, Any, Any]]
+        self, *, streams: Mapping[StreamIdentifier, Any]
     ) -> Mapping[StreamIdentifier, Sequence[StoredEvent[Any, Any, Any]]]:
         """Store events at the end of several streams of any categories: all or none; see `EventCategory.publish`."""
         results: Mapping[StreamIdentifier, Sequence[Any]] = await self._face.save(
@@ -156,9 +159,19 @@ class EventStore(Store[EventStorageAdapter]):
         )
         return results
 
+    @overload
     def stage(
         self, *, streams: Mapping[StreamIdentifier, StreamPublishDefinition[Name, Payload, Metadata]]
-    ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Name, Payload, Metadata]]]]:
+    ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Name, Payload, Metadata]]]]: ...
+
+    @overload
+    def stage(
+        self, *, streams: Mapping[StreamIdentifier, TypedPublishDefinition[P]]
+    ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Any, P, Any]]]]: ...
+
+    def stage(
+        self, *, streams: Mapping[StreamIdentifier, Any]
+    ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Any, Any, Any]]]]:
         """Stage events for streams of any categories, to be stored when the session commits; see `EventStream.stage`."""
         return self._face.stage(target=LogIdentifier(), streams=streams)
 
@@ -212,7 +225,7 @@ class EventStore(Store[EventStorageAdapter]):
 
     def _over(self, adapter: EventStorageAdapter) -> Self:
         store = super()._over(adapter)
-        store._face = self._face_of(adapter)
+        store._face = self._face_of(adapter)  # noqa: SLF001 - a copy of this one
         return store
 
     def _face_of(self, adapter: EventStorageAdapter) -> EventStorageAdapter:
@@ -220,7 +233,7 @@ class EventStore(Store[EventStorageAdapter]):
         return adapter if self.types is None else typed(adapter, self.types)
 
 
-class SyncEventStore(SyncStore[SyncEventStorageAdapter]):
+class SyncEventStore(SyncStore[SyncEventStorageAdapter], Generic[P]):
     """Events in streams, streams in categories, all of them in one log; the twin of `EventStore` without asyncio.
 
     Args:
@@ -244,7 +257,7 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter]):
         schema: EventStoreSchema | None = None,
         locking: Locking | None = None,
         serialisation_guarantee: EventSerialisationGuarantee | None = None,
-        types: EventTypes[Any] | None = None,
+        types: EventTypes[P] | None = None,
     ) -> None:
         if isinstance(bind_or_adapter, InMemoryEventStorageAdapter):
             bind_or_adapter = bind_or_adapter.sync_adapter
@@ -257,22 +270,22 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter]):
             locking=locking,
             serialisation_guarantee=serialisation_guarantee,
         )
-        self.types: EventTypes[Any] | None = checked_types(types)
+        self.types: EventTypes[P] | None = checked_types(types)
         self._face = self._face_of(self.adapter)
 
-    def stream(self, *, category: str, stream: str) -> SyncEventStream:
+    def stream(self, *, category: str, stream: str) -> SyncEventStream[P]:
         """Return a stream; see `EventStore.stream`."""
         return SyncEventStream(self._face, StreamIdentifier(category, stream))
 
-    def category(self, *, category: str) -> SyncEventCategory:
+    def category(self, *, category: str) -> SyncEventCategory[P]:
         """Return a category; see `EventStore.category`."""
         return SyncEventCategory(self._face, CategoryIdentifier(category))
 
-    def log(self) -> SyncEventLog:
+    def log(self) -> SyncEventLog[P]:
         """Return the log of all events; no I/O."""
         return SyncEventLog(self._face)
 
-    def partition(self, identifier: EventPartitionIdentifier) -> SyncEventPartition:
+    def partition(self, identifier: EventPartitionIdentifier) -> SyncEventPartition[P]:
         """Return a part of the log or of a category; no I/O. See also their `partitions(count)`."""
         return SyncEventPartition(self._face, identifier)
 
@@ -289,22 +302,32 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter]):
         self, *, streams: Mapping[StreamIdentifier, StreamPublishDefinition[Name, Payload, Metadata]]
     ) -> Mapping[StreamIdentifier, Sequence[StoredEvent[Name, Payload, Metadata]]]: ...
 
-    # For mypy, which cannot tell the parameters of definitions that are literals within a literal.
+    # Also for mypy, which cannot tell the parameters of definitions that are literals within a literal.
     @overload
     def publish(
-        self, *, streams: Mapping[StreamIdentifier, StreamPublishDefinition[Any, Any, Any]]
-    ) -> Mapping[StreamIdentifier, Sequence[StoredEvent[Any, Any, Any]]]: ...
+        self, *, streams: Mapping[StreamIdentifier, TypedPublishDefinition[P]]
+    ) -> Mapping[StreamIdentifier, Sequence[StoredEvent[Any, P, Any]]]: ...
 
     def publish(
-        self, *, streams: Mapping[StreamIdentifier, StreamPublishDefinition[Any, Any, Any]]
+        self, *, streams: Mapping[StreamIdentifier, Any]
     ) -> Mapping[StreamIdentifier, Sequence[StoredEvent[Any, Any, Any]]]:
         """Store events at the end of several streams of any categories: all or none; see `EventStore.publish`."""
         results: Mapping[StreamIdentifier, Sequence[Any]] = self._face.save(target=LogIdentifier(), streams=streams)
         return results
 
+    @overload
     def stage(
         self, *, streams: Mapping[StreamIdentifier, StreamPublishDefinition[Name, Payload, Metadata]]
-    ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Name, Payload, Metadata]]]]:
+    ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Name, Payload, Metadata]]]]: ...
+
+    @overload
+    def stage(
+        self, *, streams: Mapping[StreamIdentifier, TypedPublishDefinition[P]]
+    ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Any, P, Any]]]]: ...
+
+    def stage(
+        self, *, streams: Mapping[StreamIdentifier, Any]
+    ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Any, Any, Any]]]]:
         """Stage events for streams of any categories, to be stored when the session commits; see `EventStream.stage`."""
         return self._face.stage(target=LogIdentifier(), streams=streams)
 
@@ -326,7 +349,7 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter]):
 
     def _over(self, adapter: SyncEventStorageAdapter) -> Self:
         store = super()._over(adapter)
-        store._face = self._face_of(adapter)
+        store._face = self._face_of(adapter)  # noqa: SLF001 - a copy of this one
         return store
 
     def _face_of(self, adapter: SyncEventStorageAdapter) -> SyncEventStorageAdapter:

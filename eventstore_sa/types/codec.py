@@ -293,7 +293,7 @@ def _scalar(value: Any) -> Any:  # noqa: PLR0911 - a case a line
             return None
 
 
-def _container(value: Any) -> Any:
+def _container(value: Any) -> Any:  # noqa: PLR0911 - a case a line
     """Return a dict or list of what `value` holds, or None when it holds nothing that we know."""
     if isinstance(value, msgspec.Struct):
         return _struct_fields(value)
@@ -332,13 +332,13 @@ def dumped_by_pydantic(value: Any) -> Any:
     Raises:
         SerialisationError: If pydantic cannot.
     """
-    dump = getattr(value, "model_dump", None)
+    kind: Any = type(value)  # pyright: ignore[reportUnknownVariableType]
+    dump: Any = getattr(value, "model_dump", None)
     try:
         if dump is not None:
             return dump(mode="json", by_alias=True)
-        return type(value).__pydantic_serializer__.to_python(value, mode="json", by_alias=True)
+        return kind.__pydantic_serializer__.to_python(value, mode="json", by_alias=True)
     except ValueError as error:
-        kind = type(value)
         raise SerialisationError(
             f"pydantic cannot write a {kind.__qualname__} as JSON ({type(error).__name__}): change its fields, or give them "
             "serialisers"

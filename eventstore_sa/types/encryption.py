@@ -124,7 +124,8 @@ def _keys_in(variable: str) -> KeyRing:
     text = os.environ.get(variable)
     if not text or not text.split():
         raise ConfigurationError(
-            f"the environment variable {variable} has no keys: set it to 'id:key', where the key is 32 random bytes in base64"
+            f"the environment variable {variable} has no keys: set it to 'id:key', where the key is 32 random bytes in "
+            "base64"
         )
     keys: dict[str, bytes] = {}
     for number, entry in enumerate(text.split(), start=1):

@@ -158,8 +158,8 @@ def _check_chain(declaration: Declaration) -> None:
         )
     if wrong := sorted(declaration.downcast.keys() - set(range(2, version + 1))):
         raise ConfigurationError(
-            f"the event {declaration.name!r} of version {version} has a downcast from version {wrong[0]}: one from version n "
-            "turns payloads of version n into those of the version before"
+            f"the event {declaration.name!r} of version {version} has a downcast from version {wrong[0]}: one from version "
+            "n turns payloads of version n into those of the version before"
         )
     for convert in (*declaration.upcast.values(), *declaration.downcast.values()):
         if not callable(convert):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, Generic, Literal, TypeAlias, cast, is_typeddict
+from typing import Any, Generic, Literal, TypeAlias, cast, is_typeddict
 
 from msgspec import Struct
 from typing_extensions import TypeVar
@@ -28,6 +28,7 @@ from eventstore_sa.types.encryption import LostKeyError
 from eventstore_sa.types.event_declaration import Cast, Declaration, checked_version, declared
 from eventstore_sa.types.events import AnyNewEvent, AnyStoredEvent, NewEvent, StoredEvent
 from eventstore_sa.types.identifiers import StreamIdentifier
+from eventstore_sa.types.json import is_dict
 from eventstore_sa.types.payload_codecs import PayloadCodec, codec_of, field_names, invalid_reason
 from eventstore_sa.types.payload_pipeline import PayloadContext, PayloadTransform
 
@@ -37,8 +38,6 @@ P = TypeVar("P", covariant=True, default=Any)
 
 Read: TypeAlias = Callable[[AnyStoredEvent], AnyStoredEvent | None]
 OnUnreadable: TypeAlias = Literal["raise", "keep", "skip"]
-
-_POLICIES: Final = ("raise", "keep", "skip")
 
 
 class _EventType(Struct, frozen=True):
@@ -62,15 +61,14 @@ class _EventType(Struct, frozen=True):
     def to_be_written(self, payload: Any) -> Any:
         """Turn the JSON of a payload into that of the version that is published."""
         for step in range(self.declaration.version, self.written, -1):
-            before = payload.keys() if isinstance(payload, dict) else ()
-            hidden = self.encrypted & set(cast("Iterable[str]", before))
+            hidden = self.encrypted & payload.keys() if is_dict(payload) else self.encrypted
             payload = self.declaration.downcast[step](payload)
             if payload is None:
                 raise SerialisationError(f"downcast[{step}] returned None: return the payload")
             if hidden - set(payload):
                 raise SerialisationError(
-                    f"downcast[{step}] removes or renames {sorted(hidden - set(payload))}, which would be stored without being "
-                    "encrypted: keep the names of encrypted fields"
+                    f"downcast[{step}] removes or renames {sorted(hidden - set(payload))}, which would be stored without "
+                    "being encrypted: keep the names of encrypted fields"
                 )
         return payload
 
@@ -187,16 +185,17 @@ class EventTypes(Generic[P]):
                     "give the store types=EventTypes(...) with its class, decorated with @event"
                 )
             return self._encoded(NewEvent(name=known.written_as, payload=given), known, given)
-        payload: object = cast("AnyNewEvent", given).payload
-        name = serialise_to_string(cast("AnyNewEvent", given).name)
+        new: AnyNewEvent = given
+        payload: object = new.payload
+        name = serialise_to_string(new.name)
         known = self._by_class.get(type(payload))
         if known is None:
-            return self._of_plain_payload(given, self._by_name.get(name), name)
+            return self._of_plain_payload(new, self._by_name.get(name), name)
         if name not in known.declaration.names:
             raise ConfigurationError(
                 f"a {type(payload).__name__} is the payload of {known.declaration.name!r} events, not of {name!r}"
             )
-        return self._encoded(given, known, payload)
+        return self._encoded(new, known, payload)
 
     def _reader(self, *, from_text: bool) -> Read:
         made: dict[tuple[object, int], tuple[str, Cast]] = {}
@@ -259,15 +258,18 @@ class EventTypes(Generic[P]):
         if known is None:
             if self.unknown == "raise":
                 raise ConfigurationError(
-                    f"the event name {name!r} is not among the store's event types, so its events could not be read: add its "
-                    'type, or use EventTypes(..., unknown="keep")'
+                    f"the event name {name!r} is not among the store's event types, so its events could not be read: add "
+                    'its type, or use EventTypes(..., unknown="keep")'
                 )
-            return given
+            if not self._pipeline:
+                return given
+            payload = to_json(given.payload, label=f"payload of event {name!r}", exact_floats=False)
+            return _stored_as(given, self._transformed(given, payload, frozenset()), given.tags, given.version)
         declaration = known.declaration
         if given.version not in (1, declaration.version):
             raise ConfigurationError(
-                f"the event {name!r} has version {given.version}, but its type is of version {declaration.version}: leave the "
-                "version out; to store old events, use a store without types"
+                f"the event {name!r} has version {given.version}, but its type is of version {declaration.version}: leave "
+                "the version out; to store old events, use a store without types"
             )
         return self._encoded(given, known, given.payload)
 
@@ -282,10 +284,7 @@ class EventTypes(Generic[P]):
                 stored = to_json(stored, label=label, exact_floats=False)
                 if not is_object:
                     made = codec.from_json(stored)
-                stored = known.to_be_written(stored)
-                context = PayloadContext(given.id, serialise_to_string(given.name), known.encrypted)
-                for transform in self._pipeline:
-                    stored = transform.store(stored, context)
+                stored = self._transformed(given, known.to_be_written(stored), known.encrypted)
             tags = given.tags
             if declaration.tags is not None:
                 tags = tags.union(declaration.tags(made))
@@ -293,16 +292,14 @@ class EventTypes(Generic[P]):
             raise
         except Exception as error:  # noqa: BLE001 - whatever the class, or a function of the application, raises
             raise SerialisationError(f"{label} cannot be stored: {invalid_reason(error)}") from None
-        return NewEvent(
-            id=given.id,
-            name=given.name,
-            payload=stored,
-            metadata=given.metadata,
-            observed_at=given.observed_at,
-            occurred_at=given.occurred_at,
-            tags=tags,
-            version=known.written,
-        )
+        return _stored_as(given, stored, tags, known.written)
+
+    def _transformed(self, given: AnyNewEvent, payload: Any, encrypted: frozenset[str]) -> Any:
+        if self._pipeline:
+            context = PayloadContext(given.id, serialise_to_string(given.name), encrypted)
+            for transform in self._pipeline:
+                payload = transform.store(payload, context)
+        return payload
 
     def _read_text(self, stored: AnyStoredEvent) -> AnyStoredEvent | None:
         try:
@@ -342,14 +339,27 @@ class EventTypes(Generic[P]):
         return stored if policy == "keep" else None
 
 
-def checked_types(types: object) -> EventTypes[Any] | None:
+def _stored_as(given: AnyNewEvent, payload: Any, tags: frozenset[str], version: int) -> AnyNewEvent:
+    return NewEvent(
+        id=given.id,
+        name=given.name,
+        payload=payload,
+        metadata=given.metadata,
+        observed_at=given.observed_at,
+        occurred_at=given.occurred_at,
+        tags=tags,
+        version=version,
+    )
+
+
+def checked_types(types: object) -> Any:
     """Return the event types of a store.
 
     Raises:
         ConfigurationError: If they are something else.
     """
     if types is None or isinstance(types, EventTypes):
-        return cast("EventTypes[Any] | None", types)
+        return cast("Any", types)
     raise ConfigurationError(f"types are EventTypes, as in types=EventTypes(OrderPlaced); got {types!r:.60}")
 
 
@@ -415,8 +425,8 @@ def _checked_written(declaration: Declaration, written: object) -> int:
 
 
 def _checked_policy(option: str, policy: object) -> OnUnreadable:
-    if policy in _POLICIES:
-        return cast("OnUnreadable", policy)
+    if policy == "raise" or policy == "keep" or policy == "skip":  # noqa: PLR1714 - so that its type is known
+        return policy
     raise ConfigurationError(f'{option} is "raise", "keep" or "skip"; got {policy!r}')
 
 

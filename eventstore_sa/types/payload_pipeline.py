@@ -10,15 +10,14 @@ from __future__ import annotations
 import zlib
 from abc import ABC, abstractmethod
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 from uuid import UUID
 
 from msgspec import Struct
 
 from eventstore_sa.errors import SerialisationError
 from eventstore_sa.types.codec import decode_json, encode_json
-from eventstore_sa.types.json import JsonValue
+from eventstore_sa.types.json import JsonValue, is_mapping
 from eventstore_sa.types.numbers import checked_count
 
 __all__ = ["Compression", "PayloadContext", "PayloadTransform", "check_unmarked", "marked"]
@@ -103,11 +102,12 @@ class Compression(PayloadTransform):
         return restored
 
 
-def marked(value: Any, member: str) -> str | None:
+def marked(value: object, member: str) -> str | None:
     """Return what a transformation has stored instead of a value: the only member of an object, by its reserved name."""
-    if isinstance(value, Mapping) and len(value) == 1 and isinstance(stored := value.get(member), str):
-        return stored
-    return None
+    if not is_mapping(value) or len(value) != 1:
+        return None
+    stored: object = value.get(member)
+    return stored if isinstance(stored, str) else None
 
 
 def check_unmarked(value: object, member: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from eventstore_sa.types.event_types import EventTypes
+from eventstore_sa.types.json import is_dict
 
 __all__ = ["described", "incompatible_changes"]
 
@@ -48,7 +49,7 @@ def incompatible_changes(before: Mapping[str, Any], after: Mapping[str, Any]) ->
 def _changes(before: Any, after: Any, place: str) -> Iterator[str]:
     if before == after:
         return
-    if not isinstance(before, dict) or not isinstance(after, dict) or (before.keys() ^ after.keys()) - {"required"}:
+    if not is_dict(before) or not is_dict(after) or (before.keys() ^ after.keys()) - {"required"}:
         yield f"{place} has changed"
         return
     for key in before.keys() | after.keys():
@@ -85,8 +86,8 @@ def _plain(schema: Any) -> Any:
 
     def plain(part: Any, within: tuple[str, ...]) -> Any:
         if isinstance(part, list):
-            return [plain(item, within) for item in part]
-        if not isinstance(part, dict):
+            return [plain(item, within) for item in part]  # pyright: ignore[reportUnknownVariableType]
+        if not is_dict(part):
             return part
         reference: object = part.get("$ref")
         if isinstance(reference, str):

@@ -64,8 +64,10 @@ STAGING_NEEDS_A_SESSION = (
 class _EventStorage:
     """What both contracts say of projections and staging, which takes no I/O."""
 
-    types: EventTypes[Any] | None = None
-    """The event types of the store; None where payloads are JSON, as in all storage itself."""
+    @property
+    def types(self) -> EventTypes[Any] | None:
+        """The event types of the store, where they are known; payloads of storage itself are JSON."""
+        return None
 
     def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
         """Return the same storage whose publishes update these projections too, besides those that it updates already.
@@ -290,7 +292,11 @@ S = TypeVar("S", bound=SyncEventStorageAdapter, default=SyncEventStorageAdapter)
 class AwaitableEventStorageAdapter(AwaitableStorageAdapter[S], EventStorageAdapter):
     """Storage of events, used with asyncio, over a synchronous adapter that it owns."""
 
-    def over(self, wrap: Callable[[SyncEventStorageAdapter], SyncEventStorageAdapter]) -> AwaitableEventStorageAdapter:
+    @property
+    def types(self) -> EventTypes[Any] | None:
+        return self.sync_adapter.types
+
+    def over(self, wrap: Callable[[SyncEventStorageAdapter], SyncEventStorageAdapter]) -> EventStorageAdapter:
         """Return an adapter that runs another synchronous one in the same way: the one that `wrap` makes of this one."""
         return AwaitableEventStorageAdapter(wrap(self.sync_adapter), runner=self._runner)
 

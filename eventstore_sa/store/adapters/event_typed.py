@@ -37,6 +37,7 @@ from eventstore_sa.types import (
     StreamIdentifier,
 )
 from eventstore_sa.types.event_types import Read, with_payload
+from eventstore_sa.types.json import is_mapping
 from eventstore_sa.types.watermark import Watermark
 
 __all__ = ["typed", "typed_sync"]
@@ -49,9 +50,8 @@ def typed(adapter: EventStorageAdapter, types: EventTypes[Any]) -> EventStorageA
     """Return the face of an adapter that reads and publishes objects of event types."""
     if isinstance(adapter, AwaitableEventStorageAdapter):
         # So events are converted a page at a time, before they are handed to the event loop.
-        face = cast("AwaitableEventStorageAdapter", adapter).over(partial(typed_sync, types=types))
-        face.types = types
-        return face
+        awaitable: AwaitableEventStorageAdapter = adapter
+        return awaitable.over(partial(typed_sync, types=types))
     return TypedEventStorageAdapter(adapter, types)
 
 
@@ -65,8 +65,12 @@ class _Typed(Generic[Adapter]):
 
     def __init__(self, adapter: Adapter, types: EventTypes[Any]) -> None:
         self._adapter = adapter
-        self.types = types
+        self._types = types
         self._read = types.read
+
+    @property
+    def types(self) -> EventTypes[Any] | None:
+        return self._types
 
     @property
     def in_transaction(self) -> bool:
@@ -80,7 +84,7 @@ class _Typed(Generic[Adapter]):
         condition: WriteCondition | None = None,
         streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
     ) -> StagedPublish[Any]:
-        publish = _Publish(self.types, events, condition, streams)
+        publish = _Publish(self._types, events, condition, streams)
         return self._adapter.stage(target=target, **publish.arguments).shaped(publish.results)
 
     def after_commit(self, callback: CommitCallback) -> None:
@@ -90,15 +94,15 @@ class _Typed(Generic[Adapter]):
         elif iscoroutinefunction(callback):
 
             async def call(events: Sequence[AnyStoredEvent]) -> None:
-                await callback(self.types.all_read(events))
+                await callback(self._types.all_read(events))
 
             self._adapter.after_commit(call)
         else:
-            self._adapter.after_commit(lambda events: callback(self.types.all_read(events)))
+            self._adapter.after_commit(lambda events: callback(self._types.all_read(events)))
 
     def _constraints(self, constraints: QueryConstraints) -> QueryConstraints:
         """Return constraints that take events of all names that a type has, and leave out those that are skipped anyway."""
-        types = self.types
+        types = self._types
         given = {
             NameInConstraint(types.all_names(each.names)) if type(each) is NameInConstraint else each
             for each in checked_constraints(constraints)
@@ -108,7 +112,7 @@ class _Typed(Generic[Adapter]):
     def _limit(self, limit: int | None) -> int | None:
         """Return how many events to scan; there is no knowing if some are skipped."""
         checked = checked_limit(limit)
-        return None if self.types.skips else checked
+        return None if self._types.skips else checked
 
 
 class SyncTypedEventStorageAdapter(_Typed[SyncEventStorageAdapter], SyncEventStorageAdapter):
@@ -122,12 +126,12 @@ class SyncTypedEventStorageAdapter(_Typed[SyncEventStorageAdapter], SyncEventSto
         condition: WriteCondition | None = None,
         streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
     ) -> Any:
-        publish = _Publish(self.types, events, condition, streams)
+        publish = _Publish(self._types, events, condition, streams)
         save: Callable[..., Any] = self._adapter.save
         return publish.results(save(target=target, **publish.arguments))
 
     def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
-        if self.types.skips:
+        if self._types.skips:
             return next(self.scan(target=target, limit=1, backwards=True), None)
         event = self._adapter.latest(target=target)
         return None if event is None else self._read(event)
@@ -146,13 +150,13 @@ class SyncTypedEventStorageAdapter(_Typed[SyncEventStorageAdapter], SyncEventSto
             "limit": self._limit(limit),
             "backwards": backwards,
         }
-        events, read = self._adapter.scan_text(**wanted), self.types.read_text
+        events, read = self._adapter.scan_text(**wanted), self._types.read_text
         if events is None:
             events, read = self._adapter.scan(**wanted), self._read
-        if isinstance(events, Paged) and not self.types.skips:
+        if isinstance(events, Paged) and not self._types.skips:
             return paged(_pages(events.pages, read))
         kept = (event for event in map(read, events) if event is not None)
-        return islice(kept, limit) if self.types.skips else kept
+        return islice(kept, limit) if self._types.skips else kept
 
     def streams(self, *, target: Listable = LogIdentifier()) -> Iterator[StreamIdentifier]:  # noqa: B008
         return self._adapter.streams(target=target)
@@ -178,12 +182,12 @@ class TypedEventStorageAdapter(_Typed[EventStorageAdapter], EventStorageAdapter)
         condition: WriteCondition | None = None,
         streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
     ) -> Any:
-        publish = _Publish(self.types, events, condition, streams)
+        publish = _Publish(self._types, events, condition, streams)
         save: Callable[..., Any] = self._adapter.save
         return publish.results(await save(target=target, **publish.arguments))
 
     async def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
-        if self.types.skips:
+        if self._types.skips:
             return await anext(self.scan(target=target, limit=1, backwards=True), None)
         event = await self._adapter.latest(target=target)
         return None if event is None else self._read(event)
@@ -202,7 +206,7 @@ class TypedEventStorageAdapter(_Typed[EventStorageAdapter], EventStorageAdapter)
             limit=self._limit(limit),
             backwards=backwards,
         )
-        return self._kept(events, limit if self.types.skips else None)
+        return self._kept(events, limit if self._types.skips else None)
 
     async def _kept(self, events: AsyncIterator[AnyStoredEvent], limit: int | None) -> AsyncIterator[AnyStoredEvent]:
         left = limit
@@ -250,26 +254,24 @@ class _Publish:
             self.arguments["condition"] = condition
         if streams is not None:
             self.arguments["streams"] = streams
-        if isinstance(streams, Mapping):
-            definitions = cast("Mapping[Any, Any]", streams)
+        if is_mapping(streams):
             self.arguments["streams"] = {
                 key: {**each, "events": self._encoded(each["events"])}
-                if isinstance(each, Mapping) and "events" in each
+                if is_mapping(each) and "events" in each
                 else each
-                for key, each in definitions.items()
+                for key, each in streams.items()
             }
 
     def results(self, results: Any) -> Any:
         """Return the stored events of a publish with the caller's own objects, or as they are read if they are not these."""
-        if isinstance(results, Mapping):
-            by_key = cast("Mapping[Any, Sequence[AnyStoredEvent]]", results)
-            return {key: [*map(self._own, events)] for key, events in by_key.items()}
+        if is_mapping(results):
+            return {key: [*map(self._own, events)] for key, events in results.items()}
         return [*map(self._own, results)]
 
     def _encoded(self, events: object) -> object:
-        if not isinstance(events, Iterable) or isinstance(events, str | bytes | Mapping):
+        if not isinstance(events, Iterable) or isinstance(events, str | bytes) or is_mapping(events):
             # The adapter says what is wrong with it.
-            return events
+            return events  # pyright: ignore[reportUnknownVariableType]
         encoded: list[AnyNewEvent] = []
         for given in cast("Iterable[object]", events):
             new = self._types.new_event(given)
@@ -282,7 +284,8 @@ class _Publish:
         if new is None or stored.payload is not new.payload:
             return self._types.read(stored) or stored
         if isinstance(given, NewEvent):
-            return with_payload(stored, given.name, cast("AnyNewEvent", given).payload)
+            own: AnyNewEvent = given
+            return with_payload(stored, own.name, own.payload)
         return with_payload(stored, stored.name, given)
 
 
