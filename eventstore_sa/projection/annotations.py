@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from inspect import signature
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, Final, NamedTuple, Union, get_args, get_origin, is_typeddict
 
 from eventstore_sa.types import StoredEvent
@@ -39,16 +39,15 @@ def taken_event(owner: type, attribute: str) -> TakenEvent:
     A union of several event types takes the events of all of them.
     """
     annotation = _annotation(owner, attribute)
-    members = [*_members(annotation)]
+    members = [member for member in _members(annotation) if member is not NoneType]
     payloads = [kind for kind in members if declared(kind) is not None]
     if members and len(payloads) == len(members):
         kinds = tuple(dict if is_typeddict(kind) else kind for kind in payloads)
         return TakenEvent(_names(payloads), kinds)
+    if any(get_origin(member) is not StoredEvent for member in members):
+        return TakenEvent((), None)
     inner = [
-        kind
-        for member in members
-        if get_origin(member) is StoredEvent
-        for kind in _members(get_args(member)[1] if len(get_args(member)) > 1 else None)
+        kind for member in members for kind in _members(get_args(member)[1] if len(get_args(member)) > 1 else None)
     ]
     if inner and all(declared(kind) is not None for kind in inner):
         return TakenEvent(_names(inner), None)

@@ -15,7 +15,6 @@ from typing_extensions import TypeVar
 
 from eventstore_sa.errors import (
     ConfigurationError,
-    EventStoreError,
     InvalidPayloadError,
     PayloadKeyError,
     SerialisationError,
@@ -288,9 +287,11 @@ class EventTypes(Generic[P]):
             tags = given.tags
             if declaration.tags is not None:
                 tags = tags.union(declaration.tags(made))
-        except EventStoreError:
+        except ConfigurationError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever the class, or a function of the application, raises
+        except Exception as error:
+            if isinstance(error, SerialisationError) and error.message.startswith(label):
+                raise
             raise SerialisationError(f"{label} cannot be stored: {invalid_reason(error)}") from None
         return _stored_as(given, stored, tags, known.written)
 
