@@ -82,7 +82,7 @@ class Encryption(PayloadTransform):
             return payload
         restored: dict[str, Any] | None = None
         for name, value in payload.items():
-            if type(value) is dict and (stored := marked(value, _ENCRYPTED)) is not None:
+            if (stored := marked(value, _ENCRYPTED)) is not None:
                 restored = dict(payload) if restored is None else restored
                 restored[name] = self._opened(stored, name, context)
         return payload if restored is None else restored

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Generic, Literal, TypeAlias, cast, is_typeddict
+from typing import Any, Generic, Literal, TypeAlias, cast, get_args, is_typeddict
 
 from msgspec import Struct
 from typing_extensions import TypeVar
@@ -184,7 +184,7 @@ class EventTypes(Generic[P]):
                     "give the store types=EventTypes(...) with its class, decorated with @event"
                 )
             return self._encoded(NewEvent(name=known.written_as, payload=given), known, given)
-        new: AnyNewEvent = given
+        new: AnyNewEvent = given  # pyright: ignore[reportUnknownVariableType]
         payload: object = new.payload
         name = serialise_to_string(new.name)
         known = self._by_class.get(type(payload))
@@ -426,8 +426,9 @@ def _checked_written(declaration: Declaration, written: object) -> int:
 
 
 def _checked_policy(option: str, policy: object) -> OnUnreadable:
-    if policy == "raise" or policy == "keep" or policy == "skip":  # noqa: PLR1714 - so that its type is known
-        return policy
+    for known in get_args(OnUnreadable):
+        if policy == known:
+            return known  # type: ignore[no-any-return]
     raise ConfigurationError(f'{option} is "raise", "keep" or "skip"; got {policy!r}')
 
 

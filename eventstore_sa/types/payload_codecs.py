@@ -173,7 +173,7 @@ def _msgspec_codec(kind: Any) -> PayloadCodec:
 
 def _plain(value: Any) -> Any:
     """Convert what msgspec does not know, within what it knows."""
-    kind: Any = type(value)
+    kind: Any = type(value)  # pyright: ignore[reportUnknownVariableType]
     if is_pydantic(kind):
         return dumped_by_pydantic(value)
     if callable(getattr(kind, "serialise", None)):

@@ -50,7 +50,7 @@ def typed(adapter: EventStorageAdapter, types: EventTypes[Any]) -> EventStorageA
     """Return the face of an adapter that reads and publishes objects of event types."""
     if isinstance(adapter, AwaitableEventStorageAdapter):
         # So events are converted a page at a time, before they are handed to the event loop.
-        awaitable: AwaitableEventStorageAdapter = adapter
+        awaitable: AwaitableEventStorageAdapter = adapter  # pyright: ignore[reportUnknownVariableType]
         return awaitable.over(partial(typed_sync, types=types))
     return TypedEventStorageAdapter(adapter, types)
 
@@ -269,7 +269,7 @@ class _Publish:
         return [*map(self._own, results)]
 
     def _encoded(self, events: object) -> object:
-        if not isinstance(events, Iterable) or isinstance(events, str | bytes) or is_mapping(events):
+        if is_mapping(events) or isinstance(events, str | bytes) or not isinstance(events, Iterable):
             # The adapter says what is wrong with it.
             return events  # pyright: ignore[reportUnknownVariableType]
         encoded: list[AnyNewEvent] = []
@@ -284,7 +284,7 @@ class _Publish:
         if new is None or stored.payload is not new.payload:
             return self._types.read(stored) or stored
         if isinstance(given, NewEvent):
-            own: AnyNewEvent = given
+            own: AnyNewEvent = given  # pyright: ignore[reportUnknownVariableType]
             return with_payload(stored, own.name, own.payload)
         return with_payload(stored, stored.name, given)
 
