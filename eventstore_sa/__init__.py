@@ -18,10 +18,12 @@ from eventstore_sa.store import (
 )
 from eventstore_sa.types import (
     CategoryIdentifier,
+    EventTypes,
     LogIdentifier,
     NewEvent,
     StoredEvent,
     StreamIdentifier,
+    event,
     event_metadata,
 )
 
@@ -30,6 +32,7 @@ __all__ = [
     "EventSerialisationGuarantee",
     "EventStore",
     "EventStoreSchema",
+    "EventTypes",
     "LogIdentifier",
     "NewEvent",
     "Projection",
@@ -44,6 +47,7 @@ __all__ = [
     "configure_sqlite",
     "constraints",
     "errors",
+    "event",
     "event_metadata",
     "exists_row",
     "retry_transaction",

@@ -36,7 +36,7 @@ from eventstore_sa.projection import (
     rebuild_sync,
 )
 from eventstore_sa.sources.constraints import name_in, position_after
-from eventstore_sa.store import EventStream
+from eventstore_sa.store import EventStoreEventSourceFactory, EventStream
 from eventstore_sa.store.adapters import EventStorageAdapter, InMemoryEventStorageAdapter
 from eventstore_sa.store.adapters.event_memory import SyncInMemoryEventStorageAdapter
 from eventstore_sa.types import Compression, Encryption, EventTypes, event
@@ -423,6 +423,8 @@ async def test_memory_keeps_objects_as_databases_do() -> None:
     loaded = await ProjectionStore(store).load(id="1", name="orders")
     assert loaded is not None
     assert loaded.state == {"seen": ["12 USD", "4711"]}
+    factory = EventStoreEventSourceFactory(adapter, types=TYPES)
+    assert payloads(await factory.construct(ONE).read()) == [FIRST, SECOND]
     plain = await EventStore(adapter).log().read()
     assert plain[0].payload == {"total": 12, "currency": "USD"}
     assert [*plain[1].payload["card"]] == ["$aesgcm"]
