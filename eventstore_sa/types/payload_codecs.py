@@ -27,7 +27,7 @@ from eventstore_sa.types.codec import (
 )
 from eventstore_sa.types.conversion import raising_serialisation_fallback
 
-__all__ = ["PayloadCodec", "codec_of", "field_names", "invalid_reason"]
+__all__ = ["PayloadCodec", "codec_of", "field_names", "harmless", "invalid_reason"]
 
 Schema = dict[str, Any]
 
@@ -112,6 +112,11 @@ def invalid_reason(error: Exception) -> str:
         return _QUOTED.sub("'...'", text)
     place = _PLACE.search(text) if isinstance(error, msgspec.MsgspecError) else None
     return f"{type(error).__name__}{place.group() if place else ''}"
+
+
+def harmless(error: Exception) -> Exception | None:
+    """Return an error that may be shown as a cause; None if its message may contain what is in the payload."""
+    return None if isinstance(error, msgspec.MsgspecError) or type(error).__module__.startswith("pydantic") else error
 
 
 def _own_codec(kind: Any) -> PayloadCodec:

@@ -222,6 +222,61 @@ def test_upcast_that_returns_nothing_is_named() -> None:
         EventTypes(Changed).read(stored("changed", {}))
 
 
+def test_events_that_are_kept_are_as_they_are_stored() -> None:
+    def emptied(payload: dict[str, Any]) -> dict[str, Any]:
+        payload.clear()
+        return payload
+
+    @event("changed", version=3, upcast={1: emptied, 2: lambda payload: payload["total"]})
+    @dataclass
+    class Changed:
+        pass
+
+    old = stored("changed", {"total": 12})
+    for read in both(EventTypes(Changed, invalid="keep")):
+        assert read(old).payload == {"total": 12}
+    with pytest.raises(InvalidPayloadError, match="KeyError") as failed:
+        EventTypes(Changed).read(old)
+    assert isinstance(failed.value.__cause__, KeyError)
+    assert old.payload == {"total": 12}
+
+
+def test_downcast_does_not_change_what_was_passed() -> None:
+    payload = {"price": {"amount": "12.50", "currency": "USD"}}
+
+    @event(
+        "order-placed",
+        version=2,
+        upcast={1: add_currency},
+        downcast={2: lambda payload: payload["price"].clear() or {}},
+    )
+    @dataclass
+    class Placed:
+        price: Money
+
+    EventTypes(Placed, write={"order-placed": 1}).new_event(NewEvent(name="order-placed", payload=payload))
+
+    assert payload == {"price": {"amount": "12.50", "currency": "USD"}}
+
+
+def test_causes_show_no_payloads() -> None:
+    with pytest.raises(InvalidPayloadError) as unreadable:
+        TYPES.read(stored("order-paid", {"amount": "hunter2"}))
+
+    assert unreadable.value.__cause__ is None
+    assert unreadable.value.__suppress_context__
+
+
+def test_tags_are_several() -> None:
+    @event("tagged", tags=lambda _: "one")  # type: ignore[arg-type, return-value]
+    @dataclass
+    class Tagged:
+        pass
+
+    with pytest.raises(ConfigurationError, match=r"tags= of the event 'tagged' returned a str"):
+        EventTypes(Tagged).new_event(Tagged())
+
+
 def test_unknown_names_may_be_published_where_they_are_kept() -> None:
     event = NewEvent(name="order-lost", payload={"where": "at sea"})
 
