@@ -18,9 +18,11 @@ from eventstore_sa.store import (
 )
 from eventstore_sa.types import (
     CategoryIdentifier,
+    EventQuery,
     EventTypes,
     LogIdentifier,
     NewEvent,
+    QueryItem,
     StoredEvent,
     StreamIdentifier,
     event,
@@ -29,6 +31,7 @@ from eventstore_sa.types import (
 
 __all__ = [
     "CategoryIdentifier",
+    "EventQuery",
     "EventSerialisationGuarantee",
     "EventStore",
     "EventStoreSchema",
@@ -38,6 +41,7 @@ __all__ = [
     "Projection",
     "ProjectionStore",
     "Projector",
+    "QueryItem",
     "RecordsEvents",
     "StoredEvent",
     "StreamIdentifier",

@@ -24,11 +24,13 @@ from eventstore_sa.types.codec import decode_json, encode_json, to_json
 from eventstore_sa.types.conversion import serialise_to_string
 from eventstore_sa.types.encryption import LostKeyError
 from eventstore_sa.types.event_declaration import Cast, Declaration, checked_version, declared
+from eventstore_sa.types.event_query import EventQuery, QueryItem
 from eventstore_sa.types.events import AnyNewEvent, AnyStoredEvent, NewEvent, StoredEvent
 from eventstore_sa.types.identifiers import StreamIdentifier
 from eventstore_sa.types.json import is_dict
 from eventstore_sa.types.payload_codecs import PayloadCodec, codec_of, field_names, harmless, invalid_reason
 from eventstore_sa.types.payload_pipeline import PayloadContext, PayloadTransform
+from eventstore_sa.types.tags import checked_tags
 
 __all__ = ["EventTypes", "OnUnreadable", "Read", "checked_types", "with_payload"]
 
@@ -178,6 +180,12 @@ class EventTypes(Generic[P]):
                 found.update(known.declaration.names)
         return frozenset(found)
 
+    def with_all_names(self, query: EventQuery) -> EventQuery:
+        """Return a query for the events that are stored under any name of the types that it names."""
+        return EventQuery(
+            QueryItem(names=self.all_names(item.names), tags=item.tags) if item.names else item for item in query.items
+        )
+
     @property
     def known_names(self) -> frozenset[str]:
         """All names of the types."""
@@ -303,7 +311,7 @@ class EventTypes(Generic[P]):
                 stored = self._transformed(given, known.to_be_written(stored), known.encrypted)
             tags = given.tags
             if declaration.tags is not None:
-                tags = tags.union(_checked_tags(declaration, declaration.tags(made)))
+                tags = tags.union(checked_tags(declaration.tags(made)))
         except ConfigurationError:
             raise
         except Exception as error:
@@ -362,14 +370,6 @@ class EventTypes(Generic[P]):
 
 def _copy(payload: Any) -> Any:
     return decode_json(encode_json(payload))
-
-
-def _checked_tags(declaration: Declaration, tags: object) -> Iterable[str]:
-    if isinstance(tags, str) or not isinstance(tags, Iterable):
-        raise ConfigurationError(
-            f"tags= of the event {declaration.name!r} returned a {type(tags).__name__}: return several, even a single one"
-        )
-    return cast("Iterable[str]", tags)
 
 
 def _stored_as(given: AnyNewEvent, payload: Any, tags: frozenset[str], version: int) -> AnyNewEvent:

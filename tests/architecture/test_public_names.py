@@ -9,6 +9,7 @@ from eventstore_sa.testing.cases.tables import in_turn
 PUBLIC: dict[str, list[str]] = {
     "eventstore_sa": [
         "CategoryIdentifier",
+        "EventQuery",
         "EventSerialisationGuarantee",
         "EventStore",
         "EventStoreSchema",
@@ -17,6 +18,7 @@ PUBLIC: dict[str, list[str]] = {
         "Projection",
         "ProjectionStore",
         "Projector",
+        "QueryItem",
         "StoredEvent",
         "StreamIdentifier",
         "SyncEventStore",

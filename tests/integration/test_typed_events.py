@@ -12,12 +12,14 @@ from sqlalchemy import text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from eventstore_sa import (
+    EventQuery,
     EventStore,
     EventStoreSchema,
     NewEvent,
     Projection,
     ProjectionStore,
     Projector,
+    QueryItem,
     RecordsEvents,
     StoredEvent,
     StreamIdentifier,
@@ -159,6 +161,11 @@ async def test_events_of_old_versions_and_names_are_read_and_found(host: Host) -
     by_class = await settled(stream.read(constraints={name_in([OrderPlaced])}))
 
     assert payloads(found) == payloads(by_class) == [OrderPlaced(5, "EUR"), FIRST]
+    query = typed(host).query(EventQuery([QueryItem(names=["order-placed"])]))
+    assert payloads(await settled(query.read())) == [OrderPlaced(5, "EUR"), FIRST]
+    assert (await settled(query.latest())).payload == FIRST
+    parts = [payloads(await settled(part.read())) for part in query.partitions(2)]
+    assert sorted(parts, key=len) == [[], [OrderPlaced(5, "EUR"), FIRST]]
     assert [(event.name, event.version) for event in found] == [("order-placed", 1), ("order-placed", 2)]
 
 

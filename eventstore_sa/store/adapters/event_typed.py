@@ -31,9 +31,11 @@ from eventstore_sa.types import (
     AnyNewEvent,
     AnyStoredEvent,
     CategoryIdentifier,
+    EventQuery,
     EventTypes,
     LogIdentifier,
     NewEvent,
+    QueryPartitionIdentifier,
     StreamIdentifier,
 )
 from eventstore_sa.types.event_types import Read, with_payload
@@ -109,6 +111,16 @@ class _Typed(Generic[Adapter]):
         }
         return given | {NameInConstraint(types.known_names)} if types.unknown == "skip" else given
 
+    def _target(self, target: Scannable) -> Scannable:
+        """Return a target that takes events of all names that a type has."""
+        match target:
+            case EventQuery():
+                return self._types.with_all_names(target)
+            case QueryPartitionIdentifier(query, partition, partitions):
+                return QueryPartitionIdentifier(self._types.with_all_names(query), partition, partitions)
+            case _:
+                return target
+
     def _limit(self, limit: int | None) -> int | None:
         """Return how many events to scan; there is no knowing if some are skipped."""
         checked = checked_limit(limit)
@@ -133,7 +145,7 @@ class SyncTypedEventStorageAdapter(_Typed[SyncEventStorageAdapter], SyncEventSto
     def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
         if self._types.skips:
             return next(self.scan(target=target, limit=1, backwards=True), None)
-        event = self._adapter.latest(target=target)
+        event = self._adapter.latest(target=self._target(target))
         return None if event is None else self._read(event)
 
     def scan(
@@ -145,7 +157,7 @@ class SyncTypedEventStorageAdapter(_Typed[SyncEventStorageAdapter], SyncEventSto
         backwards: bool = False,
     ) -> Iterator[AnyStoredEvent]:
         wanted: Any = {
-            "target": target,
+            "target": self._target(target),
             "constraints": self._constraints(constraints),
             "limit": self._limit(limit),
             "backwards": backwards,
@@ -189,7 +201,7 @@ class TypedEventStorageAdapter(_Typed[EventStorageAdapter], EventStorageAdapter)
     async def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
         if self._types.skips:
             return await anext(self.scan(target=target, limit=1, backwards=True), None)
-        event = await self._adapter.latest(target=target)
+        event = await self._adapter.latest(target=self._target(target))
         return None if event is None else self._read(event)
 
     def scan(
@@ -201,7 +213,7 @@ class TypedEventStorageAdapter(_Typed[EventStorageAdapter], EventStorageAdapter)
         backwards: bool = False,
     ) -> AsyncIterator[AnyStoredEvent]:
         events = self._adapter.scan(
-            target=target,
+            target=self._target(target),
             constraints=self._constraints(constraints),
             limit=self._limit(limit),
             backwards=backwards,

@@ -20,7 +20,7 @@ from eventstore_sa.errors import (
 from eventstore_sa.sources.constraints import name_in
 from eventstore_sa.testing import StoredEventBuilder
 from eventstore_sa.testing.cases.tables import in_turn
-from eventstore_sa.types import AnyNewEvent, EventTypes, NewEvent, encode_json, event
+from eventstore_sa.types import AnyNewEvent, EventQuery, EventTypes, NewEvent, QueryItem, encode_json, event
 from eventstore_sa.types.event_types import with_payload
 
 
@@ -273,7 +273,7 @@ def test_tags_are_several() -> None:
     class Tagged:
         pass
 
-    with pytest.raises(ConfigurationError, match=r"tags= of the event 'tagged' returned a str"):
+    with pytest.raises(SerialisationError, match="tags are passed as a set, even a single one"):
         EventTypes(Tagged).new_event(Tagged())
 
 
@@ -326,6 +326,15 @@ def test_mistakes_surface_when_types_are_declared(mistake: Callable[[], object],
         mistake()
 
     assert message in refused.value.message
+
+
+def test_queries_take_classes_for_all_their_names() -> None:
+    by_class, by_name = QueryItem(names=[OrderPlaced], tags={"t"}), QueryItem(names=["placed"], tags={"t"})
+
+    assert by_class.names == {"order-placed", "placed", "order-made"}
+    assert TYPES.with_all_names(EventQuery([by_name, QueryItem(tags={"u"})])) == EventQuery(
+        [by_class, QueryItem(tags={"u"})]
+    )
 
 
 def test_name_in_takes_classes_for_all_their_names() -> None:
