@@ -39,6 +39,19 @@ SELECT
 FROM generate_series(0, $1::bigint - 1) i
 """
 
+_FILL_TAGGED = """
+INSERT INTO es_events (id, category, stream, position, name, payload, metadata, observed_at, occurred_at, tags)
+SELECT
+  gen_random_uuid(), 'orders', 'order-' || i % $2, i / $2, 'order-placed',
+  jsonb_build_object('order_id', 'order-' || i % $2, 'customer', 'customer-' || i % 997, 'total', i * 0.01),
+  jsonb_build_object('user', 'user-' || i % 31), now(), now(), jsonb_build_array('course:' || i % $2, 'student:' || i % 9973)
+FROM generate_series(0, $1::bigint - 1) i
+"""
+_INDEX = """
+INSERT INTO es_event_tags (tag, sequence_number, name)
+SELECT t.tag, e.sequence_number, e.name FROM es_events e, jsonb_array_elements_text(e.tags) t(tag)
+"""
+
 
 class Setting(Struct, frozen=True, kw_only=True):
     """What all benchmarks of a run have in common.
@@ -101,6 +114,17 @@ class Database(Struct, frozen=True):
         connection = await self.raw()
         await connection.execute(_FILL.format(events=f"{prefix}events"), size)
         await connection.execute(f"VACUUM ANALYZE {prefix}events")
+        return store
+
+    async def tagged_store(self, size: int, of_each: int) -> EventStore:
+        """Make a store with `size` events, in streams of `of_each` that are spread over the log, each with a tag besides."""
+        store = await self.store()
+        connection = await self.raw()
+        async with connection.transaction():
+            await connection.execute("SET LOCAL eventstore_sa.restoring = 'on'")
+            await connection.execute(_FILL_TAGGED, size, size // of_each)
+            await connection.execute(_INDEX)
+        await connection.execute("VACUUM ANALYZE es_events, es_event_tags")
         return store
 
 

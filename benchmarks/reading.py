@@ -88,6 +88,24 @@ async def read_stream(setting: Setting) -> AsyncIterator[Contest]:
         yield Contest(rate(times, read), rate(times, fetch))
 
 
+@benchmark("read-query", "read 1,000 events by a tag, against a stream of 1,000", unit="events/s", floor=0.6)
+async def read_query(setting: Setting) -> AsyncIterator[Contest]:
+    """Hold the events of a tag, spread over a log of a million, against a stream that is spread as far."""
+    size, each, times = setting.sized(1_000_000, 200), setting.sized(1000, 20), setting.sized(20, 2)
+    async with database(setting) as db:
+        store = await db.tagged_store(size, each)
+
+        async def query(_: None) -> None:
+            for number in range(times):
+                _expect(each, len(await store.tag(f"course:{number}").read()))
+
+        async def stream(_: None) -> None:
+            for number in range(times):
+                _expect(each, len(await store.stream(category="orders", stream=f"order-{number}").read()))
+
+        yield Contest(rate(times * each, query), rate(times * each, stream))
+
+
 def _peak(store: EventStore, size: int) -> Measure:
     async def measure() -> float:
         tracemalloc.start()

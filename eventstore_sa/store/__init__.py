@@ -26,8 +26,14 @@ from eventstore_sa.store.decorators import (
 )
 from eventstore_sa.store.event_store import EventStore, SyncEventStore
 from eventstore_sa.store.source_factory import EventStoreEventSourceFactory, SyncEventStoreEventSourceFactory
-from eventstore_sa.store.streams import EventCategory, EventLog, EventPartition, EventStream
-from eventstore_sa.store.sync_streams import SyncEventCategory, SyncEventLog, SyncEventPartition, SyncEventStream
+from eventstore_sa.store.streams import EventCategory, EventLog, EventPartition, EventSelection, EventStream
+from eventstore_sa.store.sync_streams import (
+    SyncEventCategory,
+    SyncEventLog,
+    SyncEventPartition,
+    SyncEventSelection,
+    SyncEventStream,
+)
 from eventstore_sa.store.transactions import retry_transaction, retry_transaction_sync
 from eventstore_sa.store.updating import StreamUpdate
 from eventstore_sa.types import Watermark
@@ -38,6 +44,7 @@ __all__ = [
     "EventCategory",
     "EventLog",
     "EventPartition",
+    "EventSelection",
     "EventSerialisationGuarantee",
     "EventSource",
     "EventSourceFactory",
@@ -52,6 +59,7 @@ __all__ = [
     "SyncEventCategory",
     "SyncEventLog",
     "SyncEventPartition",
+    "SyncEventSelection",
     "SyncEventSource",
     "SyncEventSourceFactory",
     "SyncEventStore",

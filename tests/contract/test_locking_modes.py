@@ -31,6 +31,7 @@ from eventstore_sa.testing.cases.partitions import PartitionCases
 from eventstore_sa.testing.cases.publishing import PublishingCases
 from eventstore_sa.testing.cases.reading import ReadingCases
 from eventstore_sa.testing.cases.repetition import RepetitionCases
+from eventstore_sa.testing.cases.tags import TagCases
 from eventstore_sa.testing.postgres import PostgresServer
 from tests.contract.wide_reads import WideReads
 from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
@@ -127,7 +128,7 @@ class TestRowLockOnTheLog(_Async, WritingCases):
     locking = "row"
 
 
-class TestSyncRowLockOnTheLog(_Sync, ConcurrencyCases, FidelityCases):
+class TestSyncRowLockOnTheLog(_Sync, ConcurrencyCases, FidelityCases, TagCases):
     locking = "row"
 
 

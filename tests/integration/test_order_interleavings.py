@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import sessionmaker
 
-from eventstore_sa import EventStoreSchema, NewEvent, SyncEventStore
+from eventstore_sa import EventQuery, EventStoreSchema, NewEvent, QueryItem, SyncEventStore
 from eventstore_sa.conditions import stream_exists
 from eventstore_sa.errors import DuplicateEventError, TransactionError, UnmetWriteConditionError
 from eventstore_sa.sources.constraints import sequence_number_after
@@ -217,6 +217,22 @@ def test_transaction_sees_its_own_events_while_others_are_open(stage: Stage) -> 
     assert names(writer.store.category(category="orders").iterate()) == ["own"]
     assert names(writer.store.stream(category="orders", stream="2").iterate()) == ["own"]
     assert writer.store.log().latest() == stored
+
+
+def test_a_query_does_not_pass_an_open_writer_of_any_stream(stage: Stage) -> None:
+    query = EventQuery([QueryItem(tags=["a"]), QueryItem(tags=["b"])])
+    writer = stage.writer()
+    writer.store.stream(category="orders", stream="1").publish(
+        events=[NewEvent(name="first", payload=None, tags={"a"})]
+    )
+    stage.store.stream(category="orders", stream="2").publish(
+        events=[NewEvent(name="second", payload=None, tags={"b"})]
+    )
+
+    assert names(stage.store.query(query).iterate()) == []
+    assert stage.store.query(query).latest() is None
+    writer.commit()
+    assert names(stage.store.query(query).iterate()) == ["first", "second"]
 
 
 def _insert_mapped(writer: Writer) -> None:

@@ -8,7 +8,7 @@ from typing import Any, assert_type
 
 from sqlalchemy import ColumnElement, Table
 
-from eventstore_sa import EventStore, StreamIdentifier, SyncEventStore
+from eventstore_sa import EventQuery, EventStore, StreamIdentifier, SyncEventStore
 from eventstore_sa.sources.constraints import QueryConstraint, name_in, occurred_between
 from eventstore_sa.store import (
     ConstrainedEventSource,
@@ -57,6 +57,8 @@ def stores_list_identifiers(store: EventStore, sync_store: SyncEventStore) -> No
     assert_type(sync_store.categories(), Iterator[CategoryIdentifier])
     assert_type(store.log().partitions(4), Sequence[EventPartition])
     assert_type(store.partition(LogPartitionIdentifier(0, 4)), EventPartition)
+    assert_type(store.tag("course:c1").identifier, EventQuery)
+    assert_type(sync_store.query(EventQuery.all()).read(), Sequence[StoredEvent[Any, Any, Any]])
 
 
 @retry_on_error(3)

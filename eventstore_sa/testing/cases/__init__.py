@@ -33,6 +33,7 @@ for _group in (
     "refusals",
     "repetition",
     "snapshot_saving",
+    "tags",
     "volume",
 ):
     pytest.register_assert_rewrite(f"{__name__}.{_group}")

@@ -31,6 +31,7 @@ from eventstore_sa.testing.cases.reading import ReadingCases
 from eventstore_sa.testing.cases.refusals import RefusalCases
 from eventstore_sa.testing.cases.repetition import RepetitionCases
 from eventstore_sa.testing.cases.setting import EventStorageSetting, Operation, Outcome, outcome_of
+from eventstore_sa.testing.cases.tags import TagCases
 from eventstore_sa.testing.cases.volume import VolumeCases
 
 __all__ = ["AsyncSetting", "EventStorageAdapterCases", "SyncEventStorageAdapterCases", "SyncSetting"]
@@ -46,6 +47,7 @@ class _AllCases(
     RepetitionCases,
     FidelityCases,
     NameCases,
+    TagCases,
     RefusalCases,
     VolumeCases,
     ConcurrencyCases,

@@ -14,9 +14,12 @@ from eventstore_sa.testing.cases.projection_setting import found_ids, projection
 from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import (
     CategoryIdentifier,
+    EventQuery,
     EventSourceIdentifier,
     LogIdentifier,
     LogPartitionIdentifier,
+    QueryItem,
+    QueryPartitionIdentifier,
     StreamIdentifier,
 )
 
@@ -43,6 +46,9 @@ _SOURCES: Sequence[EventSourceIdentifier] = [
     StreamIdentifier("orders", "1"),
     StreamIdentifier("o" * 1000, "ü" * 500),
     LogPartitionIdentifier(1, 4),
+    EventQuery.tagged("course:1"),
+    EventQuery([QueryItem(names=["joined"], tags=["course:1", "student:1"]), QueryItem(names=["left"])]),
+    QueryPartitionIdentifier(EventQuery.tagged("course:1"), 1, 4),
 ]
 
 

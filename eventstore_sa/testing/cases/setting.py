@@ -21,6 +21,7 @@ from eventstore_sa.types import (
     NewEvent,
     PartitionIdentifier,
     StreamIdentifier,
+    query_of,
 )
 
 __all__ = [
@@ -63,6 +64,7 @@ class EventStorageSetting:
             connection, the concurrency cases publish one after the other.
         reads_are_complete_within: The scope in which reads that run beside publishes have no gaps. Below LOG, wider reads
             and the watermark are refused; the fixture `adapter` must still serve wider reads, to show what is stored.
+        keeps_tags: Whether events keep their tags, and queries find events by them. If False, cases of tags are skipped.
         thorough: Whether cases combine every value with every direction and limit, and publish up to 20,000 events at
             once. If False, they try each value with one of these, and publish up to 8,000: enough for a further driver or
             database where another class is thorough.
@@ -71,6 +73,7 @@ class EventStorageSetting:
     scans_are_snapshots: ClassVar[bool] = False
     publishes_run_concurrently: ClassVar[bool] = True
     reads_are_complete_within: ClassVar[EventSerialisationGuarantee] = EventSerialisationGuarantee.LOG
+    keeps_tags: ClassVar[bool] = True
     thorough: ClassVar[bool] = True
 
     async def run_concurrently(self, operations: Sequence[Operation]) -> list[Outcome]:
@@ -122,6 +125,9 @@ async def scanned(
 
 def belongs(event: AnyStoredEvent, target: Scannable) -> bool:
     """Tell whether a read of the target returns the event."""
+    query = query_of(target)
+    if query is not None and not query.met_by(event=event):
+        return False
     if isinstance(target, PartitionIdentifier):
         return target.covers(StreamIdentifier(event.category, event.stream))
     category = getattr(target, "category", event.category)

@@ -15,9 +15,12 @@ from eventstore_sa.testing.cases.tables import case, in_turn
 from eventstore_sa.types import (
     CategoryIdentifier,
     CategoryPartitionIdentifier,
+    EventQuery,
     EventSourceIdentifier,
     LogIdentifier,
     LogPartitionIdentifier,
+    QueryItem,
+    QueryPartitionIdentifier,
     Snapshot,
     SnapshotKey,
     StreamIdentifier,
@@ -50,6 +53,9 @@ _SOURCES: Sequence[EventSourceIdentifier] = [
     LogPartitionIdentifier(1, 2),
     CategoryPartitionIdentifier("orders", 0, 2),
     StreamNamePrefixPartitionIdentifier("orders", "1"),
+    EventQuery.tagged("course:1"),
+    EventQuery([QueryItem(names=["joined"], tags=["course:1", "student:1"]), QueryItem(names=["left"])]),
+    QueryPartitionIdentifier(EventQuery.tagged("course:1"), 1, 4),
 ]
 _NAMES: Sequence[str] = ["orders", "Orders", "orders ", "ordérs", "p" * 1000]
 _LONG_AGO = datetime(2020, 2, 29, 12, 30, 15, 123456, tzinfo=UTC)

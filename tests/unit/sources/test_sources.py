@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from msgspec.structs import replace
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.sources import (
@@ -21,7 +22,7 @@ from eventstore_sa.sources import (
 )
 from eventstore_sa.sources.constraints import name_in, position_after, sequence_number_after, sequence_number_before
 from eventstore_sa.testing.cases.tables import in_turn
-from eventstore_sa.types import LogIdentifier, StoredEvent, StreamIdentifier
+from eventstore_sa.types import EventQuery, LogIdentifier, QueryItem, StoredEvent, StreamIdentifier
 
 MOMENT = datetime(2024, 2, 29, 12, tzinfo=UTC)
 STREAM = StreamIdentifier("orders", "42")
@@ -185,3 +186,16 @@ def test_a_constrained_source_passes_on_what_to_wait_for(source_type: Any, const
 def test_all_events_of_a_source_are_stored_events() -> None:
     assert InMemoryStoredEventSource(EVENTS, STREAM) == InMemoryEventSource(EVENTS, STREAM)
     assert SyncInMemoryStoredEventSource(EVENTS, STREAM) == SyncInMemoryEventSource(EVENTS, STREAM)
+
+
+@FACES
+def test_a_source_in_memory_answers_a_query(source_type: Any, constrained_type: Any) -> None:
+    query = EventQuery([QueryItem(tags=["a", "b"]), QueryItem(names=["sent"])])
+    events = [replace(event, tags=frozenset("abc"[: event.position])) for event in EVENTS]
+
+    source = source_type.matching(events, query)
+
+    assert source.identifier == query
+    assert read(source) == events[2:]
+    assert read(source, constraints={name_in(["packed", "sent"])}, backwards=True) == [events[4], events[2]]
+    assert outcome(source.latest()) == events[-1]

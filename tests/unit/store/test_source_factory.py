@@ -13,6 +13,7 @@ from eventstore_sa.store import (
     EventCategory,
     EventLog,
     EventPartition,
+    EventSelection,
     EventStore,
     EventStoreEventSourceFactory,
     EventStream,
@@ -20,6 +21,7 @@ from eventstore_sa.store import (
     SyncEventCategory,
     SyncEventLog,
     SyncEventPartition,
+    SyncEventSelection,
     SyncEventStore,
     SyncEventStoreEventSourceFactory,
     SyncEventStream,
@@ -29,9 +31,11 @@ from eventstore_sa.store.adapters import InMemoryEventStorageAdapter, SyncInMemo
 from eventstore_sa.types import (
     CategoryIdentifier,
     CategoryPartitionIdentifier,
+    EventQuery,
     EventSourceIdentifier,
     LogIdentifier,
     LogPartitionIdentifier,
+    QueryPartitionIdentifier,
     StreamIdentifier,
     StreamNamePrefixPartitionIdentifier,
 )
@@ -42,13 +46,20 @@ FACES = pytest.mark.parametrize(
         pytest.param(
             EventStoreEventSourceFactory,
             InMemoryEventStorageAdapter,
-            (EventLog, EventCategory, EventStream, EventPartition, InMemoryEventSource),
+            (EventLog, EventCategory, EventStream, EventPartition, EventSelection, InMemoryEventSource),
             id="async",
         ),
         pytest.param(
             SyncEventStoreEventSourceFactory,
             SyncInMemoryEventStorageAdapter,
-            (SyncEventLog, SyncEventCategory, SyncEventStream, SyncEventPartition, SyncInMemoryEventSource),
+            (
+                SyncEventLog,
+                SyncEventCategory,
+                SyncEventStream,
+                SyncEventPartition,
+                SyncEventSelection,
+                SyncInMemoryEventSource,
+            ),
             id="sync",
         ),
     ],
@@ -68,7 +79,8 @@ class OldArchive(Archive):
 def test_identifiers_of_a_store_name_its_sources(factory_type: Any, adapter_type: Any, sources: Any) -> None:
     adapter = adapter_type()
     factory = factory_type(adapter)
-    log, category, stream, partition, _ = sources
+    log, category, stream, partition, selection, _ = sources
+    query = EventQuery.tagged("course:1")
 
     for identifier, expected in (
         (LogIdentifier(), log),
@@ -77,6 +89,8 @@ def test_identifiers_of_a_store_name_its_sources(factory_type: Any, adapter_type
         (LogPartitionIdentifier(1, 2), partition),
         (CategoryPartitionIdentifier("orders", 1, 2), partition),
         (StreamNamePrefixPartitionIdentifier("orders", "eu-"), partition),
+        (query, selection),
+        (QueryPartitionIdentifier(query, 1, 2), partition),
     ):
         assert factory.construct(identifier) == expected(adapter, identifier)
     assert factory.construct(LogIdentifier()) == log(adapter)
@@ -156,3 +170,17 @@ async def test_a_store_lists_its_streams_and_categories() -> None:
     assert [category.category for category in sync_store.categories()] == ["a", "b"]
     with pytest.raises(ValueError, match="empty"):
         store.streams(category="")
+
+
+def test_stores_hand_out_queries_tags_and_their_parts() -> None:
+    query = EventQuery.tagged("course:1")
+    adapter, sync_adapter = InMemoryEventStorageAdapter(), SyncInMemoryEventStorageAdapter()
+    store, sync_store = EventStore(adapter), SyncEventStore(sync_adapter)
+    parts = [QueryPartitionIdentifier(query, part, 2) for part in range(2)]
+
+    assert store.query(query) == store.tag("course:1") == EventSelection(adapter, query)
+    assert store.tag("course:1").partitions(2) == [EventPartition(adapter, part) for part in parts]
+    assert store.partition(parts[0]) == EventPartition(adapter, parts[0])
+    assert sync_store.query(query) == sync_store.tag("course:1") == SyncEventSelection(sync_adapter, query)
+    assert sync_store.tag("course:1").partitions(2) == [SyncEventPartition(sync_adapter, part) for part in parts]
+    assert sync_store.partition(parts[0]) == SyncEventPartition(sync_adapter, parts[0])

@@ -11,7 +11,19 @@ import pytest
 
 from eventstore_sa.errors import ConfigurationError, SerialisationError
 from eventstore_sa.testing.cases.tables import in_turn
-from eventstore_sa.types import MAX_QUERY_ITEMS, MAX_QUERY_NAMES, MAX_TAGS, EventQuery, QueryItem
+from eventstore_sa.types import (
+    MAX_QUERY_ITEMS,
+    MAX_QUERY_NAMES,
+    MAX_TAGS,
+    EventQuery,
+    LogIdentifier,
+    QueryItem,
+    QueryPartitionIdentifier,
+    StreamIdentifier,
+    event_source_identifier,
+    partition_of,
+    query_of,
+)
 
 
 class Event(NamedTuple):
@@ -166,3 +178,43 @@ def test_subclasses_of_str_become_plain_strings() -> None:
     item = QueryItem(names=[Name.ADDED], tags=[Name.ADDED])
 
     assert {type(text) for text in (*item.names, *item.tags)} == {str}
+
+
+QUERY = EventQuery([COURSE, SUBSCRIPTION])
+PART = QueryPartitionIdentifier(QUERY, 1, 3)
+
+
+def test_a_part_of_a_query_is_a_value_that_covers_whole_streams() -> None:
+    assert PART == copy.deepcopy(PART) == pickle.loads(pickle.dumps(PART))
+    assert len({PART, QueryPartitionIdentifier(QUERY, 1, 3), QueryPartitionIdentifier(QUERY, 2, 3)}) == 2
+    for name in map(str, range(20)):
+        assert PART.covers(StreamIdentifier("orders", name)) == (partition_of("orders", name, 3) == 1)
+    with pytest.raises(ValueError, match="no partition 3 of 3"):
+        QueryPartitionIdentifier(QUERY, 3, 3)
+
+
+@in_turn("identifier", [QUERY, PART, LogIdentifier(), StreamIdentifier("orders", "1")])
+def test_identifiers_of_all_sources_are_read_back(identifier: Any) -> None:
+    assert event_source_identifier(identifier.serialise()) == identifier
+
+
+@in_turn(
+    "serialised",
+    [
+        {"type": "query"},
+        {"type": "query-partition", "query": QUERY.serialise(), "partition": 3, "partitions": 3},
+        {"type": "query-partition", "query": QUERY.serialise(), "partition": 1},
+        {"type": "query-partition", "query": {"type": "log"}, "partition": 1, "partitions": 3},
+        {"type": "query-partition", "query": QUERY.serialise(), "partition": 1, "partitions": 3, "more": 1},
+        {"type": "unknown"},
+        {},
+    ],
+)
+def test_what_is_no_identifier_is_not_read(serialised: Any) -> None:
+    with pytest.raises(ValueError, match=r"query|partition|identifier"):
+        event_source_identifier(serialised)
+
+
+def test_a_query_is_told_by_its_identifiers() -> None:
+    assert query_of(QUERY) is query_of(PART) is QUERY
+    assert query_of(LogIdentifier()) is None

@@ -14,7 +14,6 @@ CREATE OR REPLACE FUNCTION {append_v1}(
 )
 LANGUAGE plpgsql AS $eventstore_sa$
 DECLARE
-  publishing constant text := pg_catalog.concat('eventstore_sa.tags_', '{events_literal}'::regclass::oid::bigint);
   is_tagged constant boolean := pg_catalog.jsonb_path_exists(document, '$[*].events[*].tags');
   tagged jsonb;
 BEGIN
@@ -67,7 +66,7 @@ BEGIN
   END IF;
 
   IF is_tagged THEN
-    PERFORM pg_catalog.set_config(publishing, 'on', true);
+    PERFORM pg_catalog.set_config('eventstore_sa.publishing_tags', 'on', true);
   END IF;
   -- Numbers are drawn above the sort, so their order is the order of the document.
   WITH inserted AS (
@@ -91,9 +90,9 @@ BEGIN
   INTO sequence_numbers, tagged FROM inserted i;
   IF is_tagged THEN
     INSERT INTO {event_tags} (tag, sequence_number, name)
-    SELECT t.tag, (i.entry ->> 0)::bigint, i.entry ->> 1
-    FROM pg_catalog.jsonb_array_elements(tagged) i(entry), pg_catalog.jsonb_array_elements_text(i.entry -> 2) t(tag);
-    PERFORM pg_catalog.set_config(publishing, '', true);
+    SELECT s.tag, (i.entry ->> 0)::bigint, i.entry ->> 1
+    FROM pg_catalog.jsonb_array_elements(tagged) i(entry), pg_catalog.jsonb_array_elements_text(i.entry -> 2) s(tag);
+    PERFORM pg_catalog.set_config('eventstore_sa.publishing_tags', '', true);
   END IF;
   outcome := 'stored';
 END
