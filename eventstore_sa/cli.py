@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, NoReturn, cast, get_args
+from typing import Any, Final, NoReturn
 
 from sqlalchemy import NullPool, create_engine, make_url
 from sqlalchemy.dialects import postgresql, sqlite
@@ -28,7 +28,12 @@ from sqlalchemy.schema import ExecutableDDLElement
 
 from eventstore_sa.errors import ConfigurationError, SchemaError
 from eventstore_sa.persistence.schema import SCHEMA_VERSION, EventStoreSchema, verify_schema, versions
-from eventstore_sa.persistence.schema.locking import FENCE, EventSerialisationGuarantee, Locking, RecordedLocking
+from eventstore_sa.persistence.schema.locking import (
+    FENCE,
+    EventSerialisationGuarantee,
+    RecordedLocking,
+    recorded_locking_mode,
+)
 from eventstore_sa.persistence.schema.versions import Site, is_outside_transactions, migration, repair
 from eventstore_sa.types import EventTypes
 from eventstore_sa.types.type_history import described, incompatible_changes
@@ -49,16 +54,25 @@ _DIALECTS: Final[dict[str, Any]] = {
     "sqlite": sqlite.dialect,
 }
 
+
+def _checked_locking(_: click.Context, __: click.Parameter, locking: str) -> RecordedLocking:
+    try:
+        return recorded_locking_mode(locking).recorded
+    except ConfigurationError as error:
+        raise click.BadParameter(error.message) from error
+
+
 _prefix: Final = click.option(
     "--prefix", default="es_", show_default=True, help="The prefix of the names of its tables."
 )
 _schema: Final = click.option("--schema", help="Its database schema. [default: determined by the search path]")
 _locking: Final = click.option(
     "--locking",
-    type=click.Choice(get_args(RecordedLocking)),
+    callback=_checked_locking,
     default=FENCE.recorded,
     show_default=True,
-    help="How its writers exclude each other, and at which level.",
+    help="How its writers exclude each other, at which level, and which tags are labels: 'fence', 'advisory/log', "
+    "'fence labels=tenant:'.",
 )
 _dialect: Final = click.option("--dialect", type=click.Choice(sorted(_DIALECTS)), required=True, help="The database.")
 
@@ -129,10 +143,13 @@ def check(
         context.exit(code)
 
     try:
-        mode, _, level = locking.partition("/")
-        guarantee = EventSerialisationGuarantee(level or FENCE.level)
+        mode = recorded_locking_mode(locking)
         store = EventStoreSchema(
-            prefix=prefix, schema=schema, locking=cast("Locking", mode), serialisation_guarantee=guarantee
+            prefix=prefix,
+            schema=schema,
+            locking=mode.locking,
+            serialisation_guarantee=EventSerialisationGuarantee(mode.level),
+            labels=mode.labels,
         )
         _verify(url, store)
     except (ArgumentError, NoSuchModuleError, ConfigurationError) as error:

@@ -1,37 +1,44 @@
-"""Write conditions: what must be true of a stream for a publish to be stored.
+"""Write conditions: what must be true of a stream, or of events chosen by names and tags, for a publish to be stored.
 
 Conditions are values: they compare, hash and combine with `&` and `|`, and do no I/O. Every combination of the built-in
-ones says no more than "the position of the last event lies in these ranges"; `allowed_positions` computes them, and
-that is all that a storage adapter has to check. Pure Python: SQLAlchemy is not imported here.
+ones on the stream says no more than "the position of the last event lies in these ranges". With conditions on events of
+other streams among them, it says that in one of several alternatives, each with its ranges and with events that must not be
+there. `alternatives` computes them, and that is all that a storage adapter has to check. Pure Python: SQLAlchemy is not
+imported here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from typing import ClassVar, Final, TypeAlias
+from uuid import UUID
 
 from msgspec import Struct
 
 from eventstore_sa.errors import ConfigurationError, UnmetWriteConditionError
-from eventstore_sa.types import StreamIdentifier
+from eventstore_sa.types import EventQuery, QueryItem, StreamIdentifier
 from eventstore_sa.types.numbers import LARGEST_NUMBER
 
 __all__ = [
     "ANY_POSITION",
     "EMPTY_STREAM_POSITION",
+    "Alternative",
     "AndCondition",
     "ConditionScope",
     "EmptyStreamCondition",
     "NoCondition",
+    "NoEventMatchesCondition",
     "OrCondition",
     "PositionIsCondition",
     "PositionRanges",
     "StreamExistsCondition",
     "WriteCondition",
     "allowed_positions",
+    "alternatives",
     "custom_conditions",
     "decided",
+    "no_event_matches",
     "position_is",
     "stream_exists",
     "stream_is_empty",
@@ -46,6 +53,8 @@ PositionRanges: TypeAlias = tuple[tuple[int, int | None], ...]
 
 ANY_POSITION: Final[PositionRanges] = ((EMPTY_STREAM_POSITION, None),)
 """The ranges of a condition that is always met."""
+
+_MOST_ALTERNATIVES: Final = 64
 
 
 class ConditionScope(Enum):
@@ -119,6 +128,31 @@ class StreamExistsCondition(WriteCondition, frozen=True):
         return "a stream with events"
 
 
+class NoEventMatchesCondition(WriteCondition, frozen=True):
+    """Met when no event of any stream that matches an item of a query has a sequence number above `after`.
+
+    Attributes:
+        item: Which events.
+        after: The number of the last matching event that is known; 0: none is.
+        last_id: The id of that event. If it is not stored with this number any more, the condition is not met: the
+            savepoint in which it was read was rolled back, or the database has lost it.
+    """
+
+    item: QueryItem
+    after: int = 0
+    last_id: UUID | None = None
+
+    def __post_init__(self) -> None:
+        after: object = self.after
+        if not isinstance(after, int) or isinstance(after, bool) or after < 0:
+            raise ConfigurationError(
+                f"after is the sequence number of an event, or 0 to demand that no event matches; got {after!r}"
+            )
+
+    def describe(self) -> str:
+        return f"no {self.item.describe()}" + (f" after number {self.after}" if self.after else "")
+
+
 class AndCondition(WriteCondition, frozen=True):
     """Met when all members are met. Nested ones are flattened; the order of members is of no importance."""
 
@@ -148,6 +182,13 @@ class OrCondition(WriteCondition, frozen=True):
 
 
 _NEVER: Final = OrCondition(frozenset())
+_BUILT_IN: Final = (
+    NoCondition,
+    PositionIsCondition,
+    EmptyStreamCondition,
+    StreamExistsCondition,
+    NoEventMatchesCondition,
+)
 
 
 def position_is(position: int | None) -> PositionIsCondition:
@@ -169,36 +210,117 @@ def stream_exists() -> StreamExistsCondition:
     return StreamExistsCondition()
 
 
-def allowed_positions(condition: WriteCondition) -> PositionRanges:
-    """Reduce a condition to the ranges in which the position of the last event may lie.
+def no_event_matches(query: EventQuery, *, after: int | None = None) -> WriteCondition:
+    """Demand that no event matches a query, in whatever stream, or none with a sequence number above `after`.
 
-    An empty stream counts as position -1 (`EMPTY_STREAM_POSITION`). No position is beyond 64 bits, as in databases.
+    For a decision that has read events, `decision.unchanged()` is this condition with the right number for each item.
+
+    Args:
+        query: Which events. Those of earlier publishes of the same transaction count, those that this publish stores itself
+            do not.
+        after: The number of the last event of this query that the decision took into account. It must be complete up to
+            there: read the query from a store, not from a copy that may lag behind.
 
     Raises:
-        ConfigurationError: If the condition is neither a built-in one nor a combination of these.
+        ConfigurationError: If it is not a query, the number is negative, or it is to serve several items: of these, one may
+            be complete up to a number and another not. Give each its own: `no_event_matches(...) & no_event_matches(...)`.
     """
+    checked: object = query
+    if not isinstance(checked, EventQuery):
+        raise ConfigurationError(f"no_event_matches takes an EventQuery; got a {type(checked).__name__}")
+    if len(query.items) == 1:
+        return NoEventMatchesCondition(query.items[0], 0 if after is None else after)
+    if after is not None:
+        raise ConfigurationError(
+            f"one number cannot serve {len(query.items)} items, because an event of one of them may be stored later with a "
+            "lower number: give each item its own, no_event_matches(EventQuery([item]), after=...) & ..., or use "
+            "decision.unchanged()"
+        )
+    return AndCondition(frozenset(map(NoEventMatchesCondition, query.items)))
+
+
+class Alternative(Struct, frozen=True):
+    """One way to meet a condition.
+
+    Attributes:
+        allowed: In these ranges the position of the last event of the stream must lie.
+        absent: What must not be there; all of these must be met.
+    """
+
+    allowed: PositionRanges
+    absent: frozenset[NoEventMatchesCondition] = frozenset()
+
+
+def alternatives(condition: WriteCondition) -> tuple[Alternative, ...]:
+    """Reduce a condition to alternatives, one of which must hold; none at all: it is never met.
+
+    An empty stream counts as position -1 (`EMPTY_STREAM_POSITION`). No position is beyond 64 bits, as in databases.
+    A combination of conditions on the stream alone has one alternative at most.
+
+    Raises:
+        ConfigurationError: If the condition is neither a built-in one nor a combination of these, or has too many
+            alternatives.
+    """
+    return tuple(Alternative(allowed, absent) for absent, allowed in _ways(condition).items())
+
+
+def allowed_positions(condition: WriteCondition) -> PositionRanges:
+    """Reduce a condition on the stream alone to the ranges in which the position of the last event may lie.
+
+    Raises:
+        ConfigurationError: If the condition is neither a built-in one nor a combination of these, or looks at other events.
+    """
+    ways = _ways(condition)
+    if ways.keys() - {frozenset()}:
+        raise ConfigurationError(f"this storage cannot check conditions on events of other streams: {condition!r}")
+    return ways.get(frozenset(), ())
+
+
+_Ways: TypeAlias = Mapping[frozenset[NoEventMatchesCondition], PositionRanges]
+
+
+def _ways(condition: WriteCondition) -> _Ways:  # noqa: PLR0911 - a case a line
+    """Return the allowed positions for each set of events whose absence goes with them; never an empty range."""
     match condition:
         case NoCondition():
-            return ANY_POSITION
+            return {frozenset(): ANY_POSITION}
         case PositionIsCondition(position):
             only = EMPTY_STREAM_POSITION if position is None else position
-            return ((only, only),) if only <= LARGEST_NUMBER else ()
+            return {frozenset(): ((only, only),)} if only <= LARGEST_NUMBER else {}
         case EmptyStreamCondition():
-            return ((EMPTY_STREAM_POSITION, EMPTY_STREAM_POSITION),)
+            return {frozenset(): ((EMPTY_STREAM_POSITION, EMPTY_STREAM_POSITION),)}
         case StreamExistsCondition():
-            return ((0, None),)
+            return {frozenset(): ((0, None),)}
+        case NoEventMatchesCondition():
+            return {frozenset([condition]): ANY_POSITION}
         case AndCondition(conditions):
-            ranges = ANY_POSITION
+            ways: _Ways = {frozenset(): ANY_POSITION}
             for member in conditions:
-                ranges = _intersection(ranges, allowed_positions(member))
-            return ranges
+                ways = _either(
+                    (absent | also_absent, _intersection(allowed, also_allowed))
+                    for also_absent, also_allowed in _ways(member).items()
+                    for absent, allowed in ways.items()
+                )
+            return ways
         case OrCondition(conditions):
-            return _union(part for member in conditions for part in allowed_positions(member))
+            return _either(way for member in conditions for way in _ways(member).items())
         case _:
             raise ConfigurationError(
                 f"a {type(condition).__name__} cannot be checked: give it a method to_expression(context), or "
                 "register how with adapter.register_condition(type, evaluate)"
             )
+
+
+def _either(ways: Iterable[tuple[frozenset[NoEventMatchesCondition], PositionRanges]]) -> _Ways:
+    merged: dict[frozenset[NoEventMatchesCondition], PositionRanges] = {}
+    for absent, allowed in ways:
+        if allowed:
+            merged[absent] = _union([*merged.get(absent, ()), *allowed])
+            if len(merged) > _MOST_ALTERNATIVES:
+                raise ConfigurationError(
+                    f"a condition can be met in more than {_MOST_ALTERNATIVES} ways: combine fewer conditions on events by |"
+                )
+    return merged
 
 
 def custom_conditions(condition: WriteCondition) -> Iterator[WriteCondition]:
@@ -207,7 +329,7 @@ def custom_conditions(condition: WriteCondition) -> Iterator[WriteCondition]:
         case AndCondition(conditions) | OrCondition(conditions):
             for member in conditions:
                 yield from custom_conditions(member)
-        case NoCondition() | PositionIsCondition() | EmptyStreamCondition() | StreamExistsCondition():
+        case _ if isinstance(condition, _BUILT_IN):
             pass
         case _:
             yield condition
@@ -220,7 +342,7 @@ def decided(condition: WriteCondition, verdict: Callable[[WriteCondition], bool]
             return AndCondition(frozenset(decided(member, verdict) for member in conditions))
         case OrCondition(conditions):
             return OrCondition(frozenset(decided(member, verdict) for member in conditions))
-        case NoCondition() | PositionIsCondition() | EmptyStreamCondition() | StreamExistsCondition():
+        case _ if isinstance(condition, _BUILT_IN):
             return condition
         case _:
             return NoCondition() if verdict(condition) else _NEVER

@@ -15,7 +15,7 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 from typing_extensions import ReadOnly, TypedDict
 
-from eventstore_sa.conditions import NoCondition, WriteCondition
+from eventstore_sa.conditions import NoCondition, WriteCondition, decided
 from eventstore_sa.errors import ConfigurationError, DuplicateEventError, SerialisationError
 from eventstore_sa.types import (
     AnyNewEvent,
@@ -94,11 +94,19 @@ class PreparedEvent(Struct, frozen=True, omit_defaults=True):
 
 
 class StreamPublication(Struct, frozen=True, dict=True):
-    """The part of a publish that concerns one stream."""
+    """The part of a publish that concerns one stream.
+
+    Attributes:
+        stream: The stream.
+        events: What is stored.
+        condition: What must be true.
+        tags: Tags that are locked as if they were written: those of events that another publish of the transaction stores.
+    """
 
     stream: StreamIdentifier
     events: tuple[AnyNewEvent, ...]
     condition: WriteCondition
+    tags: frozenset[str] = frozenset()
 
     @property
     def prepared(self) -> Sequence[PreparedEvent]:
@@ -113,6 +121,11 @@ class StreamPublication(Struct, frozen=True, dict=True):
             known["prepared"] = [prepare(event) for event in self.events]
         prepared: Sequence[PreparedEvent] = known["prepared"]
         return prepared
+
+    def locks_only(self) -> StreamPublication:
+        """Return a part that stores nothing and is always met, but for which the same is locked."""
+        tags = self.tags.union(*(event.tags for event in self.prepared))
+        return StreamPublication(self.stream, (), decided(self.condition, lambda _: True) | NoCondition(), tags)
 
 
 def publications(

@@ -19,7 +19,7 @@ from sqlalchemy.schema import ExecutableDDLElement
 from eventstore_sa.errors import SchemaError
 from eventstore_sa.persistence.schema import EventStoreSchema, ddl
 from eventstore_sa.persistence.schema.listeners import site_on
-from eventstore_sa.persistence.schema.locking import FENCE, RecordedLocking, checked_recorded_locking
+from eventstore_sa.persistence.schema.locking import FENCE, RecordedLocking, recorded_locking_mode
 from eventstore_sa.persistence.schema.verification import installed_version
 from eventstore_sa.persistence.schema.versions import (
     Site,
@@ -105,7 +105,7 @@ class MigrateOp(EventStoreOp):
         super().__init__(prefix=prefix, schema=schema)
         self.from_version = from_version
         self.to_version = to_version
-        self.locking: RecordedLocking = checked_recorded_locking(locking)
+        self.locking: RecordedLocking = recorded_locking_mode(locking).recorded
 
     def arguments(self) -> dict[str, Any]:
         # Recorded with the tables, and changed by a separate operation.
@@ -169,8 +169,8 @@ class ChangeLockingOp(EventStoreOp):
         schema: str | None = None,
     ) -> None:
         super().__init__(prefix=prefix, schema=schema)
-        self.from_locking: RecordedLocking = checked_recorded_locking(from_locking)
-        self.to_locking: RecordedLocking = checked_recorded_locking(to_locking)
+        self.from_locking: RecordedLocking = recorded_locking_mode(from_locking).recorded
+        self.to_locking: RecordedLocking = recorded_locking_mode(to_locking).recorded
 
     def arguments(self) -> dict[str, Any]:
         return {"from_locking": self.from_locking, "to_locking": self.to_locking, **super().arguments()}

@@ -21,7 +21,6 @@ from typing import Any, Final, Generic, TypeVar
 from sqlalchemy import Connection, event
 from sqlalchemy.orm import Session, SessionTransaction
 
-from eventstore_sa.conditions import NoCondition
 from eventstore_sa.contracts.inline_projections import Projections
 from eventstore_sa.errors import ConfigurationError, DuplicateEventError, TransactionError
 from eventstore_sa.persistence.events.conditions import ConditionEvaluators
@@ -449,7 +448,7 @@ class BusinessTransaction:
             # One of them may repeat what is stored already, which only a publish of its own can find out.
             with self._connection(publishes[0].storage).begin_nested():
                 # All locks first, in one order: one publish after the other would take them in the order of staging.
-                streams = [StreamPublication(part.stream, (), NoCondition()) for of_one in parts for part in of_one]
+                streams = [part.locks_only() for of_one in parts for part in of_one]
                 storage.publish(streams, [()] * len(streams))
                 return [
                     storage.publish(of_one, [each.projections] * len(of_one))

@@ -17,6 +17,7 @@ from eventstore_sa.sources import (
     constraints,
 )
 from eventstore_sa.store import adapters, conditions, exceptions
+from eventstore_sa.store.deciding import Decision, DecisionUpdate
 from eventstore_sa.store.decorators import (
     event_store_transaction,
     ignore_on_error,
@@ -41,6 +42,8 @@ from eventstore_sa.types import Watermark
 __all__ = [
     "Backoff",
     "ConstrainedEventSource",
+    "Decision",
+    "DecisionUpdate",
     "EventCategory",
     "EventLog",
     "EventPartition",

@@ -6,7 +6,7 @@ given a SQLAlchemy bind.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, Self, overload
 
 from typing_extensions import TypeVar
@@ -24,6 +24,17 @@ from eventstore_sa.store.adapters.event_sqlalchemy import (
     SyncSQLAlchemyEventStorageAdapter,
 )
 from eventstore_sa.store.adapters.event_typed import typed, typed_sync
+from eventstore_sa.store.deciding import (
+    Decision,
+    DecisionUpdate,
+    Models,
+    Publishes,
+    SyncModels,
+    decide,
+    decide_sync,
+    update_decision,
+    update_decision_sync,
+)
 from eventstore_sa.store.lifecycle import Store, SyncStore, adapter_of
 from eventstore_sa.store.streams import EventCategory, EventLog, EventPartition, EventSelection, EventStream
 from eventstore_sa.store.sync_streams import (
@@ -33,6 +44,7 @@ from eventstore_sa.store.sync_streams import (
     SyncEventSelection,
     SyncEventStream,
 )
+from eventstore_sa.store.updating import StreamProjector, SyncStreamProjector
 from eventstore_sa.types import (
     CategoryIdentifier,
     EventPartitionIdentifier,
@@ -52,6 +64,7 @@ Name = TypeVar("Name")
 Payload = TypeVar("Payload")
 Metadata = TypeVar("Metadata")
 P = TypeVar("P", default=Any)
+State = TypeVar("State")
 
 
 class EventStore(Store[EventStorageAdapter], Generic[P]):
@@ -197,6 +210,81 @@ class EventStore(Store[EventStorageAdapter], Generic[P]):
     ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Any, Any, Any]]]]:
         """Stage events for streams of any categories, to be stored when the session commits; see `EventStream.stage`."""
         return self._face.stage(target=LogIdentifier(), streams=streams)
+
+    @overload
+    async def decide(self, query: EventQuery, projector: StreamProjector[State]) -> Decision[State]: ...
+
+    @overload
+    async def decide(self, query: Models) -> Decision[dict[str, Any]]: ...
+
+    async def decide(self, query: EventQuery | Models, projector: StreamProjector[Any] | None = None) -> Decision[Any]:
+        """Project the events that a query chooses, and remember which they were; no lock is taken.
+
+        Publish what is decided with the condition `decision.unchanged()`: it is stored only if no other event has been
+        stored since that would have been part of the decision.
+
+        Args:
+            query: The events; or several models by name, `{"course": (query, projector), ...}`, each with events of its
+                own. All events of the queries are read, so choose them by tags. An item without tags is read up to the
+                watermark, and makes the publish wait for all other writers of the log.
+            projector: Makes the state from the events, in the order of their sequence numbers.
+
+        Returns:
+            The decision, whose state is that of the projector, or a dict of the states of all models.
+
+        Raises:
+            ConfigurationError: If it is not a query and a projector, or a dict of these.
+        """
+        return await decide(self, query, projector)
+
+    @overload
+    async def update_decision(
+        self,
+        query: EventQuery,
+        projector: StreamProjector[State],
+        *,
+        decide: Callable[[State], Publishes | Awaitable[Publishes]],
+        retries: int = 3,
+    ) -> DecisionUpdate[State]: ...
+
+    @overload
+    async def update_decision(
+        self,
+        query: Models,
+        *,
+        decide: Callable[[dict[str, Any]], Publishes | Awaitable[Publishes]],
+        retries: int = 3,
+    ) -> DecisionUpdate[dict[str, Any]]: ...
+
+    async def update_decision(
+        self,
+        query: EventQuery | Models,
+        projector: StreamProjector[Any] | None = None,
+        *,
+        decide: Callable[[Any], Publishes | Awaitable[Publishes]],
+        retries: int = 3,
+    ) -> DecisionUpdate[Any]:
+        """Read, decide and publish, and do it again if other events that matter were stored in the meantime.
+
+        Within a session a lost race raises at once, because the session's whole transaction has to be retried: see
+        `retry_transaction`.
+
+        Args:
+            query: As for `decide`.
+            projector: As for `decide`.
+            decide: Takes a copy of the state and returns the events for each stream, as `publish` takes them, or `{}` to
+                publish nothing. It may be an `async def`. It is called again for each attempt.
+            retries: How often to retry, after a short random pause.
+
+        Returns:
+            The state, the new events included, and the stored events of each stream.
+
+        Raises:
+            UnmetWriteConditionError: If another writer was faster in every attempt, or a condition that `decide` returned
+                was not met.
+            ConfigurationError: If the state cannot be copied.
+        """
+        return await update_decision(self, query, projector, decide, retries=retries)
 
     async def flush(self) -> None:
         """Flush the session and store now what is staged in it, instead of at the commit. Only within a session.
@@ -361,6 +449,44 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter], Generic[P]):
     ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Any, Any, Any]]]]:
         """Stage events for streams of any categories, to be stored when the session commits; see `EventStream.stage`."""
         return self._face.stage(target=LogIdentifier(), streams=streams)
+
+    @overload
+    def decide(self, query: EventQuery, projector: SyncStreamProjector[State]) -> Decision[State]: ...
+
+    @overload
+    def decide(self, query: SyncModels) -> Decision[dict[str, Any]]: ...
+
+    def decide(
+        self, query: EventQuery | SyncModels, projector: SyncStreamProjector[Any] | None = None
+    ) -> Decision[Any]:
+        """Project the events that a query chooses, and remember which they were; see `EventStore.decide`."""
+        return decide_sync(self, query, projector)
+
+    @overload
+    def update_decision(
+        self,
+        query: EventQuery,
+        projector: SyncStreamProjector[State],
+        *,
+        decide: Callable[[State], Publishes],
+        retries: int = 3,
+    ) -> DecisionUpdate[State]: ...
+
+    @overload
+    def update_decision(
+        self, query: SyncModels, *, decide: Callable[[dict[str, Any]], Publishes], retries: int = 3
+    ) -> DecisionUpdate[dict[str, Any]]: ...
+
+    def update_decision(
+        self,
+        query: EventQuery | SyncModels,
+        projector: SyncStreamProjector[Any] | None = None,
+        *,
+        decide: Callable[[Any], Publishes],
+        retries: int = 3,
+    ) -> DecisionUpdate[Any]:
+        """Read, decide and publish, and do it again after a lost race; see `EventStore.update_decision`."""
+        return update_decision_sync(self, query, projector, decide, retries=retries)
 
     def flush(self) -> None:
         """Flush the session and store now what is staged in it; see `EventStore.flush`."""

@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from eventstore_sa.store.streams import EventStream
     from eventstore_sa.store.sync_streams import SyncEventStream
 
-__all__ = ["Decide", "DecideAsync", "StreamProjector", "StreamUpdate", "SyncStreamProjector", "update", "update_sync"]
+__all__ = [
+    "Decide",
+    "DecideAsync",
+    "StreamProjector",
+    "StreamUpdate",
+    "SyncStreamProjector",
+    "check_complete",
+    "copied",
+    "update",
+    "update_sync",
+]
 
 State = TypeVar("State")
 
@@ -145,11 +155,7 @@ def _update(
         source_of: Makes a source of them.
         retries: How often to do it again when another writer was faster.
     """
-    if not stream.is_complete:
-        raise ConfigurationError(
-            "a decision needs all events of the stream, but the store's event types skip some: use EventTypes(..., "
-            'unknown="keep", invalid="keep") for the store that decides'
-        )
+    check_complete(is_complete=stream.is_complete, what="the stream")
     before, stored = yield from _publish_decision(stream, decide, load, retries)
     if not stored:
         return StreamUpdate(before.state, ())
@@ -166,7 +172,7 @@ def _publish_decision(
         yield attempt.pause
         followed = _Followed(stream)
         before = yield partial(load, source=followed)
-        events = yield partial(decide, _copied(before.state))
+        events = yield partial(decide, copied(before.state))
         if not events:
             return before, ()
         with attempt:
@@ -175,7 +181,7 @@ def _publish_decision(
     raise AssertionError("the last attempt returns or raises")
 
 
-def _copied(state: State) -> State:
+def copied(state: State) -> State:
     """Return a copy for `decide`, which may change it freely: the new state is made from the events alone.
 
     Raises:
@@ -188,3 +194,16 @@ def _copied(state: State) -> State:
             f"a {type(state).__name__} cannot be copied ({type(error).__name__}), but `decide` receives a copy of the "
             "state: give the class a __deepcopy__ method, or keep such objects out of the state"
         ) from error
+
+
+def check_complete(*, is_complete: bool, what: str) -> None:
+    """Refuse to decide on events of which some are skipped.
+
+    Raises:
+        ConfigurationError: If some are.
+    """
+    if not is_complete:
+        raise ConfigurationError(
+            f"a decision needs all events of {what}, but the store's event types skip some: use EventTypes(..., "
+            'unknown="keep", invalid="keep") for the store that decides'
+        )

@@ -7,8 +7,7 @@ a query is also the identifier of the source that yields its events.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
 from msgspec import Struct
@@ -60,7 +59,7 @@ class TaggedEvent(Protocol):
         ...
 
     @property
-    def tags(self) -> AbstractSet[str]:
+    def tags(self) -> Collection[str]:
         """What it concerns."""
         ...
 
@@ -93,7 +92,13 @@ class QueryItem(Struct, frozen=True, kw_only=True):
 
     def met_by(self, *, event: TaggedEvent) -> bool:
         """Tell whether an event matches this item."""
-        return self.tags <= event.tags and (not self.names or _text(event.name) in self.names)
+        return self.tags.issubset(event.tags) and (not self.names or _text(event.name) in self.names)
+
+    def describe(self) -> str:
+        """Say which events it is about, to follow "no" or "an" in an error message."""
+        names = " or ".join(map(repr, sorted(self.names)))
+        tags = " and ".join(map(repr, sorted(self.tags)))
+        return f"event{f' {names}' if names else ''}{f' tagged {tags}' if tags else ''}"
 
     def serialise(self) -> JsonObject:
         """Return `{"names": [...], "tags": [...]}`, sorted."""

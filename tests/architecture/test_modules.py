@@ -61,7 +61,12 @@ def test_there_are_sql_files_to_look_at() -> None:
 def test_pages_and_docstrings_name_files_that_exist() -> None:
     existing = [
         "/" + each.relative_to(ROOT).as_posix()
-        for each in (*ROOT.iterdir(), *PACKAGE.rglob("*"), *(ROOT / "tests").rglob("*"))
+        for each in (
+            *ROOT.iterdir(),
+            *PACKAGE.rglob("*"),
+            *(ROOT / "tests").rglob("*"),
+            *(ROOT / "examples").rglob("*"),
+        )
     ]
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *MODULES]
     named = {

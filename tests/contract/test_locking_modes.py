@@ -25,6 +25,7 @@ from eventstore_sa.store.adapters.event_contract import AwaitableEventStorageAda
 from eventstore_sa.testing import clear
 from eventstore_sa.testing.cases.concurrency import ConcurrencyCases
 from eventstore_sa.testing.cases.conditions import ConditionCases
+from eventstore_sa.testing.cases.decisions import QueryConditionCases
 from eventstore_sa.testing.cases.event_storage import AsyncSetting, SyncSetting
 from eventstore_sa.testing.cases.fidelity import FidelityCases
 from eventstore_sa.testing.cases.partitions import PartitionCases
@@ -110,11 +111,11 @@ class _Sync(SyncSetting):
             )
 
 
-class TestAdvisoryLockOnTheLog(_Sync, PublishingCases, ConcurrencyCases):
+class TestAdvisoryLockOnTheLog(_Sync, PublishingCases, QueryConditionCases, ConcurrencyCases):
     locking = "advisory"
 
 
-class TestAdvisoryLockOnCategories(_Async, PublishingCases, ConcurrencyCases):
+class TestAdvisoryLockOnCategories(_Async, PublishingCases, QueryConditionCases, ConcurrencyCases):
     locking = "advisory"
     guarantee = CATEGORY
 
@@ -142,8 +143,9 @@ class TestSyncRowLocksOnCategories(_Sync, RepetitionCases, PartitionCases, Concu
     guarantee = reads_are_complete_within = CATEGORY
 
 
-class TestRowLocksOnStreams(_Async, PublishingCases, ConcurrencyCases):
+class TestRowLocksOnStreams(_Async, PublishingCases, QueryConditionCases, ConcurrencyCases):
     locking = "row"
+    checks_queries = False
     guarantee = reads_are_complete_within = STREAM
 
 

@@ -49,6 +49,8 @@ def sync_engine(mariadb_url: URL) -> Iterator[Engine]:
 
 
 class _Asyncmy(AsyncSetting):
+    checks_queries = False
+
     @pytest_asyncio.fixture(loop_scope="function")
     async def storage_adapter(self, engine: AsyncEngine) -> AsyncIterator[EventStorageAdapter]:
         await clear(engine)
@@ -57,6 +59,8 @@ class _Asyncmy(AsyncSetting):
 
 
 class _PyMySQL(SyncSetting):
+    checks_queries = False
+
     @pytest.fixture
     def storage_adapter(self, sync_engine: Engine) -> SyncEventStorageAdapter:
         clear(sync_engine)

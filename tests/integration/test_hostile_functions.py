@@ -16,8 +16,16 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from eventstore_sa import NewEvent, StreamIdentifier, SyncEventStore, SyncProjectionStore, verify_schema
-from eventstore_sa.conditions import position_is, stream_exists, stream_is_empty
+from eventstore_sa import (
+    EventQuery,
+    NewEvent,
+    QueryItem,
+    StreamIdentifier,
+    SyncEventStore,
+    SyncProjectionStore,
+    verify_schema,
+)
+from eventstore_sa.conditions import no_event_matches, position_is, stream_exists, stream_is_empty
 from eventstore_sa.errors import LockTimeoutError, UnmetWriteConditionError
 from eventstore_sa.projection import rebuild_sync
 from eventstore_sa.testing import clear
@@ -28,8 +36,8 @@ from tests.stores import install_schema
 
 FILES = sorted((SQL / "postgresql").glob("*.sql"))
 # What looks like a call and is grammar, and the names of tables in queries.
-GRAMMAR = {"coalesce", "nullif", "least", *"cinrs"}
-OPERATORS = ("=", "<>", "<", "<=", ">", ">=", "+", "-", "*", "/", "||", "->", "->>", "<<", ">>", "|", "&")
+GRAMMAR = {"coalesce", "nullif", "least", "greatest", *"acdeinrstw"}
+OPERATORS = ("=", "<>", "<", "<=", ">", ">=", "+", "-", "*", "/", "||", "->", "->>", "<<", ">>", "|", "&", "@>")
 TYPES = (
     *("bool", "int2", "int4", "int8", "float8", "numeric", "text", "varchar", "bpchar", "name", "oid", "regclass"),
     *("jsonb", "json", "uuid", "timestamptz", "interval", "text[]", "int8[]"),
@@ -131,6 +139,13 @@ def test_the_functions_of_an_event_store_call_no_hostile_one(engine: Engine) -> 
         session.commit()
     for events in store.publish(streams=many).values():  # type: ignore[arg-type]
         stored += events
+    query = EventQuery([QueryItem(tags=["x", "a"], names=["placed"]), QueryItem(tags=["c"])])
+    for tags in (["a", "b"], [f"tag:{number}" for number in range(60)]):
+        stored += stream.publish(
+            events=[NewEvent(name="placed", payload=None, tags=tags)], condition=no_event_matches(query)
+        )
+    with pytest.raises(UnmetWriteConditionError):
+        stream.publish(events=[event()], condition=no_event_matches(EventQuery.tagged("a", "b")) | position_is(7))
 
     with engine.connect() as connection:
         ids = connection.scalars(text("SELECT id FROM es_read_log_v1(0, 100)")).all()

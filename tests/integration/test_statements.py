@@ -16,8 +16,15 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import AsyncAdaptedQueuePool, QueuePool, event, exists
 
-from eventstore_sa import EventStoreSchema, StreamIdentifier
-from eventstore_sa.conditions import ConditionScope, WriteCondition, position_is, stream_exists, stream_is_empty
+from eventstore_sa import EventQuery, EventStoreSchema, QueryItem, StreamIdentifier
+from eventstore_sa.conditions import (
+    ConditionScope,
+    WriteCondition,
+    no_event_matches,
+    position_is,
+    stream_exists,
+    stream_is_empty,
+)
 from eventstore_sa.errors import UnmetWriteConditionError
 from eventstore_sa.persistence.events.conditions import ConditionContext
 from eventstore_sa.testing.cases.tables import in_turn
@@ -64,6 +71,10 @@ PUBLISHES: dict[str, Callable[[Any], Any]] = {
     "one event with a condition": lambda store: stream(store).publish(events=[new_event()], condition=position_is(0)),
     "one event with many conditions": lambda store: stream(store).publish(
         events=[new_event()], condition=(position_is(0) | stream_is_empty()) & stream_exists()
+    ),
+    "one event with a condition on a query": lambda store: stream(store).publish(
+        events=[new_event(tags=["course:c1"])],
+        condition=no_event_matches(EventQuery([QueryItem(tags=["course:c1", "student:s1"]), QueryItem(names=["no"])])),
     ),
     "5,000 events": lambda store: stream(store).publish(
         events=[new_event() for _ in range(5000)], condition=position_is(0)

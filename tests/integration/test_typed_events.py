@@ -26,7 +26,13 @@ from eventstore_sa import (
     SyncEventStore,
     SyncProjectionStore,
 )
-from eventstore_sa.errors import ConfigurationError, InvalidPayloadError, SerialisationError, UnknownEventTypeError
+from eventstore_sa.errors import (
+    ConfigurationError,
+    InvalidPayloadError,
+    SerialisationError,
+    UnknownEventTypeError,
+    UnmetWriteConditionError,
+)
 from eventstore_sa.projection import (
     DELETE,
     RowDeletion,
@@ -82,7 +88,7 @@ class OrderProjector(Projector[StreamIdentifier, dict[str, Any], None]):
         return None
 
     def id_factory(self, state: dict[str, Any], source: StreamIdentifier) -> str:
-        return source.stream
+        return getattr(source, "stream", "all")
 
     def place(self, state: dict[str, Any], placed: OrderPlaced) -> dict[str, Any]:
         return {"seen": [*state["seen"], f"{placed.total} {placed.currency}"]}
@@ -285,6 +291,40 @@ async def test_projections_and_rebuilds_receive_objects(host: Host) -> None:
     await settled(projections.delete(id="1", name="orders"))
     await settled(projections.project(OrderProjector(), events=await settled(stream.read())))
     assert (await settled(projections.load(id="1", name="orders"))).state == everything
+
+
+@each_driver("sqlite", "postgresql+asyncpg")
+async def test_decisions_take_objects_and_see_events_under_all_names(host: Host) -> None:
+    store = typed(host)
+    query = EventQuery([QueryItem(names=["order-placed"], tags={"order:1"})])
+    host.ground.publish("placed", payload={"total": 5}, tags={"order:1"})
+
+    decision = await settled(store.decide(query, OrderProjector()))
+    assert decision.state == {"seen": ["5 EUR"]}
+    host.ground.publish("placed", payload={"total": 6}, tags={"order:1"})
+    with pytest.raises(UnmetWriteConditionError):
+        await settled(
+            store.publish(streams={ONE: {"events": [OrderClosed()], "condition": decision.unchanged()}}),
+        )
+
+    update = await settled(
+        store.update_decision(
+            query,
+            OrderProjector(),
+            decide=lambda state: {
+                ONE: {
+                    "events": [
+                        NewEvent(name="order-placed", payload=FIRST, tags={"order:1", f"n:{len(state['seen'])}"})
+                    ]
+                }
+            },
+        )
+    )
+    assert update.state == {"seen": ["5 EUR", "6 EUR", "12 USD"]}
+    assert payloads(update.events[ONE]) == [FIRST]
+    skipping = typed(host, EventTypes(OrderPlaced, unknown="skip"))
+    with pytest.raises(ConfigurationError, match="a decision needs all events of the queries"):
+        await settled(skipping.decide(query, OrderProjector()))
 
 
 @each_driver("sqlite", "sqlite+aiosqlite")

@@ -18,5 +18,5 @@ def downgrade() -> None:
     eventstore_change_locking(from_locking="fence", to_locking="row/log")
 
 
-def a_locking_is_as_the_database_has_it() -> None:
-    eventstore_migrate(from_version=0, to_version=1, locking="row")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+def a_locking_is_a_text() -> None:
+    eventstore_migrate(from_version=0, to_version=1, locking=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

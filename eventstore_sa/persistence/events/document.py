@@ -6,28 +6,49 @@ row locks takes its parts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from functools import cached_property
 from typing import Final
+from uuid import UUID
 
 from msgspec import Struct
 
 from eventstore_sa.conditions import (
     ANY_POSITION,
+    Alternative,
     ConditionScope,
+    NoEventMatchesCondition,
     PositionRanges,
     WriteCondition,
-    allowed_positions,
+    alternatives,
     custom_conditions,
 )
+from eventstore_sa.persistence.schema.locking import FENCE, LockingMode
 from eventstore_sa.publishing import PreparedEvent, StreamPublication
 from eventstore_sa.types import encode_json
 
 __all__ = ["DocumentStream", "PublishDocument", "publish_document"]
 
 
+class AbsentEvents(Struct, frozen=True, omit_defaults=True):
+    """Events that must not be there, and the event that must still be there if one was known."""
+
+    after: int
+    names: Sequence[str] | None = None
+    tags: Sequence[str] | None = None
+    last_id: UUID | None = None
+
+
+class DocumentAlternative(Struct, frozen=True, omit_defaults=True):
+    """One way to meet a condition that looks at events of other streams."""
+
+    absent: Sequence[AbsentEvents]
+    allowed: PositionRanges | None = None
+
+
 class DocumentStream(Struct, frozen=True, omit_defaults=True):
-    """The events for one stream, and what its last position must be."""
+    """The events for one stream, what its last position must be, and what must be true besides."""
 
     category: str
     stream: str
@@ -35,6 +56,9 @@ class DocumentStream(Struct, frozen=True, omit_defaults=True):
     allowed: PositionRanges | None = None
     scope: str | None = None
     serialise: str | None = None
+    alternatives: Sequence[DocumentAlternative] | None = None
+    written_tags: Sequence[str] | None = None
+    read_tags: Sequence[str] | None = None
 
 
 class PublishDocument:
@@ -54,7 +78,8 @@ def publish_document(
     parts: Sequence[StreamPublication],
     *,
     conditions: Sequence[WriteCondition] | None = None,
-    serialise: str | None = None,
+    mode: LockingMode = FENCE,
+    locks_only: bool = False,
 ) -> PublishDocument:
     """Make the document of a publish.
 
@@ -62,26 +87,68 @@ def publish_document(
         parts: The publish.
         conditions: What is to be checked of each part instead of its own condition, which has members that only the
             application can check.
-        serialise: "log" or "category": publishes exclude each other there.
+        mode: How publishes exclude each other.
+        locks_only: Whether nothing is to be checked and stored, but everything to be locked that the publish needs.
 
     Raises:
         SerialisationError: If an event cannot be stored exactly.
         ConfigurationError: If a condition cannot be checked by a database.
     """
+    serialise = mode.serialise
     streams: list[DocumentStream] = []
     for part, condition in zip(parts, conditions or [part.condition for part in parts], strict=True):
-        allowed = allowed_positions(condition)
+        ways = alternatives(condition)
+        absent = {each for way in ways for each in way.absent}
+        mode.check_queries(depends_on_events=bool(absent))
+        written = mode.boundary_of({tag for event in part.prepared for tag in event.tags} | part.tags)
+        read, in_log = _read_tags(absent, written, mode)
         streams.append(
             DocumentStream(
                 part.stream.category,
                 part.stream.stream,
-                part.prepared,
-                None if allowed == ANY_POSITION else allowed,
-                None if conditions is None else _scope(part.condition),
+                () if locks_only else part.prepared,
+                None if absent or locks_only else _allowed(ways),
+                "log" if in_log else None if conditions is None else _scope(part.condition),
                 serialise,
+                [_document_alternative(way, mode) for way in ways] if absent and not locks_only else None,
+                sorted(written) or None,
+                sorted(read) or None,
             )
         )
     return PublishDocument(streams)
+
+
+def _read_tags(
+    absent: Iterable[NoEventMatchesCondition], written: AbstractSet[str], mode: LockingMode
+) -> tuple[set[str], bool]:
+    """Return a tag of each item that the publish depends on and does not write, and whether an item has none.
+
+    An event that matches an item has all of its tags, so whoever stores one needs the lock of each.
+    """
+    read: set[str] = set()
+    in_log = False
+    for each in absent:
+        tags = mode.boundary_of(each.item.tags)
+        if not tags:
+            in_log = True
+        elif tags.isdisjoint(written):
+            read.add(min(tags))
+    return read, in_log
+
+
+def _allowed(ways: Sequence[Alternative]) -> PositionRanges | None:
+    allowed = ways[0].allowed if ways else ()
+    return None if allowed == ANY_POSITION else allowed
+
+
+def _document_alternative(way: Alternative, mode: LockingMode) -> DocumentAlternative:
+    absent: list[AbsentEvents] = []
+    for each in way.absent:
+        # The entries of the first are looked through, and labels have many.
+        first = sorted(mode.boundary_of(each.item.tags))
+        tags = [*first, *sorted(each.item.tags.difference(first))]
+        absent.append(AbsentEvents(each.after, sorted(each.item.names) or None, tags or None, each.last_id))
+    return DocumentAlternative(absent, None if way.allowed == ANY_POSITION else way.allowed)
 
 
 def _scope(condition: WriteCondition) -> str | None:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from eventstore_sa.attempts import Attempts
-from eventstore_sa.conditions import NoCondition, custom_conditions
+from eventstore_sa.conditions import custom_conditions, decided
 from eventstore_sa.contracts.inline_projections import LostRace, Projections
 from eventstore_sa.persistence.events.conditions import ConditionEvaluators, verdicts_on_rows
 from eventstore_sa.persistence.events.constraints import ConstraintConverters
@@ -43,7 +43,6 @@ from eventstore_sa.types import (
     PartitionIdentifier,
     QueryIdentifier,
     StreamIdentifier,
-    is_complete_as_it_stands,
 )
 from eventstore_sa.types.watermark import Watermark
 
@@ -85,7 +84,6 @@ class EventStorage:
         self.schema: Final = schema
         self.projections: Final = projections
         self.mode: Final[LockingMode] = schema.locking_mode
-        self._serialise = self.mode.serialise
         self.evaluators: Final = evaluators
         self._converters = constraint_converters
         self._page_size = page_size
@@ -111,7 +109,7 @@ class EventStorage:
         conditions = [condition for part in parts for condition in custom_conditions(part.condition)]
         if conditions:
             self.mode.check_conditions(conditions)
-        document = None if conditions else publish_document(parts, serialise=self._serialise)
+        document = None if conditions else publish_document(parts, mode=self.mode)
         for attempt in self._runner.attempts():
             with attempt:
                 if document is None or self.mode.locking == "row" or any(each):
@@ -194,12 +192,12 @@ class EventStorage:
         self, parts: Sequence[StreamPublication], connection: Connection, repository: EventRepository
     ) -> PublishDocument:
         """Lock, then evaluate the conditions of the application's own."""
-        streams = [StreamPublication(part.stream, (), part.condition) for part in parts]
-        locks = publish_document(streams, conditions=[NoCondition()] * len(parts), serialise=self._serialise)
+        assumed = [decided(part.condition, lambda _: True) for part in parts]
+        locks = publish_document(parts, conditions=assumed, mode=self.mode, locks_only=True)
         found = verdicts_on_rows(connection, parts)
         repository.dialect.lock(connection, locks)
         conditions = self.evaluators.decide(connection, self.schema.events, parts, repository, known=found)
-        return publish_document(parts, conditions=conditions, serialise=self._serialise)
+        return publish_document(parts, conditions=conditions, mode=self.mode)
 
     def latest(self, target: AnyTarget) -> AnyStoredEvent | None:
         """Return the last event of a target."""
@@ -321,7 +319,7 @@ class EventStorage:
         if self._runner.bind.in_transaction:
             return None
         self.mode.check_read(target)
-        if is_complete_as_it_stands(target) or not self.mode.has_watermark:
+        if self.mode.is_complete_as_it_stands(target) or not self.mode.has_watermark:
             return None
         last_number, watermark = repository.dialect.complete_up_to(connection)
         stalled_s = self._stall.observe(last_number=last_number, watermark=watermark)

@@ -6,7 +6,7 @@ MetaData, together with the host's tables. It holds no connection and does no I/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
@@ -63,6 +63,8 @@ class EventStoreSchema:
         locking: How writers exclude each other: "fence" (only within a stream), or "advisory" or "row" (at the level of
             the guarantee, until they commit); see `Locking`. It is recorded in the database when the tables are created.
         serialisation_guarantee: The level for "advisory" and "row"; the fence always gives the strongest guarantee.
+        labels: How tags begin that many events have and no rule is about, such as "tenant:". Their writers do not exclude
+            each other, and a decision on labels alone waits for all writers. Recorded like the locking.
 
     Attributes:
         metadata: The MetaData that the tables are attached to.
@@ -70,7 +72,7 @@ class EventStoreSchema:
         schema: As given, or that of the MetaData.
         locking: As given.
         serialisation_guarantee: As given.
-        locking_mode: The locking and the guarantee together.
+        locking_mode: The locking, the guarantee and the labels together.
         locking_record: Compares the mode with the one recorded in the database.
         events: The table of events.
         event_tags: The index of their tags.
@@ -100,6 +102,7 @@ class EventStoreSchema:
         schema: str | None = None,
         locking: Locking = "fence",
         serialisation_guarantee: EventSerialisationGuarantee = EventSerialisationGuarantee.LOG,
+        labels: Iterable[str] = (),
     ) -> None:
         _check_name("prefix", prefix, _MAX_PREFIX_BYTES)
         self.metadata: MetaData = MetaData() if metadata is None else metadata
@@ -116,7 +119,7 @@ class EventStoreSchema:
         self.schema = schema
         self.locking: Locking = locking
         self.serialisation_guarantee: EventSerialisationGuarantee = serialisation_guarantee
-        self.locking_mode: LockingMode = locking_mode(locking, serialisation_guarantee)
+        self.locking_mode: LockingMode = locking_mode(locking, serialisation_guarantee, labels)
         attached: dict[tuple[str | None, str], EventStoreSchema] = self.metadata.info.setdefault(_INFO_KEY, {})
         if (schema, prefix) in attached:
             raise ConfigurationError(

@@ -253,7 +253,7 @@ def version_table(metadata: MetaData, *, prefix: str, schema: str | None) -> Tab
         f"{prefix}schema",
         metadata,
         Column("version", Integer(), autoincrement=False),
-        Column("locking", String(20), nullable=False),
+        Column("locking", String(1000), nullable=False),
         PrimaryKeyConstraint("version", name=conv(f"{prefix}schema_pkey")),
         schema=schema,
         **_INNODB,

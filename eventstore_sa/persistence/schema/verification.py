@@ -120,7 +120,7 @@ def _missing_tables(connection: Connection, schema: EventStoreSchema, site: Site
 
 def _migrate(version: int, needed: int, expected: EventStoreSchema, site: Site) -> str:
     recorded = expected.locking_mode.recorded
-    locking = f" --locking {recorded}" if version == 0 and recorded != FENCE.recorded else ""
+    locking = f" --locking {quote(recorded)}" if version == 0 and recorded != FENCE.recorded else ""
     return (
         "with Alembic, run `alembic revision --autogenerate` once for your project, then `alembic upgrade head`; without "
         f"it, execute what `eventstore-sa schema sql --from {version} --to {needed}{_options(site)}{locking}` prints"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Self, TypeAlias, overload
 
 from typing_extensions import TypeVar
@@ -85,6 +86,10 @@ class _EventStorage:
             ConfigurationError: If there are none, or everything is part of a transaction of the caller.
         """
         raise ConfigurationError(_NO_PROJECTIONS.format(adapter=type(self).__name__))
+
+    def boundary_of(self, tags: AbstractSet[str]) -> AbstractSet[str]:
+        """Return those of some tags whose writers exclude each other until they commit; by default, all do."""
+        return tags
 
     def stage(
         self,
@@ -349,6 +354,9 @@ class AwaitableEventStorageAdapter(AwaitableStorageAdapter[S], EventStorageAdapt
 
     def rebuild_storage(self, name: str) -> RebuildStorage:
         return self.sync_adapter.rebuild_storage(name)
+
+    def boundary_of(self, tags: AbstractSet[str]) -> AbstractSet[str]:
+        return self.sync_adapter.boundary_of(tags)
 
     def stage(
         self,

@@ -6,6 +6,7 @@ The asyncio adapter owns the synchronous one and runs it in greenlets. For what 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, Self, TypeVar
 
 from msgspec import Struct
@@ -237,6 +238,9 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
 
     def after_commit(self, callback: CommitCallback) -> None:
         self._session_storage.after_commit(callback)
+
+    def boundary_of(self, tags: AbstractSet[str]) -> AbstractSet[str]:
+        return self._options.schema.locking_mode.boundary_of(tags)
 
     def rebuild_storage(self, name: str) -> SQLRebuildStorage:
         return SQLRebuildStorage(self.bind, self.schema, name)

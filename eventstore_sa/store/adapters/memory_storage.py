@@ -18,9 +18,10 @@ from msgspec import Struct
 
 from eventstore_sa.conditions import (
     EMPTY_STREAM_POSITION,
-    PositionRanges,
+    Alternative,
+    NoEventMatchesCondition,
     WriteCondition,
-    allowed_positions,
+    alternatives,
     custom_conditions,
     decided,
     unmet_condition_error,
@@ -254,16 +255,16 @@ class InMemoryEventStorage:
     ) -> list[list[AnyStoredEvent]] | None:
         """Publish; or do nothing and return None if there was another publish while code of the caller ran."""
         looked_at = len(self._records.log)
-        allowed = [allowed_positions(decided(part.condition, partial(self._verdict, part.stream))) for part in parts]
+        ways = [alternatives(decided(part.condition, partial(self._verdict, part.stream))) for part in parts]
         evaluated = any(True for part in parts for _ in custom_conditions(part.condition))
         place: InMemoryPublishPlace | None = None
         if projections:
-            place = self._projected(parts, contents, allowed, projections)
+            place = self._projected(parts, contents, ways, projections)
         with self._lock:
             records = self._records
             if (evaluated or place is not None) and len(records.log) != looked_at:
                 return None
-            unmet = _find_unmet(records, parts, allowed)
+            unmet = _find_unmet(records, parts, ways)
             taken = records.with_ids_of(contents)
             if unmet is None and not taken:
                 if projections and (place is None or not place.commit()):
@@ -281,13 +282,13 @@ class InMemoryEventStorage:
         self,
         parts: Sequence[StreamPublication],
         contents: Sequence[Sequence[_Content]],
-        allowed: Sequence[PositionRanges],
+        ways: Sequence[Sequence[Alternative]],
         projections: Projections,
     ) -> InMemoryPublishPlace | None:
         """Apply to the projections what would be stored now; return None if nothing would be."""
         with self._lock:
             records = self._records
-            if _find_unmet(records, parts, allowed) is not None or records.with_ids_of(contents):
+            if _find_unmet(records, parts, ways) is not None or records.with_ids_of(contents):
                 return None
             results = _results(parts, records.places(parts))
         place = InMemoryPublishPlace(self.projections)
@@ -373,18 +374,33 @@ def _content_of(event: PreparedEvent) -> _Content:
 
 
 def _find_unmet(
-    records: _Records, parts: Sequence[StreamPublication], allowed: Sequence[PositionRanges]
+    records: _Records, parts: Sequence[StreamPublication], ways: Sequence[Sequence[Alternative]]
 ) -> tuple[StreamIdentifier, WriteCondition, int | None] | None:
     """Return the first condition that is not met and where its stream is; each part sees what those before it would add."""
     last_positions: dict[StreamIdentifier, int] = {}
-    for part, ranges in zip(parts, allowed, strict=True):
+    for item, (part, alternatives_of_part) in enumerate(zip(parts, ways, strict=True)):
         last = last_positions.get(part.stream)
         if last is None:
             last = len(records.of(part.stream)) - 1
-        if not any(low <= last and (high is None or last <= high) for low, high in ranges):
+        if not any(
+            any(low <= last and (high is None or last <= high) for low, high in way.allowed)
+            and all(_is_absent(records, parts[:item], each) for each in way.absent)
+            for way in alternatives_of_part
+        ):
             return part.stream, part.condition, None if last == EMPTY_STREAM_POSITION else last
         last_positions[part.stream] = last + len(part.events)
     return None
+
+
+def _is_absent(records: _Records, earlier: Sequence[StreamPublication], absent: NoEventMatchesCondition) -> bool:
+    """Tell whether no event matches after the last one that is known, and that one is still there."""
+    after = min(absent.after, len(records.log))
+    if absent.last_id is not None and (after < absent.after or records.log[after - 1].content.id != absent.last_id):
+        return False
+    return not (
+        any(absent.item.met_by(event=records.log[number].content) for number in range(after, len(records.log)))
+        or any(absent.item.met_by(event=event) for part in earlier for event in part.prepared)
+    )
 
 
 def _results(parts: Sequence[StreamPublication], places: Sequence[tuple[int, range]]) -> list[list[AnyStoredEvent]]:

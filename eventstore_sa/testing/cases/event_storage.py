@@ -21,6 +21,7 @@ from eventstore_sa.store.adapters.storage_adapter import AwaitableStorageAdapter
 from eventstore_sa.testing.cases.concurrency import ConcurrencyCases
 from eventstore_sa.testing.cases.conditions import ConditionCases
 from eventstore_sa.testing.cases.constraints import ConstraintCases
+from eventstore_sa.testing.cases.decisions import QueryConditionCases
 from eventstore_sa.testing.cases.fidelity import FidelityCases
 from eventstore_sa.testing.cases.fixtures import AsyncFixtures, SyncFixtures
 from eventstore_sa.testing.cases.listing import ListingCases
@@ -44,6 +45,7 @@ class _AllCases(
     ListingCases,
     PublishingCases,
     ConditionCases,
+    QueryConditionCases,
     RepetitionCases,
     FidelityCases,
     NameCases,

@@ -65,6 +65,7 @@ class EventStorageSetting:
         reads_are_complete_within: The scope in which reads that run beside publishes have no gaps. Below LOG, wider reads
             and the watermark are refused; the fixture `adapter` must still serve wider reads, to show what is stored.
         keeps_tags: Whether events keep their tags, and queries find events by them. If False, cases of tags are skipped.
+        checks_queries: Whether conditions on events of queries can be checked. If False, they are refused.
         thorough: Whether cases combine every value with every direction and limit, and publish up to 20,000 events at
             once. If False, they try each value with one of these, and publish up to 8,000: enough for a further driver or
             database where another class is thorough.
@@ -74,6 +75,7 @@ class EventStorageSetting:
     publishes_run_concurrently: ClassVar[bool] = True
     reads_are_complete_within: ClassVar[EventSerialisationGuarantee] = EventSerialisationGuarantee.LOG
     keeps_tags: ClassVar[bool] = True
+    checks_queries: ClassVar[bool] = True
     thorough: ClassVar[bool] = True
 
     async def run_concurrently(self, operations: Sequence[Operation]) -> list[Outcome]:

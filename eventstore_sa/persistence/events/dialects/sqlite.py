@@ -32,20 +32,66 @@ __all__ = ["SQLiteDialect"]
 
 _HASHES: Final = "eventstore_sa.stream_hash"
 
-# JSON null is not SQL NULL after `->`, hence json_type.
-_ITEMS: Final = """
+
+def _within(ranges: str) -> str:
+    """Demand that the last position is in some ranges, if there are any."""
+    # JSON null is not SQL NULL after `->`, hence json_type.
+    return f"""
+    ({ranges} IS NULL OR EXISTS (
+      SELECT 1 FROM json_each({ranges}) r
+      WHERE last >= r.value ->> 0 AND (json_type(r.value, '$[1]') = 'null' OR last <= r.value ->> 1)
+    ))"""  # noqa: S608 - an expression of ours
+
+
+def _named(name: str) -> str:
+    """Demand that a name is one of those of an item, if it has any."""
+    return (
+        f"(a.value -> 'names' IS NULL OR EXISTS (SELECT 1 FROM json_each(a.value, '$.names') n WHERE n.value = {name}))"  # noqa: S608
+    )
+
+
+# What an alternative does not allow: the last known event is gone, or there is another, stored or in an earlier item.
+_PRESENT: Final = f"""
+  (a.value ->> 'last_id' IS NOT NULL AND NOT EXISTS (
+    SELECT 1 FROM {{events}} e
+    WHERE e.sequence_number = a.value ->> 'after' AND e.id = replace(a.value ->> 'last_id', '-', '')
+  )) OR EXISTS (
+    SELECT 1 FROM {{event_tags}} t
+    WHERE t.tag = a.value ->> '$.tags[0]' AND t.sequence_number > a.value ->> 'after' AND {_named("t.name")}
+      AND NOT EXISTS (
+        SELECT 1 FROM json_each(a.value, '$.tags') n
+        WHERE NOT EXISTS (SELECT 1 FROM {{event_tags}} o WHERE o.tag = n.value AND o.sequence_number = t.sequence_number)
+      )
+  ) OR (
+    a.value -> 'tags' IS NULL AND EXISTS (
+      SELECT 1 FROM {{events}} e WHERE e.sequence_number > a.value ->> 'after' AND {_named("e.name")}
+    )
+  ) OR EXISTS (
+    SELECT 1 FROM json_each(:document) d, json_each(d.value, '$.events') e
+    WHERE d.key < item AND {_named("e.value ->> 'name'")} AND NOT EXISTS (
+      SELECT 1 FROM json_each(a.value, '$.tags') n
+      WHERE NOT EXISTS (SELECT 1 FROM json_each(e.value, '$.tags') t WHERE t.value = n.value)
+    )
+  )"""  # noqa: S608 - names of ours
+
+_ITEMS: Final = f"""
   SELECT
     item, category, stream, events, last,
-    allowed IS NULL OR EXISTS (
-      SELECT 1 FROM json_each(allowed) r
-      WHERE last >= r.value ->> 0 AND (json_type(r.value, '$[1]') = 'null' OR last <= r.value ->> 1)
+    {_within("allowed")} AND (
+      alternatives IS NULL OR EXISTS (
+        SELECT 1 FROM json_each(alternatives) w
+        WHERE {_within("w.value -> 'allowed'")} AND NOT EXISTS (
+          SELECT 1 FROM json_each(w.value, '$.absent') a WHERE {_PRESENT}
+        )
+      )
     ) AS met
   FROM (
     SELECT
       s.key AS item, s.value ->> 'category' AS category, s.value ->> 'stream' AS stream,
       s.value -> 'events' AS events, s.value -> 'allowed' AS allowed,
+      s.value -> 'alternatives' AS alternatives,
       coalesce((
-        SELECT max(e.position) FROM {events} e
+        SELECT max(e.position) FROM {{events}} e
         WHERE e.category = s.value ->> 'category' AND e.stream = s.value ->> 'stream'
       ), -1) + coalesce(sum(json_array_length(s.value, '$.events')) OVER (
         PARTITION BY s.value ->> 'category', s.value ->> 'stream' ORDER BY s.key
@@ -53,7 +99,7 @@ _ITEMS: Final = """
       ), 0) AS last
     FROM json_each(:document) s
   )
-"""
+"""  # noqa: S608 - names of ours
 
 
 def _stored_time(json_text: str) -> str:
@@ -155,4 +201,6 @@ class SQLiteDialect(EventDialect):
 
 @lru_cache(maxsize=64)
 def _statement(sql: str, prefix: str, schema: str | None) -> TextClause:
-    return text(sql.replace("{events}", in_text(quoted(f"{prefix}events", schema))))
+    for table in ("events", "event_tags"):
+        sql = sql.replace(f"{{{table}}}", in_text(quoted(f"{prefix}{table}", schema)))
+    return text(sql)

@@ -4,6 +4,8 @@
 --             "observed_at", "occurred_at", "tags": [...], "version"}, ...]}, ...]
 --   allowed: ranges of the stream's last position, -1 for an empty stream; absent: any. Times are in ISO 8601, with an offset.
 --   tags and version: absent for none, and for 1
+--   Besides what {lock_v1} looks at, an item may have instead of "allowed":
+--   alternatives: [{"allowed", "absent": [{"names", "tags", "after", "last_id"}, ...]}, ...], one of which must hold; see {unmet_v1}
 -- hosted: whether the transaction belongs to the caller, and goes on after this
 -- outcome: 'stored'; 'unmet' with the item whose condition failed and the position found; 'isolation' when a transaction
 --   of our own is not READ COMMITTED. Nothing is stored but with 'stored'.
@@ -16,6 +18,7 @@ LANGUAGE plpgsql AS $eventstore_sa$
 DECLARE
   is_tagged constant boolean := pg_catalog.jsonb_path_exists(document, '$[*].events[*].tags');
   tagged jsonb;
+  has_alternatives boolean;
 BEGIN
   IF pg_catalog.current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
     IF NOT hosted THEN
@@ -31,6 +34,11 @@ BEGIN
         ERRCODE = 'ES003',
         MESSAGE = 'a condition on a stream that the publish does not write needs READ COMMITTED: an older snapshot may not see its last event';
     END IF;
+    IF EXISTS (SELECT FROM pg_catalog.jsonb_to_recordset(document) s(alternatives jsonb) WHERE s.alternatives IS NOT NULL) THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'ES003',
+        MESSAGE = 'a condition on events of a query needs READ COMMITTED: an older snapshot may not see the last of them';
+    END IF;
   END IF;
 
   PERFORM {lock_v1}(document);
@@ -43,11 +51,12 @@ BEGIN
         SELECT FROM pg_catalog.jsonb_array_elements(found.allowed) r(bounds)
         WHERE found.last >= (r.bounds ->> 0)::bigint AND found.last <= coalesce((r.bounds ->> 1)::bigint, found.last)
       )
-    )
-  INTO last_positions, item
+    ),
+    pg_catalog.bool_or(found.has_alternatives)
+  INTO last_positions, item, has_alternatives
   FROM (
     SELECT
-      s.ord - 1 AS item, s.allowed,
+      s.ord - 1 AS item, s.allowed, s.alternatives IS NOT NULL AS has_alternatives,
       coalesce((
         SELECT e.position FROM {events} e
         WHERE e.category = s.category AND e.stream = s.stream
@@ -56,9 +65,14 @@ BEGIN
         PARTITION BY s.category, s.stream ORDER BY s.ord ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
       ), 0) AS last
     FROM ROWS FROM (
-      pg_catalog.jsonb_to_recordset(document) AS (category text COLLATE "C", stream text COLLATE "C", events jsonb, allowed jsonb)
-    ) WITH ORDINALITY AS s(category, stream, events, allowed, ord)
+      pg_catalog.jsonb_to_recordset(document) AS (
+        category text COLLATE "C", stream text COLLATE "C", events jsonb, allowed jsonb, alternatives jsonb
+      )
+    ) WITH ORDINALITY AS s(category, stream, events, allowed, alternatives, ord)
   ) found;
+  IF has_alternatives THEN
+    item := least(item, {unmet_v1}(document, last_positions));
+  END IF;
   IF item IS NOT NULL THEN
     outcome := 'unmet';
     last_position := last_positions[item + 1];

@@ -1,9 +1,12 @@
--- Take the locks of a publish, each once in its strongest mode, in one global order: log, categories, streams.
+-- Take the locks of a publish, each once in its strongest mode, in one global order: log, categories, streams, all tags, tags.
 --
 -- Shared on log and categories, exclusive on the streams. Beyond that, for each item of the document:
 --   "scope": "category" or "log": exclusive there, because a condition looks at all of it
 --   "serialise": "category" or "log": exclusive there, because publishes are to follow one another (locking = advisory)
--- A transaction that would hold too many locks takes exclusive ones on whole categories, or on the log, instead.
+--   "written_tags": exclusive on these tags, because events with them are stored
+--   "read_tags": shared on these tags, because a condition looks at events with them
+-- Whoever locks a tag locks all tags as well, shared. A transaction that would hold too many locks takes an exclusive one on
+-- all tags, on whole categories, or on the log, instead.
 CREATE OR REPLACE FUNCTION {lock_v1}(document jsonb) RETURNS void
 LANGUAGE plpgsql AS $eventstore_sa$
 DECLARE
@@ -18,17 +21,43 @@ DECLARE
   scopes text[];
   serialised text;
   category_lock record;
+  tagged boolean;
+  tags int := 0;
+  tag_keys bigint[];
+  tags_written boolean[];
 BEGIN
   SELECT pg_catalog.count(*), pg_catalog.array_agg(DISTINCT s.category), pg_catalog.array_agg(DISTINCT s.scope),
-    pg_catalog.array_agg(DISTINCT s.category) FILTER (WHERE s.scope = 'category'), pg_catalog.min(s.serialise)
-  INTO wanted, categories, scopes, scoped, serialised
-  FROM pg_catalog.jsonb_to_recordset(document) AS s(category text COLLATE "C", stream text COLLATE "C", scope text, serialise text);
+    pg_catalog.array_agg(DISTINCT s.category) FILTER (WHERE s.scope = 'category'), pg_catalog.min(s.serialise),
+    pg_catalog.bool_or(s.written_tags IS NOT NULL OR s.read_tags IS NOT NULL)
+  INTO wanted, categories, scopes, scoped, serialised, tagged
+  FROM pg_catalog.jsonb_to_recordset(document) AS s(
+    category text COLLATE "C", stream text COLLATE "C", scope text, serialise text, written_tags jsonb, read_tags jsonb
+  );
   wanted := wanted + pg_catalog.cardinality(categories);
-  IF held + wanted > most THEN
+  IF tagged THEN
+    SELECT pg_catalog.array_agg(k.key ORDER BY k.key), pg_catalog.array_agg(k.written ORDER BY k.key)
+    INTO tag_keys, tags_written
+    FROM (
+      SELECT pg_catalog.hashtextextended(pg_catalog.concat('t', t.tag), events) AS key, pg_catalog.bool_or(t.written) AS written
+      FROM pg_catalog.jsonb_to_recordset(document) AS s(written_tags jsonb, read_tags jsonb), LATERAL (
+        SELECT w.tag, true FROM pg_catalog.jsonb_array_elements_text(s.written_tags) w(tag)
+        UNION ALL
+        SELECT r.tag, false FROM pg_catalog.jsonb_array_elements_text(s.read_tags) r(tag)
+      ) t(tag, written)
+      GROUP BY 1
+    ) k;
+    tags := pg_catalog.cardinality(tag_keys) + 1;
+  END IF;
+  IF held + wanted + tags > most THEN
     -- The counter counts a lock again whenever it is taken again; the lock table does not.
     SELECT pg_catalog.count(*) INTO held FROM pg_catalog.pg_locks l
     WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.pid = pg_catalog.pg_backend_pid();
+    IF tagged AND held + wanted + tags > most THEN
+      tags := 1;
+      tag_keys := NULL;
+    END IF;
   END IF;
+  wanted := wanted + tags;
   PERFORM pg_catalog.set_config(counter, (held + wanted)::text, true);
 
   IF serialised = 'log' THEN
@@ -56,9 +85,6 @@ BEGIN
         PERFORM pg_catalog.pg_advisory_xact_lock_shared(category_lock.key);
       END IF;
     END LOOP;
-    IF held + wanted > most THEN
-      RETURN;
-    END IF;
   ELSE
     PERFORM pg_catalog.pg_advisory_xact_lock_shared(k.key)
     FROM (
@@ -67,13 +93,19 @@ BEGIN
     ) k;
   END IF;
 
-  PERFORM pg_catalog.pg_advisory_xact_lock(k.key)
-  FROM (
-    SELECT DISTINCT pg_catalog.hashtextextended(
-      pg_catalog.concat('s', pg_catalog.length(s.category), ':', s.category, s.stream), events
-    ) AS key
-    FROM pg_catalog.jsonb_to_recordset(document) AS s(category text COLLATE "C", stream text COLLATE "C")
-    ORDER BY key
-  ) k;
+  IF held + wanted <= most THEN
+    PERFORM pg_catalog.pg_advisory_xact_lock(k.key)
+    FROM (
+      SELECT DISTINCT pg_catalog.hashtextextended(
+        pg_catalog.concat('s', pg_catalog.length(s.category), ':', s.category, s.stream), events
+      ) AS key
+      FROM pg_catalog.jsonb_to_recordset(document) AS s(category text COLLATE "C", stream text COLLATE "C")
+      ORDER BY key
+    ) k;
+  END IF;
+
+  IF tagged THEN
+    PERFORM {lock_tags_v1}(tag_keys, tags_written);
+  END IF;
 END
 $eventstore_sa$

@@ -1,5 +1,6 @@
--- Take an exclusive lock on a whole category or on the log, by short tries with growing pauses until the deadline.
--- The deadline is lock_timeout where one is set, else ten seconds.
+-- Take an exclusive lock that others hold shared, by growing tries with growing pauses until the deadline.
+-- The deadline is lock_timeout where one is set, else ten seconds. Tries of one length would never get a lock that is held by
+-- transactions of others that overlap, each longer than a try.
 CREATE OR REPLACE FUNCTION {lock_widely_v1}(lock_key bigint, locked text) RETURNS void
 LANGUAGE plpgsql AS $eventstore_sa$
 DECLARE
@@ -7,10 +8,12 @@ DECLARE
     nullif((SELECT s.setting::int FROM pg_catalog.pg_settings s WHERE s.name = 'lock_timeout'), 0), 10000
   );
   deadline constant timestamptz := pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => patience_ms::float8 / 1000::float8);
-  pause_s float8 := 0.005;
+  slice_ms float8 := 20;
   holder text;
 BEGIN
-  WHILE NOT {try_lock_v1}(lock_key) LOOP
+  WHILE NOT {try_lock_v1}(
+    lock_key, least(slice_ms, greatest(1::float8, pg_catalog.date_part('epoch'::text, deadline - pg_catalog.clock_timestamp()) * 1000::float8))::int
+  ) LOOP
     IF pg_catalog.clock_timestamp() >= deadline THEN
       SELECT pg_catalog.string_agg(
         pg_catalog.concat('process ', coalesce(l.pid::text, 'of a prepared transaction'), ' (', a.application_name, ')'), ', '
@@ -28,8 +31,8 @@ BEGIN
           coalesce(holder, 'a transaction that has just ended')
         );
     END IF;
-    PERFORM pg_catalog.pg_sleep(pause_s * (0.5::float8 + pg_catalog.random()));
-    pause_s := least(pause_s * 2::float8, 0.25);
+    PERFORM pg_catalog.pg_sleep(slice_ms / 1000::float8 * (0.5::float8 + pg_catalog.random()));
+    slice_ms := least(slice_ms * 1.5::float8, 640::float8);
   END LOOP;
 END
 $eventstore_sa$

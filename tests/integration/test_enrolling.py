@@ -1,0 +1,61 @@
+"""A rule across streams, kept by many processes that are killed: how many students a course takes, and the reverse."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+import pytest
+from msgspec.json import encode
+from msgspec.structs import replace
+from sqlalchemy import NullPool, create_engine
+
+from eventstore_sa import SyncEventStore
+from tests.databases import PostgresDatabase
+from tests.enrolling import EnrolmentPlan, illegal
+from tests.interleaving import install_schema
+from tests.project import run_python
+from tests.soak.mutations import read_last_position_before_the_lock
+
+SMALL = EnrolmentPlan(processes=4, seconds=4, courses=4, places=2, students=8, most=3, seed=0)
+FULL = EnrolmentPlan(processes=16, seconds=60, courses=20, places=30, students=200, most=10, seed=0)
+
+
+def enrol(database: PostgresDatabase, plan: EnrolmentPlan) -> list[str]:
+    """Have students enrol; return what should not have been stored."""
+    plan = replace(plan, seed=secrets.randbelow(2**32))
+    url = database.url("psycopg").render_as_string(hide_password=False)
+    outcome = run_python("-m", "tests.enrolling", url, encode(plan).decode())
+    assert outcome.returncode == 0, outcome.stderr
+    killed, refused = map(int, outcome.stdout.split())
+    with SyncEventStore(url) as store:
+        events = store.log().read()
+    print(f"seed {plan.seed}: {killed} processes killed, {len(events)} events stored, {refused} decisions refused")
+    assert killed > 0
+    assert len(events) > plan.courses
+    assert refused > 0
+    return illegal(events, plan)
+
+
+@pytest.fixture
+def database(make_postgres_database: Callable[..., PostgresDatabase]) -> PostgresDatabase:
+    return make_postgres_database(prepared_by=install_schema)
+
+
+def test_every_enrolment_is_legal_at_its_place(database: PostgresDatabase) -> None:
+    assert enrol(database, SMALL) == []
+
+
+@pytest.mark.long
+def test_every_enrolment_of_many_is_legal_at_its_place(database: PostgresDatabase) -> None:
+    assert enrol(database, FULL) == []
+
+
+def test_too_many_enrol_if_conditions_are_checked_before_the_lock(database: PostgresDatabase) -> None:
+    """A test of the test. Mistakes of who decides are in `test_tag_interleavings.py`."""
+    with create_engine(database.url("psycopg"), poolclass=NullPool).begin() as connection:
+        read_last_position_before_the_lock(connection)
+    for _ in range(10):
+        if enrol(database, replace(SMALL, seconds=2)):
+            return
+    pytest.fail("everything was legal nevertheless")
