@@ -26,6 +26,7 @@ from eventstore_sa import (
     SyncEventStore,
     SyncProjectionStore,
 )
+from eventstore_sa.conditions import no_event_matches, position_is
 from eventstore_sa.errors import (
     ConfigurationError,
     InvalidPayloadError,
@@ -305,6 +306,12 @@ async def test_decisions_take_objects_and_see_events_under_all_names(host: Host)
     with pytest.raises(UnmetWriteConditionError):
         await settled(
             store.publish(streams={ONE: {"events": [OrderClosed()], "condition": decision.unchanged()}}),
+        )
+
+    none_placed = no_event_matches(query) & position_is(1)
+    with pytest.raises(UnmetWriteConditionError):
+        await settled(
+            store.stream(category="orders", stream="1").publish(events=[OrderClosed()], condition=none_placed)
         )
 
     update = await settled(

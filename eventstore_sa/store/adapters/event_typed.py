@@ -13,7 +13,9 @@ from itertools import islice
 from typing import Any, Generic, TypeVar, cast
 from uuid import UUID
 
-from eventstore_sa.conditions import WriteCondition
+from msgspec.structs import replace
+
+from eventstore_sa.conditions import AndCondition, NoEventMatchesCondition, OrCondition, WriteCondition
 from eventstore_sa.session import CommitCallback, StagedPublish
 from eventstore_sa.sources.base import checked_limit
 from eventstore_sa.sources.constraints import NameInConstraint, QueryConstraints, checked_constraints
@@ -35,6 +37,7 @@ from eventstore_sa.types import (
     EventTypes,
     LogIdentifier,
     NewEvent,
+    QueryItem,
     QueryPartitionIdentifier,
     StreamIdentifier,
 )
@@ -263,22 +266,42 @@ class _Publish:
         if events is not None:
             self.arguments["events"] = self._encoded(events)
         if condition is not None:
-            self.arguments["condition"] = condition
+            self.arguments["condition"] = self._under_all_names(condition)
         if streams is not None:
             self.arguments["streams"] = streams
         if is_mapping(streams):
-            self.arguments["streams"] = {
-                key: {**each, "events": self._encoded(each["events"])}
-                if is_mapping(each) and "events" in each
-                else each
-                for key, each in streams.items()
-            }
+            self.arguments["streams"] = {key: self._definition(each) for key, each in streams.items()}
 
     def results(self, results: Any) -> Any:
         """Return the stored events of a publish with the caller's own objects, or as they are read if they are not these."""
         if is_mapping(results):
             return {key: [*map(self._own, events)] for key, events in results.items()}
         return [*map(self._own, results)]
+
+    def _definition(self, given: object) -> object:
+        if not is_mapping(given):
+            return given
+        definition: dict[Any, Any] = dict(given)
+        if "events" in definition:
+            definition["events"] = self._encoded(definition["events"])
+        if "condition" in definition:
+            definition["condition"] = self._under_all_names(definition["condition"])
+        return definition
+
+    def _under_all_names(self, condition: Any) -> Any:
+        """Return a condition on the events that are stored under any name of the types that it names."""
+        match condition:
+            case NoEventMatchesCondition(item):
+                names = self._types.all_names(item.names)
+                return (
+                    condition
+                    if names == item.names
+                    else replace(condition, item=QueryItem(names=names, tags=item.tags))
+                )
+            case AndCondition(members) | OrCondition(members):
+                return type(condition)(frozenset(map(self._under_all_names, members)))
+            case _:
+                return condition
 
     def _encoded(self, events: object) -> object:
         if is_mapping(events) or isinstance(events, str | bytes) or not isinstance(events, Iterable):
