@@ -82,7 +82,8 @@ def to_json(
     A value that is plain already is returned as it is, the very same object; otherwise what has changed is new and the
     rest is shared. Objects with a `serialise` method are asked for their JSON value, once each, wherever they stand;
     tuples and other sequences become lists, mappings dicts; aware datetimes, dates and times ISO 8601 strings; UUIDs
-    and Decimals strings; enum members their values; dataclasses and msgspec Structs objects of their fields.
+    and Decimals strings; enum members their values; dataclasses, attrs classes and msgspec Structs objects of their fields;
+    models of pydantic what pydantic writes.
 
     Args:
         value: What is to be stored. It must not change during the call.
