@@ -101,7 +101,8 @@ class PooledGround(Ground):
         with self.outside.connect() as connection:
             held: int = connection.execute(
                 text(
-                    "SELECT (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory') + (SELECT count(*) "
+                    "SELECT (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' "
+                    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) + (SELECT count(*) "
                     "FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%' "
                     "AND pid <> pg_backend_pid())"
                 )

@@ -219,7 +219,12 @@ async def test_publish_of_its_own_that_the_server_is_told_to_cancel_is_a_typed_e
 def cancel_waiting(host: Host) -> None:
     wait_for_waiting(host.ground)
     with host.ground.outside.connect() as connection:
-        connection.execute(text("SELECT pg_cancel_backend(pid) FROM pg_locks WHERE NOT granted"))
+        connection.execute(
+            text(
+                "SELECT pg_cancel_backend(l.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid "
+                "WHERE NOT l.granted AND a.datname = current_database()"
+            )
+        )
 
 
 @pytest.mark.parametrize(

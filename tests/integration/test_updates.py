@@ -279,6 +279,9 @@ def test_condition_on_a_row_takes_a_select() -> None:
 
 def _wait_for_a_lock(host: Host) -> None:
     with host.ground.outside.connect() as connection:
-        query = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND state = 'active'")
+        query = text(
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE wait_event_type = 'Lock' AND state = 'active' AND datname = current_database()"
+        )
         while not connection.scalar(query):
             connection.rollback()
