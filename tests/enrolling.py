@@ -4,8 +4,8 @@ A course has so many places, and a student so many courses: a rule across stream
 event in a stream of its own, so that nothing but the condition on the decision keeps the rule. `illegal` replays the
 committed log in the order of numbers; every event must have been allowed at its place.
 
-Prints how many processes were killed, and how often a decision was
-refused because it was out of date.
+It goes on until enough has happened. Prints how many processes were
+killed, and how often a decision was refused because it was out of date.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import random
 import signal
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, Final
 from uuid import uuid4
 
 from msgspec import Struct
@@ -33,6 +34,9 @@ from eventstore_sa.types import AnyStoredEvent
 
 __all__ = ["EnrolmentPlan", "illegal"]
 
+_DONE: Final = b"+"
+_REFUSED: Final = b"-"
+
 Course = str
 Student = str
 
@@ -42,7 +46,7 @@ class EnrolmentPlan(Struct, frozen=True):
 
     Attributes:
         processes: How many enrol at the same time.
-        seconds: For how long.
+        least: How many publishes are stored, at least, and how many are refused, one for twenty of those.
         courses: How many courses there are.
         places: How many students a course takes.
         students: How many students there are.
@@ -51,7 +55,7 @@ class EnrolmentPlan(Struct, frozen=True):
     """
 
     processes: int
-    seconds: float
+    least: int
     courses: int
     places: int
     students: int
@@ -115,15 +119,16 @@ class _Clerk:
                 way()
         self._engine.dispose()
 
-    def work(self, seed: int, refused: Callable[[], object]) -> None:
-        """Enrol for ever, in one way or another."""
+    def work(self, seed: int, note: Callable[[bytes], object]) -> None:
+        """Enrol for ever, in one way or another, and note what is refused and what is not."""
         self._chance.seed(seed)
         while True:
             with suppress(EventStoreError):
                 try:
                     self._chance.choice(self._ways)()
+                    note(_DONE)
                 except UnmetWriteConditionError:
-                    refused()
+                    note(_REFUSED)
 
     def _at_once(self) -> None:
         self._enrol(self._store)
@@ -199,7 +204,7 @@ def _start(clerk: _Clerk, chance: random.Random, writing: int) -> int:
     child = os.fork()
     if child == 0:
         try:
-            clerk.work(seed, lambda: os.write(writing, b"."))
+            clerk.work(seed, partial(os.write, writing))
         finally:
             os._exit(1)
     return child
@@ -214,21 +219,19 @@ def main(url: str, encoded: str) -> None:
     chance = random.Random(plan.seed)
     clerk = _Clerk(url, plan)
     reading, writing = os.pipe()
-    os.set_blocking(reading, False)
-    os.set_blocking(writing, False)
     children = [_start(clerk, chance, writing) for _ in range(plan.processes)]
-    deadline = time.monotonic() + plan.seconds
-    killed = refused = 0
-    while time.monotonic() < deadline:
-        time.sleep(chance.uniform(0.2, 0.5))
-        with suppress(BlockingIOError):
-            refused += len(os.read(reading, 65536))
+    noted: Counter[int] = Counter()
+    killed = 0
+    while noted[_DONE[0]] < plan.least or noted[_REFUSED[0]] * 20 < plan.least or killed < plan.processes:
+        # Each lives for as long as it takes all of them to do something.
+        for _ in range(plan.processes):
+            noted.update(os.read(reading, 16))
         victim = chance.randrange(len(children))
         _kill([children[victim]])
         killed += 1
         children[victim] = _start(clerk, chance, writing)
     _kill(children)
-    print(killed, refused)
+    print(killed, noted[_REFUSED[0]])
 
 
 def _kill(children: Sequence[int]) -> None:

@@ -17,8 +17,8 @@ from tests.interleaving import install_schema
 from tests.project import run_python
 from tests.soak.mutations import read_last_position_before_the_lock
 
-SMALL = EnrolmentPlan(processes=4, seconds=4, courses=4, places=2, students=8, most=3, seed=0)
-FULL = EnrolmentPlan(processes=16, seconds=60, courses=20, places=30, students=200, most=10, seed=0)
+SMALL = EnrolmentPlan(processes=4, least=60, courses=4, places=2, students=8, most=3, seed=0)
+FULL = EnrolmentPlan(processes=16, least=4000, courses=20, places=30, students=200, most=10, seed=0)
 
 
 def enrol(database: PostgresDatabase, plan: EnrolmentPlan) -> list[str]:
@@ -31,9 +31,7 @@ def enrol(database: PostgresDatabase, plan: EnrolmentPlan) -> list[str]:
     with SyncEventStore(url) as store:
         events = store.log().read()
     print(f"seed {plan.seed}: {killed} processes killed, {len(events)} events stored, {refused} decisions refused")
-    assert killed > 0
-    assert len(events) > plan.courses
-    assert refused > 0
+    assert events
     return illegal(events, plan)
 
 
@@ -56,6 +54,6 @@ def test_too_many_enrol_if_conditions_are_checked_before_the_lock(database: Post
     with create_engine(database.url("psycopg"), poolclass=NullPool).begin() as connection:
         read_last_position_before_the_lock(connection)
     for _ in range(10):
-        if enrol(database, replace(SMALL, seconds=2)):
+        if enrol(database, SMALL):
             return
     pytest.fail("everything was legal nevertheless")

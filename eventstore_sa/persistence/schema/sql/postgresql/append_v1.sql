@@ -4,8 +4,8 @@
 --             "observed_at", "occurred_at", "tags": [...], "version"}, ...]}, ...]
 --   allowed: ranges of the stream's last position, -1 for an empty stream; absent: any. Times are in ISO 8601, with an offset.
 --   tags and version: absent for none, and for 1
---   Besides what {lock_v1} looks at, an item may have instead of "allowed":
---   alternatives: [{"allowed", "absent": [{"names", "tags", "after", "last_id"}, ...]}, ...], one of which must hold; see {unmet_v1}
+--   Besides what lock_v1 looks at, an item may have instead of "allowed":
+--   alternatives: [{"allowed", "absent": [{"names", "tags", "after", "last_id"}, ...]}, ...], one of which must hold; see unmet_v1
 -- hosted: whether the transaction belongs to the caller, and goes on after this
 -- outcome: 'stored'; 'unmet' with the item whose condition failed and the position found; 'isolation' when a transaction
 --   of our own is not READ COMMITTED. Nothing is stored but with 'stored'.
