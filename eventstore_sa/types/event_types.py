@@ -149,7 +149,7 @@ class EventTypes(Generic[P]):
     @property
     def classes(self) -> Sequence[type[Any]]:
         """The classes, in the order of the names of their events."""
-        return [self._by_class[kind].payload_type for kind in sorted(self._by_class, key=self._name_of_class)]
+        return [self._by_class[kind].payload_type for kind in sorted(self._by_class, key=self.name_of)]
 
     def schemas(self) -> dict[str, dict[str, Any]]:
         """Return for each name of an event what other code has to know to read its payloads, the JSON schema above all."""
@@ -190,6 +190,10 @@ class EventTypes(Generic[P]):
     def known_names(self) -> frozenset[str]:
         """All names of the types."""
         return frozenset(self._by_name)
+
+    def name_of(self, payload_type: type) -> str:
+        """Return the name of the events of a class, whatever name they are published under."""
+        return self._by_class[payload_type].declaration.name
 
     def new_event(self, given: object) -> AnyNewEvent:
         """Return an event as it is to be stored: with JSON as its payload.
@@ -273,9 +277,6 @@ class EventTypes(Generic[P]):
                     f"{other.payload_type.__name__} and {payload_type.__name__} are both called {name!r}: rename one of them"
                 )
         self._by_class[payload_type] = known
-
-    def _name_of_class(self, kind: type) -> str:
-        return self._by_class[kind].declaration.name
 
     def _of_plain_payload(self, given: AnyNewEvent, known: _EventType | None, name: str) -> AnyNewEvent:
         """Check an event whose payload is not an object of one of the classes; that of a TypedDict never is."""

@@ -477,6 +477,10 @@ async def test_memory_keeps_objects_as_databases_do() -> None:
     loaded = await ProjectionStore(store).load(id="1", name="orders")
     assert loaded is not None
     assert loaded.state == {"seen": ["12 USD", "4711"]}
+    under_its_old_name = EventStore(adapter, types=EventTypes(OrderPlaced, write={"placed": 2}))
+    renamed = under_its_old_name.stream(category="orders", stream="2")
+    assert await renamed.publish(events=[FIRST]) == await renamed.read()
+    assert (await EventStore(adapter).stream(category="orders", stream="2").read())[0].name == "placed"
     factory = EventStoreEventSourceFactory(adapter, types=TYPES)
     assert payloads(await factory.construct(ONE).read()) == [FIRST, SECOND]
     plain = await EventStore(adapter).log().read()

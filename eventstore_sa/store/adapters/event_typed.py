@@ -321,7 +321,7 @@ class _Publish:
         if isinstance(given, NewEvent):
             own: AnyNewEvent = given  # pyright: ignore[reportUnknownVariableType]
             return with_payload(stored, own.name, own.payload)
-        return with_payload(stored, stored.name, given)
+        return with_payload(stored, self._types.name_of(type(given)), given)
 
 
 def _pages(pages: Iterable[Iterable[AnyStoredEvent]], read: Read) -> Iterator[list[AnyStoredEvent]]:
