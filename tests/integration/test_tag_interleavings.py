@@ -91,7 +91,11 @@ def nothing(*tags: str, names: tuple[str, ...] = ()) -> WriteCondition:
 def locks_of(stage: Stage, writer: Writer) -> int:
     with stage.autocommit() as connection:
         count: int = connection.execute(
-            text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = :pid"), {"pid": writer.pid}
+            text(
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = :pid "
+                "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            ),
+            {"pid": writer.pid},
         ).scalar_one()
         return count
 
