@@ -22,11 +22,15 @@ IN_VENV := VIRTUAL_ENV="$(CURDIR)/$(VENV)" PATH="$(CURDIR)/$(BIN):$$PATH"
 VENV_READY := $(VENV)/.ready
 DEMO_READY := $(VENV)/.ready-for-demo
 DEV_READY := $(VENV)/.ready-for-dev
+# Peers have demands of their own, on Python and on SQLAlchemy, so the benchmarks have an environment of their own.
+BENCH_VENV := .venv-bench
+BENCH_BIN := $(BENCH_VENV)/bin
+BENCH_READY := $(BENCH_VENV)/.ready
 STALE := $(shell test -x $(BIN)/python || rm -f $(VENV_READY) $(DEMO_READY) $(DEV_READY))
 
 .PHONY: help
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
 demo: $(DEMO_READY) ## watch events being published, refused, read back and projected (SQLite)
@@ -73,12 +77,16 @@ soak: $(DEV_READY) ## hunt lost events for SOAK_SECONDS (default 600) on a durab
 	@$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS) $(SOAK_ARGS)
 
 .PHONY: bench
-bench: $(DEV_READY) ## measure against the floors, beside the raw drivers
-	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
+bench: $(BENCH_READY) ## measure beside raw drivers and peers, and write benchmarks/RESULTS.md (25 minutes)
+	@$(BENCH_BIN)/python -m benchmarks --results benchmarks $(BENCH_ARGS)
+
+.PHONY: bench-quick
+bench-quick: $(BENCH_READY) ## the same in three minutes, for a look: writes nothing
+	@$(BENCH_BIN)/python -m benchmarks --quick $(BENCH_ARGS)
 
 .PHONY: clean
 clean: ## remove environments, caches and build results
-	@rm -rf .venv .venv-matrix .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
+	@rm -rf .venv .venv-bench .venv-matrix .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
 	    build dist htmlcov
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -114,3 +122,18 @@ $(DEV_READY): pyproject.toml | $(VENV_READY)
 	@echo 'Installing what tests and checks need into $(VENV) ...'
 	@$(PIP) --editable '.[dev]'
 	@touch $(DEMO_READY) $@
+
+# The newest Python that is found, because two of the peers need 3.13.
+$(BENCH_READY): pyproject.toml
+	@found=''; \
+	for candidate in $(if $(PYTHON),"$(PYTHON)",python3.14 python3.13 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.1[34].*/bin/python python3.12 python3.11 python3); do \
+	    if "$$candidate" -c 'import ensurepip, venv, sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	        found="$$candidate"; break; \
+	    fi; \
+	done; \
+	if [ -z "$$found" ]; then echo 'The benchmarks need Python 3.11 or newer, 3.13 for all peers.' >&2; exit 1; fi; \
+	echo "Making $(BENCH_VENV) with $$("$$found" --version) ..."; \
+	"$$found" -m venv --clear $(BENCH_VENV)
+	@echo 'Installing what the benchmarks compare with ...'
+	@$(BENCH_BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location --editable '.[bench]'
+	@touch $@

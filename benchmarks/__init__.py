@@ -1,5 +1,8 @@
-"""Speed and memory beside the raw drivers, held against floors: `make bench`, or `python -m benchmarks [names]`.
+"""Speed beside the raw driver and beside other event stores: `make bench`, or `python -m benchmarks [names]`.
 
-`harness` measures and judges, `databases` has what is measured on, the other modules hold the contests. Every figure is
-a median, every ratio comes from rounds of one run in which both sides took turns: only ratios mean something elsewhere.
+A workload is done by several sides, which take turns in one run on one server. Only ratios within a round mean something
+elsewhere; absolute figures belong to the machine of the run.
+
+`harness` measures, `databases` has what is measured on, `contenders` are the event stores that are compared, `workloads` is
+what they do, `report` and `plots` show the outcome. `data` fills a store with millions of events.
 """

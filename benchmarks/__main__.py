@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks [names] [--quick]`; exits with 1 when a floor is not reached."""
+"""The command line: `python -m benchmarks [names]`; exits with 1 when a floor is not reached."""
 
 from __future__ import annotations
 
@@ -7,80 +7,113 @@ import asyncio
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Final
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import sqlalchemy
 
-from benchmarks import elsewhere, projecting, projections, publishing, reading, snapshots, staging, typed_events
-from benchmarks.databases import Setting
-from benchmarks.harness import Benchmark, Outcome, run, table
+from benchmarks import plots, report
+from benchmarks.databases import Setting, server_clock
+from benchmarks.harness import Outcome, run
+from benchmarks.workloads import SUITES
 from eventstore_sa.testing.postgres import PostgresServer, temporary_postgres
 
-__all__ = ["BENCHMARKS", "main"]
+__all__ = ["main"]
 
-BENCHMARKS: Final[Mapping[str, Benchmark]] = {
-    value.name: value
-    for module in (publishing, staging, reading, projecting, projections, snapshots, typed_events, elsewhere)
-    for value in vars(module).values()
-    if isinstance(value, Benchmark)
-}
-"""All benchmarks by name, in the order of the table."""
+_ROUNDS = {"full": 5, "quick": 3, "tiny": 1}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run benchmarks and print the table of outcomes."""
+    """Run workloads, print the outcomes and write what was asked for."""
     options = _parser().parse_args(arguments)
-    unknown = [name for name in options.names if name not in BENCHMARKS]
+    known = [workload.name for suite in SUITES for workload in suite.workloads]
+    unknown = [name for name in options.names if name not in known]
     if unknown:
-        print(f"there is no benchmark {unknown[0]!r}; there are: {', '.join(BENCHMARKS)}", file=sys.stderr)
+        print(f"there is no workload {unknown[0]!r}; there are: {', '.join(known)}", file=sys.stderr)
         return 2
-    names = options.names or list(BENCHMARKS)
-    with temporary_postgres(durable=not options.quick) as server:
-        setting = Setting(
-            server=server,
-            rounds=1 if options.quick else options.rounds,
-            quick=options.quick,
-            synchronous_commit=options.synchronous_commit,
-        )
-        print(_circumstances(server, setting), flush=True)
-        outcomes = asyncio.run(_run_all(names, setting))
-    print(table(outcomes, judged=not options.quick))
+    with temporary_postgres(durable=options.size != "tiny") as server:
+        outcomes, circumstances = asyncio.run(_run(options, options.names or known, server))
+    print(report.table(outcomes, judged=options.size != "tiny"))
+    if options.results is not None and not options.names:
+        options.results.mkdir(parents=True, exist_ok=True)
+        (options.results / "rates.svg").write_text(plots.rates(outcomes), encoding="utf-8")
+        (options.results / "growth.svg").write_text(plots.growth(outcomes), encoding="utf-8")
+        page = report.page(outcomes, circumstances=circumstances, note=options.note)
+        (options.results / "RESULTS.md").write_text(page, encoding="utf-8")
     missed = any(outcome.verdict not in {"", "OK"} for outcome in outcomes)
-    return 1 if missed and not options.quick else 0
+    return 1 if missed and options.size == "full" else 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", help=f"which to run, by default all: {', '.join(BENCHMARKS)}")
-    parser.add_argument(
-        "--quick", action="store_true", help="one round of next to nothing, to see that all of them run"
+    parser.add_argument("names", nargs="*", help="which workloads to run, such as W1 W4; by default all")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument(
+        "--quick",
+        dest="size",
+        action="store_const",
+        const="quick",
+        help="three short rounds, in less than three minutes",
     )
-    parser.add_argument("--rounds", type=int, default=9, help="how often each side is measured (default: 9)")
+    size.add_argument(
+        "--tiny", dest="size", action="store_const", const="tiny", help="next to nothing, to see that everything runs"
+    )
+    parser.set_defaults(size="full")
+    parser.add_argument("--rounds", type=int, help="how often each side is measured (default: 5, or 3 with --quick)")
+    parser.add_argument("--no-peers", action="store_true", help="leave out other event stores, installed or not")
     parser.add_argument(
         "--synchronous-commit",
         choices=["on", "off"],
-        help="whether commits wait for the disk, in all benchmarks; by default only where that is the point",
+        default="on",
+        help="whether commits wait for the disk (default: on)",
     )
+    parser.add_argument("--results", type=Path, help="the folder to write RESULTS.md and the plots to, if all are run")
+    parser.add_argument("--note", default="", help="a sentence about this run for the top of RESULTS.md")
     return parser
 
 
-def _circumstances(server: PostgresServer, setting: Setting) -> str:
-    version = ".".join(map(str, server.version))
-    waiting = setting.synchronous_commit or "on for writers at once, else off"
-    return (
-        f"PostgreSQL {version}, fsync {'off' if setting.quick else 'on'}, synchronous_commit {waiting}; "
-        f"Python {platform.python_version()}, SQLAlchemy {sqlalchemy.__version__}; {os.cpu_count()} cores; "
-        f"medians of {setting.rounds} interleaved rounds"
+async def _run(
+    options: argparse.Namespace, names: Collection[str], server: PostgresServer
+) -> tuple[list[Outcome], str]:
+    setting = Setting(
+        server=server,
+        server_time=await server_clock(server),
+        rounds=options.rounds or _ROUNDS[options.size],
+        size=options.size,
+        with_peers=not options.no_peers,
+        synchronous_commit=options.synchronous_commit,
     )
-
-
-async def _run_all(names: Sequence[str], setting: Setting) -> list[Outcome]:
+    circumstances = _circumstances(setting)
+    print(circumstances, flush=True)
     outcomes: list[Outcome] = []
-    for name in names:
-        print(f"  {name} ...", file=sys.stderr, flush=True)
-        outcomes.append(await run(BENCHMARKS[name], setting))
-    return outcomes
+    for suite in SUITES:
+        chosen = [workload for workload in suite.workloads if workload.name in names]
+        if not chosen:
+            continue
+        start = time.perf_counter()
+        async with suite.opened(setting) as opened:
+            start = _done(f"prepared {', '.join(workload.name for workload in chosen)}", start)
+            for workload in chosen:
+                outcomes.append(await run(workload, workload.sides(opened, setting), setting))
+                start = _done(workload.name, start)
+    return outcomes, circumstances
+
+
+def _done(what: str, start: float) -> float:
+    now = time.perf_counter()
+    print(f"  {what}: {now - start:.0f} s", file=sys.stderr, flush=True)
+    return now
+
+
+def _circumstances(setting: Setting) -> str:
+    version = ".".join(map(str, setting.server.version))
+    fsync = "off" if setting.is_tiny else "on"
+    return (
+        f"PostgreSQL {version} with its default settings, fsync {fsync}, synchronous_commit {setting.synchronous_commit}, "
+        f"on the same machine as the client; Python {platform.python_version()}, SQLAlchemy {sqlalchemy.__version__}; "
+        f"{os.cpu_count()} cores; medians of {setting.rounds} interleaved rounds."
+    )
 
 
 if __name__ == "__main__":

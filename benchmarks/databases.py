@@ -1,13 +1,12 @@
-"""What is measured on: databases with our tables, filled with events, and connections of the raw driver to them.
-
-Both sides of a contest use the same database, on the same server, with the same `synchronous_commit`.
-"""
+"""What is measured on: new databases of one throwaway server, and the processor time of that server."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
 from msgspec import Struct
@@ -15,132 +14,131 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from eventstore_sa import EventStore, EventStoreSchema
-from eventstore_sa.testing.postgres import PostgresServer
+from eventstore_sa.testing.postgres import PostgresDriver, PostgresServer
 
-__all__ = ["COLUMNS", "Database", "Setting", "database"]
+__all__ = ["Database", "ProcessorClock", "Setting", "database", "server_clock"]
 
-COLUMNS = "id, name, stream, category, position, sequence_number, payload, metadata, observed_at, occurred_at"
-"""What a reader selects who has no use for tags and versions, in the order of the fields of StoredEvent."""
+ProcessorClock: TypeAlias = Callable[[], float | None]
+"""Returns the seconds of processor time that a server has used; None if that cannot be seen from here."""
 
-EVENTS_PER_STREAM = 20
 
-_FILL = f"""
-INSERT INTO {{events}} (id, category, stream, position, name, payload, metadata, observed_at, occurred_at)
-SELECT
-  gen_random_uuid(), 'orders', 'order-' || i / {EVENTS_PER_STREAM}, i % {EVENTS_PER_STREAM}, 'order-placed',
-  jsonb_build_object(
-    'order_id', 'order-' || i / {EVENTS_PER_STREAM}, 'customer', 'customer-' || i % 997, 'total', i * 0.01,
-    'currency', 'EUR', 'lines', jsonb_build_array(
-      jsonb_build_object('sku', 'sku-' || i % 89, 'quantity', 1 + i % 5, 'price', 3.5),
-      jsonb_build_object('sku', 'sku-' || i % 83, 'quantity', 1 + i % 3, 'price', 17.25)
-    )
-  ),
-  jsonb_build_object('user', 'user-' || i % 31), now(), now() - interval '1 hour'
-FROM generate_series(0, $1::bigint - 1) i
-"""
-
-_FILL_TAGGED = """
-INSERT INTO es_events (id, category, stream, position, name, payload, metadata, observed_at, occurred_at, tags)
-SELECT
-  gen_random_uuid(), 'orders', 'order-' || i % $2, i / $2, 'order-placed',
-  jsonb_build_object('order_id', 'order-' || i % $2, 'customer', 'customer-' || i % 997, 'total', i * 0.01),
-  jsonb_build_object('user', 'user-' || i % 31), now(), now(), jsonb_build_array('course:' || i % $2, 'student:' || i % 9973)
-FROM generate_series(0, $1::bigint - 1) i
-"""
-_INDEX = """
-INSERT INTO es_event_tags (tag, sequence_number, name)
-SELECT t.tag, e.sequence_number, e.name FROM es_events e, jsonb_array_elements_text(e.tags) t(tag)
-"""
+Amount = TypeVar("Amount")
 
 
 class Setting(Struct, frozen=True, kw_only=True):
-    """What all benchmarks of a run have in common.
+    """What all workloads of a run have in common.
 
     Attributes:
         server: Where databases are made.
+        server_time: The processor time of that server.
         rounds: How often each side is measured.
-        quick: Whether it is enough that everything runs.
-        synchronous_commit: PostgreSQL's setting of that name, for both sides of every benchmark; None: as each declares.
+        size: "full", "quick" for a look, or "tiny" to see that everything runs.
+        with_peers: Whether other event stores take part.
+        synchronous_commit: PostgreSQL's setting of that name, for all sides.
     """
 
     server: PostgresServer
+    server_time: ProcessorClock
     rounds: int
-    quick: bool
-    synchronous_commit: str | None = None
+    size: str = "full"
+    with_peers: bool = True
+    synchronous_commit: str = "on"
 
-    def sized(self, full: int, quick: int) -> int:
+    @property
+    def is_tiny(self) -> bool:
+        """Whether the figures mean nothing."""
+        return self.size == "tiny"
+
+    @property
+    def round_s(self) -> float:
+        """For how long each side works in a round, about."""
+        return {"full": 1.0, "quick": 0.1, "tiny": 0.0}[self.size]
+
+    def sized(self, full: Amount, quick: Amount, tiny: Amount) -> Amount:
         """Return how much work to do."""
-        return quick if self.quick else full
+        return {"full": full, "quick": quick, "tiny": tiny}[self.size]
 
 
 class Database(Struct, frozen=True):
-    """A database of our own, for the length of one benchmark."""
+    """A database of its own, with what is opened on it."""
 
     name: str
     server: PostgresServer
     resources: AsyncExitStack
 
-    @property
-    def url(self) -> URL:
-        """Its address for asyncpg through SQLAlchemy."""
-        return self.server.url_for(self.name, "asyncpg")
+    def url(self, driver: PostgresDriver | None = "asyncpg") -> URL:
+        """Return its address for a driver through SQLAlchemy."""
+        return self.server.url_for(self.name, driver)
 
     @property
     def dsn(self) -> str:
         """Its address for drivers without SQLAlchemy."""
-        return self.server.url_for(self.name, None).render_as_string(hide_password=False)
+        return self.url(None).render_as_string(hide_password=False)
 
-    async def engine(self, *, pool_size: int = 1) -> AsyncEngine:
-        """Make an engine with a pool of that size; disposed of at the end of the benchmark."""
-        engine = create_async_engine(self.url, pool_size=pool_size, max_overflow=0)
+    def engine(self, *, pool_size: int = 1) -> AsyncEngine:
+        """Make an engine with a pool of that size; disposed of with the database."""
+        engine = create_async_engine(self.url(), pool_size=pool_size, max_overflow=0)
         self.resources.push_async_callback(engine.dispose)
         return engine
 
-    async def store(self, *, prefix: str = "es_", pool_size: int = 1) -> EventStore:
+    async def store(self, *, prefix: str = "es_", pool_size: int = 1, **options: Any) -> EventStore:
         """Make a store on an engine of its own, with its tables."""
-        store = EventStore(await self.engine(pool_size=pool_size), schema=EventStoreSchema(prefix=prefix))
+        store = EventStore(self.engine(pool_size=pool_size), schema=EventStoreSchema(prefix=prefix), **options)
         await store.create_schema()
         return store
 
     async def raw(self) -> asyncpg.Connection[Any]:
-        """Open a connection of the raw driver; closed at the end of the benchmark."""
+        """Open a connection of the raw driver; closed with the database."""
         connection = await asyncpg.connect(self.dsn)
         self.resources.push_async_callback(connection.close)
         return connection
 
-    async def filled_store(self, size: int, *, prefix: str = "es_") -> EventStore:
-        """Make a store with `size` events, in streams of `EVENTS_PER_STREAM`."""
-        store = await self.store(prefix=prefix)
-        connection = await self.raw()
-        await connection.execute(_FILL.format(events=f"{prefix}events"), size)
-        await connection.execute(f"VACUUM ANALYZE {prefix}events")
-        return store
-
-    async def tagged_store(self, size: int, of_each: int) -> EventStore:
-        """Make a store with `size` events, in streams of `of_each` that are spread over the log, each with a tag besides."""
-        store = await self.store()
-        connection = await self.raw()
-        async with connection.transaction():
-            await connection.execute("SET LOCAL eventstore_sa.restoring = 'on'")
-            await connection.execute(_FILL_TAGGED, size, size // of_each)
-            await connection.execute(_INDEX)
-        await connection.execute("VACUUM ANALYZE es_events, es_event_tags")
-        return store
-
 
 @asynccontextmanager
-async def database(setting: Setting, *, synchronous_commit: str = "off") -> AsyncIterator[Database]:
-    """Provide a new database without tables; dropped at the end.
-
-    Waiting for the disk hides what the code costs, so commits of both sides do not, where they are not the point.
-    """
-    waiting = setting.synchronous_commit or synchronous_commit
+async def database(setting: Setting) -> AsyncIterator[Database]:
+    """Provide a new database without tables; dropped at the end."""
     name = setting.server.create_database()
     try:
         async with AsyncExitStack() as resources:
             created = Database(name, setting.server, resources)
             connection = await created.raw()
-            await connection.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = {waiting}')
+            await connection.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = {setting.synchronous_commit}')
             yield created
     finally:
         setting.server.drop_database(name)
+
+
+async def server_clock(server: PostgresServer) -> ProcessorClock:
+    """Return the clock of the processor time of a server, which works if it runs on this machine, on Linux."""
+    connection = await asyncpg.connect(server.url.render_as_string(hide_password=False))
+    try:
+        backend = await connection.fetchval("SELECT pg_backend_pid()")
+        try:
+            postmaster = int(_stat(backend)[1])
+            _processor_seconds(postmaster)
+        except (OSError, IndexError, ValueError):
+            return lambda: None
+    finally:
+        await connection.close()
+    return lambda: _processor_seconds(postmaster)
+
+
+def _processor_seconds(postmaster: int) -> float:
+    """Add up the time of the server's processes; those that have ended count for the postmaster."""
+    ticks = sum(map(int, _stat(postmaster)[11:15]))
+    children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text(encoding="ascii").split()
+    nanoseconds = 0
+    for child in children:
+        try:
+            nanoseconds += int(Path(f"/proc/{child}/schedstat").read_text(encoding="ascii").split()[0])
+        except OSError:  # it has just ended
+            continue
+    return ticks / os.sysconf("SC_CLK_TCK") + nanoseconds / 1e9
+
+
+def _stat(process: int) -> list[str]:
+    """Return the fields after the name: state, parent, ..., at 11 to 14 the times of the process and of ended children."""
+    name, fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rsplit(")", 1)
+    if "postgres" not in name:
+        raise ValueError(f"process {process} is not PostgreSQL's: the server runs elsewhere")
+    return fields.split()

@@ -1,26 +1,46 @@
-"""The events that are published, and the documents that the raw driver sends in their place."""
+"""The events that all sides store: the same payload of about 200 bytes, as each of them wants it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
-import msgspec
+from sqlalchemy import text
 
 from eventstore_sa import NewEvent
 from eventstore_sa.types import JsonValue
-from eventstore_sa.types.uuid7 import uuid7
 
-__all__ = ["append_document", "new_events", "new_stream", "order_placed"]
+__all__ = [
+    "CREATE_ORDERS",
+    "INSERT_ORDER",
+    "METADATA",
+    "NAME",
+    "STATUSES",
+    "changed",
+    "new_events",
+    "new_stream",
+    "order_placed",
+    "order_summary",
+    "stored_summaries",
+]
 
-_streams = count()
+NAME = "order-placed"
+METADATA: dict[str, JsonValue] = {"user": "user-17"}
+
+CREATE_ORDERS = "CREATE TABLE orders (id bigint PRIMARY KEY, customer text NOT NULL, total numeric NOT NULL)"
+"""The table of a business, beside which events are stored."""
+
+INSERT_ORDER = text("INSERT INTO orders (id, customer, total) VALUES (:id, 'customer-17', 12.5)")
+
+STATUSES = ("open", "paid", "sent", "done")
+
+_streams = count(1)
 
 
-def new_stream() -> str:
-    """Return the name of a stream that nobody has published to."""
-    return f"order-{next(_streams)}"
+def new_stream() -> int:
+    """Return the number of a stream that nobody has published to."""
+    return next(_streams)
 
 
 def order_placed(number: int) -> dict[str, JsonValue]:
@@ -38,35 +58,43 @@ def order_placed(number: int) -> dict[str, JsonValue]:
 
 
 def new_events(size: int) -> list[NewEvent[str, Any, Any]]:
-    """Return new events."""
-    return [
-        NewEvent(name="order-placed", payload=order_placed(number), metadata={"user": f"user-{number % 31}"})
-        for number in range(size)
-    ]
+    """Return new events, as this library wants them."""
+    return [NewEvent(name=NAME, payload=order_placed(number), metadata=METADATA) for number in range(size)]
 
 
-def append_document(stream: str, size: int, *, after: int = -1) -> str:
-    """Write the document of a publish of new events, as one would without this library.
+def changed(state: dict[str, Any], payload: Any) -> dict[str, Any]:
+    """Apply an event to the state of its stream, in catching up."""
+    return {"changes": state["changes"] + 1, "total": round(state["total"] + payload["total"], 2)}
+
+
+def order_summary(number: int) -> dict[str, JsonValue]:
+    """Return the state of a projection of about 130 bytes."""
+    return {
+        "status": STATUSES[number % 4],
+        "total": number * 7919 % 100_003 / 4,
+        "customer": f"customer-{number % 997}",
+        "lines": [{"sku": f"sku-{number % 89}", "quantity": 1 + number % 5, "price": 3.5}],
+    }
+
+
+def stored_summaries(table: str, *, more: Mapping[str, str] | None = None) -> str:
+    """Return a statement that fills a table of projections with as many states as its parameter says.
 
     Args:
-        stream: The name of the stream.
-        size: The number of events.
-        after: Where the condition demands the stream to be; -1: empty.
+        table: The name of the table.
+        more: Further columns, and expressions for them in which `i` is the number of the projection.
     """
-    document = [
-        {"category": "orders", "stream": stream, "allowed": [[after, after]], "events": list(_plain_events(size))}
-    ]
-    return msgspec.json.encode(document).decode()
-
-
-def _plain_events(size: int) -> Iterator[dict[str, Any]]:
-    for number in range(size):
-        now = datetime.now(UTC)
-        yield {
-            "id": uuid7(),
-            "name": "order-placed",
-            "payload": order_placed(number),
-            "metadata": {"user": f"user-{number % 31}"},
-            "observed_at": now,
-            "occurred_at": now,
-        }
+    columns = "".join(f", {column}" for column in more or {})
+    values = "".join(f", {expression}" for expression in (more or {}).values())
+    return f"""
+        INSERT INTO {table} (name, id, source, state, metadata{columns})
+        SELECT
+          'orders', 'order-' || i, jsonb_build_object('type', 'stream', 'category', 'orders', 'stream', 'order-' || i),
+          jsonb_build_object(
+            'status', ('{{open,paid,sent,done}}'::text[])[1 + i % 4], 'total', (i * 7919 % 100003) / 4.0,
+            'customer', 'customer-' || i % 997,
+            'lines', jsonb_build_array(jsonb_build_object('sku', 'sku-' || i % 89, 'quantity', 1 + i % 5, 'price', 3.5))
+          ),
+          'null'{values}
+        FROM generate_series(0, $1::bigint - 1) i
+    """

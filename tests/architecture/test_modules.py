@@ -12,7 +12,7 @@ from pathlib import Path
 
 from eventstore_sa.testing.cases.tables import in_turn
 from tests.architecture.test_public_names import PUBLIC
-from tests.project import PACKAGE, ROOT, SQL, modules
+from tests.project import ROOT, SQL, modules
 
 MODULES = modules()
 
@@ -59,14 +59,10 @@ def test_there_are_sql_files_to_look_at() -> None:
 
 
 def test_pages_and_docstrings_name_files_that_exist() -> None:
+    parts = ("eventstore_sa", "tests", "examples", "benchmarks")
     existing = [
         "/" + each.relative_to(ROOT).as_posix()
-        for each in (
-            *ROOT.iterdir(),
-            *PACKAGE.rglob("*"),
-            *(ROOT / "tests").rglob("*"),
-            *(ROOT / "examples").rglob("*"),
-        )
+        for each in (*ROOT.iterdir(), *(path for part in parts for path in (ROOT / part).rglob("*")))
     ]
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *MODULES]
     named = {
