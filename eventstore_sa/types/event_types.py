@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, Literal, TypeAlias, cast, get_args, is_typeddict
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 from typing_extensions import TypeVar
 
 from eventstore_sa.errors import (
@@ -137,7 +138,7 @@ class EventTypes(Generic[P]):
         Raises an UnreadableEventError if the event is to be neither kept nor skipped.
         """
         self.read_text: Read = self._reader(from_text=True)
-        """The same for an event whose payload is JSON text."""
+        """The same for an event whose payload is JSON text, and that nobody else has: it is changed."""
         if wrong := sorted(written.keys() - self._by_name.keys()):
             raise ConfigurationError(f"write names {wrong}, but none of the event types has that name")
 
@@ -239,7 +240,13 @@ class EventTypes(Generic[P]):
                 payload = make(stored.payload)
             except Exception:  # noqa: BLE001 - of an unknown type, or whatever a class raises: told apart there
                 return slowly(stored)
-            return with_payload(stored, name, payload)
+            if not from_text:
+                return with_payload(stored, name, payload)
+            # Made for this read alone; a second event for each would double the work of the garbage collector.
+            force_setattr(stored, "payload", payload)
+            if stored.name != name:
+                force_setattr(stored, "name", name)
+            return stored
 
         return read
 
