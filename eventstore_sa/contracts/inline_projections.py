@@ -14,7 +14,7 @@ from msgspec import Struct
 from eventstore_sa.contracts.projection_records import ProjectionRecord
 from eventstore_sa.errors import ConcurrencyError, ConfigurationError, EventStoreError, StorageError
 from eventstore_sa.publishing import StreamPublication, as_read, own_copy
-from eventstore_sa.types import AnyStoredEvent, EventTypes
+from eventstore_sa.types import AnyStoredEvent, EventTypes, StreamIdentifier
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -27,6 +27,7 @@ __all__ = [
     "PublishPlace",
     "apply_projections",
     "combined",
+    "known_ids",
     "typed_projections",
 ]
 
@@ -58,15 +59,18 @@ class PublishPlace(Protocol):
     def load(self, name: str, ids: Collection[str], *, guarded: bool) -> Mapping[str, ProjectionRecord]:
         """Return the stored projections of a name that exist, by id, locked until the end of the transaction.
 
-        It takes one statement. If `guarded` is true, the statement locks the ids as `guard` does.
+        It takes one statement at most. If `guarded` is true, the statement locks the ids as `guard` does.
         """
         ...
 
     def save(self, records: Sequence[ProjectionRecord]) -> None:
-        """Save projections in one statement, each with the version that was loaded, or 0 if it is new.
+        """Save projections, each with the version that was loaded, or 0 if it is new.
+
+        They are saved together with those of the projections that follow, in one statement before the commit, or before the
+        next statement of one of them.
 
         Raises:
-            ConcurrencyError: If another transaction has created one of them in the meantime.
+            ConcurrencyError: If another transaction has created one of them in the meantime; now, or when they are saved.
         """
         ...
 
@@ -103,6 +107,18 @@ class InlineProjection(Protocol):
 
         Raises:
             ConfigurationError: If it cannot, for example because a handler is a coroutine function.
+        """
+        ...
+
+    def inline_id(self, stream: StreamIdentifier, names: Collection[str]) -> str | None:
+        """Return the id of the one projection that new events of a stream affect, if that is known before they are stored.
+
+        The statement that stores the events then loads the projection, too, so that `place.load` needs none. Return None if
+        there is none or it is not known, or if `apply_inline` locks other rows before it loads the projection.
+
+        Args:
+            stream: The stream.
+            names: The names of the events.
         """
         ...
 
@@ -201,6 +217,10 @@ class _TypedProjection(Struct, frozen=True):
     def check_inline(self) -> None:
         self.projection.check_inline()
 
+    def inline_id(self, stream: StreamIdentifier, names: Collection[str]) -> str | None:
+        # Under an alias, too, an event is passed on by the name of its type.
+        return self.projection.inline_id(stream, self.types.all_names(names))
+
     def apply_inline(self, place: PublishPlace, events: Sequence[AnyStoredEvent]) -> None:
         typed = self.types.all_read(events)
         if typed:
@@ -229,6 +249,21 @@ def _check_projection(given: object) -> None:
         raise ConfigurationError(
             f"an inline projection must be a projector or table projection, not {type(given).__name__!r}"
         )
+
+
+def known_ids(projections: Projections, part: StreamPublication) -> dict[str, str]:
+    """Return the id that each of the first projections loads for a publish to one stream, by name, as far as it is known.
+
+    It ends with the first one whose id is not known: projections are locked in the order of their names.
+    """
+    ids: dict[str, str] = {}
+    names = {event.name for event in part.prepared}
+    for projection in projections if names else ():
+        key = projection.inline_id(part.stream, names)
+        if key is None:
+            break
+        ids[projection.name] = key
+    return ids
 
 
 def apply_projections(

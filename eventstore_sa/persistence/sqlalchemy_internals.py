@@ -6,8 +6,9 @@ commit fails, and a commit of the outermost transaction looks like the release o
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import Column, Connection, NestedTransaction, util
 from sqlalchemy.orm import Session, SessionTransaction
@@ -15,9 +16,11 @@ from sqlalchemy.orm import Session, SessionTransaction
 __all__ = [
     "await_in_greenlet",
     "connections_of",
+    "executed",
     "is_closed",
     "is_committing",
     "is_flushing",
+    "is_observed",
     "leaves_joined_transaction",
     "run_in_greenlet",
     "savepoint_around",
@@ -48,6 +51,41 @@ def is_closed(connection: Connection) -> bool:
     """
     driver: Any = connection.connection.driver_connection
     return bool(driver.is_closed() if hasattr(driver, "is_closed") else getattr(driver, "closed", False))
+
+
+def is_observed(connection: Connection) -> bool:
+    """Return whether anybody is to see what is executed on a connection: a listener of SQLAlchemy's events, or a log."""
+    engine, known = cast("Any", connection.engine), cast("Any", connection)
+    # A listener for all engines, and one for a single engine or its dialect, set these.
+    return bool(known._has_events or engine._has_events or engine.dialect._has_events or known._echo)  # noqa: SLF001
+
+
+@contextmanager
+def executed(connection: Connection, sql: str, parameters: Any) -> Generator[Any]:
+    """Execute compiled SQL, and give the driver's cursor: SQLAlchemy makes neither a context of it nor a result.
+
+    Errors are handled as in `Connection.execute`: wrapped, and a connection that is gone or was interrupted is invalidated.
+    The connection must be in autocommit mode or in a transaction that is begun.
+    """
+    dialect = cast("Any", connection.dialect)
+    pooled = connection.connection
+    cursor: Any = None
+    # asyncpg's cache of prepared statements, which SQLAlchemy gives up when tables have changed.
+    invalidate_cache = getattr(dialect, "_invalidate_schema_cache", None)
+    try:
+        cursor = pooled.cursor()
+        if invalidate_cache is not None:
+            cursor._invalidate_schema_cache_asof = dialect._invalidate_schema_cache_asof  # noqa: SLF001
+        dialect.do_execute(cursor, sql, parameters)
+        yield cursor
+    except BaseException as error:  # noqa: BLE001 - raised again, as SQLAlchemy raises it
+        of_driver = isinstance(error, dialect.loaded_dbapi.Error)
+        if of_driver and invalidate_cache is not None:
+            invalidate_cache()
+        # Without a statement, what is not the driver's is passed on as it is.
+        handle = connection._handle_dbapi_exception  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        handle(error, sql if of_driver else None, parameters if of_driver else None, cursor, None)
+    cursor.close()
 
 
 def is_flushing(session: Session) -> bool:

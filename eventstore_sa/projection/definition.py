@@ -112,9 +112,12 @@ class ProjectorDefinition(ABC, Generic[Identifier, State, Metadata]):
         If `categories` is set, it takes all events of these, and `missing_handler_behaviour` decides about those without a
         handler. Otherwise it takes the events that have a handler, of any category.
         """
+        return self._takes(event.category, event.name)
+
+    def _takes(self, category: str, name: Any) -> bool:
         if self.categories is None:
-            return self._handlers.attribute_for(event.name) is not None
-        return event.category in self.categories
+            return self._handlers.attribute_for(name) is not None
+        return category in self.categories
 
     @final
     def depends_on(self, event_name: str) -> bool:

@@ -7,12 +7,12 @@ which method handles which event.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from inspect import getattr_static, iscoroutinefunction, isfunction, signature
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, final
 
-from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.errors import ConfigurationError, SerialisationError
 from eventstore_sa.projection.batches import Batch
 from eventstore_sa.projection.definition import (
     MissingHandlerBehaviour,
@@ -28,9 +28,11 @@ from eventstore_sa.types import (
     EventSourceIdentifier,
     Projection,
     Snapshots,
+    StreamIdentifier,
     SyncSnapshots,
     serialise_to_string,
 )
+from eventstore_sa.types.identifiers import check_name
 
 if TYPE_CHECKING:
     from eventstore_sa.contracts.inline_projections import PublishPlace
@@ -49,6 +51,7 @@ _FINAL = (
     "coroutine_handlers",
     "depends_on",
     "id_of",
+    "inline_id",
     "project",
     "project_sync",
     "projects_streams",
@@ -300,6 +303,17 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
                 "publish: make it an ordinary method, or apply the events afterwards by "
                 "`await ProjectionStore(...).project(projector, events=...)`"
             )
+
+    @final
+    def inline_id(self, stream: StreamIdentifier, names: Collection[str]) -> str | None:
+        """Return the id of the projection of a stream, if its events are taken; see `InlineProjection`."""
+        if not self.projects_streams or not any(self._takes(stream.category, name) for name in names):
+            return None
+        try:
+            return check_name("projection id's", self.id_of(stream))
+        except (ConfigurationError, SerialisationError):
+            # Raised again when the events are applied.
+            return None
 
     @final
     def apply_inline(self, place: PublishPlace, events: Sequence[AnyStoredEvent]) -> None:

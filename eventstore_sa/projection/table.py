@@ -24,7 +24,7 @@ from eventstore_sa.projection.reading import batch_of
 from eventstore_sa.projection.row_batch import Handling, RowBatch
 from eventstore_sa.projection.row_keys import RowKeys, iter_given, packed
 from eventstore_sa.publishing import own_copy
-from eventstore_sa.types import AnyStoredEvent, serialise_to_string
+from eventstore_sa.types import AnyStoredEvent, StreamIdentifier, serialise_to_string
 
 __all__ = ["TableProjection", "project"]
 
@@ -135,6 +135,11 @@ class TableProjection:
                 "`await session.run_sync(projection.apply, events)`"
             )
         self._apply(session() if isinstance(session, scoped_session) else session, batch_of(events), None)
+
+    @final
+    def inline_id(self, stream: StreamIdentifier, names: Collection[str]) -> str | None:
+        """Return None: it loads rows of the host's; see `InlineProjection`."""
+        return None
 
     @final
     def apply_inline(self, place: PublishPlace, events: Sequence[AnyStoredEvent]) -> None:
@@ -322,7 +327,7 @@ def _derived(plain: type[Any]) -> type[TableProjection]:
 
 def _check_overrides(projection: type[TableProjection]) -> None:
     """Refuse overrides of TableProjection's attributes that cannot work; most are meant as handlers of such an event."""
-    for attribute in ("apply", "apply_inline", "check_inline", "takes"):
+    for attribute in ("apply", "apply_inline", "check_inline", "inline_id", "takes"):
         if getattr(projection, attribute) is not getattr(TableProjection, attribute):
             raise _override(projection, attribute, "overrides a method that must not be overridden")
     for attribute in ("name", "missing_handler_behaviour", "categories", "needs_session"):

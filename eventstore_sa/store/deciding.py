@@ -17,7 +17,7 @@ from msgspec import Struct
 from eventstore_sa.attempts import Attempts, Backoff
 from eventstore_sa.conditions import AndCondition, NoEventMatchesCondition, WriteCondition
 from eventstore_sa.errors import ConfigurationError, UnmetWriteConditionError
-from eventstore_sa.publishing import StreamPublishDefinition, TypedPublishDefinition
+from eventstore_sa.publishing import StreamPublishDefinition, TypedPublishDefinition, own_copy
 from eventstore_sa.sources import InMemoryEventSource, SyncInMemoryEventSource
 from eventstore_sa.sources.constraints import QueryConstraint, sequence_number_before
 from eventstore_sa.steps import Steps, drive, drive_async
@@ -200,7 +200,8 @@ class _Deciding(NamedTuple):
         in_order = [events[number] for number in sorted(events)]
         projections: dict[str, Projection[Any, Any]] = {}
         for name, (query, projector) in self.models.items():
-            matching = [event for event in in_order if query.met_by(event=event)]
+            # Copies, because a handler may change what it is given.
+            matching = [own_copy(event) for event in in_order if query.met_by(event=event)]
             projections[name] = yield partial(self.project, projector, matching, query)
         return _Read(tuple(items), projections)
 

@@ -67,8 +67,10 @@ def test_the_alembic_folder_is_no_package() -> None:
 def test_no_call_climbs_to_a_higher_layer_but_one_of_a_projection() -> None:
     """Contracts forbid imports upwards; a function that is handed down can still be called upwards."""
     climbs = {climb for _, call in calls("sqlite://") for climb in walk(call).climbs}
+    # SQLite calls the functions that are registered with it.
+    of_sqlite = "persistence/transactions/prepared.py -> persistence/projections/dialects/sqlite_json.py"
 
     assert climbs
-    assert {
-        climb for climb in climbs if not climb.startswith("contracts/inline_projections.py -> projection/")
-    } == set()
+    assert {climb for climb in climbs if not climb.startswith("contracts/inline_projections.py -> projection/")} <= {
+        of_sqlite
+    }

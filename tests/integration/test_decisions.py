@@ -189,6 +189,20 @@ async def test_decider_may_change_its_state_and_the_result_is_made_of_events_alo
     assert update.state == ["joined"]
 
 
+async def test_model_may_change_its_events_without_another_noticing() -> None:
+    class Careless(Count):
+        def joined(self, state: int, event: Any) -> int:
+            event.payload["seats"] += 1
+            return int(event.payload["seats"])
+
+    store = SyncEventStore(InMemoryEventStorageAdapter())
+    store.publish(streams={enrolment(): {"events": [new_event("joined", payload={"seats": 1}, tags={"course:c1"})]}})
+
+    decision = store.decide({name: (course(), Careless()) for name in ("one", "other")})
+
+    assert decision.state == {"one": 2, "other": 2}
+
+
 @each_driver(*POSTGRES_DRIVERS)
 async def test_lost_connection_is_not_retried_with_new_events(host: Host) -> None:
     seen: list[int] = []

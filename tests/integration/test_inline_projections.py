@@ -555,6 +555,9 @@ class SessionProjection:
     def check_inline(self) -> None:
         pass
 
+    def inline_id(self, stream: Any, names: Any) -> None:
+        return None
+
     def apply_inline(self, place: Any, events: Any) -> None:
         session = place.session()
         self.sessions.append(session)

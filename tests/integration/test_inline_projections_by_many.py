@@ -320,3 +320,30 @@ def test_a_transaction_of_many_publishes_leaves_room_in_the_lock_table(
 
     without, with_projections = locks
     assert 900 < with_projections - without <= 1025
+
+
+class MirrorProjector(OrderProjector):
+    """Publishes to the same stream from a handler, with a projection that was loaded with the event that is handled."""
+
+    name = "a-mirror"
+
+    def __init__(self, store: SyncEventStore, session: Session) -> None:
+        self._stream = store.with_projections(OrderProjector()).within(session).stream(category="orders", stream="1")
+
+    def something_happened(self, state: dict[str, Any], event: AnyStoredEvent) -> dict[str, Any]:
+        self._stream.publish(events=[new_event(payload=10)])
+        return super().something_happened(state, event)
+
+
+@pytest.mark.parametrize("store", ["psycopg"], indirect=True)
+def test_projection_that_was_loaded_with_the_events_may_have_changed_since(store: SyncEventStore) -> None:
+    adapter: Any = store.adapter
+    with Session(adapter.bind.engine) as session:
+        mirrored = store.with_projections(MirrorProjector(store, session), OrderProjector()).within(session)
+        for _ in range(2):
+            mirrored.stream(category="orders", stream="1").publish(events=[new_event(payload=1)])
+        session.commit()
+
+    sums = {each.name: each.state["sum"] for each in SyncProjectionStore(store).search()}
+    assert sums == {"a-mirror": 2, "order": 22}
+    assert len(store.log().read()) == 4

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from select import select
 from typing import Any
@@ -16,7 +16,16 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import AsyncAdaptedQueuePool, QueuePool, event, exists
 
-from eventstore_sa import EventQuery, EventStoreSchema, QueryItem, StreamIdentifier
+from eventstore_sa import (
+    EventQuery,
+    EventStoreSchema,
+    Projection,
+    ProjectionStore,
+    Projector,
+    QueryItem,
+    StreamIdentifier,
+    SyncProjectionStore,
+)
 from eventstore_sa.conditions import (
     ConditionScope,
     WriteCondition,
@@ -27,9 +36,20 @@ from eventstore_sa.conditions import (
 )
 from eventstore_sa.errors import UnmetWriteConditionError
 from eventstore_sa.persistence.events.conditions import ConditionContext
+from eventstore_sa.query import (
+    FilterClause,
+    KeySetPagingClause,
+    OffsetPagingClause,
+    Operator,
+    Path,
+    SortClause,
+    SortField,
+    SortOrder,
+)
 from eventstore_sa.testing.cases.tables import in_turn
 from tests.awaiting import collected, entered, settled
 from tests.hosts import POSTGRES_DRIVERS, Ground, Host, each_driver, new_event
+from tests.projectors import CustomerProjector, OrderProjector
 
 BEGINNING = ("BEGIN", "SAVEPOINT", "RELEASE SAVEPOINT")
 
@@ -41,6 +61,25 @@ class CategoryIsSmall(WriteCondition, frozen=True):
 
     def to_expression(self, context: ConditionContext) -> Any:
         return ~exists().where(context.events.c.position > 1000)
+
+
+class OtherOrderProjector(OrderProjector):
+    """Another projection of the same streams."""
+
+    name = "other-order"
+
+
+class LargeOrderProjector(OrderProjector):
+    """States that are not saved together."""
+
+    name = "large-order"
+
+    def initial_state_factory(self) -> dict[str, Any]:
+        return {**super().initial_state_factory(), "large": "x" * 600_000}
+
+
+class OtherLargeOrderProjector(LargeOrderProjector):
+    name = "other-large-order"
 
 
 @contextmanager
@@ -224,6 +263,73 @@ async def test_reads_within_a_session_need_no_watermark(host: Host) -> None:
                 assert len(seen) == 2
 
 
+def projections(host: Host) -> Any:
+    kind: Any = ProjectionStore if host.asynchronous else SyncProjectionStore
+    return kind(host.engine)
+
+
+def projection(number: int) -> Projection[Any, Any]:
+    return Projection(
+        id=str(number), name="orders", source=StreamIdentifier("orders", str(number)), state=number, metadata=None
+    )
+
+
+NAMED = FilterClause(Operator.EQUAL, Path("name"), "orders")
+BY_STATE = SortClause([SortField(Path("state"), SortOrder.DESC)])
+PROJECTION_CALLS: dict[str, Callable[[Any], Any]] = {
+    "save": lambda store: store.save(projection=projection(1)),
+    "save a new one": lambda store: store.save(projection=projection(7), expected_version=0),
+    "save over a version": lambda store: store.save(projection=projection(7), expected_version=1),
+    "save_all": lambda store: store.save_all(projections=[projection(number) for number in range(5)]),
+    "load": lambda store: store.load(name="orders", id="1"),
+    "locate": lambda store: store.locate(name="orders", source=StreamIdentifier("orders", "1")),
+    "search": lambda store: store.search(filters=[NAMED], sort=BY_STATE),
+    "search for a page": lambda store: store.search(
+        filters=[NAMED], sort=BY_STATE, paging=OffsetPagingClause(item_count=2)
+    ),
+    "search for the page after": lambda store: store.search(
+        filters=[NAMED], sort=BY_STATE, paging=KeySetPagingClause(last_id="2", item_count=2)
+    ),
+    "count": lambda store: store.count(filters=[NAMED]),
+    "delete": lambda store: store.delete(name="orders", id="7"),
+}
+
+
+@each_driver()
+async def test_what_is_done_to_projections_is_one_statement_each(host: Host) -> None:
+    store = projections(host)
+    for name, call in PROJECTION_CALLS.items():
+        with statements(host.engine) as seen:
+            await settled(call(store))
+        assert len(seen) == 1, name
+
+
+INLINE: dict[str, tuple[Sequence[Projector[Any, Any, Any]], int, int]] = {
+    "of the stream": ([OrderProjector()], 2, 3),
+    "two of the stream": ([OrderProjector(), OtherOrderProjector()], 2, 5),
+    "two of the stream with large states": ([LargeOrderProjector(), OtherLargeOrderProjector()], 3, 5),
+    "of several streams": ([CustomerProjector()], 3, 3),
+}
+
+
+@in_turn("inline", INLINE)
+@each_driver()
+async def test_a_publish_with_projections(
+    host: Host, inline: tuple[Sequence[Projector[Any, Any, Any]], int, int]
+) -> None:
+    host.ground.empty()
+    projectors, on_postgres, on_sqlite = inline
+    store = host.store.with_projections(*projectors)
+    await settled(stream(host.store).latest())  # the first use of a store compares its mode of locking
+    for _ in range(2):
+        with statements(host.engine) as seen:
+            await settled(stream(store).publish(events=[new_event(payload=1)]))
+        assert len(seen) == (on_postgres if host.postgres else on_sqlite)
+
+    found = await settled(projections(host).search())
+    assert [each.state["sum"] for each in found] == [2] * len(projectors)
+
+
 class Proxy:
     """Passes bytes between a client and a server, and counts how often the client began to speak anew."""
 
@@ -316,6 +422,34 @@ async def test_a_publish_within_an_open_transaction_is_one_round_trip(postgres_g
 
         assert (proxy.flights - before) == 10
         await settled(session.rollback())
+
+
+@pytest.mark.parametrize("driver", POSTGRES_DRIVERS)
+async def test_what_is_done_to_projections_is_one_round_trip_each(postgres_ground: Ground, driver: str) -> None:
+    async with behind_proxy(postgres_ground, driver) as (host, proxy):
+        store = projections(host)
+        for _ in range(8):  # psycopg prepares statements that are repeated
+            for call in PROJECTION_CALLS.values():
+                await settled(call(store))
+        for name, call in PROJECTION_CALLS.items():
+            before = proxy.flights
+            await settled(call(store))
+            assert proxy.flights - before == 1, name
+
+
+@pytest.mark.parametrize("driver", POSTGRES_DRIVERS)
+async def test_a_publish_with_a_projection_of_its_stream_is_four_round_trips(
+    postgres_ground: Ground, driver: str
+) -> None:
+    async with behind_proxy(postgres_ground, driver) as (host, proxy):
+        store = host.store.with_projections(OrderProjector(), OtherOrderProjector())
+        for _ in range(8):
+            await settled(stream(store).publish(events=[new_event(payload=1)]))
+        before = proxy.flights
+        await settled(stream(store).publish(events=[new_event(payload=1)]))
+
+        # BEGIN, the events and what is stored of the projections, their new states, COMMIT.
+        assert proxy.flights - before == 4
 
 
 SETTINGS_FOR_POOLERS: dict[str, tuple[dict[str, Any], int]] = {

@@ -6,7 +6,7 @@ end, is decided in `transactions/` and by those who call.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Final
 from uuid import UUID
@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from eventstore_sa.conditions import EMPTY_STREAM_POSITION, unmet_condition_error
+from eventstore_sa.contracts.projection_records import ProjectionRecord
 from eventstore_sa.persistence.events.dialects import (
     Appended,
     AppendOutcome,
@@ -59,10 +60,23 @@ class EventRepository:
         try:
             return self.dialect.append(connection, document, guarded=guarded)
         except DBAPIError as error:
-            failure = self.dialect.database.failure_of(error).refined(self._constraints)
-            if failure.kind is not FailureKind.DUPLICATE_ID:
-                raise
-            return failure
+            return self._duplicate(error)
+
+    def append_loading(
+        self, connection: Connection, document: PublishDocument, wanted: Mapping[str, str]
+    ) -> tuple[AppendOutcome, Sequence[ProjectionRecord] | None]:
+        """Store a publish, and load projections of its stream; see `EventDialect.append_loading`."""
+        try:
+            return self.dialect.append_loading(connection, document, wanted)
+        except DBAPIError as error:
+            return self._duplicate(error), None
+
+    def _duplicate(self, error: DBAPIError) -> Failure:
+        """Return what it means that an id is taken; raise any other error again."""
+        failure = self.dialect.database.failure_of(error).refined(self._constraints)
+        if failure.kind is not FailureKind.DUPLICATE_ID:
+            raise error
+        return failure
 
     def results(
         self, connection: Connection, parts: Sequence[StreamPublication], outcome: AppendOutcome

@@ -7,7 +7,7 @@ in which events are stored commits.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
@@ -16,7 +16,8 @@ from sqlalchemy import Connection
 
 from eventstore_sa.attempts import Attempts
 from eventstore_sa.conditions import custom_conditions, decided
-from eventstore_sa.contracts.inline_projections import LostRace, Projections
+from eventstore_sa.contracts.inline_projections import LostRace, Projections, known_ids
+from eventstore_sa.contracts.projection_records import ProjectionRecord
 from eventstore_sa.persistence.events.conditions import ConditionEvaluators, verdicts_on_rows
 from eventstore_sa.persistence.events.constraints import ConstraintConverters
 from eventstore_sa.persistence.events.dialects import Appended, AppendOutcome, constraints_of_events
@@ -25,7 +26,7 @@ from eventstore_sa.persistence.events.hydration import Page
 from eventstore_sa.persistence.events.reads import Wanted
 from eventstore_sa.persistence.events.repository import EventRepository
 from eventstore_sa.persistence.events.stall import StallWatch
-from eventstore_sa.persistence.projections.publishes import update_projections
+from eventstore_sa.persistence.projections.publishes import SQLPublishPlace, update_projections
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.schema.locking import LockingMode
 from eventstore_sa.persistence.schema.schema import made_once
@@ -156,7 +157,8 @@ class EventStorage:
                 if lost is not None:
                     _log.info("projecting again: %s", lost.error)
                 with attempt:
-                    return self._append_and_project(parts, document, projections)
+                    known = known_ids(projections[0], parts[0]) if len(parts) == 1 and lost is None else {}
+                    return self._append_and_project(parts, document, projections, known)
         except _NotStored as refusal:
             outcome = refusal.outcome
         except LostRace as race:
@@ -171,7 +173,16 @@ class EventStorage:
         parts: Sequence[StreamPublication],
         document: PublishDocument | None,
         projections: Sequence[Projections],
+        known: Mapping[str, str],
     ) -> list[list[AnyStoredEvent]]:
+        """Append and project once.
+
+        Args:
+            parts: The publish.
+            document: Its document, if there is one yet.
+            projections: The projections of each part.
+            known: Ids of projections that are loaded when the events are stored.
+        """
         in_session = any(projection.needs_session for each in projections for projection in each)
         with self._runner.savepoint(in_session=in_session, publishing=True) as scope:
             connection, repository = scope.connection, self._repository(scope.connection)
@@ -179,13 +190,20 @@ class EventStorage:
                 document = self._decided(parts, connection, repository)
             if any(projections):
                 repository.dialect.database.begin_writing(connection)
-            outcome = repository.append(connection, document, guarded=True)
+            loaded: Sequence[ProjectionRecord] | None = None
+            if known:
+                outcome, loaded = repository.append_loading(connection, document, known)
+            else:
+                outcome = repository.append(connection, document, guarded=True)
             if not isinstance(outcome, Appended):
                 raise _NotStored(outcome)
             _log.debug("stored %d events in %d streams", sum(document.counts), len(document.counts))
             results = repository.results(connection, parts, outcome)
             if any(projections):
-                update_projections(scope, self.schema, projections, parts, results)
+                place = SQLPublishPlace(scope, self.schema)
+                if loaded is not None:
+                    place.keep(known, loaded)
+                update_projections(place, projections, parts, results)
             return results
 
     def _decided(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from eventstore_sa.contracts.inline_projections import LostRace, Projections, apply_projections
@@ -26,12 +25,14 @@ __all__ = ["SQLPublishPlace", "is_session_of_publish", "update_projections"]
 # stall.
 _PATIENCE_S: Final = 0.05
 
+# Characters of JSON. What can be saved alone must not become too large by being saved with others.
+_TOGETHER: Final = 1_000_000
+
 _OF_PUBLISH: Final = "eventstore_sa.of_publish"
 
 
 def update_projections(
-    scope: ConnectionScope,
-    schema: EventStoreSchema,
+    place: SQLPublishPlace,
     projections: Sequence[Projections],
     parts: Sequence[StreamPublication],
     results: Sequence[Sequence[AnyStoredEvent]],
@@ -39,8 +40,7 @@ def update_projections(
     """Apply the events of a publish to its inline projections, in its transaction.
 
     Args:
-        scope: Where they were stored.
-        schema: The tables.
+        place: The transaction.
         projections: The projections of each part of the publish.
         parts: The publish.
         results: The stored events of each part.
@@ -48,7 +48,6 @@ def update_projections(
     Raises:
         LostRace: If another transaction was faster; the publish may succeed when it is repeated.
     """
-    place = SQLPublishPlace(scope.connection, schema, scope.session, in_transaction=scope.in_transaction)
     try:
         apply_projections(place, projections, parts, results)
         place.finish()
@@ -56,7 +55,7 @@ def update_projections(
         raise LostRace(error) from error
     except OutOfTurnError as error:
         # Raised by events that handlers have staged. Only our own transaction releases its locks when it is repeated.
-        if scope.in_transaction:
+        if place.in_transaction:
             raise
         raise LostRace(error) from error
     finally:
@@ -72,24 +71,37 @@ class SQLPublishPlace:
     """The transaction of a publish in a database; see `PublishPlace`.
 
     Args:
-        connection: The connection of the publish.
+        scope: Where the events were stored.
         schema: The tables.
-        session: The host's session whose transaction it is, if there is one.
+
+    Attributes:
         in_transaction: Whether the transaction is the host's, and may contain other publishes.
     """
 
-    def __init__(
-        self, connection: Connection, schema: EventStoreSchema, session: Session | None, *, in_transaction: bool
-    ) -> None:
-        self._connection = connection
+    def __init__(self, scope: ConnectionScope, schema: EventStoreSchema) -> None:
+        self.in_transaction: bool = scope.in_transaction
+        self._connection = scope.connection
         self._schema = schema
-        self._session = session
+        self._session = scope.session
         self._own_session: Session | None = None
+        self._loaded: dict[tuple[str, str], ProjectionRecord | None] = {}
+        self._unsaved: list[ProjectionRecord] = []
         # Whether earlier publishes in the transaction have locked projections; None if unknown.
-        self._holds_others: bool | None = None if in_transaction else False
+        self._holds_others: bool | None = None if scope.in_transaction else False
+
+    def keep(self, wanted: Mapping[str, str], loaded: Sequence[ProjectionRecord]) -> None:
+        """Keep what was loaded and locked when the events were stored, until it is asked for.
+
+        Args:
+            wanted: The id that was looked for, by name.
+            loaded: Those that exist.
+        """
+        self._loaded = dict.fromkeys(wanted.items())
+        self._loaded.update(((record.name, record.id), record) for record in loaded)
 
     def session(self) -> Session:
         """Return the host's session, or a session of the library on the connection."""
+        self._save_all()
         if self._session is None:
             self._session = self._own_session = Session(
                 self._connection,
@@ -100,18 +112,30 @@ class SQLPublishPlace:
         return self._session
 
     def guard(self, name: str, ids: Collection[str]) -> None:
+        self._save_all()
         self._await_turn(name, ids)
         self._repository.dialect.lock(self._connection, name, ids)
 
     def load(self, name: str, ids: Collection[str], *, guarded: bool) -> Mapping[str, ProjectionRecord]:
+        keys = [(name, key) for key in ids]
+        if not guarded and all(key in self._loaded for key in keys):
+            # Only once: what is asked for again may have changed.
+            kept = [self._loaded.pop(key) for key in keys]
+            return {record.id: record for record in kept if record is not None}
+        self._save_all()
         lock = LockOn.IDS if guarded else LockOn.NAME
         if guarded:
             self._await_turn(name, ids)
         return self._repository.load(self._connection, name, ids, lock=lock)
 
     def save(self, records: Sequence[ProjectionRecord]) -> None:
-        saved = self._repository.save_loaded(self._connection, records)
-        if saved < len(records):
+        if sum(len(record.state) + len(record.metadata) for record in (*self._unsaved, *records)) > _TOGETHER:
+            self._save_all()
+        self._unsaved.extend(records)
+
+    def _save_all(self) -> None:
+        records, self._unsaved = self._unsaved, []
+        if records and (saved := self._repository.save_loaded(self._connection, records)) < len(records):
             raise ConcurrencyError(
                 f"other transactions have just created {len(records) - saved} projections {records[0].name!r}: make the "
                 "call again, or run all of the transaction again"
@@ -129,11 +153,12 @@ class SQLPublishPlace:
         return made_once(ProjectionRepository, self._schema, self._connection.dialect.name)
 
     def finish(self) -> None:
-        """Flush the library's session; the host's session is flushed by its savepoint.
+        """Save what is not saved yet, and flush the library's session; the host's session is flushed by its savepoint.
 
         It is committed, but has only joined the transaction of the publish, which stays open. So events that handlers have
         staged or recorded are stored in that transaction too.
         """
+        self._save_all()
         if self._own_session is not None:
             self._own_session.commit()
 

@@ -12,10 +12,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
-    Executable,
-    Select,
     Text,
-    Update,
     bindparam,
     cast,
     delete,
@@ -29,6 +26,7 @@ from eventstore_sa.persistence.projections.dialects import projection_dialect
 from eventstore_sa.persistence.projections.dialects.base import FIELDS, JSON_FIELDS, LockOn, ProjectionDialect
 from eventstore_sa.persistence.projections.searches import ProjectionSearches
 from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.transactions.prepared import PreparedStatement
 from eventstore_sa.types.numbers import LARGEST_NUMBER
 
 __all__ = ["ProjectionRepository"]
@@ -87,8 +85,8 @@ class ProjectionRepository:
 
     def save(self, connection: Connection, records: Sequence[ProjectionRecord]) -> list[int]:
         """Insert or replace projections in one statement; return their new versions. Keys must differ."""
-        rows = connection.execute(self._upsert, self._document(records)).all()
-        versions: dict[tuple[str, str], int] = {(row.name, row.id): row.version for row in rows}
+        rows = self._upsert.rows(connection, self._document(records))
+        versions: dict[tuple[str, str], int] = {(name, key): version for name, key, version in rows}
         return [versions[record.name, record.id] for record in records]
 
     def save_loaded(self, connection: Connection, records: Sequence[ProjectionRecord]) -> int:
@@ -99,13 +97,13 @@ class ProjectionRepository:
         Raises:
             SerialisationError: If they are too large.
         """
-        return connection.execute(self._upsert_loaded, self._document(records)).rowcount
+        return self._upsert_loaded.count(connection, self._document(records))
 
     def save_expecting(self, connection: Connection, record: ProjectionRecord, expected: int) -> int | None:
         """Insert a projection (0) or replace it at a version; return None if it is at another version."""
         version: int | None
         if expected == 0:
-            version = connection.scalar(self._insert_new, self._document([record]))
+            version = self._insert_new.scalar(connection, self._document([record]))
         else:
             self.dialect.check_size(record.state)
             values = {
@@ -113,16 +111,16 @@ class ProjectionRepository:
                 "metadata_text": record.metadata,
                 "expected": min(expected, LARGEST_NUMBER),
             }
-            version = connection.scalar(self._replace, values | _key_of(record.name, record.id))
+            version = self._replace.scalar(connection, values | _key_of(record.name, record.id))
         return version
 
     def version(self, connection: Connection, record: ProjectionRecord) -> int:
         """Return the version of the projection with that key; 0 if there is none."""
-        return connection.scalar(self._version, _key_of(record.name, record.id)) or 0
+        return self._version.scalar(connection, _key_of(record.name, record.id)) or 0
 
     def delete(self, connection: Connection, *, name: str, id: str) -> bool:
         """Delete a projection; return whether there was one."""
-        return connection.scalar(self._delete, _key_of(name, id)) is not None
+        return self._delete.scalar(connection, _key_of(name, id)) is not None
 
     def _document(self, records: Sequence[ProjectionRecord]) -> dict[str, str]:
         """Return the one parameter of an insert, so that a batch of any size is the same statement."""
@@ -144,49 +142,43 @@ class ProjectionRepository:
         return self.dialect.insert(self._table).from_select([*fields, "version"], selected)
 
     @cached_property
-    def _upsert(self) -> Executable:
+    def _upsert(self) -> PreparedStatement:
         insert, c = self._insert, self._table.c
         replaced = {"state": insert.excluded.state, "metadata": insert.excluded.metadata, "version": c.version + 1}
         upsert = insert.on_conflict_do_update(index_elements=[c.name, c.id], set_=replaced)
-        returning: Executable = upsert.returning(c.name, c.id, c.version)
-        return returning
+        return PreparedStatement(upsert.returning(c.name, c.id, c.version))
 
     @cached_property
-    def _upsert_loaded(self) -> Executable:
+    def _upsert_loaded(self) -> PreparedStatement:
         c = self._table.c
         insert = self.dialect.insert(self._table).from_select(list(FIELDS), self.dialect.records(_DOCUMENT))
         replaced = {key: insert.excluded[key] for key in ("state", "metadata", "version", "sequence_number")}
         upsert = insert.on_conflict_do_update(
             index_elements=[c.name, c.id], set_=replaced, where=c.version == insert.excluded.version - 1
         )
-        counting: Executable = upsert.execution_options(preserve_rowcount=True)
-        return counting
+        return PreparedStatement(upsert)
 
     @cached_property
-    def _insert_new(self) -> Any:
-        return self._insert.on_conflict_do_nothing().returning(self._table.c.version)
+    def _insert_new(self) -> PreparedStatement:
+        return PreparedStatement(self._insert.on_conflict_do_nothing().returning(self._table.c.version))
 
     @cached_property
-    def _replace(self) -> Update:
+    def _replace(self) -> PreparedStatement:
         c = self._table.c
         # Text that the database casts, because the serialiser of SQLAlchemy's JSON is the host's to choose.
         values = {
             field: self.dialect.from_text(bindparam(f"{field}_text", type_=Text())) for field in ("state", "metadata")
         }
-        return (
-            update(self._table)
-            .where(*self._key, c.version == bindparam("expected"))
-            .values(**values, version=c.version + 1)
-            .returning(c.version)
-        )
+        replaced = update(self._table).where(*self._key, c.version == bindparam("expected"))
+        return PreparedStatement(replaced.values(**values, version=c.version + 1).returning(c.version))
 
     @cached_property
-    def _version(self) -> Select[Any]:
-        return select(self._table.c.version).where(*self._key)
+    def _version(self) -> PreparedStatement:
+        return PreparedStatement(select(self._table.c.version).where(*self._key))
 
     @cached_property
-    def _delete(self) -> Executable:
-        return delete(self._table).where(*self._key).returning(self._table.c.number)
+    def _delete(self) -> PreparedStatement:
+        return PreparedStatement(delete(self._table).where(*self._key).returning(self._table.c.number))
 
 
 def _key_of(name: str, id: str) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from eventstore_sa.persistence.projections.queries import (
     parameters_of,
     shape_of,
 )
+from eventstore_sa.persistence.transactions.prepared import PreparedStatement
 from eventstore_sa.query import KeySetPagingClause, OffsetPagingClause, PagingDirection, Search
 from eventstore_sa.query.evaluation import check_fields, unknown_last_id
 
@@ -57,7 +58,7 @@ class ProjectionSearches:
         self.dialect: ProjectionDialect = dialect
         self._table = dialect.table
         self._is_last = dialect.table.c.id == bindparam("last_id", type_=Text())
-        self._statements: dict[Hashable, Select[Any]] = {}
+        self._statements: dict[Hashable, PreparedStatement] = {}
 
     def search(
         self, connection: Connection, search: Search, converters: ProjectionConverters
@@ -78,7 +79,7 @@ class ProjectionSearches:
                 return query.records("all", query.rows)
             case OffsetPagingClause(page_number=number, item_count=size):
                 bounds = {"size": size, "skipped": (number - 1) * size}
-                return query.records("page", lambda: query.rows().limit(_SIZE).offset(_SKIPPED), bounds)
+                return query.records("page", lambda: query.page(query.rows().limit(_SIZE).offset(_SKIPPED)), bounds)
             case KeySetPagingClause() as paging:
                 page = self._page(query, paging, backwards=paging.direction is PagingDirection.BACKWARDS)
                 return page if paging.direction is PagingDirection.FORWARDS else page[::-1]
@@ -87,7 +88,9 @@ class ProjectionSearches:
         """Return the page next to the given result, in the direction of paging."""
         bounds: dict[str, Any] = {"size": paging.item_count, "last_id": paging.last_id}
         if paging.last_id is None:
-            return query.records(("end", backwards), lambda: query.rows(backwards=backwards).limit(_SIZE), bounds)
+            return query.records(
+                ("end", backwards), lambda: query.page(query.rows(backwards=backwards).limit(_SIZE)), bounds
+            )
         page = query.records(("next", backwards), lambda: self._next_page(query, backwards=backwards), bounds)
         if not page and not query.records("seen", lambda: query.rows().where(self._is_last), bounds):
             raise unknown_last_id(paging.last_id)
@@ -100,7 +103,7 @@ class ProjectionSearches:
         seen = query.rows().with_only_columns(*keys).where(self._is_last).limit(1).cte("seen")
         # Joined, because a condition that is false by itself would leave nothing that links the two.
         joined = self._table.join(seen, beyond(order, list(seen.c), backwards=backwards))
-        return query.rows(backwards=backwards).select_from(joined).limit(_SIZE)
+        return query.page(query.rows(backwards=backwards).select_from(joined).limit(_SIZE))
 
     def page_beyond(
         self,
@@ -172,14 +175,14 @@ class ProjectionSearches:
         number: int = counted[0][0]
         return number
 
-    def statement(self, key: Hashable, make: Callable[[], Select[Any]]) -> Select[Any]:
+    def statement(self, key: Hashable, make: Callable[[], Select[Any]]) -> PreparedStatement:
         """Return the statement for a key, which is made if there is none yet."""
         found = self._statements.get(key)
         if found is None:
             # Other threads may do the same at the same time.
             if len(self._statements) >= _REMEMBERED_STATEMENTS:
                 self._statements.clear()
-            found = self._statements[key] = make()
+            found = self._statements[key] = PreparedStatement(make())
         return found
 
     def fields(self, rows: FromClause) -> Sequence[ColumnElement[Any]]:
@@ -211,6 +214,16 @@ class _Query:
         fields = self._searches.fields(self._searches.dialect.table)
         return select(*fields).where(*self.conditions()).order_by(*ordered)
 
+    def page(self, rows: Select[Any]) -> Select[Any]:
+        """Select the rows of a page in their order, with JSON as text; only what is on the page is converted."""
+        dialect = self._searches.dialect
+        if not dialect.sorts_results:
+            return rows
+        # PostgreSQL leaves rows in the order of a subquery with a limit. An order of its own would be a second sort: it is
+        # not known outside that all rows have the name that the subquery looks for.
+        page = rows.with_only_columns(*(dialect.table.c[key] for key in _FIELDS)).subquery("page")
+        return select(*self._searches.fields(page))
+
     def result(
         self, kind: Hashable, make: Callable[[], Select[Any]], bounds: Mapping[str, Any] = MappingProxyType({})
     ) -> Sequence[Sequence[Any]]:
@@ -218,11 +231,13 @@ class _Query:
             check_fields(self._search)
             return make()
 
-        dialect = self._searches.dialect
+        dialect, parameters = self._searches.dialect, {**self._parameters, **bounds}
         statement = checked() if self._shape is None else self._searches.statement((kind, self._shape), checked)
         dialect.prepare(self._connection)
         try:
-            return self._connection.execute(statement, {**self._parameters, **bounds}).all()
+            if isinstance(statement, PreparedStatement):
+                return statement.rows(self._connection, parameters)
+            return self._connection.execute(statement, parameters).all()
         except DBAPIError as error:
             query_error = dialect.query_error(error)
             if query_error is None:

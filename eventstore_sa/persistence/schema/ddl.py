@@ -77,6 +77,8 @@ def fill_in(sql: str, prefix: str, schema: str | None, *, database: str = "postg
         "{events_literal}": events.replace("'", "''"),
         "{event_tags}": named("event_tags"),
         "{event_tags_bare}": named("event_tags", None),
+        "{projections}": named("projections"),
+        "{projections_literal}": named("projections").replace("'", "''"),
         f"${_BODY}$": dollar_tag(events),
         **{f"{{{placeholder}}}": text for placeholder, text in other.items()},
     }

@@ -8,11 +8,12 @@ from functools import cached_property
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Executable, and_, bindparam, delete, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, or_, select
 
 from eventstore_sa.persistence.events.dialects import event_dialect
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.snapshots.dialects import snapshot_dialect
+from eventstore_sa.persistence.transactions.prepared import PreparedStatement
 from eventstore_sa.types import EARLIEST_TIME, Snapshot, SnapshotKey
 
 __all__ = ["SnapshotRepository"]
@@ -33,30 +34,35 @@ class SnapshotRepository:
         self._table = schema.snapshots
         self._inserting = snapshot_dialect(database, self._table)
         self._dialect = event_dialect(database, schema)
-        columns: dict[str, ColumnElement[Any]] = {column.key: column for column in self._table.c}
-        columns["taken_at"] = self._dialect.time_column(self._table.c.taken_at).label("taken_at")
-        self._find = select(*columns.values()).where(
-            *(
-                self._table.c[name] == bindparam(name, type_=self._table.c[name].type)
-                for name in ("projector", "projector_version", "source_hash", "source")
+        c = self._table.c
+        found = select(
+            c.place, c.event_id, c.state, c.metadata, self._dialect.time_column(c.taken_at), c.format, c.checksum
+        )
+        self._find = PreparedStatement(
+            found.where(
+                *(
+                    c[name] == bindparam(name, type_=c[name].type)
+                    for name in ("projector", "projector_version", "source_hash", "source")
+                )
             )
         )
 
     def find(self, connection: Connection, key: SnapshotKey) -> Snapshot | None:
         """Return the snapshot with that key."""
-        found = connection.execute(self._find, _key_values(key)).first()
-        if found is None:
-            return None
-        return Snapshot(
-            key=key,
-            place=found.place,
-            event_id=UUID(bytes=found.event_id.bytes),  # asyncpg returns a class of its own
-            state=found.state,
-            metadata=found.metadata,
-            taken_at=self._read_time(found.taken_at),
-            format=found.format,
-            checksum=found.checksum,
-        )
+        for place, event_id, state, metadata, taken_at, format_, checksum in self._find.rows(
+            connection, _key_values(key)
+        ):
+            return Snapshot(
+                key=key,
+                place=place,
+                event_id=UUID(bytes=event_id.bytes),  # asyncpg returns a class of its own
+                state=state,
+                metadata=metadata,
+                taken_at=self._read_time(taken_at),
+                format=format_,
+                checksum=checksum,
+            )
+        return None
 
     def _read_time(self, value: Any) -> datetime:
         try:
@@ -81,14 +87,14 @@ class SnapshotRepository:
             parameters |= {"replaced_place": replacing.place, "replaced_checksum": replacing.checksum}
         if in_transaction:
             parameters |= self._inserting.lock_parameters(connection, snapshot.key.source_hash)
-        return connection.scalar(self._saves[replacing is not None, in_transaction], parameters) is not None
+        return self._saves[replacing is not None, in_transaction].scalar(connection, parameters) is not None
 
     @cached_property
-    def _saves(self) -> Mapping[tuple[bool, bool], Executable]:
+    def _saves(self) -> Mapping[tuple[bool, bool], PreparedStatement]:
         ways = [(replacing, in_transaction) for replacing in (False, True) for in_transaction in (False, True)]
         return {way: self._save_statement(*way) for way in ways}
 
-    def _save_statement(self, replacing: bool, in_transaction: bool) -> Executable:
+    def _save_statement(self, replacing: bool, in_transaction: bool) -> PreparedStatement:
         c = self._table.c
         insert = self._inserting.insert(in_transaction=in_transaction)
         outdated = [c.place < insert.excluded.place]
@@ -100,8 +106,7 @@ class SnapshotRepository:
             set_={name: insert.excluded[name] for name in self._inserting.values if not c[name].primary_key},
             where=or_(*outdated),
         )
-        returning: Executable = upsert.returning(c.place)
-        return returning
+        return PreparedStatement(upsert.returning(c.place))
 
     def prune(
         self,

@@ -26,6 +26,7 @@ from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.sqlalchemy_internals import is_flushing
 from eventstore_sa.persistence.transactions.databases import Database, database_named, database_of
+from eventstore_sa.persistence.transactions.prepared import OF_OUR_OWN
 
 __all__ = [
     "WHEN_RETURNED",
@@ -125,8 +126,10 @@ class EngineBind:
         self._pool_and_pid: tuple[Pool, int] | None = None
         # Given to each connection, not once to an engine: SQLAlchemy does that with an event listener on the engine, which
         # sends every step of every statement through its event dispatch.
+        self._own: Final[Mapping[str, Any]] = {OF_OUR_OWN: True} if self.database.executes_directly else {}
         self._reading, self._writing = (
-            self.database.single_statement_options(engine.dialect.driver, reading=reading) for reading in (True, False)
+            {**self._own, **self.database.single_statement_options(engine.dialect.driver, reading=reading)}
+            for reading in (True, False)
         )
         self._explicit: bool | None = None  # not known before there is a connection
         # A StaticPool hands out one and the same connection to everybody at once.
@@ -147,15 +150,15 @@ class EngineBind:
     @contextmanager
     def savepoint(self, *, in_session: bool = False) -> Generator[ConnectionScope]:
         calls: list[Callable[[], object]] = []
-        options = {**self.database.read_committed, WHEN_RETURNED: calls}
-        with self._connected(options) as connection, connection.begin():
+        options = {**self._own, **self.database.read_committed, WHEN_RETURNED: calls}
+        with self._connected() as connection, connection.execution_options(**options).begin():
             yield ConnectionScope(connection)
         for call in calls:
             call()
 
     @contextmanager
     def transaction(self) -> Generator[ConnectionScope]:
-        with self._connected({}) as connection, connection.begin():
+        with self._connected() as connection, connection.begin():
             yield ConnectionScope(connection)
 
     def require_read_committed(self) -> bool:
@@ -165,11 +168,11 @@ class EngineBind:
     @contextmanager
     def _single_statement(self, options: Mapping[str, Any]) -> Generator[ConnectionScope]:
         """Give a connection whose statements commit by themselves, or a transaction where that does not work."""
-        with self._connected({}) as connection:
+        with self._connected() as connection:
             if self._explicit is None:
                 self._explicit = self.database.needs_explicit_transactions(connection)
             if self._explicit:
-                with connection.execution_options(**self.database.read_committed).begin():
+                with connection.execution_options(**self._own, **self.database.read_committed).begin():
                     yield ConnectionScope(connection)
                 return
             connection.execution_options(**options)
@@ -191,14 +194,14 @@ class EngineBind:
         self._pool_and_pid = (self.engine.pool, pid)
 
     @contextmanager
-    def _connected(self, options: Mapping[str, Any]) -> Generator[Connection]:
+    def _connected(self) -> Generator[Connection]:
         self._enter_process()
         with self._turn, self.engine.connect() as connection:
             if self.database.is_closed(connection):
                 # Closed while it was in the pool. It is replaced, before SQLAlchemy or we set anything on it.
                 connection.invalidate()
-            # Set here and not by an engine with options: cancelled in its connect(), that loses the place in the pool.
-            yield connection.execution_options(**options)
+            # Options are set on it and not on the engine: cancelled in its connect(), that loses the place in the pool.
+            yield connection
 
 
 class FactoryBind:

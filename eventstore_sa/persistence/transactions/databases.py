@@ -50,10 +50,13 @@ class Database(ABC):
     Attributes:
         read_committed: The options of a connection whose transactions are READ COMMITTED, whatever the default is.
         ddl_commits: Whether a statement of DDL commits the transaction that it is in.
+        executes_directly: Whether a connection of our own needs nothing of SQLAlchemy's before a statement is executed:
+            each commits by itself, or a transaction is begun; see `PreparedStatement`.
     """
 
     read_committed: Mapping[str, Any] = MappingProxyType({"isolation_level": "READ COMMITTED"})
     ddl_commits: bool = False
+    executes_directly: bool = False
 
     def check_connection(self, connection: Connection) -> None:
         """Refuse a connection that cannot be used; each connection of the driver is asked once.
@@ -161,6 +164,8 @@ _LONGEST_MS: Final = 2**31 - 1  # of lock_timeout; 24 days
 
 
 class _PostgreSQL(Database):
+    executes_directly: bool = True
+
     def check_connection(self, connection: Connection) -> None:
         """Look at what the driver knows each time, because a SET may have changed the encoding."""
         self._refuse_wrong_encoding(connection)

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeAlias
 from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, FromClause, String, and_, func, select, type_coerce
 
+from eventstore_sa.contracts.projection_records import ProjectionRecord
 from eventstore_sa.persistence.events.document import PublishDocument
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.transactions.databases import Database
@@ -93,6 +94,25 @@ class EventDialect(ABC):
             DBAPIError: If the database refused; `Database.failure_of` reads it. Without `guarded`, the transaction may be
                 unusable.
         """
+
+    def append_loading(
+        self, connection: Connection, document: PublishDocument, wanted: Mapping[str, str]
+    ) -> tuple[AppendOutcome, Sequence[ProjectionRecord] | None]:
+        """Store a document like a guarded `append`; load and lock projections with the same statement, where that works.
+
+        Args:
+            connection: Where.
+            document: What.
+            wanted: The id of a projection for each name, in the order in which they are locked. Its stream is one of the
+                document's.
+
+        Returns:
+            The outcome, and those of the projections that exist; None if they were not loaded.
+
+        Raises:
+            DBAPIError: If the database refused; `Database.failure_of` reads it.
+        """
+        return self.append(connection, document, guarded=True), None
 
     @abstractmethod
     def lock(self, connection: Connection, document: PublishDocument) -> None:

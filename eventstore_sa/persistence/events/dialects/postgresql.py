@@ -6,12 +6,13 @@ raised error would make the transaction unusable.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
+from msgspec import Raw, Struct
 from msgspec.json import Decoder
 from sqlalchemy import (
     BigInteger,
@@ -38,6 +39,7 @@ from sqlalchemy.dialects.postgresql import BIT, BYTEA
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeEngine
 
+from eventstore_sa.contracts.projection_records import ProjectionRecord
 from eventstore_sa.errors import LockTimeoutError, TransactionError
 from eventstore_sa.persistence.events.dialects.base import (
     Appended,
@@ -53,11 +55,33 @@ from eventstore_sa.persistence.schema.ddl import effective_schema, in_text, quot
 from eventstore_sa.persistence.schema.jsonb_size import check_jsonb
 from eventstore_sa.persistence.transactions.databases import limit_waits, postgresql_failure
 from eventstore_sa.persistence.transactions.failures import Failure, FailureKind
-from eventstore_sa.types import decode_json
+from eventstore_sa.persistence.transactions.prepared import PreparedStatement
+from eventstore_sa.types import decode_json, encode_json
 from eventstore_sa.types.watermark import Watermark, WatermarkHolder
 
 __all__ = ["PostgreSQLDialect", "RowLockingPostgreSQLDialect"]
 
+
+class _Loaded(Struct, frozen=True):
+    """A projection as the append function returns it: its JSON is left as text."""
+
+    name: str
+    id: str
+    source: Raw
+    state: Raw
+    metadata: Raw
+    version: int
+    sequence_number: int | None
+    source_hash: int
+
+    def record(self) -> ProjectionRecord:
+        source, state, metadata = (bytes(json).decode() for json in (self.source, self.state, self.metadata))
+        return ProjectionRecord(
+            self.name, self.id, source, state, metadata, self.version, self.sequence_number, self.source_hash
+        )
+
+
+_decode_projections: Final = Decoder(list[_Loaded]).decode
 _decode_numbers: Final = Decoder(list[int]).decode
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 # Arrays and JSON come as text. asyncpg looks types up that it has not met, arrays among them, between preparing a
@@ -115,9 +139,28 @@ class PostgreSQLDialect(EventDialect):
         call = self._call(
             connection, "append_guarded_v1(:document)" if guarded else "append_v1(:document, false)", _APPEND
         )
-        outcome, item, last_position, last_positions, sequence_numbers, problem = connection.execute(
-            call, {"document": document.text}
-        ).one()
+        return self._outcome(connection.execute(call, {"document": document.text}).one())
+
+    def append_loading(
+        self, connection: Connection, document: PublishDocument, wanted: Mapping[str, str]
+    ) -> tuple[AppendOutcome, Sequence[ProjectionRecord] | None]:
+        """Call the function that does both."""
+        check_jsonb(document.text, "the events to publish")
+        call = _prepared_call(
+            "append_and_load_v1(:document, :wanted)",
+            f"{_APPEND}, loaded",
+            self._schema.prefix,
+            effective_schema(connection, self._schema.schema),
+        )
+        parts = [{"name": name, "id": key} for name, key in wanted.items()]
+        parameters = {"document": document.text, "wanted": encode_json(parts).decode()}
+        [(*outcome, loaded)] = call.rows(connection, parameters)
+        records = None if loaded is None else [each.record() for each in _decode_projections(loaded)]
+        return self._outcome(outcome), records
+
+    def _outcome(self, returned: Sequence[Any]) -> AppendOutcome:
+        """Read what the append function returns."""
+        outcome, item, last_position, last_positions, sequence_numbers, problem = returned
         match outcome:
             case "stored":
                 return Appended([last + 1 for last in _numbers(last_positions)], _numbers(sequence_numbers))
@@ -237,6 +280,12 @@ class RowLockingPostgreSQLDialect(RowLocking, PostgreSQLDialect):
     The trigger of the fence belongs to the table and is fired all the same, to no purpose: no reader looks.
     """
 
+    def append_loading(
+        self, connection: Connection, document: PublishDocument, wanted: Mapping[str, str]
+    ) -> tuple[AppendOutcome, Sequence[ProjectionRecord] | None]:
+        """Append alone: it takes several statements."""
+        return self.append(connection, document, guarded=True), None
+
     def append(self, connection: Connection, document: PublishDocument, *, guarded: bool) -> AppendOutcome:
         """Refuse what is too large before anything is sent."""
         check_jsonb(document.text, "the events to publish")
@@ -267,14 +316,20 @@ def _described(pid: int | None, application: str | None, state: str | None, sinc
 def _call(call: str, columns: str, prefix: str, schema: str | None) -> TextualSelect:
     function, arguments = call.split("(", 1)
     name = in_text(quoted(f"{prefix}{function}", schema))
-    arguments = arguments.replace(":document", "CAST(:document AS jsonb)")
+    parameters = [each for each in ("document", "wanted") if f":{each}" in arguments]
+    for parameter in parameters:
+        arguments = arguments.replace(f":{parameter}", f"CAST(:{parameter} AS jsonb)")
     statement = text(f"SELECT {columns} FROM {name}({arguments}")  # noqa: S608 - a quoted name of ours
-    if ":document" in arguments:
-        # Without a type of its own it would be jsonb to asyncpg, and encoded by a codec of the application's.
-        statement = statement.bindparams(bindparam("document", type_=Text()))
+    # Without types of their own they would be jsonb to asyncpg, and encoded by a codec of the application's.
+    statement = statement.bindparams(*(bindparam(parameter, type_=Text()) for parameter in parameters))
     # With columns, SQLAlchemy prepares the reading of results once, not for each of them.
     names = (each.rsplit(" ", 1)[-1] for each in columns.split(", "))
     return statement.columns(*map(column, names))
+
+
+@lru_cache(maxsize=256)
+def _prepared_call(call: str, columns: str, prefix: str, schema: str | None) -> PreparedStatement:
+    return PreparedStatement(_call(call, columns, prefix, schema))
 
 
 def _numbers(array: str | None) -> Sequence[int]:

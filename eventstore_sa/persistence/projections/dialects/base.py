@@ -19,6 +19,7 @@ from sqlalchemy.types import TypeEngine
 
 from eventstore_sa.errors import QueryError
 from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.transactions.prepared import PreparedStatement
 from eventstore_sa.query import Operator, Path
 from eventstore_sa.query.evaluation import check_field
 from eventstore_sa.types.codec import encode_json
@@ -131,6 +132,9 @@ class ProjectionDialect(ABC):
     copies_values: ClassVar[bool] = False
     """Whether a row that passes through a subquery is copied as a whole, including long values."""
 
+    sorts_results: ClassVar[bool] = False
+    """Whether rows are sorted with the results of the expressions that are selected, including those off the page."""
+
     def __init__(self, schema: EventStoreSchema, table: Table) -> None:
         self.schema: EventStoreSchema = schema
         self.table: Table = table
@@ -186,8 +190,8 @@ class ProjectionDialect(ABC):
             ids: Their ids.
             lock: How to keep others from changing them until the transaction ends. None: not at all.
         """
-        statement = self._rows if lock is None else self._locked_rows
-        return connection.execute(statement, {"name": name, "ids": encode_json(list(ids)).decode()}).all()
+        statement = self._load if lock is None else self._load_locked
+        return statement.rows(connection, {"name": name, "ids": encode_json(list(ids)).decode()})
 
     @abstractmethod
     def _is_one_of(self, text: ColumnElement[str], values: ColumnElement[str]) -> ColumnElement[bool]:
@@ -208,6 +212,14 @@ class ProjectionDialect(ABC):
             .where(c.name == bindparam("name"), self._is_one_of(c.id, bindparam("ids", type_=Text())))
             .order_by(c.id)
         )
+
+    @cached_property
+    def _load(self) -> PreparedStatement:
+        return PreparedStatement(self._rows)
+
+    @cached_property
+    def _load_locked(self) -> PreparedStatement:
+        return PreparedStatement(self._locked_rows)
 
     @cached_property
     def _locked_rows(self) -> Select[Any]:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from itertools import groupby
 from time import monotonic
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from sqlalchemy import (
     REAL,
@@ -67,6 +67,7 @@ from eventstore_sa.persistence.projections.dialects.base import (
 from eventstore_sa.persistence.schema.jsonb_size import check_jsonb
 from eventstore_sa.persistence.transactions.databases import driver_attribute, limit_waits
 from eventstore_sa.persistence.transactions.failures import Failure, FailureKind, Refusal
+from eventstore_sa.persistence.transactions.prepared import PreparedStatement
 from eventstore_sa.query import Operator, Path
 from eventstore_sa.query.evaluation import FOLDED, SEPARATORS, UNFOLDED
 
@@ -131,6 +132,8 @@ class PostgreSQLProjections(ProjectionDialect):
     operators on numbers, because jsonb orders numbers as numbers.
     """
 
+    sorts_results: ClassVar[bool] = True
+
     def insert(self, table: Table) -> Any:
         return insert(table)
 
@@ -170,17 +173,17 @@ class PostgreSQLProjections(ProjectionDialect):
     ) -> Sequence[Sequence[Any]]:
         if lock is None:
             return super().load(connection, name, ids, lock)
-        statement = self._loads[lock]
+        parameters = {"name": name, **lock_parameters(connection, self.schema, name, ids)}
         if lock is LockOn.IDS and is_wide(ids):
             statement = self._locked_rows.where(wide_lock(connection, self.schema, name))
-        parameters = {"name": name, **lock_parameters(connection, self.schema, name, ids)}
-        return connection.execute(statement, parameters).all()
+            return connection.execute(statement, parameters).all()
+        return self._loads[lock].rows(connection, parameters)
 
     @cached_property
-    def _loads(self) -> Mapping[LockOn, Select[Any]]:
+    def _loads(self) -> Mapping[LockOn, PreparedStatement]:
         return {
-            LockOn.NAME: self._locked_rows.where(shared_name_lock()),
-            LockOn.IDS: self._locked_rows.where(id_locks()),
+            LockOn.NAME: PreparedStatement(self._locked_rows.where(shared_name_lock())),
+            LockOn.IDS: PreparedStatement(self._locked_rows.where(id_locks())),
         }
 
     def _is_one_of(self, text: ColumnElement[str], values: ColumnElement[str]) -> ColumnElement[bool]:

@@ -1,0 +1,232 @@
+"""Statements of the library's own that are executed without SQLAlchemy's results: only unseen, and with the same errors."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+from sqlalchemy import AsyncAdaptedQueuePool, Connection, Engine, QueuePool, event, text
+
+from eventstore_sa import Projection, ProjectionStore, StreamIdentifier, SyncProjectionStore
+from eventstore_sa.errors import LockTimeoutError, SchemaError, StorageError
+from tests.awaiting import entered, settled
+from tests.blocking import terminate_others, wait_for_waiting
+from tests.hosts import POSTGRES_DRIVERS, Host, each_driver
+from tests.patience import wait_until
+
+ORDER = StreamIdentifier("orders", "1")
+
+
+def projections(host: Host, bind: Any = None) -> Any:
+    kind: Any = ProjectionStore if host.asynchronous else SyncProjectionStore
+    return kind(host.engine if bind is None else bind)
+
+
+def pooled(host: Host, **options: Any) -> Any:
+    pool = AsyncAdaptedQueuePool if host.asynchronous else QueuePool
+    return host.make_engine(poolclass=pool, pool_size=1, max_overflow=0, **options)
+
+
+def order(state: object) -> Projection[Any, Any]:
+    return Projection(id="1", name="orders", source=ORDER, state=state, metadata=None)
+
+
+async def saved(store: Any, state: object = 1) -> int:
+    version: int = await settled(store.save(projection=order(state)))
+    return version
+
+
+async def loaded(store: Any) -> Any:
+    found = await settled(store.load(name="orders", id="1"))
+    return None if found is None else found.state
+
+
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Collect what goes through `Connection.execute`."""
+    statements: list[object] = []
+    execute = Connection.execute
+
+    def note(connection: Connection, statement: Any, *arguments: Any, **options: Any) -> Any:
+        statements.append(statement)
+        return execute(connection, statement, *arguments, **options)
+
+    monkeypatch.setattr(Connection, "execute", note)
+    return statements
+
+
+@each_driver(*POSTGRES_DRIVERS)
+async def test_what_nobody_sees_is_executed_directly(host: Host, executed: list[object]) -> None:
+    assert await saved(projections(host)) == 1
+    assert await loaded(projections(host)) == 1
+
+    assert executed == []
+
+
+@each_driver(*POSTGRES_DRIVERS)
+async def test_listeners_see_every_statement(host: Host) -> None:
+    engine = getattr(host.engine, "sync_engine", host.engine)
+    seen: list[str] = []
+    event.listen(engine, "before_execute", lambda *_: seen.append("before_execute"))
+    event.listen(engine, "after_execute", lambda *_: seen.append("after_execute"))
+
+    assert await saved(projections(host)) == 1
+
+    assert seen == ["before_execute", "after_execute"]
+
+
+@each_driver("postgresql+asyncpg", "postgresql+psycopg")
+async def test_listeners_for_all_engines_see_every_statement(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "_has_events", False)  # to be as it was afterwards, which SQLAlchemy does not see to
+    seen: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        seen.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        await saved(projections(host))
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+    assert [statement.split()[0] for statement in seen if not statement.startswith("BEGIN")] == ["INSERT"]
+
+
+@each_driver("postgresql+asyncpg", "postgresql+psycopg")
+async def test_echo_shows_every_statement(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    engine = host.make_engine()
+    with caplog.at_level(logging.INFO, logger="sqlalchemy.engine"):
+        await saved(projections(host, engine))
+    await settled(engine.dispose())
+
+    assert any("INSERT INTO es_projections" in record.getMessage() for record in caplog.records)
+
+
+@each_driver(*POSTGRES_DRIVERS)
+async def test_host_sees_the_statements_of_its_transaction(host: Host, executed: list[object]) -> None:
+    async with host.caller() as (session, _):
+        assert await saved(projections(host).within(session)) == 1
+        await settled(session.commit())
+
+    assert len(executed) == 1
+
+
+@each_driver(*POSTGRES_DRIVERS)
+async def test_missing_tables_are_reported_as_ever(host: Host) -> None:
+    engine = pooled(host, execution_options={"schema_translate_map": {None: "nowhere"}})
+    with pytest.raises(SchemaError):
+        await saved(projections(host, engine))
+    await settled(engine.dispose())
+    with host.ground.outside.begin() as connection:
+        connection.execute(text("ALTER TABLE es_projections RENAME TO elsewhere"))
+    try:
+        with pytest.raises(SchemaError):
+            await saved(projections(host))
+    finally:
+        with host.ground.outside.begin() as connection:
+            connection.execute(text("ALTER TABLE elsewhere RENAME TO es_projections"))
+    assert await saved(projections(host)) == 1
+
+
+@each_driver(*POSTGRES_DRIVERS)
+async def test_connection_that_was_lost_in_the_pool_is_replaced(host: Host) -> None:
+    engine = pooled(host)
+    store = projections(host, engine)
+    await saved(store)
+    terminate_others(host.ground)
+
+    assert await saved(store, 2) == 2
+    assert await loaded(store) == 2
+    await settled(engine.dispose())
+
+
+@each_driver(*POSTGRES_DRIVERS)
+async def test_refused_statement_leaves_the_connection_usable(host: Host) -> None:
+    engine = pooled(host, connect_args=_with_timeout(host.driver))
+    store = projections(host, engine)
+    await saved(store)
+    with host.ground.outside.begin() as connection:
+        connection.execute(text("SELECT FROM es_projections FOR UPDATE"))
+        with pytest.raises(LockTimeoutError):
+            await saved(store, 2)
+
+    assert await saved(store, 3) == 2
+    await settled(engine.dispose())
+
+
+@each_driver("postgresql+asyncpg", "postgresql+psycopg_async")
+async def test_cancelled_statement_gives_its_place_in_the_pool_back(host: Host) -> None:
+    engine = pooled(host)
+    store = projections(host, engine)
+    await saved(store)
+    with host.ground.outside.begin() as connection:
+        connection.execute(text("SELECT FROM es_projections FOR UPDATE"))
+        saving = asyncio.ensure_future(saved(store, 2))
+        await asyncio.to_thread(wait_for_waiting, host.ground)
+        saving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await saving
+
+    assert await asyncio.wait_for(saved(store, 3), 20) in (2, 3)
+    assert engine.pool.checkedout() == 0
+    await settled(engine.dispose())
+
+
+async def test_statement_is_prepared_anew_after_the_table_was_altered(postgres_ground: Any) -> None:
+    """By others, so that SQLAlchemy does not know: asyncpg refuses the statement once."""
+    host = Host(postgres_ground, "postgresql+asyncpg")
+    engine = pooled(host)
+    store = projections(host, engine)
+    await saved(store)
+    try:
+        with postgres_ground.outside.begin() as connection:
+            connection.execute(text("ALTER TABLE es_projections ALTER COLUMN version TYPE integer"))
+        outcomes = [await _outcome(saved(store)) for _ in range(3)]
+    finally:
+        with postgres_ground.outside.begin() as connection:
+            connection.execute(text("ALTER TABLE es_projections ALTER COLUMN version TYPE bigint"))
+        await settled(engine.dispose())
+        await host.aclose()
+
+    assert isinstance(outcomes[0], StorageError)
+    assert outcomes[1:] == [2, 3]
+
+
+async def test_pool_is_not_drained_by_statements(postgres_ground: Any) -> None:
+    host = Host(postgres_ground, "postgresql+psycopg_async")
+    engine = pooled(host)
+    store = projections(host, engine)
+    await asyncio.gather(*(saved(store) for _ in range(20)))
+
+    wait_until(lambda: engine.pool.checkedout() == 0, "all connections are back in the pool")
+    assert await loaded(store) == 1
+    await settled(engine.dispose())
+    await host.aclose()
+
+
+async def _outcome(call: Any) -> object:
+    try:
+        return await call
+    except StorageError as error:
+        return error
+
+
+def _with_timeout(driver: str) -> dict[str, Any]:
+    if driver.endswith("asyncpg"):
+        return {"server_settings": {"lock_timeout": "100ms"}}
+    return {"options": "-c lock_timeout=100ms"}
+
+
+async def test_session_of_its_own_is_not_taken_for_a_connection_of_ours(
+    postgres_ground: Any, executed: list[object]
+) -> None:
+    """A connection that has begun nothing would be left in a transaction that SQLAlchemy knows nothing of."""
+    host = Host(postgres_ground, "postgresql+psycopg")
+    async with entered(host.engine.connect()) as connection:
+        assert await loaded(projections(host, connection)) is None
+        assert connection.in_transaction()
+    await host.aclose()
+
+    assert len(executed) == 1
