@@ -19,11 +19,13 @@ from eventstore_sa.store import (
 from eventstore_sa.types import (
     CategoryIdentifier,
     EventQuery,
+    EventTypes,
     LogIdentifier,
     NewEvent,
     QueryItem,
     StoredEvent,
     StreamIdentifier,
+    event,
     event_metadata,
 )
 
@@ -33,6 +35,7 @@ __all__ = [
     "EventSerialisationGuarantee",
     "EventStore",
     "EventStoreSchema",
+    "EventTypes",
     "LogIdentifier",
     "NewEvent",
     "Projection",
@@ -48,6 +51,7 @@ __all__ = [
     "configure_sqlite",
     "constraints",
     "errors",
+    "event",
     "event_metadata",
     "exists_row",
     "retry_transaction",

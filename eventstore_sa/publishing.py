@@ -37,6 +37,7 @@ __all__ = [
     "PreparedEvent",
     "StreamPublication",
     "StreamPublishDefinition",
+    "TypedPublishDefinition",
     "as_read",
     "keyed_results",
     "own_copy",
@@ -59,6 +60,13 @@ class StreamPublishDefinition(TypedDict, Generic[Name, Payload, Metadata]):
     """The events for one stream of a publish to many, and the condition that the stream must meet."""
 
     events: ReadOnly[Sequence[NewEvent[Name, Payload, Metadata]]]
+    condition: ReadOnly[NotRequired[WriteCondition]]
+
+
+class TypedPublishDefinition(TypedDict, Generic[Payload]):
+    """The same, with objects of event types among its events; only a store with these takes it."""
+
+    events: ReadOnly[Sequence[Payload | AnyNewEvent]]
     condition: ReadOnly[NotRequired[WriteCondition]]
 
 
@@ -291,7 +299,10 @@ def _publication(
     for event in batch:
         checked: object = event
         if not isinstance(checked, NewEvent):
-            raise ConfigurationError(f"events to publish are NewEvents; got a {type(checked).__name__}")
+            raise ConfigurationError(
+                f"events to publish are NewEvents; got a {type(checked).__name__}: to publish objects of event types, give "
+                "the store types=EventTypes(...)"
+            )
     demanded: object = NoCondition() if condition is None else condition
     if not isinstance(demanded, WriteCondition):
         raise ConfigurationError(

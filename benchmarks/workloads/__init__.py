@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from benchmarks.harness import Suite
-from benchmarks.workloads import alone, business, catching_up, growth, reading, searching, sqlite, writing
+from benchmarks.workloads import alone, business, catching_up, growth, reading, searching, sqlite, typed, writing
 
 __all__ = ["SUITES"]
 
@@ -17,6 +17,7 @@ SUITES: Final[Sequence[Suite]] = (
     searching.SUITE,
     business.SUITE,
     sqlite.SUITE,
+    typed.SUITE,
     *alone.SUITES,
     growth.SUITE,
 )

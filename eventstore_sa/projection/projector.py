@@ -49,6 +49,7 @@ _FINAL = (
     "apply_inline",
     "check_inline",
     "coroutine_handlers",
+    "depends_on",
     "id_of",
     "inline_id",
     "project",
@@ -67,6 +68,9 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
     `(self, state, event) -> state`, named like the event in snake_case: `order_placed` handles "order-placed",
     "OrderPlaced" and "order placed" alike. A handler may change the state that it receives or create a new one; what it
     returns is the new state. It may be a coroutine function: then only `project` can run it.
+
+    A handler whose annotation names event types, as in `placed: OrderPlaced` or `event: StoredEvent[str, OrderPlaced]`,
+    handles the events of these types, whatever it is called, and receives the payload or the event.
 
     A handler is any method that can be called with a state and an event and is defined in a subclass of Projector; give
     helpers that take two arguments a leading underscore. Static and class methods, properties, nested classes, generators,
@@ -329,7 +333,8 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
         """Return what the handler returns: the new state, or a coroutine that will."""
         attribute = self._handlers.attribute_for(event.name)
         if attribute is not None:
-            return getattr(self, attribute)(state, event)
+            argument = self._handlers.argument_for(attribute, event) if self._handlers.payload_types else event
+            return getattr(self, attribute)(state, argument)
         if self.missing_handler_behaviour == MissingHandlerBehaviour.IGNORE:
             return state
         raise missing_handler(self, self.name, serialise_to_string(event.name), "state")

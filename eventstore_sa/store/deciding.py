@@ -17,11 +17,11 @@ from msgspec import Struct
 from eventstore_sa.attempts import Attempts, Backoff
 from eventstore_sa.conditions import AndCondition, NoEventMatchesCondition, WriteCondition
 from eventstore_sa.errors import ConfigurationError, UnmetWriteConditionError
-from eventstore_sa.publishing import StreamPublishDefinition, own_copy
+from eventstore_sa.publishing import StreamPublishDefinition, TypedPublishDefinition, own_copy
 from eventstore_sa.sources import InMemoryEventSource, SyncInMemoryEventSource
 from eventstore_sa.sources.constraints import QueryConstraint, sequence_number_before
 from eventstore_sa.steps import Steps, drive, drive_async
-from eventstore_sa.store.updating import StreamProjector, SyncStreamProjector, copied
+from eventstore_sa.store.updating import StreamProjector, SyncStreamProjector, check_complete, copied
 from eventstore_sa.types import AnyStoredEvent, EventQuery, Projection, QueryItem, StreamIdentifier
 from eventstore_sa.types.json import is_mapping
 from eventstore_sa.types.numbers import checked_count
@@ -54,7 +54,7 @@ Models: TypeAlias = Mapping[str, Model]
 SyncModel: TypeAlias = tuple[EventQuery, SyncStreamProjector[Any]]
 SyncModels: TypeAlias = Mapping[str, SyncModel]
 
-Publishes: TypeAlias = Mapping[StreamIdentifier, StreamPublishDefinition[Any, Any, Any]]
+Publishes: TypeAlias = Mapping[StreamIdentifier, StreamPublishDefinition[Any, Any, Any] | TypedPublishDefinition[Any]]
 """What a decision comes to: the events for each stream, as `publish` takes them."""
 
 _BACKOFF: Final = Backoff()
@@ -158,26 +158,26 @@ class _Deciding(NamedTuple):
     @classmethod
     def of(cls, store: EventStore, models: EventQuery | Models, projector: object) -> _Deciding:
         async def scan(query: EventQuery, constraints: frozenset[QueryConstraint]) -> Sequence[AnyStoredEvent]:
-            return [event async for event in store.adapter.scan(target=query, constraints=constraints)]
+            return await store.query(query).read(constraints=constraints)
 
         async def project(
             projector: StreamProjector[Any], events: Sequence[AnyStoredEvent], query: EventQuery, **reached: Any
         ) -> Projection[Any, Any]:
             return await projector.project(source=InMemoryEventSource(events, identifier=query), **reached)
 
-        return cls(store, *_checked(models, projector, "project"), scan, project)
+        return cls(store, *_checked(store, models, projector, "project"), scan, project)
 
     @classmethod
     def of_sync(cls, store: SyncEventStore, models: EventQuery | SyncModels, projector: object) -> _Deciding:
         def scan(query: EventQuery, constraints: frozenset[QueryConstraint]) -> Sequence[AnyStoredEvent]:
-            return [*store.adapter.scan(target=query, constraints=constraints)]
+            return store.query(query).read(constraints=constraints)
 
         def project(
             projector: SyncStreamProjector[Any], events: Sequence[AnyStoredEvent], query: EventQuery, **reached: Any
         ) -> Projection[Any, Any]:
             return projector.project_sync(source=SyncInMemoryEventSource(events, identifier=query), **reached)
 
-        return cls(store, *_checked(models, projector, "project_sync"), scan, project)
+        return cls(store, *_checked(store, models, projector, "project_sync"), scan, project)
 
     def decision(self) -> Steps[Decision[Any]]:
         """Read, and return what is to be decided on."""
@@ -265,8 +265,10 @@ def _conditional(decided: Any, unchanged: WriteCondition) -> Publishes:
     return streams
 
 
-def _checked(models: object, projector: object, method: str) -> tuple[Mapping[str, tuple[EventQuery, Any]], bool]:
-    """Return the models by name, and whether it is a single one.
+def _checked(
+    store: EventStore | SyncEventStore, models: object, projector: object, method: str
+) -> tuple[Mapping[str, tuple[EventQuery, Any]], bool]:
+    """Return the models by name, with queries for all names of event types, and whether it is a single one.
 
     Raises:
         ConfigurationError: If they are not models.
@@ -283,6 +285,11 @@ def _checked(models: object, projector: object, method: str) -> tuple[Mapping[st
                 pass
             case _:
                 raise ConfigurationError(f"each part of a decision is an EventQuery and a projector; got {model!r}")
+    types = store.types
+    if types is not None:
+        check_complete(is_complete=not types.skips, what="the queries")
+        # The condition of the publish must see events under old names too.
+        named = {name: (types.with_all_names(query), each) for name, (query, each) in named.items()}
     return named, single
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final, Self, TypeAlias, TypeVar
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.sources import EventSource, EventSourceFactory, SyncEventSource, SyncEventSourceFactory
 from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, SyncEventStorageAdapter
+from eventstore_sa.store.adapters.event_typed import typed, typed_sync
 from eventstore_sa.store.streams import EventCategory, EventLog, EventPartition, EventSelection, EventStream
 from eventstore_sa.store.sync_streams import (
     SyncEventCategory,
@@ -24,6 +25,7 @@ from eventstore_sa.types import (
     CategoryPartitionIdentifier,
     EventQuery,
     EventSourceIdentifier,
+    EventTypes,
     LogIdentifier,
     LogPartitionIdentifier,
     QueryPartitionIdentifier,
@@ -51,6 +53,7 @@ class EventStoreEventSourceFactory(EventSourceFactory):
 
     Args:
         adapter: The storage adapter of the store.
+        types: The types of its events, if it has any.
 
     Example:
         >>> from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
@@ -59,8 +62,8 @@ class EventStoreEventSourceFactory(EventSourceFactory):
         EventCategory(CategoryIdentifier(category='orders'))
     """
 
-    def __init__(self, adapter: EventStorageAdapter) -> None:
-        self._adapter = adapter
+    def __init__(self, adapter: EventStorageAdapter, *, types: EventTypes[Any] | None = None) -> None:
+        self._adapter = adapter if types is None else typed(adapter, types)
         self._constructors: dict[type[EventSourceIdentifier], Constructor[Any]] = {
             LogIdentifier: lambda identifier, adapter: EventLog(adapter, identifier),
             CategoryIdentifier: lambda identifier, adapter: EventCategory(adapter, identifier),
@@ -92,10 +95,11 @@ class SyncEventStoreEventSourceFactory(SyncEventSourceFactory):
 
     Args:
         adapter: The storage adapter of the store.
+        types: The types of its events, if it has any.
     """
 
-    def __init__(self, adapter: SyncEventStorageAdapter) -> None:
-        self._adapter = adapter
+    def __init__(self, adapter: SyncEventStorageAdapter, *, types: EventTypes[Any] | None = None) -> None:
+        self._adapter = adapter if types is None else typed_sync(adapter, types)
         self._constructors: dict[type[EventSourceIdentifier], SyncConstructor[Any]] = {
             LogIdentifier: lambda identifier, adapter: SyncEventLog(adapter, identifier),
             CategoryIdentifier: lambda identifier, adapter: SyncEventCategory(adapter, identifier),

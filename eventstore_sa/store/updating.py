@@ -13,19 +13,30 @@ from eventstore_sa.errors import ConfigurationError, UnmetWriteConditionError
 from eventstore_sa.sources import InMemoryEventSource, SyncInMemoryEventSource
 from eventstore_sa.sources.constraints import QueryConstraints
 from eventstore_sa.steps import Steps, drive, drive_async
-from eventstore_sa.types import AnyNewEvent, AnyStoredEvent, Projection, Snapshots, StreamIdentifier, SyncSnapshots
+from eventstore_sa.types import AnyStoredEvent, EventTypes, Projection, Snapshots, StreamIdentifier, SyncSnapshots
 from eventstore_sa.types.numbers import checked_count
 
 if TYPE_CHECKING:
     from eventstore_sa.store.streams import EventStream
     from eventstore_sa.store.sync_streams import SyncEventStream
 
-__all__ = ["Decide", "DecideAsync", "StreamProjector", "StreamUpdate", "SyncStreamProjector", "update", "update_sync"]
+__all__ = [
+    "Decide",
+    "DecideAsync",
+    "StreamProjector",
+    "StreamUpdate",
+    "SyncStreamProjector",
+    "check_complete",
+    "copied",
+    "update",
+    "update_sync",
+]
 
 State = TypeVar("State")
 
-Decide = Callable[[State], Sequence[AnyNewEvent]]
-DecideAsync = Callable[[State], Sequence[AnyNewEvent] | Awaitable[Sequence[AnyNewEvent]]]
+# Events are NewEvents, or objects of the store's event types.
+Decide = Callable[[State], Sequence[object]]
+DecideAsync = Callable[[State], Sequence[object] | Awaitable[Sequence[object]]]
 
 _BACKOFF: Final = Backoff()
 
@@ -70,6 +81,7 @@ class _Followed:
     def __init__(self, stream: EventStream | SyncEventStream) -> None:
         self.identifier: StreamIdentifier = stream.identifier
         self.in_transaction: bool = stream.in_transaction
+        self.types: EventTypes[Any] | None = stream.types
         self.position: int | None = None
         self._stream = stream
         self._events: Any = stream
@@ -143,6 +155,7 @@ def _update(
         source_of: Makes a source of them.
         retries: How often to do it again when another writer was faster.
     """
+    check_complete(is_complete=stream.is_complete, what="the stream")
     before, stored = yield from _publish_decision(stream, decide, load, retries)
     if not stored:
         return StreamUpdate(before.state, ())
@@ -181,3 +194,16 @@ def copied(state: State) -> State:
             f"a {type(state).__name__} cannot be copied ({type(error).__name__}), but `decide` receives a copy of the "
             "state: give the class a __deepcopy__ method, or keep such objects out of the state"
         ) from error
+
+
+def check_complete(*, is_complete: bool, what: str) -> None:
+    """Refuse to decide on events of which some are skipped.
+
+    Raises:
+        ConfigurationError: If some are.
+    """
+    if not is_complete:
+        raise ConfigurationError(
+            f"a decision needs all events of {what}, but the store's event types skip some: use EventTypes(..., "
+            'unknown="keep", invalid="keep") for the store that decides'
+        )

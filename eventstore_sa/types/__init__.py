@@ -38,6 +38,8 @@ from eventstore_sa.types.conversion import (
     serialise_to_string,
     str_serialisation_fallback,
 )
+from eventstore_sa.types.encryption import Encryption
+from eventstore_sa.types.event_declaration import event
 from eventstore_sa.types.event_query import (
     MAX_QUERY_ITEMS,
     MAX_QUERY_NAMES,
@@ -50,6 +52,7 @@ from eventstore_sa.types.event_query import (
     is_complete_as_it_stands,
     query_of,
 )
+from eventstore_sa.types.event_types import EventTypes
 from eventstore_sa.types.events import (
     AnyNewEvent,
     AnyStoredEvent,
@@ -95,6 +98,7 @@ from eventstore_sa.types.json import (
     is_json_primitive,
     is_json_value,
 )
+from eventstore_sa.types.payload_pipeline import Compression, PayloadContext, PayloadTransform
 from eventstore_sa.types.projection import (
     Projectable,
     Projection,
@@ -123,12 +127,15 @@ __all__ = [
     "CategoryIdentifierDict",
     "CategoryPartitionIdentifier",
     "Clock",
+    "Compression",
     "DeserialisationFallback",
+    "Encryption",
     "EventPartitionIdentifier",
     "EventQuery",
     "EventSequenceIdentifier",
     "EventSequenceIdentifierDict",
     "EventSourceIdentifier",
+    "EventTypes",
     "Identifier",
     "JsonArray",
     "JsonLoggable",
@@ -145,6 +152,8 @@ __all__ = [
     "LogPartitionIdentifier",
     "NewEvent",
     "PartitionIdentifier",
+    "PayloadContext",
+    "PayloadTransform",
     "Projectable",
     "Projection",
     "QueryIdentifier",
@@ -178,6 +187,7 @@ __all__ = [
     "deserialise_from_string",
     "deserialise_projection",
     "encode_json",
+    "event",
     "event_metadata",
     "event_sequence_identifier",
     "event_source_identifier",

@@ -16,6 +16,7 @@ from msgspec.structs import force_setattr
 from eventstore_sa.errors import ConfigurationError, SerialisationError
 from eventstore_sa.types.codec import text_problem
 from eventstore_sa.types.conversion import serialise_to_string
+from eventstore_sa.types.event_declaration import names_of
 from eventstore_sa.types.identifiers import (
     EventSequenceIdentifier,
     EventSourceIdentifier,
@@ -67,8 +68,8 @@ class QueryItem(Struct, frozen=True, kw_only=True):
     """Events with one of these names and all of these tags.
 
     Args:
-        names: Names of events: strings, or what may stand for the name of a `NewEvent`, such as members of an enum. None
-            given: any name.
+        names: Names of events: strings, or what may stand for the name of a `NewEvent`, such as members of an enum; or
+            classes decorated with `event`, for all names of their events. None given: any name.
         tags: Tags that an event must have; it may have others, too. None given: any tags.
 
     An item with neither matches every event.
@@ -248,7 +249,7 @@ def _checked_names(names: object) -> frozenset[str]:
         raise ConfigurationError(f"an item of a query takes names, not one name: write names=[{names!r}]")
     if not isinstance(names, Iterable):
         raise ConfigurationError(f"names are passed as a list or a set; got a {type(names).__name__}")
-    texts = frozenset(map(_text, cast("Iterable[object]", names)))
+    texts = frozenset(text for name in cast("Iterable[object]", names) for text in names_of(name))
     if len(texts) > MAX_QUERY_NAMES:
         raise ConfigurationError(
             f"an item of a query takes at most {MAX_QUERY_NAMES} names, not {len(texts)}: leave the names out, and ignore "

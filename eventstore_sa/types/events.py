@@ -27,8 +27,9 @@ from eventstore_sa.types.uuid7 import uuid7  # pyright: ignore[reportUnusedImpor
 __all__ = ["AnyNewEvent", "AnyStoredEvent", "NewEvent", "StoredEvent"]
 
 Name = TypeVar("Name", covariant=True, default=str)
-Payload = TypeVar("Payload", covariant=True, default=JsonValue)
-Metadata = TypeVar("Metadata", covariant=True, default=JsonValue)
+# Not JsonValue: nothing could be done with it before it is narrowed.
+Payload = TypeVar("Payload", covariant=True, default=Any)
+Metadata = TypeVar("Metadata", covariant=True, default=Any)
 N = TypeVar("N")
 P = TypeVar("P")
 

@@ -52,31 +52,35 @@ class Page(Struct, frozen=True):
 
 
 def hydrated(
-    rows: Sequence[Sequence[Any]], read_time: ReadTime
+    rows: Sequence[Sequence[Any]], read_time: ReadTime, *, as_text: bool = False
 ) -> tuple[list[AnyStoredEvent], UnreadableEventError | None]:
     """Turn rows into events.
 
     Args:
         rows: The columns of `EventDialect.event_columns`, and one more that is ignored.
         read_time: How a time is read.
+        as_text: Whether payloads remain JSON text.
 
     Returns:
         The events up to the first that cannot be read, and the error for that one.
     """
+    read_payload = _text_of if as_text else _decode
     try:
-        return _events(rows, read_time), None
+        return _events(rows, read_time, read_payload), None
     except _FAILURES:
         events: list[AnyStoredEvent] = []
         for row in rows:
             try:
-                events += _events([row], read_time)
+                events += _events([row], read_time, read_payload)
             except _FAILURES:
                 return events, _unreadable_row(row, read_time)
         # What failed was the stack of the first try, not a row.
         return events, None
 
 
-def _events(rows: Sequence[Sequence[Any]], read_time: ReadTime) -> list[AnyStoredEvent]:
+def _events(
+    rows: Sequence[Sequence[Any]], read_time: ReadTime, read_payload: Callable[[Any], Any]
+) -> list[AnyStoredEvent]:
     return [
         StoredEvent(
             # asyncpg has a UUID class of its own: pickles of it can only be read where asyncpg is installed.
@@ -87,7 +91,7 @@ def _events(rows: Sequence[Sequence[Any]], read_time: ReadTime) -> list[AnyStore
             category if type(category) is str else _text(category),
             position if type(position) is int else _integer(position),
             sequence_number,
-            _decode(payload),
+            read_payload(payload),
             None if metadata is None else _decode(metadata),
             read_time(observed_at),
             read_time(occurred_at),
@@ -110,6 +114,10 @@ def _events(rows: Sequence[Sequence[Any]], read_time: ReadTime) -> list[AnyStore
             _,
         ) in rows
     ]
+
+
+def _text_of(value: Any) -> str | bytes:
+    return value if type(value) is str or type(value) is bytes else bytes(value)
 
 
 def _uuid(value: Any) -> UUID:
