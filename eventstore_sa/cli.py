@@ -12,10 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
 from collections.abc import Iterable, Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -27,6 +24,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.schema import ExecutableDDLElement
 
 from eventstore_sa.errors import ConfigurationError, SchemaError
+from eventstore_sa.importing import imported
 from eventstore_sa.persistence.schema import SCHEMA_VERSION, EventStoreSchema, verify_schema, versions
 from eventstore_sa.persistence.schema.locking import (
     FENCE,
@@ -215,15 +213,10 @@ def check_types(context: click.Context, *, where: str, file: Path, update: bool)
 
 
 def _event_types(where: str) -> EventTypes[Any]:
-    module, _, name = where.partition(":")
-    # The script of an environment does not look where it is started.
-    sys.path.insert(0, os.getcwd())  # noqa: PTH109
     try:
-        found: object = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError, ConfigurationError) as error:
-        raise click.UsageError(f"there are no event types at {where!r}: {error}") from error
-    finally:
-        sys.path.pop(0)
+        found = imported(where)
+    except ConfigurationError as error:
+        raise click.UsageError(error.message) from error
     if not isinstance(found, EventTypes):
         raise click.UsageError(f"{where!r} is a {type(found).__name__}, not EventTypes")
     types: EventTypes[Any] = found  # pyright: ignore[reportUnknownVariableType]

@@ -6,10 +6,8 @@ It needs click; only `cli.py` imports this.
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -18,7 +16,8 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from eventstore_sa.contracts.subscriptions import PartitionState, SubscriptionStorage
-from eventstore_sa.errors import EventStoreError
+from eventstore_sa.errors import ConfigurationError, EventStoreError
+from eventstore_sa.importing import imported
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.store import EventStore, SyncEventStore
 from eventstore_sa.subscriptions.running import SubscriptionRunner, SyncSubscriptionRunner
@@ -108,7 +107,7 @@ def rewind(*, url: str, name: str, to: int, prefix: str, schema: str | None) -> 
 @click.argument("application")
 @click.argument("name")
 def replay(*, application: str, name: str) -> None:
-    """Handle the parked events of NAME again; APPLICATION is `module:attribute`, a list of subscriptions."""
+    """Handle the parked events of NAME again; APPLICATION is `module:name`, a list of subscriptions."""
     found = [each for each in _subscriptions_of(application) if each.name == name]
     if not found:
         raise click.UsageError(f"{application} has no subscription {name}")
@@ -122,7 +121,7 @@ def replay(*, application: str, name: str) -> None:
 @click.option("--lease", "lease_s", type=float, default=30.0, show_default=True, help="In seconds.")
 @click.option("--connections", type=int, default=4, show_default=True, help="How many are used at a time.")
 def run_command(*, application: str, lease_s: float, connections: int) -> None:
-    """Run the subscriptions of APPLICATION, `module:attribute`, until SIGTERM or SIGINT."""
+    """Run the subscriptions of APPLICATION, `module:name`, until SIGTERM or SIGINT."""
     found = _subscriptions_of(application)
     if all(isinstance(each, Subscription) for each in found):
         asyncio.run(_run(cast("Sequence[Subscription]", found), lease_s=lease_s, connections=connections))
@@ -146,13 +145,10 @@ async def _run(found: Sequence[Subscription], *, lease_s: float, connections: in
 
 
 def _subscriptions_of(application: str) -> Sequence[Subscription | SyncSubscription]:
-    """Import the subscriptions of an application, from the current folder too."""
-    name, _, attribute = application.partition(":")
-    sys.path.insert(0, "")
     try:
-        given: object = getattr(importlib.import_module(name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise click.UsageError(f"{application} cannot be imported: {error}; write module:attribute") from error
+        given = imported(application)
+    except ConfigurationError as error:
+        raise click.UsageError(error.message) from error
     found: list[Any] = list(cast("Any", given)) if isinstance(given, list | tuple) else [given]
     if not found or not all(isinstance(each, Subscription | SyncSubscription) for each in found):
         raise click.UsageError(f"{application} is not a subscription, nor a list of subscriptions")

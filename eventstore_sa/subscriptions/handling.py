@@ -11,12 +11,14 @@ from inspect import Parameter, isawaitable, iscoroutinefunction, signature
 from typing import Any, Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.projection import ProjectionStore, Projector, SyncProjectionStore, TableProjection
 from eventstore_sa.store import EventStore, SyncEventStore
 from eventstore_sa.subscriptions.failures import HandlerFailed
 from eventstore_sa.types import AnyStoredEvent
+from eventstore_sa.types.event_types import Read
 
 __all__ = ["Handling", "handle", "handle_sync", "handling"]
 
@@ -31,12 +33,52 @@ class Handling(Struct, frozen=True):
         per_batch: Whether it takes a list.
         needs_session: Whether it cannot do without a session.
         projection: The name of the stored projections that it updates.
+        read: Makes typed events of stored ones, or None of those that are skipped; None: handlers get them as stored.
     """
 
     call: Callable[[Any, Any], Any]
     per_batch: bool
     needs_session: bool = False
     projection: str | None = None
+    read: Read | None = None
+
+    def given(self, event: AnyStoredEvent, index: int) -> AnyStoredEvent | None:
+        """Return an event as the handler gets it; None if it does not.
+
+        Raises:
+            HandlerFailed: If it cannot be read as its type.
+        """
+        if self.read is None:
+            return event
+        try:
+            return self.read(event)
+        except Exception as error:
+            raise HandlerFailed(error, index) from error
+
+    def batch(self, events: Sequence[AnyStoredEvent]) -> tuple[list[AnyStoredEvent], int]:
+        """Return what the handler gets of events up to the first that cannot be read, and how many these are.
+
+        Raises:
+            HandlerFailed: If the very first cannot be read.
+        """
+        given: list[AnyStoredEvent] = []
+        for index, event in enumerate(events):
+            try:
+                read = self.given(event, index)
+            except HandlerFailed:
+                if index == 0:
+                    raise
+                return given, index
+            if read is not None:
+                given.append(read)
+        return given, len(events)
+
+    def shown(self, event: AnyStoredEvent) -> AnyStoredEvent:
+        """Return an event as the handler gets it, or as it is stored if it cannot be read."""
+        try:
+            return self.given(event, 0) or event
+        except HandlerFailed:
+            return event
 
 
 def handling(handler: object, store: EventStore | SyncEventStore, *, per_batch: bool, asynchronous: bool) -> Handling:
@@ -44,13 +86,18 @@ def handling(handler: object, store: EventStore | SyncEventStore, *, per_batch: 
 
     Args:
         handler: What users give.
-        store: The store of the events, for projections that are kept beside them.
+        store: The store of the events: with its types they are read, and its projections are kept beside them.
         per_batch: Whether a function takes a list of events.
         asynchronous: Whether sessions are AsyncSessions.
 
     Raises:
         ConfigurationError: If it is not a handler.
     """
+    how = _handling(handler, store, per_batch=per_batch, asynchronous=asynchronous)
+    return how if store.types is None else replace(how, read=store.types.read)
+
+
+def _handling(handler: object, store: EventStore | SyncEventStore, *, per_batch: bool, asynchronous: bool) -> Handling:
     if isinstance(handler, TableProjection):
         handler.check_inline()
         apply: Any = handler.apply
@@ -111,18 +158,22 @@ async def handle(
     deadline_s: float,
     may_continue: Callable[[], bool],
 ) -> int:
-    """Handle events in order, up to the first after which it must not continue; return how many.
+    """Handle events in order, as far as it may continue; return how many.
 
     Raises:
-        HandlerFailed: If the handler raised, or took longer than the deadline.
+        HandlerFailed: If the handler raised, or took longer than the deadline, or an event cannot be read as its type.
     """
     if handling.per_batch:
-        await _call(handling.call, list(events), session, None, deadline_s)
-        return len(events)
+        batch, count = handling.batch(events)
+        if batch:
+            await _call(handling.call, batch, session, None, deadline_s)
+        return count
     for index, event in enumerate(events):
         if index and not may_continue():
             return index
-        await _call(handling.call, event, session, index, deadline_s)
+        given = handling.given(event, index)
+        if given is not None:
+            await _call(handling.call, given, session, index, deadline_s)
     return len(events)
 
 
@@ -148,12 +199,16 @@ def handle_sync(
 ) -> int:
     """Handle events without asyncio; see `handle`. Nothing here ends a call at its deadline: the node evicts its thread."""
     if handling.per_batch:
-        _call_sync(handling.call, list(events), session, None)
-        return len(events)
+        batch, count = handling.batch(events)
+        if batch:
+            _call_sync(handling.call, batch, session, None)
+        return count
     for index, event in enumerate(events):
         if index and not may_continue():
             return index
-        _call_sync(handling.call, event, session, index)
+        given = handling.given(event, index)
+        if given is not None:
+            _call_sync(handling.call, given, session, index)
     return len(events)
 
 

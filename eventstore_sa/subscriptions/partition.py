@@ -202,10 +202,11 @@ class PartitionWorker:
         """Handle the next events up to a number."""
         work = self._work
         bounds = frozenset({sequence_number_after(self._reached), sequence_number_before(end + 1)})
-        target = work.source.part(self.lease.partition, self.lease.partitions)
-        constraints = work.source.constraints | bounds
+        target, constraints = work.source.part(self.lease.partition, self.lease.partitions)
         try:
-            events, more = yield from self._stored_call(self._node.storage.page, target, constraints, self._size)
+            events, more = yield from self._stored_call(
+                self._node.storage.page, target, constraints | bounds, self._size
+            )
         except UnreadableEventError as error:
             yield from self._stop(error)
             return
@@ -346,14 +347,15 @@ class PartitionWorker:
             # An index counts what was handled, not what was held back before it; so this may take a turn more.
             self._size = failure.index or (1 if failure.index == 0 else len(events) // 2)
             return
-        event, error, policy = events[0], failure.error, self._work.on_failure
+        work, event, error = self._work, events[0], failure.error
+        policy = work.on_failure
         number, failures = self._failing
         failures = failures + 1 if number == event.sequence_number else 1
         self._failing = (event.sequence_number, failures)
         said = described(error)
         try:
             tries_again = policy.tries_again(error, failures)
-            consequence = "stop" if tries_again else policy.consequence(error, event)
+            consequence = "stop" if tries_again else policy.consequence(error, work.handling.shown(event))
         except Exception as broken:  # noqa: BLE001 - a function of the application
             _log.error("%s: the failure policy failed itself: %s", self, described(broken), exc_info=traceable(broken))
             tries_again, consequence = False, "stop"

@@ -87,7 +87,7 @@ class _AnySubscription(Generic[F]):
             )
         self._storage.check_use(sessions=sessions is not None, threads=not asynchronous)
         store: Any = EventStore if asynchronous else SyncEventStore
-        how = handling(handler, store(found.adapter), per_batch=per_batch, asynchronous=asynchronous)
+        how = handling(handler, store(found.adapter, types=found.types), per_batch=per_batch, asynchronous=asynchronous)
         if how.needs_session and sessions is None:
             raise ConfigurationError(
                 f"the handler of subscription {name!r} needs a session: pass sessions=, your session factory"
@@ -178,15 +178,16 @@ class Subscription(_AnySubscription[AsyncFace]):
 
     Args:
         name: Identifies it in the database; at most 200 bytes.
-        source: The log, a category, a list of categories or a stream of an `EventStore`, or a `ConstrainedEventSource` over
-            one of these, for events of some names.
+        source: The log, a category, a list of categories, a stream, or the events of a query or a tag of an `EventStore`; or
+            a `ConstrainedEventSource` over one of these, for events of some names. If the store has event types, the
+            handler gets typed events.
         handler: A function that takes an event, and a session if it has a second parameter; a `Projector`, whose stored
             projections are updated; or a table projection. Functions may be coroutine functions; others must not block.
         sessions: The session factory of the application, on the database of the store. Its sessions are committed here.
         per_batch: Whether the function takes a list of events instead of one.
         partitions: In how many parts the streams are handled side by side. With one, all events are handled in one order.
         start: Where it begins when it is new.
-        on_failure: What to do when the handler raises.
+        on_failure: What to do when the handler raises, or an event cannot be read as its type.
         batch_size: How many events are read, and handled in a transaction, at most.
         deadline_s: How long the handler may take for an event, or for a batch if it takes batches.
         commit_every_s: After how many seconds a transaction is committed, even if events of the batch are left.

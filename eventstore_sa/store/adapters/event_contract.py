@@ -73,6 +73,11 @@ class _EventStorage:
         """The event types of the store, where they are known; payloads of storage itself are JSON."""
         return None
 
+    @property
+    def untyped(self) -> Any:
+        """The storage itself, whose payloads are JSON; with its subscriptions, projections and sessions."""
+        return self
+
     def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
         """Return the same storage whose publishes update these projections too, besides those that it updates already.
 
@@ -318,10 +323,6 @@ class AwaitableEventStorageAdapter(AwaitableStorageAdapter[S], EventStorageAdapt
     @property
     def types(self) -> EventTypes[Any] | None:
         return self.sync_adapter.types
-
-    def over(self, wrap: Callable[[SyncEventStorageAdapter], SyncEventStorageAdapter]) -> EventStorageAdapter:
-        """Return an adapter that runs another synchronous one in the same way: the one that `wrap` makes of this one."""
-        return AwaitableEventStorageAdapter(wrap(self.sync_adapter), runner=self._runner)
 
     async def save(
         self,

@@ -7,7 +7,6 @@ behind it knows nothing of types.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from inspect import iscoroutinefunction
 from itertools import islice
 from typing import Any, Generic, TypeVar, cast
@@ -45,7 +44,7 @@ from eventstore_sa.types.event_types import Read, with_payload
 from eventstore_sa.types.json import is_mapping
 from eventstore_sa.types.watermark import Watermark
 
-__all__ = ["typed", "typed_sync"]
+__all__ = ["stored_constraints", "stored_target", "typed", "typed_sync"]
 
 Adapter = TypeVar("Adapter", bound=EventStorageAdapter | SyncEventStorageAdapter)
 Target = StreamIdentifier | CategoryIdentifier | LogIdentifier
@@ -55,14 +54,33 @@ def typed(adapter: EventStorageAdapter, types: EventTypes[Any]) -> EventStorageA
     """Return the face of an adapter that reads and publishes objects of event types."""
     if isinstance(adapter, AwaitableEventStorageAdapter):
         # So events are converted a page at a time, before they are handed to the event loop.
-        awaitable: AwaitableEventStorageAdapter = adapter  # pyright: ignore[reportUnknownVariableType]
-        return awaitable.over(partial(typed_sync, types=types))
+        return _AwaitableTypedEventStorageAdapter(adapter, types)  # pyright: ignore[reportUnknownArgumentType]
     return TypedEventStorageAdapter(adapter, types)
 
 
 def typed_sync(adapter: SyncEventStorageAdapter, types: EventTypes[Any]) -> SyncEventStorageAdapter:
     """Return the face of an adapter that reads and publishes objects of event types, without asyncio."""
     return SyncTypedEventStorageAdapter(adapter, types)
+
+
+def stored_constraints(types: EventTypes[Any], constraints: QueryConstraints) -> QueryConstraints:
+    """Return constraints that take events of all names that a type has, and leave out those that are skipped anyway."""
+    given = {
+        NameInConstraint(types.all_names(each.names)) if type(each) is NameInConstraint else each
+        for each in checked_constraints(constraints)
+    }
+    return given | {NameInConstraint(types.known_names)} if types.unknown == "skip" else given
+
+
+def stored_target(types: EventTypes[Any], target: Scannable) -> Scannable:
+    """Return a target that takes events of all names that a type has."""
+    match target:
+        case EventQuery():
+            return types.with_all_names(target)
+        case QueryPartitionIdentifier(query, partition, partitions):
+            return QueryPartitionIdentifier(types.with_all_names(query), partition, partitions)
+        case _:
+            return target
 
 
 class _Typed(Generic[Adapter]):
@@ -76,6 +94,10 @@ class _Typed(Generic[Adapter]):
     @property
     def types(self) -> EventTypes[Any] | None:
         return self._types
+
+    @property
+    def untyped(self) -> Any:
+        return self._adapter
 
     @property
     def in_transaction(self) -> bool:
@@ -105,25 +127,6 @@ class _Typed(Generic[Adapter]):
         else:
             self._adapter.after_commit(lambda events: callback(self._types.all_read(events)))
 
-    def _constraints(self, constraints: QueryConstraints) -> QueryConstraints:
-        """Return constraints that take events of all names that a type has, and leave out those that are skipped anyway."""
-        types = self._types
-        given = {
-            NameInConstraint(types.all_names(each.names)) if type(each) is NameInConstraint else each
-            for each in checked_constraints(constraints)
-        }
-        return given | {NameInConstraint(types.known_names)} if types.unknown == "skip" else given
-
-    def _target(self, target: Scannable) -> Scannable:
-        """Return a target that takes events of all names that a type has."""
-        match target:
-            case EventQuery():
-                return self._types.with_all_names(target)
-            case QueryPartitionIdentifier(query, partition, partitions):
-                return QueryPartitionIdentifier(self._types.with_all_names(query), partition, partitions)
-            case _:
-                return target
-
     def _limit(self, limit: int | None) -> int | None:
         """Return how many events to scan; there is no knowing if some are skipped."""
         checked = checked_limit(limit)
@@ -148,7 +151,7 @@ class SyncTypedEventStorageAdapter(_Typed[SyncEventStorageAdapter], SyncEventSto
     def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
         if self._types.skips:
             return next(self.scan(target=target, limit=1, backwards=True), None)
-        event = self._adapter.latest(target=self._target(target))
+        event = self._adapter.latest(target=stored_target(self._types, target))
         return None if event is None else self._read(event)
 
     def scan(
@@ -160,8 +163,8 @@ class SyncTypedEventStorageAdapter(_Typed[SyncEventStorageAdapter], SyncEventSto
         backwards: bool = False,
     ) -> Iterator[AnyStoredEvent]:
         wanted: Any = {
-            "target": self._target(target),
-            "constraints": self._constraints(constraints),
+            "target": stored_target(self._types, target),
+            "constraints": stored_constraints(self._types, constraints),
             "limit": self._limit(limit),
             "backwards": backwards,
         }
@@ -204,7 +207,7 @@ class TypedEventStorageAdapter(_Typed[EventStorageAdapter], EventStorageAdapter)
     async def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
         if self._types.skips:
             return await anext(self.scan(target=target, limit=1, backwards=True), None)
-        event = await self._adapter.latest(target=self._target(target))
+        event = await self._adapter.latest(target=stored_target(self._types, target))
         return None if event is None else self._read(event)
 
     def scan(
@@ -216,8 +219,8 @@ class TypedEventStorageAdapter(_Typed[EventStorageAdapter], EventStorageAdapter)
         backwards: bool = False,
     ) -> AsyncIterator[AnyStoredEvent]:
         events = self._adapter.scan(
-            target=self._target(target),
-            constraints=self._constraints(constraints),
+            target=stored_target(self._types, target),
+            constraints=stored_constraints(self._types, constraints),
             limit=self._limit(limit),
             backwards=backwards,
         )
@@ -247,6 +250,18 @@ class TypedEventStorageAdapter(_Typed[EventStorageAdapter], EventStorageAdapter)
 
     async def flush(self) -> None:
         await self._adapter.flush()
+
+
+class _AwaitableTypedEventStorageAdapter(AwaitableEventStorageAdapter[SyncEventStorageAdapter]):
+    """Converts events in the synchronous adapter, where it is run in the same way as the one that it wraps."""
+
+    def __init__(self, adapter: AwaitableEventStorageAdapter[Any], types: EventTypes[Any]) -> None:
+        super().__init__(typed_sync(adapter.sync_adapter, types), runner=adapter.runner)
+        self._adapter = adapter
+
+    @property
+    def untyped(self) -> Any:
+        return self._adapter
 
 
 class _Publish:
