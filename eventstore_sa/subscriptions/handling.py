@@ -42,7 +42,7 @@ class Handling(Struct, frozen=True):
     projection: str | None = None
     read: Read | None = None
 
-    def given(self, event: AnyStoredEvent, index: int) -> AnyStoredEvent | None:
+    def given(self, event: AnyStoredEvent) -> AnyStoredEvent | None:
         """Return an event as the handler gets it; None if it does not.
 
         Raises:
@@ -53,7 +53,7 @@ class Handling(Struct, frozen=True):
         try:
             return self.read(event)
         except Exception as error:
-            raise HandlerFailed(error, index) from error
+            raise HandlerFailed(error, 0) from error
 
     def batch(self, events: Sequence[AnyStoredEvent]) -> tuple[list[AnyStoredEvent], int]:
         """Return what the handler gets of events up to the first that cannot be read, and how many these are.
@@ -64,11 +64,11 @@ class Handling(Struct, frozen=True):
         given: list[AnyStoredEvent] = []
         for index, event in enumerate(events):
             try:
-                read = self.given(event, index)
+                read = self.given(event)
             except HandlerFailed:
-                if index == 0:
-                    raise
-                return given, index
+                if index:
+                    return given, index
+                raise
             if read is not None:
                 given.append(read)
         return given, len(events)
@@ -76,7 +76,7 @@ class Handling(Struct, frozen=True):
     def shown(self, event: AnyStoredEvent) -> AnyStoredEvent:
         """Return an event as the handler gets it, or as it is stored if it cannot be read."""
         try:
-            return self.given(event, 0) or event
+            return self.given(event) or event
         except HandlerFailed:
             return event
 
@@ -158,10 +158,10 @@ async def handle(
     deadline_s: float,
     may_continue: Callable[[], bool],
 ) -> int:
-    """Handle events in order, as far as it may continue; return how many.
+    """Handle events in order, as far as it may continue, and up to the first that cannot be read; return how many.
 
     Raises:
-        HandlerFailed: If the handler raised, or took longer than the deadline, or an event cannot be read as its type.
+        HandlerFailed: If the handler raised, or took longer than the deadline, or the very first event cannot be read.
     """
     if handling.per_batch:
         batch, count = handling.batch(events)
@@ -171,7 +171,12 @@ async def handle(
     for index, event in enumerate(events):
         if index and not may_continue():
             return index
-        given = handling.given(event, index)
+        try:
+            given = handling.given(event)
+        except HandlerFailed:
+            if index:
+                return index
+            raise
         if given is not None:
             await _call(handling.call, given, session, index, deadline_s)
     return len(events)
@@ -206,7 +211,12 @@ def handle_sync(
     for index, event in enumerate(events):
         if index and not may_continue():
             return index
-        given = handling.given(event, index)
+        try:
+            given = handling.given(event)
+        except HandlerFailed:
+            if index:
+                return index
+            raise
         if given is not None:
             _call_sync(handling.call, given, session, index)
     return len(events)
