@@ -33,6 +33,7 @@ class Handling(Struct, frozen=True):
         per_batch: Whether it takes a list.
         needs_session: Whether it cannot do without a session.
         projection: The name of the stored projections that it updates.
+        spans_streams: Whether events of several streams have to come in one order.
         read: Makes typed events of stored ones, or None of those that are skipped; None: handlers get them as stored.
     """
 
@@ -40,6 +41,7 @@ class Handling(Struct, frozen=True):
     per_batch: bool
     needs_session: bool = False
     projection: str | None = None
+    spans_streams: bool = False
     read: Read | None = None
 
     def given(self, event: AnyStoredEvent) -> AnyStoredEvent | None:
@@ -129,8 +131,15 @@ def _projecting(projector: Projector[Any, Any, Any], store: EventStore | SyncEve
         within = projections if session is None else projections.within(session)
         return within.project(projector, events=events)
 
-    # In a session, so that a rebuild and the checkpoint agree.
-    return Handling(project, per_batch=True, needs_session=not in_memory, projection=projector.name)
+    return Handling(
+        project,
+        per_batch=True,
+        # So that a rebuild and the checkpoint agree.
+        needs_session=not in_memory,
+        projection=projector.name,
+        # What comes with a lower number than the last that was applied to a projection is left out.
+        spans_streams=not projector.projects_streams,
+    )
 
 
 def _takes_session(handler: Callable[..., Any]) -> bool:

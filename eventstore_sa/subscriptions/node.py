@@ -110,8 +110,9 @@ class Node:
 
     def steps(self) -> Steps[None]:
         """Run until `end` is called."""
-        poller = self.face.spawn(self._polling(), "eventstore_sa poller")
+        # Before the first look, which may miss what is published right after it.
         self._wakeups.listen(self._poll.set)
+        poller = self.face.spawn(self._polling(), "eventstore_sa poller")
         failures = 0
         try:
             while not self._ending:

@@ -16,16 +16,28 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from eventstore_sa.attempts import Backoff
 from eventstore_sa.contracts.subscriptions import Advance, Lease, ParkedState, SubscriptionStorage
-from eventstore_sa.errors import EventStoreError, UnreadableEventError
+from eventstore_sa.errors import ConfigurationError, EventStoreError, UnreadableEventError
 from eventstore_sa.sources.constraints import sequence_number_after, sequence_number_before
 from eventstore_sa.steps import Step, Steps
 from eventstore_sa.subscriptions.faces import Face, Signal
-from eventstore_sa.subscriptions.failures import FailurePolicy, HandlerFailed, described, is_outage, traceable
+from eventstore_sa.subscriptions.failures import (
+    Consequence,
+    FailurePolicy,
+    HandlerFailed,
+    described,
+    is_outage,
+    traceable,
+)
 from eventstore_sa.subscriptions.handling import Handling
 from eventstore_sa.subscriptions.sources import Sourced
 from eventstore_sa.types import AnyStoredEvent, StreamIdentifier
 
-__all__ = ["PartitionWorker", "Surroundings", "Work", "as_failure"]
+__all__ = ["CANNOT_PARK", "PartitionWorker", "Surroundings", "Work", "as_failure"]
+
+CANNOT_PARK: Final = (
+    "subscription {name!r} updates projections of several streams, which need their events in one order, so that none can "
+    'be parked: use "stop" or "skip"'
+)
 
 _OUTAGE: Final = Backoff(first_s=0.2, longest_s=10.0)
 _LOOK_AGAIN_S: Final = 0.25
@@ -50,6 +62,17 @@ class Work(Struct, frozen=True, kw_only=True):
     def longest_s(self) -> float:
         """How long a handler may be at work in a transaction."""
         return self.commit_every_s + self.deadline_s + _MARGIN_S
+
+    def consequence(self, error: Exception, event: AnyStoredEvent) -> Consequence:
+        """Return what becomes of an event that has failed.
+
+        Raises:
+            ConfigurationError: If it cannot be that.
+        """
+        consequence = self.on_failure.consequence(error, self.handling.shown(event))
+        if consequence == "park" and self.handling.spans_streams:
+            raise ConfigurationError(CANNOT_PARK.format(name=self.name))
+        return consequence
 
 
 class Surroundings(Protocol):
@@ -348,21 +371,20 @@ class PartitionWorker:
             self._size = failure.index or (1 if failure.index == 0 else len(events) // 2)
             return
         work, event, error = self._work, events[0], failure.error
-        policy = work.on_failure
         number, failures = self._failing
         failures = failures + 1 if number == event.sequence_number else 1
         self._failing = (event.sequence_number, failures)
         said = described(error)
         try:
-            tries_again = policy.tries_again(error, failures)
-            consequence = "stop" if tries_again else policy.consequence(error, work.handling.shown(event))
+            tries_again = work.on_failure.tries_again(error, failures)
+            consequence = "stop" if tries_again else work.consequence(error, event)
         except Exception as broken:  # noqa: BLE001 - a function of the application
             _log.error("%s: the failure policy failed itself: %s", self, described(broken), exc_info=traceable(broken))
             tries_again, consequence = False, "stop"
         if tries_again:
             _log.info("%s: event %d failed, and is tried again: %s", self, event.sequence_number, said)
             yield from self._stored_call(self._node.storage.note_error, self.lease, said)
-            yield from self._pause(policy.backoff.pause_s(failures))
+            yield from self._pause(work.on_failure.backoff.pause_s(failures))
             return
         if consequence == "stop":
             yield from self._stop(error)

@@ -27,7 +27,7 @@ from eventstore_sa.subscriptions.faces import AsyncFace, Face, SyncFace
 from eventstore_sa.subscriptions.failures import FailurePolicy
 from eventstore_sa.subscriptions.handling import handling
 from eventstore_sa.subscriptions.operations import replay, unknown, wait_for
-from eventstore_sa.subscriptions.partition import Work
+from eventstore_sa.subscriptions.partition import CANNOT_PARK, Work
 from eventstore_sa.subscriptions.sources import SubscribableSource, SyncSubscribableSource, sourced
 from eventstore_sa.subscriptions.status import PartitionStatus, statuses
 from eventstore_sa.types import AnyStoredEvent, StreamIdentifier
@@ -92,6 +92,13 @@ class _AnySubscription(Generic[F]):
             raise ConfigurationError(
                 f"the handler of subscription {name!r} needs a session: pass sessions=, your session factory"
             )
+        if how.spans_streams and partitions > 1:
+            raise ConfigurationError(
+                f"subscription {name!r} updates projections of several streams, which need their events in one order: leave "
+                "partitions out"
+            )
+        if how.spans_streams and on_failure.then == "park":
+            raise ConfigurationError(CANNOT_PARK.format(name=name))
         self.partitions: int = partitions
         self.start: Start = _checked_start(start)
         self.work: Work = Work(

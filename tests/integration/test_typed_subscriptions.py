@@ -171,10 +171,12 @@ async def test_handlers_get_typed_events_of_whatever_version_and_name(place: Pla
 
 
 @everywhere
-async def test_an_event_that_is_not_of_its_type_is_a_failure_of_that_event(place: Place) -> None:
+async def test_an_event_that_is_not_of_its_type_is_a_failure_of_that_event(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
     store = typed(place)
     await publish(store, "1", OrderPlaced(1, "EUR"))
-    await publish(place.store, "1", NewEvent(name="order-placed", payload={"sum": 2}, version=2))
+    await publish(place.store, "1", NewEvent(name="order-placed", payload={"sum": "secret"}, version=2))
     await publish(store, "1", OrderPlaced(3, "EUR"))
     await publish(place.store, "2", broken())
     await publish(typed(place, EventTypes(OrderPaid, pipeline=[encryption("lost")])), "3", PAID)
@@ -233,12 +235,14 @@ async def test_an_event_that_is_not_of_its_type_is_a_failure_of_that_event(place
         again = place.subscription(handler(replayed), typed(place, fixed).log(), name=f"park {case}", **options)
         assert await settled(again.replay()) == 4
         assert [payload for _, payload in all_of(replayed)] == [
-            {"sum": 2},
+            {"sum": "secret"},
             OrderPlaced(3, "EUR"),
             OrderShipped("Paris"),
             PAID,
         ]
         assert await settled(again.parked()) == []
+    assert "InvalidPayloadError" in caplog.text
+    assert "secret" not in caplog.text
 
 
 @everywhere
@@ -397,3 +401,28 @@ async def test_a_handler_publishes_objects_in_its_transaction(place: Place) -> N
     (bill,) = await settled(store.category(category="bills").read())
     assert bill.payload == OrderPaid("for 1")
     assert numbers([*placed, bill]) == [1, 2]
+
+
+class OfAllStreams(OrderProjector):
+    name = "all"
+
+    def ids(self, event: Any) -> list[str]:
+        return ["all"]
+
+
+@everywhere
+async def test_projections_of_several_streams_need_one_order(place: Place) -> None:
+    """The number of the last event is stored with each: what comes to it later with a lower number would be left out."""
+    store = typed(place)
+    projector = OfAllStreams()
+    with pytest.raises(ConfigurationError, match="leave partitions out"):
+        place.subscription(projector, store.log(), partitions=2)
+    with pytest.raises(ConfigurationError, match='use "stop" or "skip"'):
+        place.subscription(projector, store.log(), on_failure=policy("park"))
+    place.subscription(OrderProjector(), store.log(), partitions=2, on_failure=policy("park"))
+
+    await publish(place.store, "1", broken())
+    await publish(store, "2", OrderPlaced(1, "EUR"))
+    subscription = place.subscription(projector, store.log(), on_failure=policy(lambda *_: "park"))
+    with pytest.raises(SubscriptionError, match="stopped at 0: UnknownEventTypeError"):
+        await place.catch_up(subscription)
