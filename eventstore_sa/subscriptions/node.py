@@ -174,6 +174,8 @@ class Node:
                 worker = PartitionWorker(self, self._works[record.name], lease)
                 task = self.face.spawn(worker.steps(), f"{record.name}/{record.partition}")
                 self._workers[record.name, record.partition] = (worker, task)
+                # The watermark may have moved before the poller knew of it.
+                worker.signal.set()
         for record in give_up:
             held = self._workers.get((record.name, record.partition))
             if held is not None:
