@@ -142,15 +142,16 @@ class FakeSession(Session):
         engine = create_engine("sqlite://", creator=_refuse)
         super().__init__(engine, autoflush=False, expire_on_commit=False, info={KIND: _FakeTransaction})
         self._numbers = count(1)
-        self._committed: dict[object, None] = dict.fromkeys(objects)
-        self._written: list[Publish] = []
-        self.add_all(self._committed)
+        self._committed: dict[object, None] = {}
+        self._written: dict[Publish, None] = {}
         event.listen(self, "after_commit", FakeSession._keep)
+        self.add_all(objects)
+        self.commit()
 
     @property
     def published(self) -> Sequence[AnyStoredEvent]:
         """The events that were committed, or that a flush of the store has stored in the open transaction."""
-        lasting = [publish for publish in self._written if publish.committed or publish.owner is not None]
+        lasting = [publish for publish in self._written if publish.committed or (publish.owner and publish.written_in)]
         return [stored for publish in lasting for result in publish.results for stored in result]
 
     def flush(self, objects: Sequence[Any] | None = None) -> None:
@@ -194,6 +195,8 @@ class FakeSession(Session):
 
     def take(self, publish: Publish) -> None:
         """Give the events of a publish their places behind those that are there; for the business transaction."""
+        # A savepoint in which it was written before may have been rolled back.
+        self._written.pop(publish, None)
         results: list[list[AnyStoredEvent]] = []
         for part in publish.parts():
             before = [*self.published, *(stored for result in results for stored in result)]
@@ -203,7 +206,7 @@ class FakeSession(Session):
             results.append(stored_events(part, first_position=streams.count(part.stream), sequence_numbers=numbers))
         publish.results = results
         publish.written_in = self.get_nested_transaction() or self.get_transaction()
-        self._written.append(publish)
+        self._written[publish] = None
 
     def _keep(self) -> None:
         if not self.in_nested_transaction():
