@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Sequence
 from itertools import count
-from typing import Any, Final, NoReturn, TypeVar, cast, overload
+from typing import Any, Final, NoReturn, TypeVar, overload
 
 from msgspec import Struct
 from sqlalchemy import create_engine, event, inspect

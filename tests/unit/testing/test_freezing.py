@@ -39,12 +39,12 @@ def test_each_block_repeats_the_same_events() -> None:
 
 
 def test_what_a_test_sets_itself_stays() -> None:
-    id, other = UUID(int=1), NOON - timedelta(days=1)
+    own_id, other = UUID(int=1), NOON - timedelta(days=1)
 
     with frozen(NOON):
-        own = NewEvent(name="order-placed", payload=None, id=id, clock=StaticClock(other))
+        own = NewEvent(name="order-placed", payload=None, id=own_id, clock=StaticClock(other))
 
-    assert (own.id, own.observed_at) == (id, other)
+    assert (own.id, own.observed_at) == (own_id, other)
 
 
 def test_the_clock_runs_again_afterwards() -> None:

@@ -191,7 +191,7 @@ def test_a_fake_forgets_what_is_rolled_back(fake: FakeSession, store: SyncEventS
     fake.rollback()
     with fake.begin():
         stage(store, fake, PAID)
-        with pytest.raises(ValueError, match="no"), fake.begin_nested():
+        with pytest.raises(ValueError, match="no"), fake.begin_nested():  # noqa: PT012
             stage(store, fake, PLACED)
             store.within(fake).flush()
             assert names(published_in(fake)) == ["order-paid", "order-placed"]
