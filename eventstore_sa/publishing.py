@@ -6,7 +6,7 @@ and what comes back from storage is turned into results here, the same for every
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Generic, NotRequired, TypeVar
 from uuid import UUID
@@ -15,7 +15,14 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 from typing_extensions import ReadOnly, TypedDict
 
-from eventstore_sa.conditions import NoCondition, WriteCondition
+from eventstore_sa.conditions import (
+    EMPTY_STREAM_POSITION,
+    NoCondition,
+    PositionRanges,
+    WriteCondition,
+    allowed_positions,
+    unmet_condition_error,
+)
 from eventstore_sa.errors import ConfigurationError, DuplicateEventError, SerialisationError
 from eventstore_sa.types import (
     AnyNewEvent,
@@ -38,6 +45,8 @@ __all__ = [
     "StreamPublication",
     "StreamPublishDefinition",
     "as_read",
+    "check_conditions",
+    "find_unmet",
     "keyed_results",
     "own_copy",
     "prepare",
@@ -139,6 +148,51 @@ def publications(
             )
     _refuse_repeated_ids(parts)
     return parts
+
+
+def find_unmet(
+    parts: Sequence[StreamPublication],
+    allowed: Sequence[PositionRanges],
+    last_position: Callable[[StreamIdentifier], int | None],
+) -> tuple[StreamPublication, int | None] | None:
+    """Return the first part whose condition is not met, and the last position of its stream; None if there is none.
+
+    Each part sees what those before it would add to its stream.
+
+    Args:
+        parts: The publish.
+        allowed: The `allowed_positions` of the condition of each part.
+        last_position: Returns the position of the last stored event of a stream; None if there is none.
+    """
+    lasts: dict[StreamIdentifier, int] = {}
+    for part, ranges in zip(parts, allowed, strict=True):
+        last = lasts.get(part.stream)
+        if last is None:
+            stored = last_position(part.stream)
+            last = EMPTY_STREAM_POSITION if stored is None else stored
+        if not any(low <= last and (high is None or last <= high) for low, high in ranges):
+            return part, None if last == EMPTY_STREAM_POSITION else last
+        lasts[part.stream] = last + len(part.events)
+    return None
+
+
+def check_conditions(
+    parts: Sequence[StreamPublication], last_position: Callable[[StreamIdentifier], int | None]
+) -> None:
+    """Check the conditions of a publish, for storage that takes the built-in ones.
+
+    Args:
+        parts: The publish; a later part of the same stream sees what the earlier ones would add.
+        last_position: Returns the position of the last stored event of a stream; None if there is none.
+
+    Raises:
+        UnmetWriteConditionError: If a condition is not met.
+        ConfigurationError: If a condition is not a built-in one or a combination of these.
+    """
+    unmet = find_unmet(parts, [allowed_positions(part.condition) for part in parts], last_position)
+    if unmet is not None:
+        part, actual = unmet
+        raise unmet_condition_error(part.stream, part.condition, actual)
 
 
 def keyed_results(

@@ -41,6 +41,7 @@ __all__ = [
     "Listable",
     "Scannable",
     "SyncEventStorageAdapter",
+    "belongs_to",
     "checked_listable",
     "checked_target",
 ]
@@ -356,6 +357,19 @@ def checked_target(target: Scannable) -> Scannable:
         "the target of a read must be the log, a category, a stream or a partition, such as "
         f"CategoryIdentifier('orders'); got a {type(checked).__name__}"
     )
+
+
+def belongs_to(stream: StreamIdentifier, target: Scannable) -> bool:
+    """Tell whether the events of a stream are part of a target of reads: of the log, a category, a stream or a partition."""
+    match target:
+        case LogIdentifier():
+            return True
+        case CategoryIdentifier(category):
+            return stream.category == category
+        case StreamIdentifier():
+            return stream == target
+        case _:
+            return target.covers(stream)
 
 
 def checked_listable(target: Listable) -> Listable:

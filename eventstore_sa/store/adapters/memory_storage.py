@@ -17,7 +17,6 @@ from uuid import UUID
 from msgspec import Struct
 
 from eventstore_sa.conditions import (
-    EMPTY_STREAM_POSITION,
     PositionRanges,
     WriteCondition,
     allowed_positions,
@@ -30,6 +29,7 @@ from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.publishing import (
     PreparedEvent,
     StreamPublication,
+    find_unmet,
     keyed_results,
     publications,
     replayed,
@@ -246,7 +246,7 @@ class InMemoryEventStorage:
             records = self._records
             if (evaluated or place is not None) and len(records.log) != looked_at:
                 return None
-            unmet = _find_unmet(records, parts, allowed)
+            unmet = find_unmet(parts, allowed, partial(_last_position, records))
             taken = records.with_ids_of(contents)
             if unmet is None and not taken:
                 if projections and (place is None or not place.commit()):
@@ -256,7 +256,8 @@ class InMemoryEventStorage:
                     records.append(part.stream, batch, at)
                 return _results(parts, places)
         if unmet is not None and not taken:
-            raise unmet_condition_error(*unmet)
+            part, actual = unmet
+            raise unmet_condition_error(part.stream, part.condition, actual)
         stored = {record.content.id: record.event() for record in taken}
         return replayed(parts, stored)
 
@@ -270,7 +271,8 @@ class InMemoryEventStorage:
         """Apply to the projections what would be stored now; return None if nothing would be."""
         with self._lock:
             records = self._records
-            if _find_unmet(records, parts, allowed) is not None or records.with_ids_of(contents):
+            unmet = find_unmet(parts, allowed, partial(_last_position, records))
+            if unmet is not None or records.with_ids_of(contents):
                 return None
             results = _results(parts, records.places(parts))
         place = InMemoryPublishPlace(self.projections)
@@ -353,19 +355,8 @@ def _content_of(event: PreparedEvent) -> _Content:
     )
 
 
-def _find_unmet(
-    records: _Records, parts: Sequence[StreamPublication], allowed: Sequence[PositionRanges]
-) -> tuple[StreamIdentifier, WriteCondition, int | None] | None:
-    """Return the first condition that is not met and where its stream is; each part sees what those before it would add."""
-    last_positions: dict[StreamIdentifier, int] = {}
-    for part, ranges in zip(parts, allowed, strict=True):
-        last = last_positions.get(part.stream)
-        if last is None:
-            last = len(records.of(part.stream)) - 1
-        if not any(low <= last and (high is None or last <= high) for low, high in ranges):
-            return part.stream, part.condition, None if last == EMPTY_STREAM_POSITION else last
-        last_positions[part.stream] = last + len(part.events)
-    return None
+def _last_position(records: _Records, stream: StreamIdentifier) -> int | None:
+    return len(records.of(stream)) - 1 if stream in records.streams else None
 
 
 def _results(parts: Sequence[StreamPublication], places: Sequence[tuple[int, range]]) -> list[list[AnyStoredEvent]]:

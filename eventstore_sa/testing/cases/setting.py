@@ -12,14 +12,13 @@ from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee
 from eventstore_sa.sources.constraints import QueryConstraints, sequence_number_after
-from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, Scannable
+from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, Scannable, belongs_to
 from eventstore_sa.types import (
     AnyNewEvent,
     AnyStoredEvent,
     CategoryIdentifier,
     LogIdentifier,
     NewEvent,
-    PartitionIdentifier,
     StreamIdentifier,
 )
 
@@ -122,11 +121,7 @@ async def scanned(
 
 def belongs(event: AnyStoredEvent, target: Scannable) -> bool:
     """Tell whether a read of the target returns the event."""
-    if isinstance(target, PartitionIdentifier):
-        return target.covers(StreamIdentifier(event.category, event.stream))
-    category = getattr(target, "category", event.category)
-    name = getattr(target, "stream", event.stream)
-    return (event.category, event.stream) == (category, name)
+    return belongs_to(StreamIdentifier(event.category, event.stream), target)
 
 
 async def stored_in(adapter: EventStorageAdapter, *streams: StreamIdentifier, events: int = 1) -> list[AnyStoredEvent]:
