@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import UUID
 
 import msgspec
@@ -166,7 +166,7 @@ class JsonLinesEventStorageAdapter(SyncEventStorageAdapter):
             self._size, self._records, self._by_id, self._lengths = 0, [], {}, {}
 
     @contextmanager
-    def _locked(self) -> Iterator[Any]:
+    def _locked(self) -> Generator[BinaryIO]:
         with self._path.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed
             yield file

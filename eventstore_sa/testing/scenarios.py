@@ -13,6 +13,7 @@ from itertools import zip_longest
 from typing import Any, Final, Generic, TypeGuard, TypeVar, cast, overload
 
 from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import Engine, Table, create_engine, inspect, select
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.pool import StaticPool
@@ -23,7 +24,7 @@ from eventstore_sa.projection import Projector, TableProjection
 from eventstore_sa.projection.table import mapped_class_of
 from eventstore_sa.publishing import StreamPublication, as_read, own_copy, stored_events
 from eventstore_sa.testing.matching import ExpectedEvent, described, json_text, matcher_of
-from eventstore_sa.types import AnyNewEvent, AnyStoredEvent, NewEvent, StoredEvent, StreamIdentifier
+from eventstore_sa.types import AnyNewEvent, AnyStoredEvent, NewEvent, StoredEvent, StreamIdentifier, uuid7
 
 __all__ = ["Decided", "Given", "Result", "Rows", "given"]
 
@@ -211,7 +212,8 @@ def given(events: Sequence[AnyNewEvent | AnyStoredEvent] = (), *, stream: Stream
 
     Args:
         events: Oldest first. New events become events of `stream`, with the next position and sequence number, and
-            with payload and metadata as JSON, as a read returns them. Stored events stay as they are.
+            with payload and metadata as JSON, as a read returns them. One that is given again gets another id. Stored events
+            stay as they are.
         stream: The stream of the new events.
 
     Returns:
@@ -234,7 +236,8 @@ def _stored(event: AnyNewEvent, stream: StreamIdentifier, before: Sequence[AnySt
     positions = [each.position for each in before if (each.category, each.stream) == (stream.category, stream.stream)]
     number = max((each.sequence_number for each in before), default=0) + 1
     (stored,) = stored_events(publication, first_position=max(positions, default=-1) + 1, sequence_numbers=[number])
-    return as_read(stored, publication.prepared[0])
+    read = as_read(stored, publication.prepared[0])
+    return replace(read, id=uuid7()) if any(each.id == event.id for each in before) else read
 
 
 def _is_projector(subject: Any) -> TypeGuard[Projector[Any, Any, Any]]:

@@ -169,7 +169,7 @@ class FakeSession(Session):
     def get(self, entity: type[Entity], ident: Any, **_: Any) -> Entity | None:  # type: ignore[override]
         """Return the object of a class with a primary key, or None if there is none among those that were added."""
         mapper: Mapper[Any] = inspect(entity)
-        key: Any = ident if isinstance(ident, tuple) else (ident,)
+        key: Any = ident if type(ident) is tuple else (ident,)
         for instance in dict.fromkeys([*self._committed, *self.new]):
             if isinstance(instance, entity) and tuple(mapper.primary_key_from_instance(instance)) == key:
                 # A rollback removes all objects; those that were committed are still there.

@@ -14,7 +14,7 @@ import pytest
 from eventstore_sa.testing.postgres import URL_VARIABLE, PostgresServer
 from tests.project import ROOT, run_python
 
-INI = "[pytest]\nfilterwarnings = error\n"
+INI = "[pytest]\nfilterwarnings =\n    error\n"
 
 EMPTY_BEFORE_EACH = """
     import pytest
