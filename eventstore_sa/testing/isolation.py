@@ -12,18 +12,19 @@ import tempfile
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.errors import ConfigurationError, LockTimeoutError
 from eventstore_sa.persistence.schema import EventStoreSchema
-from eventstore_sa.persistence.transactions.databases import configure_sqlite
+from eventstore_sa.persistence.transactions.databases import configure_sqlite, driver_attribute
 from eventstore_sa.testing.clearing import clear
 from eventstore_sa.testing.postgres import PostgresServer
 
@@ -33,6 +34,7 @@ __all__ = ["PreparedPostgres", "PreparedSqlite", "async_sqlite_engine", "prepare
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - only folders with random names are created there
 _ASYNC_DRIVERS: Final = ("asyncpg", "psycopg")
 _SYNC_DRIVERS: Final = ("psycopg", "psycopg2")
+_LOCK_NOT_AVAILABLE: Final = "55P03"
 
 
 class PreparedSqlite:
@@ -100,25 +102,35 @@ class PreparedPostgres:
             self.url.set(drivername=f"postgresql+{_installed(_ASYNC_DRIVERS)}"), poolclass=NullPool
         )
 
-    def empty(self) -> None:
+    def empty(self, *, timeout_s: float = 10.0) -> None:
         """Empty all tables, and restart their numbers.
 
         Raises:
-            LockTimeoutError: If a transaction that an earlier test has left open uses the events.
+            LockTimeoutError: If a transaction that an earlier test has left open uses the tables.
         """
-        self._run(self._emptied)
+        self._run(partial(self._empty, timeout_s=timeout_s))
 
     def close(self) -> None:
         """Close the connections that are kept."""
         if "engine" in vars(self):
             self.engine.dispose()
 
-    def _emptied(self, connection: Connection) -> None:
-        clear(connection, schema=self._schema)
+    def _empty(self, connection: Connection, timeout_s: float) -> None:
         quote = connection.dialect.identifier_preparer.format_table
-        others = [table for table in self._schema.metadata.sorted_tables if table not in self._schema.tables]
+        # Before the events, to which rows of the application may refer.
+        others = [table for table in self._schema.metadata.tables.values() if table not in self._schema.tables]
         if others:
-            connection.execute(text(f"TRUNCATE {', '.join(map(quote, others))} RESTART IDENTITY"))
+            connection.execute(text(f"SET LOCAL lock_timeout = {int(timeout_s * 1000)}"))
+            try:
+                connection.execute(text(f"TRUNCATE {', '.join(map(quote, others))} RESTART IDENTITY"))
+            except DBAPIError as error:
+                if driver_attribute(error, "sqlstate", "pgcode") != _LOCK_NOT_AVAILABLE:
+                    raise
+                raise LockTimeoutError(
+                    f"could not lock the application's tables within {timeout_s:g} s, to empty them before a test: did an "
+                    "earlier test leave a session open?"
+                ) from error.orig
+        clear(connection, schema=self._schema, timeout_s=timeout_s)
 
     def _run(self, work: Callable[[Connection], object]) -> None:
         if any(map(find_spec, _SYNC_DRIVERS)):

@@ -169,9 +169,10 @@ class FakeSession(Session):
     def get(self, entity: type[Entity], ident: Any, **_: Any) -> Entity | None:  # type: ignore[override]
         """Return the object of a class with a primary key, or None if there is none among those that were added."""
         mapper: Mapper[Any] = inspect(entity)
-        key: Any = ident if type(ident) is tuple else (ident,)
+        if not isinstance(ident, tuple):
+            ident = (ident,)
         for instance in dict.fromkeys([*self._committed, *self.new]):
-            if isinstance(instance, entity) and tuple(mapper.primary_key_from_instance(instance)) == key:
+            if isinstance(instance, entity) and tuple(mapper.primary_key_from_instance(instance)) == ident:
                 # A rollback removes all objects; those that were committed are still there.
                 self.add(instance)
                 return instance

@@ -61,7 +61,8 @@ def test_there_are_sql_files_to_look_at() -> None:
 def test_pages_and_docstrings_name_files_that_exist() -> None:
     existing = [
         "/" + each.relative_to(ROOT).as_posix()
-        for each in (*ROOT.iterdir(), *PACKAGE.rglob("*"), *(ROOT / "tests").rglob("*"))
+        for folder in (PACKAGE, ROOT / "tests", ROOT / "examples")
+        for each in (*ROOT.iterdir(), *folder.rglob("*"))
     ]
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *MODULES]
     named = {

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import entry_points
-from pathlib import Path
 
 import aiosqlite  # noqa: F401 - a suite in this process forgets what it has imported, and asyncpg cannot be imported twice
 import asyncpg  # noqa: F401
 import psycopg  # noqa: F401
 import pytest
+from sqlalchemy import URL, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
+from eventstore_sa import EventStore, EventStoreSchema, NewEvent
+from eventstore_sa.errors import ConfigurationError, LockTimeoutError
+from eventstore_sa.testing import assert_published, isolation
+from eventstore_sa.testing.isolation import prepared_postgres
 from eventstore_sa.testing.postgres import URL_VARIABLE, PostgresServer
 from tests.project import ROOT, run_python
 
@@ -66,6 +70,10 @@ OWN_TABLES = """
 
     SCHEMA = EventStoreSchema(Base.metadata, prefix="shop_")
 
+    class Receipt(Base):
+        __tablename__ = "receipts"
+        event: Mapped[int] = mapped_column(ForeignKey(SCHEMA.events.c.sequence_number), primary_key=True)
+
     @pytest.fixture(scope="session")
     def eventstore_sa_schema():
         return SCHEMA
@@ -85,6 +93,8 @@ OWN_TABLES = """
             assert order.id == 1
             session.rollback()
             assert other.get(Order, 1) is not None
+            other.add(Receipt(event=1))
+            other.commit()
         assert_published(store, "placed", only=True)
 """
 
@@ -217,6 +227,56 @@ def test_parallel_workers_do_not_meet(suite: pytest.Pytester) -> None:
     suite.runpytest_subprocess("-n", "2").assert_outcomes(passed=6)
 
 
+class Base(DeclarativeBase):
+    pass
+
+
+class Order(Base):
+    __tablename__ = "orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+SCHEMA = EventStoreSchema(Base.metadata)
+
+
+def test_a_session_that_a_test_has_left_open_is_reported(postgres_server: PostgresServer) -> None:
+    with prepared_postgres(postgres_server, SCHEMA) as prepared, Session(prepared.engine) as left_open:
+        for table, message in (
+            ("orders", "did an earlier test leave a session open"),
+            ("es_events", "in use by process"),
+        ):
+            left_open.execute(text(f"SELECT * FROM {table}"))
+            with pytest.raises(LockTimeoutError, match=message):
+                prepared.empty(timeout_s=0.05)
+            left_open.rollback()
+        prepared.empty()
+
+
+async def test_one_driver_for_asyncio_is_enough(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolation, "_SYNC_DRIVERS", ())
+
+    with prepared_postgres(postgres_server, SCHEMA) as prepared:
+        store = EventStore(prepared.async_engine, schema=SCHEMA)
+        await store.stream(category="orders", stream="42").publish(events=[NewEvent(name="placed", payload=None)])
+        prepared.empty()
+        await assert_published(store, only=True)
+
+
+def test_drivers_that_are_missing_are_named(postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with prepared_postgres(postgres_server, SCHEMA) as prepared:
+        prepared.close()
+        del prepared.engine
+        monkeypatch.setattr(isolation, "find_spec", lambda _: None)
+        with pytest.raises(ConfigurationError, match=r"pip install 'eventstore-sa\[psycopg\]' or .*psycopg2"):
+            _ = prepared.engine
+        with pytest.raises(ConfigurationError, match=r"pip install 'eventstore-sa\[asyncpg\]' or .*psycopg"):
+            _ = prepared.async_engine
+        with pytest.raises(ConfigurationError, match=r"pip install 'eventstore-sa\[aiosqlite\]'"):
+            isolation.async_sqlite_engine(URL.create("sqlite"))
+
+
 def test_the_clock_of_a_test_stands_still(suite: pytest.Pytester) -> None:
     suite.makepyfile(FROZEN)
 
@@ -276,17 +336,3 @@ def test_the_plugin_imports_nothing_but_pytest() -> None:
     outcome = run_python("-c", program)
 
     assert (outcome.stdout, outcome.stderr) == ("['pytest_eventstore_sa']\n", "")
-
-
-def test_a_suite_that_uses_no_fixture_does_not_import_the_package(suite: pytest.Pytester, tmp_path: Path) -> None:
-    suite.makepyfile("import sys\ndef test_modules():\n    assert 'eventstore_sa' not in sys.modules\n")
-
-    result = suite.runpytest_subprocess()
-
-    result.assert_outcomes(passed=1)
-
-
-def test_the_plugin_of_this_environment_is_the_same() -> None:
-    assert {each.value for each in entry_points(group="pytest11") if each.name == "eventstore_sa"} <= {
-        "pytest_eventstore_sa"
-    }
