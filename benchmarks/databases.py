@@ -20,7 +20,7 @@ from eventstore_sa.testing.postgres import PostgresServer
 __all__ = ["COLUMNS", "Database", "Setting", "database"]
 
 COLUMNS = "id, name, stream, category, position, sequence_number, payload, metadata, observed_at, occurred_at"
-"""What a reader of events selects, in the order of the fields of StoredEvent."""
+"""What a reader selects who has no use for tags and versions, in the order of the fields of StoredEvent."""
 
 EVENTS_PER_STREAM = 20
 

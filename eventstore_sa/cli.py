@@ -1,9 +1,9 @@
-"""The command line: manages the schema of an event store without Alembic, by printing SQL and by checking a database.
+"""The command line: manages the schema of an event store without Alembic, and checks how its event types change.
 
-See `eventstore-sa schema --help`. It needs the extra `cli`. Scripts can rely on the exit codes:
+See `eventstore-sa --help`. It needs the extra `cli`. Scripts can rely on the exit codes:
 
-    0  success: the schema is correct
-    1  the schema is missing, of another version, or not as it should be
+    0  success: the schema is correct, the event types are compatible
+    1  the schema is missing, of another version, or not as it should be; or the types are not as the file says
     2  the command was called incorrectly
     3  the database could not be reached, or refused
 """
@@ -12,7 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import Iterable, Iterator
+from importlib import import_module
+from pathlib import Path
 from typing import Any, Final, NoReturn, cast, get_args
 
 from sqlalchemy import NullPool, create_engine, make_url
@@ -26,6 +30,8 @@ from eventstore_sa.errors import ConfigurationError, SchemaError
 from eventstore_sa.persistence.schema import SCHEMA_VERSION, EventStoreSchema, verify_schema, versions
 from eventstore_sa.persistence.schema.locking import FENCE, EventSerialisationGuarantee, Locking, RecordedLocking
 from eventstore_sa.persistence.schema.versions import Site, is_outside_transactions, migration, repair
+from eventstore_sa.types import EventTypes
+from eventstore_sa.types.type_history import described, incompatible_changes
 
 try:
     import click
@@ -141,6 +147,64 @@ def check(
         cause = getattr(error, "orig", None) or error
         end(_REFUSED, f"could not query the database: {type(cause).__name__}: {cause}")
     end(0, None)
+
+
+@main.group()
+def types() -> None:
+    """Check how event types change."""
+
+
+@types.command(name="check")
+@click.argument("where", metavar="MODULE:NAME")
+@click.option(
+    "--file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("event-types.json"),
+    show_default=True,
+    help="Where the types are described as they were; keep it with the code.",
+)
+@click.option(
+    "--update", is_flag=True, help="Write the types to the file if they are compatible with it, or it is new."
+)
+@click.pass_context
+def check_types(context: click.Context, *, where: str, file: Path, update: bool) -> None:
+    """Check that the EventTypes at MODULE:NAME have not changed incompatibly without a new version."""
+    now = described(_event_types(where))
+    try:
+        before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        problems = incompatible_changes(before, now)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise click.UsageError(f"{file} does not hold the description of event types: {error!r}") from error
+    for problem in problems:
+        click.echo(problem, err=True)
+    if problems:
+        click.echo("Give these types a new version and an upcast, or undo the change.", err=True)
+    elif update and before != now:
+        file.write_text(json.dumps(now, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        click.echo(f"{file} is up to date now.")
+        return
+    elif before != now:
+        click.echo(f"The types have changed compatibly, but {file} does not say so: run this with --update.", err=True)
+    else:
+        click.echo("The event types are as the file says.")
+        return
+    context.exit(_WRONG)
+
+
+def _event_types(where: str) -> EventTypes[Any]:
+    module, _, name = where.partition(":")
+    # The script of an environment does not look where it is started.
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    try:
+        found: object = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError, ConfigurationError) as error:
+        raise click.UsageError(f"there are no event types at {where!r}: {error}") from error
+    finally:
+        sys.path.pop(0)
+    if not isinstance(found, EventTypes):
+        raise click.UsageError(f"{where!r} is a {type(found).__name__}, not EventTypes")
+    types: EventTypes[Any] = found
+    return types
 
 
 def _verify(url: str, store: EventStoreSchema) -> None:

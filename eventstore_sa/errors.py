@@ -4,7 +4,10 @@
     |-- UnmetWriteConditionError     the stream is not in the state that the publish asked for
     |-- DuplicateEventError          an event with that id is already stored
     |-- SerialisationError           a value cannot be stored exactly (also a ValueError)
-    |   `-- UnreadableEventError     a stored event, inserted by other SQL, cannot be read
+    |   `-- UnreadableEventError     a stored event cannot be read
+    |       |-- UnknownEventTypeError  the store's event types have no such name or version
+    |       |-- InvalidPayloadError  the payload does not fit its event type
+    |       `-- PayloadKeyError      the key that a field was encrypted with is missing, or another one
     |-- ConfigurationError           the store was put together or called in a way that cannot work
     |-- SchemaError                  the tables are missing, older or newer than the library
     |-- TransactionError             the call cannot be made in this transaction; see `retryable`
@@ -41,14 +44,17 @@ __all__ = [
     "DroppedEventsWarning",
     "DuplicateEventError",
     "EventStoreError",
+    "InvalidPayloadError",
     "LockTimeoutError",
     "MissingProjectionHandlerError",
+    "PayloadKeyError",
     "ProjectionVersionError",
     "QueryError",
     "SchemaError",
     "SerialisationError",
     "StorageError",
     "TransactionError",
+    "UnknownEventTypeError",
     "UnmetWriteConditionError",
     "UnreadableEventError",
     "WaitTimeoutError",
@@ -114,7 +120,7 @@ class SerialisationError(EventStoreError, ValueError):
 
 
 class UnreadableEventError(SerialisationError):
-    """A stored event cannot be read: other SQL has inserted it, with values that publishing refuses.
+    """A stored event cannot be read: other SQL has inserted it, with values that publishing refuses; or see the subclasses.
 
     The events before it have been read. To read the events beyond it, start with `sequence_number_after` its number, or read
     backwards with `sequence_number_before`.
@@ -123,15 +129,38 @@ class UnreadableEventError(SerialisationError):
         sequence_number: Its sequence number.
         position: Its position in its stream; None if that is not a number.
         stream: Its stream; None if the names cannot be read.
+        name: Its name; None if that was not read.
+        version: The version of its type; None if that was not read.
     """
 
     def __init__(
-        self, message: str, *, sequence_number: int, position: int | None, stream: StreamIdentifier | None
+        self,
+        message: str,
+        *,
+        sequence_number: int,
+        position: int | None,
+        stream: StreamIdentifier | None,
+        name: str | None = None,
+        version: int | None = None,
     ) -> None:
         super().__init__(message)
         self.sequence_number = sequence_number
         self.position = position
         self.stream = stream
+        self.name = name
+        self.version = version
+
+
+class UnknownEventTypeError(UnreadableEventError):
+    """The event types of the store have none of the name of a stored event, or only one of an older version."""
+
+
+class InvalidPayloadError(UnreadableEventError):
+    """A stored payload does not fit its event type, cannot be brought up to its version, or is damaged."""
+
+
+class PayloadKeyError(UnreadableEventError):
+    """An encrypted field cannot be decrypted: its key is not in the key ring, or is another one than it was."""
 
 
 class ConfigurationError(EventStoreError):

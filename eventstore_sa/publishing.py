@@ -44,6 +44,7 @@ __all__ = [
     "PreparedEvent",
     "StreamPublication",
     "StreamPublishDefinition",
+    "TypedPublishDefinition",
     "as_read",
     "check_conditions",
     "find_unmet",
@@ -71,6 +72,13 @@ class StreamPublishDefinition(TypedDict, Generic[Name, Payload, Metadata]):
     condition: ReadOnly[NotRequired[WriteCondition]]
 
 
+class TypedPublishDefinition(TypedDict, Generic[Payload]):
+    """The same, with objects of event types among its events; only a store with these takes it."""
+
+    events: ReadOnly[Sequence[Payload | AnyNewEvent]]
+    condition: ReadOnly[NotRequired[WriteCondition]]
+
+
 def stream_publish_definition(
     *, events: Sequence[NewEvent[Name, Payload, Metadata]], condition: WriteCondition | None = None
 ) -> StreamPublishDefinition[Name, Payload, Metadata]:
@@ -79,7 +87,10 @@ def stream_publish_definition(
 
 
 class PreparedEvent(Struct, frozen=True, omit_defaults=True):
-    """What is stored of an event, and how it is written into a document: JSON text, and times in UTC."""
+    """What is stored of an event, and how it is written into a document: JSON text, times in UTC, sorted tags.
+
+    Defaults are left out of the document.
+    """
 
     id: UUID
     name: str
@@ -87,6 +98,8 @@ class PreparedEvent(Struct, frozen=True, omit_defaults=True):
     observed_at: datetime
     occurred_at: datetime
     metadata: Raw | None = None
+    tags: tuple[str, ...] = ()
+    version: int = 1
 
 
 class StreamPublication(Struct, frozen=True, dict=True):
@@ -240,6 +253,8 @@ def stored_events(
             event.metadata,
             prepared.observed_at,
             prepared.occurred_at,
+            event.tags,
+            event.version,
         )
         for position, (event, prepared, sequence_number) in enumerate(
             zip(publication.events, publication.prepared, sequence_numbers, strict=True), start=first_position
@@ -260,6 +275,8 @@ def as_read(event: AnyStoredEvent, prepared: PreparedEvent) -> AnyStoredEvent:
         None if prepared.metadata is None else decode_json(bytes(prepared.metadata)),
         event.observed_at,
         event.occurred_at,
+        event.tags,
+        event.version,
     )
 
 
@@ -323,7 +340,10 @@ def _publication(
     for event in batch:
         checked: object = event
         if not isinstance(checked, NewEvent):
-            raise ConfigurationError(f"events to publish are NewEvents; got a {type(checked).__name__}")
+            raise ConfigurationError(
+                f"events to publish are NewEvents; got a {type(checked).__name__}: to publish objects of event types, give "
+                "the store types=EventTypes(...)"
+            )
     demanded: object = NoCondition() if condition is None else condition
     if not isinstance(demanded, WriteCondition):
         raise ConfigurationError(
@@ -387,6 +407,8 @@ def _prepared(event: AnyNewEvent, label: str, payload_label: str, metadata_label
         observed_at,
         observed_at if event.occurred_at is event.observed_at else stored_time(event.occurred_at, label),
         None if metadata is None else Raw(encode_json(metadata, label=metadata_label)),
+        tuple(sorted(event.tags)) if event.tags else (),
+        event.version,
     )
 
 
@@ -423,4 +445,6 @@ def _with_own_objects(stored: AnyStoredEvent, new: AnyNewEvent, prepared: Prepar
         new.metadata,
         stored.observed_at,
         stored.occurred_at,
+        stored.tags,
+        stored.version,
     )

@@ -55,6 +55,8 @@ class Record(msgspec.Struct, frozen=True):
     metadata: msgspec.Raw
     observed_at: str
     occurred_at: str
+    tags: tuple[str, ...]
+    version: int
 
     def event(self) -> AnyStoredEvent:
         return StoredEvent(
@@ -68,6 +70,8 @@ class Record(msgspec.Struct, frozen=True):
             decode_json(bytes(self.metadata)),
             datetime.fromisoformat(self.observed_at),
             datetime.fromisoformat(self.occurred_at),
+            frozenset(self.tags),
+            self.version,
         )
 
 
@@ -121,6 +125,8 @@ class JsonLinesEventStorageAdapter(SyncEventStorageAdapter):
                     msgspec.Raw(b"null") if each.metadata is None else each.metadata,
                     each.observed_at.isoformat(),
                     each.occurred_at.isoformat(),
+                    each.tags,
+                    each.version,
                 )
                 for batch, result in zip(prepared, results, strict=True)
                 for each, stored in zip(batch, result, strict=True)

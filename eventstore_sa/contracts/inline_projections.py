@@ -7,12 +7,14 @@ The store does not depend on projectors. It calls anything that implements `Inli
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from msgspec import Struct
 
 from eventstore_sa.contracts.projection_records import ProjectionRecord
 from eventstore_sa.errors import ConcurrencyError, ConfigurationError, EventStoreError, StorageError
 from eventstore_sa.publishing import StreamPublication, as_read, own_copy
-from eventstore_sa.types import AnyStoredEvent
+from eventstore_sa.types import AnyStoredEvent, EventTypes
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -25,6 +27,7 @@ __all__ = [
     "PublishPlace",
     "apply_projections",
     "combined",
+    "typed_projections",
 ]
 
 
@@ -173,12 +176,50 @@ def combined(projections: Iterable[InlineProjection]) -> Projections:
     for projection in projections:
         _check_projection(projection)
         projection.check_inline()
-        if by_name.setdefault(projection.name, projection) is not projection:
+        if by_name.setdefault(projection.name, projection) != projection:
             raise ConfigurationError(
                 f"two projections of this store are called {projection.name!r} and would write to the same rows: rename one "
                 "of them"
             )
     return tuple(by_name[name] for name in sorted(by_name))
+
+
+class _TypedProjection(Struct, frozen=True):
+    """An inline projection that is given the events as a store with event types reads them."""
+
+    projection: InlineProjection
+    types: EventTypes[Any]
+
+    @property
+    def name(self) -> str:
+        return self.projection.name
+
+    @property
+    def needs_session(self) -> bool:
+        return self.projection.needs_session
+
+    def check_inline(self) -> None:
+        self.projection.check_inline()
+
+    def apply_inline(self, place: PublishPlace, events: Sequence[AnyStoredEvent]) -> None:
+        typed = self.types.all_read(events)
+        if typed:
+            self.projection.apply_inline(place, typed)
+
+
+def typed_projections(
+    projections: Sequence[InlineProjection], types: EventTypes[Any] | None
+) -> Sequence[InlineProjection]:
+    """Return projections that receive typed events; the same if there are no types.
+
+    Raises:
+        ConfigurationError: If one is not a projection.
+    """
+    if types is None:
+        return projections
+    for projection in projections:
+        _check_projection(projection)
+    return [_TypedProjection(projection, types) for projection in projections]
 
 
 def _check_projection(given: object) -> None:

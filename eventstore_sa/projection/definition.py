@@ -116,6 +116,13 @@ class ProjectorDefinition(ABC, Generic[Identifier, State, Metadata]):
             return self._handlers.attribute_for(event.name) is not None
         return event.category in self.categories
 
+    @final
+    def depends_on(self, event_name: str) -> bool:
+        """Tell whether state or metadata depend on events of a name: one has a handler, or the other takes all events."""
+        here: Any = ProjectorDefinition
+        noted = type(self).update_metadata is not here.update_metadata
+        return noted or self._handlers.attribute_for(event_name) is not None
+
     @property
     @final
     def projects_streams(self) -> bool:

@@ -1,4 +1,4 @@
-"""Which method of a class handles which event: the `@handles` decorator, and the table made from it and from method names.
+"""Which method of a class handles which event: by the `@handles` decorator, by its annotation, or by its name.
 
 The table of a class is made once, with the class, and mistakes surface there. It finds attribute names; what handlers
 are called with, and what becomes of their results, is up to the owner of the class. Errors about events and their
@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, TypeVar, cast
 
 from eventstore_sa.errors import ConfigurationError, MissingProjectionHandlerError
+from eventstore_sa.projection.annotations import TakenEvent, taken_event
 from eventstore_sa.projection.naming import snake_case
 from eventstore_sa.types import AnyStoredEvent, serialise_to_string
 
@@ -87,6 +88,7 @@ class HandlerTable:
     nested class or generator, and is either
 
     - decorated with `@handles`: then it handles exactly those events, or
+    - annotated with event types, see `annotations.py`: then it handles the events of these types, under all their names, or
     - public (no leading underscore) and defined in a class that derives from `framework`: then it handles the events whose
       name in snake_case is its own name in snake_case. A plain mixin, which may know nothing of events, is not searched.
 
@@ -106,19 +108,23 @@ class HandlerTable:
             `@handles` cannot be a handler.
     """
 
-    __slots__ = ("_by_event_name", "_by_snake_case", "_found")
+    __slots__ = ("_by_event_name", "_by_snake_case", "_found", "payload_types")
 
     def __init__(self, owner: type, *, framework: type, argument: str = "state") -> None:
         by_event_name: dict[str, list[_Claim]] = {}
         by_snake_case: dict[str, list[_Claim]] = {}
+        self.payload_types: dict[str, tuple[type, ...]] = {}
+        """The handlers that take payloads instead of events, each with the classes of these."""
         for attribute in _attributes(owner, framework):
             marked = _marked_definition(owner, attribute, framework, argument)
-            if marked is not None:
-                for name in _marked_names(vars(marked)[attribute]):
-                    by_event_name.setdefault(name, []).append(_Claim(marked, attribute))
-                continue
-            named = _named_definition(owner, attribute, framework)
-            if named is not None:
+            named = None if marked is not None else _named_definition(owner, attribute, framework)
+            taken = TakenEvent((), None) if marked is None and named is None else taken_event(owner, attribute)
+            if taken.payload_types is not None:
+                self.payload_types[attribute] = taken.payload_types
+            claimed = taken.names if marked is None else _marked_names(vars(marked)[attribute])
+            for name in claimed:
+                by_event_name.setdefault(name, []).append(_Claim(marked or named or owner, attribute))
+            if named is not None and not claimed:
                 by_snake_case.setdefault(snake_case(attribute), []).append(_Claim(named, attribute))
         self._by_event_name = {name: _winner(owner, name, claims) for name, claims in by_event_name.items()}
         self._by_snake_case = {name: _winner(owner, name, claims) for name, claims in by_snake_case.items()}
@@ -128,6 +134,23 @@ class HandlerTable:
     def attributes(self) -> Collection[str]:
         """The names of all methods that handle events."""
         return {*self._by_event_name.values(), *self._by_snake_case.values()}
+
+    def argument_for(self, attribute: str, event: AnyStoredEvent) -> Any:
+        """Return what a handler is called with after its first argument: the event, or its payload.
+
+        Raises:
+            ConfigurationError: If the handler takes payloads of another class.
+        """
+        kinds = self.payload_types.get(attribute)
+        payload: object = event.payload
+        if kinds is None:
+            return event
+        if isinstance(payload, kinds):
+            return payload
+        raise ConfigurationError(
+            f"the handler {attribute} takes {' or '.join(kind.__name__ for kind in kinds)}, but the payload of "
+            f"{event.name!r} is a {type(payload).__name__}: read the events from a store with types=EventTypes(...)"
+        )
 
     def attribute_for(self, event_name: object) -> str | None:
         """Return the name of the method that handles events of this name; None if there is none.

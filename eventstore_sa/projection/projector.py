@@ -47,6 +47,7 @@ _FINAL = (
     "apply_inline",
     "check_inline",
     "coroutine_handlers",
+    "depends_on",
     "id_of",
     "project",
     "project_sync",
@@ -315,7 +316,8 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
         """Return what the handler returns: the new state, or a coroutine that will."""
         attribute = self._handlers.attribute_for(event.name)
         if attribute is not None:
-            return getattr(self, attribute)(state, event)
+            argument = self._handlers.argument_for(attribute, event) if self._handlers.payload_types else event
+            return getattr(self, attribute)(state, argument)
         if self.missing_handler_behaviour == MissingHandlerBehaviour.IGNORE:
             return state
         raise missing_handler(self, self.name, serialise_to_string(event.name), "state")

@@ -28,7 +28,14 @@ from eventstore_sa.steps import Steps, drive, drive_async
 from eventstore_sa.store import EventStore, SyncEventStore
 from eventstore_sa.store.adapters import SQLAlchemyEventStorageAdapter
 from eventstore_sa.store.adapters.runners import GreenletRunner
-from eventstore_sa.types import AnyStoredEvent, CategoryIdentifier, LogIdentifier, StreamIdentifier, encode_json
+from eventstore_sa.types import (
+    AnyStoredEvent,
+    CategoryIdentifier,
+    EventTypes,
+    LogIdentifier,
+    StreamIdentifier,
+    encode_json,
+)
 from eventstore_sa.types.numbers import checked_count, checked_seconds
 
 __all__ = ["RebuildProgress", "is_rebuilding", "rebuild", "rebuild_sync"]
@@ -191,6 +198,7 @@ def _rebuild(
     """
     storage = store.adapter.rebuild_storage(projector.name)
     events = store.log() if isinstance(target, LogIdentifier) else store.category(category=target.category)
+    finish = partial(_finish, storage, projector, target, types=store.types, page_size=batch_size, timeout_s=timeout_s)
     latest = yield events.latest
     done = yield partial(run, storage.begin, _plan(projector, target))
     while True:
@@ -207,7 +215,7 @@ def _rebuild(
             if progress is not None:
                 yield partial(progress, _progress(done, latest))
         if len(read) < batch_size:
-            count: int = yield partial(run, _finish, storage, projector, target, batch_size, timeout_s)
+            count: int = yield partial(run, finish)
             return count
 
 
@@ -284,11 +292,17 @@ def _save(
 
 
 def _finish(
-    storage: RebuildStorage, projector: AnyProjector, target: RebuildTarget, page_size: int, timeout_s: float
+    storage: RebuildStorage,
+    projector: AnyProjector,
+    target: RebuildTarget,
+    *,
+    types: EventTypes[Any] | None,
+    page_size: int,
+    timeout_s: float,
 ) -> int:
     def apply(events: Sequence[AnyStoredEvent], load: Load) -> Sequence[ProjectionRecord]:
         with _in_rebuild():
-            batch = Batch(projector, events)
+            batch = Batch(projector, events if types is None else types.all_read(events))
             return batch.reduced_sync(load(batch.ids) if batch.ids else {})
 
     # What cannot be inline is not updated by publishes, so nothing can overtake the rebuild.

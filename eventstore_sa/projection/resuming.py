@@ -18,6 +18,7 @@ from eventstore_sa.sources.constraints import QueryConstraints, position_after, 
 from eventstore_sa.steps import Steps, drive, drive_async
 from eventstore_sa.types import (
     AnyStoredEvent,
+    EventTypes,
     Snapshot,
     SnapshotKey,
     Snapshots,
@@ -80,6 +81,8 @@ class Resumption:
         self.key: SnapshotKey = SnapshotKey.of(projector.name, projector.version, source.identifier)
         self._projector = projector
         self._every = _checked_interval(projector)
+        types: EventTypes[Any] | None = getattr(source, "types", None)
+        self._event_types = "" if types is None else types.versions(projector.depends_on)
         self._initial = self._checked_initial()
         self._is_stream = isinstance(source.identifier, StreamIdentifier)
         # What a caller's transaction sees may be rolled back; and of a category or the log it may not see all, yet.
@@ -97,8 +100,9 @@ class Resumption:
         """
         if found is None:
             return self._initial
-        if found.problem is not None:
-            return self.start_over(found, found.problem)
+        problem = found.bound_to(self._event_types).problem
+        if problem is not None:
+            return self.start_over(found, problem)
         self._begun_with = found
         projector = self._projector
         try:
@@ -164,13 +168,14 @@ class Resumption:
         if self._last is None or self._applied < enough or not self._may_take:
             return None
         projector = self._projector
-        return Snapshot.taken(
+        taken = Snapshot.taken(
             key=self.key,
             place=self._place(self._last),
             event_id=self._last.id,
             state=_exact_text("state", state, projector.state_type, projector),
             metadata=_exact_text("metadata", metadata, projector.metadata_type, projector),
         )
+        return taken.bound_to(self._event_types)
 
     def failed(self, error: Exception) -> None:
         """Log that no snapshot could be saved; the projection is returned all the same."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Collection, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from inspect import getattr_static, iscoroutinefunction, isfunction
 from typing import Any, ClassVar, Final, NamedTuple, TypeVar, cast, final
 
@@ -193,7 +193,13 @@ class TableProjection:
                 raise missing_handler(self, self.name, serialise_to_string(event.name), argument)
             given = () if target.is_session else iter_given(self.key(event))
             keys = list(dict.fromkeys(self._row_keys.of(key) for key in given))
-        return Handling(event, getattr(self, attribute), keys)
+        handler: Any = getattr(self, attribute)
+        if attribute in self._handlers.payload_types:
+            handler = partial(self._call_with_payload, attribute)
+        return Handling(event, handler, keys)
+
+    def _call_with_payload(self, attribute: str, target: Any, event: AnyStoredEvent) -> Any:
+        return getattr(self, attribute)(target, self._handlers.argument_for(attribute, event))
 
     def _apply_to_session(self, session: Session, handlings: Sequence[Handling]) -> None:
         for handling in handlings:

@@ -125,6 +125,11 @@ class StagedPublish(Generic[Result]):
             "these events are staged, and will be stored when the session commits: read them after session.commit()"
         )
 
+    def shaped(self, shape: Callable[[Any], R]) -> StagedPublish[R]:
+        """Return the same publish with its events in a shape that is made of this one."""
+        inner = self._shape
+        return StagedPublish(self._publish, lambda results: shape(inner(results)))
+
     @property
     def _is_rolled_back(self) -> bool:
         return self._publish.owner is None or self._publish.undone

@@ -15,7 +15,7 @@ from sqlalchemy.orm import InstanceState, Mapper, Session, object_session
 from sqlalchemy.orm.attributes import flag_modified
 
 from eventstore_sa.conditions import NoCondition, position_is
-from eventstore_sa.contracts.inline_projections import InlineProjection, combined
+from eventstore_sa.contracts.inline_projections import InlineProjection, combined, typed_projections
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.sqlalchemy_internals import is_flushing
@@ -28,7 +28,7 @@ from eventstore_sa.session.business_transaction import (
     follow_sessions,
 )
 from eventstore_sa.session.unattached import Unattached, has_kept, keep, kept_in, take
-from eventstore_sa.types import AnyNewEvent, NewEvent, StreamIdentifier, with_ambient_metadata
+from eventstore_sa.types import AnyNewEvent, EventTypes, NewEvent, StreamIdentifier, with_ambient_metadata
 
 __all__ = ["RecordsEvents"]
 
@@ -48,6 +48,8 @@ class RecordsEvents:
             `record` increments it, and the commit fails if another transaction has published to the stream meanwhile. By
             default there is no such column, and no condition.
         __event_projections__: Inline projections that are updated with the events; none by default.
+        __event_types__: The types of the events, as those of a store: then objects of their classes can be recorded. By
+            default there are none, and events are NewEvents.
 
     Example:
         >>> from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -68,29 +70,31 @@ class RecordsEvents:
     __event_schema__: ClassVar[EventStoreSchema | None] = None
     __event_version__: ClassVar[str | None] = None
     __event_projections__: ClassVar[Sequence[InlineProjection]] = ()
+    __event_types__: ClassVar[EventTypes[Any] | None] = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         follow_sessions()
         _follow_into_sessions()
 
-    def record(self, *events: AnyNewEvent) -> None:
+    def record(self, *events: object) -> None:
         """Record events, to be published to the object's stream when its session commits.
 
+        Args:
+            events: NewEvents, or objects of the classes of `__event_types__`.
+
         Raises:
-            ConfigurationError: If an argument is not a NewEvent, or the object's class has no event store.
+            ConfigurationError: If an argument is no event, or the object's class has no event store.
+            SerialisationError: If a payload cannot be converted by its type.
             TransactionError: If the session's transaction accepts no more events.
         """
-        for new in events:
-            checked: object = new
-            if not isinstance(checked, NewEvent):
-                raise ConfigurationError(f"events to record are NewEvents; got a {type(checked).__name__}")
+        new_events = [_new_event(self.__event_types__, event) for event in events]
         session = object_session(self)
         if session is None:
-            keep(self).add(*events)
+            keep(self).add(*new_events)
             return
         storage = _storage_for(session, self)
-        for new in events:
+        for new in new_events:
             BusinessTransaction.of(session).stage(_Recorded(storage, self, new, flushing=is_flushing(session)))
 
     def event_stream(self) -> StreamIdentifier:
@@ -112,6 +116,18 @@ class RecordsEvents:
         return StreamIdentifier(_category_of(type(self)), ":".join(map(str, identity)))
 
 
+def _new_event(types: EventTypes[Any] | None, event: object) -> AnyNewEvent:
+    if types is not None:
+        return types.new_event(event)
+    if isinstance(event, NewEvent):
+        new: AnyNewEvent = event
+        return new
+    raise ConfigurationError(
+        f"events to record are NewEvents; got a {type(event).__name__}: to record objects of event types, set "
+        "__event_types__ = EventTypes(...)"
+    )
+
+
 def _storage_for(session: Session, entity: RecordsEvents) -> SessionStorage:
     """Return where an object's events go; check that they can be recorded before anything is changed."""
     kind = type(entity)
@@ -119,7 +135,8 @@ def _storage_for(session: Session, entity: RecordsEvents) -> SessionStorage:
     storage = storages.get(kind)
     if storage is None:
         schema = kind.__event_schema__ or _only_schema(kind)
-        storage = storages[kind] = SessionStorage.of_schema(session, schema, combined(kind.__event_projections__))
+        projections = typed_projections(kind.__event_projections__, kind.__event_types__)
+        storage = storages[kind] = SessionStorage.of_schema(session, schema, combined(projections))
     storage.check_accepts_events()
     return storage
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Generic
+from typing import Any, Generic
 
 from typing_extensions import TypeVar
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.sources.constraints import QueryConstraints
-from eventstore_sa.types import AnyStoredEvent, EventSourceIdentifier
+from eventstore_sa.types import AnyStoredEvent, EventSourceIdentifier, EventTypes, StoredEvent
 
 __all__ = ["AnySource", "EventSource", "SyncEventSource", "checked_limit"]
 
 I = TypeVar("I", bound=EventSourceIdentifier, covariant=True, default=EventSourceIdentifier)  # noqa: E741
+P = TypeVar("P", covariant=True, default=Any)
 
 
 class AnySource(ABC, Generic[I]):
@@ -39,16 +40,21 @@ class AnySource(ABC, Generic[I]):
         return False
 
     @property
+    def types(self) -> EventTypes[Any] | None:
+        """The types of the events, if their payloads are not plain JSON."""
+        return None
+
+    @property
     def in_transaction(self) -> bool:
         """Whether it is read in a transaction of the caller, and so may return events that are rolled back later."""
         return False
 
 
-class EventSource(AnySource[I]):
+class EventSource(AnySource[I], Generic[I, P]):
     """Events in order: by position within a stream, by sequence number elsewhere. Read with asyncio."""
 
     @abstractmethod
-    async def latest(self) -> AnyStoredEvent | None:
+    async def latest(self) -> StoredEvent[Any, P, Any] | None:
         """Return the last event, or None if there is none."""
         raise NotImplementedError
 
@@ -61,7 +67,7 @@ class EventSource(AnySource[I]):
         backwards: bool = False,
         wait_for: AnyStoredEvent | None = None,
         timeout_s: float | None = None,
-    ) -> AsyncIterator[AnyStoredEvent]:
+    ) -> AsyncIterator[StoredEvent[Any, P, Any]]:
         """Iterate over the events, first to last.
 
         Args:
@@ -85,22 +91,22 @@ class EventSource(AnySource[I]):
         backwards: bool = False,
         wait_for: AnyStoredEvent | None = None,
         timeout_s: float | None = None,
-    ) -> Sequence[AnyStoredEvent]:
+    ) -> Sequence[StoredEvent[Any, P, Any]]:
         """Read the events into a list; parameters, order and errors are those of `iterate`."""
         events = self.iterate(
             constraints=constraints, limit=limit, backwards=backwards, wait_for=wait_for, timeout_s=timeout_s
         )
         return [event async for event in events]
 
-    def __aiter__(self) -> AsyncIterator[AnyStoredEvent]:
+    def __aiter__(self) -> AsyncIterator[StoredEvent[Any, P, Any]]:
         return self.iterate()
 
 
-class SyncEventSource(AnySource[I]):
+class SyncEventSource(AnySource[I], Generic[I, P]):
     """Events in order: by position within a stream, by sequence number elsewhere. The twin of `EventSource`."""
 
     @abstractmethod
-    def latest(self) -> AnyStoredEvent | None:
+    def latest(self) -> StoredEvent[Any, P, Any] | None:
         """Return the last event, or None if there is none."""
         raise NotImplementedError
 
@@ -113,7 +119,7 @@ class SyncEventSource(AnySource[I]):
         backwards: bool = False,
         wait_for: AnyStoredEvent | None = None,
         timeout_s: float | None = None,
-    ) -> Iterator[AnyStoredEvent]:
+    ) -> Iterator[StoredEvent[Any, P, Any]]:
         """Iterate over the events, first to last; see `EventSource.iterate`."""
         raise NotImplementedError
 
@@ -125,7 +131,7 @@ class SyncEventSource(AnySource[I]):
         backwards: bool = False,
         wait_for: AnyStoredEvent | None = None,
         timeout_s: float | None = None,
-    ) -> Sequence[AnyStoredEvent]:
+    ) -> Sequence[StoredEvent[Any, P, Any]]:
         """Read the events into a list; parameters, order and errors are those of `iterate`."""
         return list(
             self.iterate(
@@ -133,7 +139,7 @@ class SyncEventSource(AnySource[I]):
             )
         )
 
-    def __iter__(self) -> Iterator[AnyStoredEvent]:
+    def __iter__(self) -> Iterator[StoredEvent[Any, P, Any]]:
         return self.iterate()
 
 

@@ -9,7 +9,7 @@ from typing_extensions import TypeVar
 
 from eventstore_sa.sources.base import AnySource, EventSource, SyncEventSource
 from eventstore_sa.sources.constraints import QueryConstraint, QueryConstraints, checked_constraints
-from eventstore_sa.types import AnyStoredEvent, EventSourceIdentifier
+from eventstore_sa.types import AnyStoredEvent, EventSourceIdentifier, EventTypes
 
 __all__ = ["ConstrainedEventSource", "SyncConstrainedEventSource"]
 
@@ -29,6 +29,10 @@ class _Constrained(AnySource[I], Generic[I, Delegate]):
     def identifier(self) -> I:
         identifier: I = self._delegate.identifier
         return identifier
+
+    @property
+    def types(self) -> EventTypes[Any] | None:
+        return self._delegate.types
 
     @property
     def in_transaction(self) -> bool:

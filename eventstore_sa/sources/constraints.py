@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.types import StoredEvent, serialise_to_string
+from eventstore_sa.types.event_declaration import names_of
 
 __all__ = [
     "NameInConstraint",
@@ -189,14 +190,15 @@ def name_in(names: Iterable[object]) -> NameInConstraint:
     """Return only events with one of these names; none at all when there are no names.
 
     Args:
-        names: Strings, or what may stand for the name of a `NewEvent`, such as members of an enum; at most 10,000.
+        names: Strings, or what may stand for the name of a `NewEvent`, such as members of an enum; or classes decorated
+            with `event`, for all names of their events. At most 10,000.
 
     Raises:
         ConfigurationError: If it is a single string, or there are too many.
     """
     if isinstance(names, str | bytes):
         raise ConfigurationError(f"name_in takes names, not one name: write name_in([{names!r}])")
-    texts = frozenset(name if type(name) is str else serialise_to_string(name) for name in names)
+    texts = frozenset(text for name in names for text in names_of(name))
     if len(texts) > _MAX_NAMES:
         raise ConfigurationError(
             f"name_in takes at most {_MAX_NAMES} names, not {len(texts)}: read all events and filter them"

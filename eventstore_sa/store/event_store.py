@@ -7,12 +7,14 @@ given a SQLAlchemy bind.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Generic, Self, overload
 
-from eventstore_sa.contracts.inline_projections import InlineProjection
+from typing_extensions import TypeVar
+
+from eventstore_sa.contracts.inline_projections import InlineProjection, typed_projections
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee, Locking
-from eventstore_sa.publishing import StreamPublishDefinition
+from eventstore_sa.publishing import StreamPublishDefinition, TypedPublishDefinition
 from eventstore_sa.session import CommitCallback, StagedPublish
 from eventstore_sa.store.adapters.bindables import AsyncBindable, SyncBindable
 from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, Listable, SyncEventStorageAdapter
@@ -21,16 +23,19 @@ from eventstore_sa.store.adapters.event_sqlalchemy import (
     SQLAlchemyEventStorageAdapter,
     SyncSQLAlchemyEventStorageAdapter,
 )
+from eventstore_sa.store.adapters.event_typed import typed, typed_sync
 from eventstore_sa.store.lifecycle import Store, SyncStore, adapter_of
 from eventstore_sa.store.streams import EventCategory, EventLog, EventPartition, EventStream
 from eventstore_sa.store.sync_streams import SyncEventCategory, SyncEventLog, SyncEventPartition, SyncEventStream
 from eventstore_sa.types import (
     CategoryIdentifier,
     EventPartitionIdentifier,
+    EventTypes,
     LogIdentifier,
     StoredEvent,
     StreamIdentifier,
 )
+from eventstore_sa.types.event_types import checked_types
 from eventstore_sa.types.watermark import Watermark
 
 __all__ = ["EventStore", "SyncEventStore"]
@@ -38,9 +43,10 @@ __all__ = ["EventStore", "SyncEventStore"]
 Name = TypeVar("Name")
 Payload = TypeVar("Payload")
 Metadata = TypeVar("Metadata")
+P = TypeVar("P", default=Any)
 
 
-class EventStore(Store[EventStorageAdapter]):
+class EventStore(Store[EventStorageAdapter], Generic[P]):
     """Events in streams, streams in categories, all of them in one log; used with asyncio.
 
     Args:
@@ -50,6 +56,7 @@ class EventStore(Store[EventStorageAdapter]):
         schema: The tables; by default those of an `EventStoreSchema` with the next two options.
         locking: How writers exclude each other; must agree with `schema` if that is given. See `EventStoreSchema`.
         serialisation_guarantee: At which level they do; must agree with `schema` likewise.
+        types: The types of its events: objects of their classes are published and read. None: payloads are JSON.
 
     Raises:
         ConfigurationError: If the bind cannot be used, its driver is not installed, the schema has another locking mode,
@@ -75,6 +82,7 @@ class EventStore(Store[EventStorageAdapter]):
         schema: EventStoreSchema | None = None,
         locking: Locking | None = None,
         serialisation_guarantee: EventSerialisationGuarantee | None = None,
+        types: EventTypes[P] | None = None,
     ) -> None:
         self.adapter: EventStorageAdapter = adapter_of(
             self,
@@ -85,30 +93,32 @@ class EventStore(Store[EventStorageAdapter]):
             locking=locking,
             serialisation_guarantee=serialisation_guarantee,
         )
+        self.types: EventTypes[P] | None = checked_types(types)
+        self._face = self._face_of(self.adapter)
 
-    def stream(self, *, category: str, stream: str) -> EventStream:
+    def stream(self, *, category: str, stream: str) -> EventStream[P]:
         """Return a stream; no I/O. A stream without events is simply empty.
 
         Raises:
             SerialisationError: If a name is empty or cannot be stored.
         """
-        return EventStream(self.adapter, StreamIdentifier(category, stream))
+        return EventStream(self._face, StreamIdentifier(category, stream))
 
-    def category(self, *, category: str) -> EventCategory:
+    def category(self, *, category: str) -> EventCategory[P]:
         """Return a category; no I/O.
 
         Raises:
             SerialisationError: If the name is empty or cannot be stored.
         """
-        return EventCategory(self.adapter, CategoryIdentifier(category))
+        return EventCategory(self._face, CategoryIdentifier(category))
 
-    def log(self) -> EventLog:
+    def log(self) -> EventLog[P]:
         """Return the log of all events; no I/O."""
-        return EventLog(self.adapter)
+        return EventLog(self._face)
 
-    def partition(self, identifier: EventPartitionIdentifier) -> EventPartition:
+    def partition(self, identifier: EventPartitionIdentifier) -> EventPartition[P]:
         """Return a part of the log or of a category; no I/O. See also their `partitions(count)`."""
-        return EventPartition(self.adapter, identifier)
+        return EventPartition(self._face, identifier)
 
     def streams(self, *, category: str | None = None) -> AsyncIterator[StreamIdentifier]:
         """Iterate over the streams that have events, by category and name, in code-point order.
@@ -134,26 +144,36 @@ class EventStore(Store[EventStorageAdapter]):
         self, *, streams: Mapping[StreamIdentifier, StreamPublishDefinition[Name, Payload, Metadata]]
     ) -> Mapping[StreamIdentifier, Sequence[StoredEvent[Name, Payload, Metadata]]]: ...
 
-    # For mypy, which cannot tell the parameters of definitions that are literals within a literal.
+    # Also for mypy, which cannot tell the parameters of definitions that are literals within a literal.
     @overload
     async def publish(
-        self, *, streams: Mapping[StreamIdentifier, StreamPublishDefinition[Any, Any, Any]]
-    ) -> Mapping[StreamIdentifier, Sequence[StoredEvent[Any, Any, Any]]]: ...
+        self, *, streams: Mapping[StreamIdentifier, TypedPublishDefinition[P]]
+    ) -> Mapping[StreamIdentifier, Sequence[StoredEvent[Any, P, Any]]]: ...
 
     async def publish(
-        self, *, streams: Mapping[StreamIdentifier, StreamPublishDefinition[Any, Any, Any]]
+        self, *, streams: Mapping[StreamIdentifier, Any]
     ) -> Mapping[StreamIdentifier, Sequence[StoredEvent[Any, Any, Any]]]:
         """Store events at the end of several streams of any categories: all or none; see `EventCategory.publish`."""
-        results: Mapping[StreamIdentifier, Sequence[Any]] = await self.adapter.save(
+        results: Mapping[StreamIdentifier, Sequence[Any]] = await self._face.save(
             target=LogIdentifier(), streams=streams
         )
         return results
 
+    @overload
     def stage(
         self, *, streams: Mapping[StreamIdentifier, StreamPublishDefinition[Name, Payload, Metadata]]
-    ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Name, Payload, Metadata]]]]:
+    ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Name, Payload, Metadata]]]]: ...
+
+    @overload
+    def stage(
+        self, *, streams: Mapping[StreamIdentifier, TypedPublishDefinition[P]]
+    ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Any, P, Any]]]]: ...
+
+    def stage(
+        self, *, streams: Mapping[StreamIdentifier, Any]
+    ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Any, Any, Any]]]]:
         """Stage events for streams of any categories, to be stored when the session commits; see `EventStream.stage`."""
-        return self.adapter.stage(target=LogIdentifier(), streams=streams)
+        return self._face.stage(target=LogIdentifier(), streams=streams)
 
     async def flush(self) -> None:
         """Flush the session and store now what is staged in it, instead of at the commit. Only within a session.
@@ -179,7 +199,7 @@ class EventStore(Store[EventStorageAdapter]):
         Raises:
             TransactionError: If the store is not within a session.
         """
-        self.adapter.after_commit(callback)
+        self._face.after_commit(callback)
 
     async def watermark(self) -> Watermark:
         """Tell up to which sequence number the log is complete, and who holds it back."""
@@ -201,10 +221,19 @@ class EventStore(Store[EventStorageAdapter]):
             ConfigurationError: If a handler is a coroutine function, two projections have the same name, or one needs a
                 database and this store has none.
         """
-        return self._over(self.adapter.with_projections(projections))
+        return self._over(self.adapter.with_projections(typed_projections(projections, self.types)))
+
+    def _over(self, adapter: EventStorageAdapter) -> Self:
+        store = super()._over(adapter)
+        store._face = self._face_of(adapter)  # noqa: SLF001 - a copy of this one
+        return store
+
+    def _face_of(self, adapter: EventStorageAdapter) -> EventStorageAdapter:
+        """Return what is published to and read from: the adapter itself, or its face for event types."""
+        return adapter if self.types is None else typed(adapter, self.types)
 
 
-class SyncEventStore(SyncStore[SyncEventStorageAdapter]):
+class SyncEventStore(SyncStore[SyncEventStorageAdapter], Generic[P]):
     """Events in streams, streams in categories, all of them in one log; the twin of `EventStore` without asyncio.
 
     Args:
@@ -214,6 +243,7 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter]):
         schema: The tables; by default those of an `EventStoreSchema` with the next two options.
         locking: How writers exclude each other; must agree with `schema` if that is given. See `EventStoreSchema`.
         serialisation_guarantee: At which level they do; must agree with `schema` likewise.
+        types: The types of its events: objects of their classes are published and read. None: payloads are JSON.
 
     Raises:
         ConfigurationError: If the bind cannot be used, its driver is not installed, the schema has another locking mode,
@@ -227,6 +257,7 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter]):
         schema: EventStoreSchema | None = None,
         locking: Locking | None = None,
         serialisation_guarantee: EventSerialisationGuarantee | None = None,
+        types: EventTypes[P] | None = None,
     ) -> None:
         if isinstance(bind_or_adapter, InMemoryEventStorageAdapter):
             bind_or_adapter = bind_or_adapter.sync_adapter
@@ -239,22 +270,24 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter]):
             locking=locking,
             serialisation_guarantee=serialisation_guarantee,
         )
+        self.types: EventTypes[P] | None = checked_types(types)
+        self._face = self._face_of(self.adapter)
 
-    def stream(self, *, category: str, stream: str) -> SyncEventStream:
+    def stream(self, *, category: str, stream: str) -> SyncEventStream[P]:
         """Return a stream; see `EventStore.stream`."""
-        return SyncEventStream(self.adapter, StreamIdentifier(category, stream))
+        return SyncEventStream(self._face, StreamIdentifier(category, stream))
 
-    def category(self, *, category: str) -> SyncEventCategory:
+    def category(self, *, category: str) -> SyncEventCategory[P]:
         """Return a category; see `EventStore.category`."""
-        return SyncEventCategory(self.adapter, CategoryIdentifier(category))
+        return SyncEventCategory(self._face, CategoryIdentifier(category))
 
-    def log(self) -> SyncEventLog:
+    def log(self) -> SyncEventLog[P]:
         """Return the log of all events; no I/O."""
-        return SyncEventLog(self.adapter)
+        return SyncEventLog(self._face)
 
-    def partition(self, identifier: EventPartitionIdentifier) -> SyncEventPartition:
+    def partition(self, identifier: EventPartitionIdentifier) -> SyncEventPartition[P]:
         """Return a part of the log or of a category; no I/O. See also their `partitions(count)`."""
-        return SyncEventPartition(self.adapter, identifier)
+        return SyncEventPartition(self._face, identifier)
 
     def streams(self, *, category: str | None = None) -> Iterator[StreamIdentifier]:
         """Iterate over the streams that have events, in code-point order; see `EventStore.streams`."""
@@ -269,24 +302,34 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter]):
         self, *, streams: Mapping[StreamIdentifier, StreamPublishDefinition[Name, Payload, Metadata]]
     ) -> Mapping[StreamIdentifier, Sequence[StoredEvent[Name, Payload, Metadata]]]: ...
 
-    # For mypy, which cannot tell the parameters of definitions that are literals within a literal.
+    # Also for mypy, which cannot tell the parameters of definitions that are literals within a literal.
     @overload
     def publish(
-        self, *, streams: Mapping[StreamIdentifier, StreamPublishDefinition[Any, Any, Any]]
-    ) -> Mapping[StreamIdentifier, Sequence[StoredEvent[Any, Any, Any]]]: ...
+        self, *, streams: Mapping[StreamIdentifier, TypedPublishDefinition[P]]
+    ) -> Mapping[StreamIdentifier, Sequence[StoredEvent[Any, P, Any]]]: ...
 
     def publish(
-        self, *, streams: Mapping[StreamIdentifier, StreamPublishDefinition[Any, Any, Any]]
+        self, *, streams: Mapping[StreamIdentifier, Any]
     ) -> Mapping[StreamIdentifier, Sequence[StoredEvent[Any, Any, Any]]]:
         """Store events at the end of several streams of any categories: all or none; see `EventStore.publish`."""
-        results: Mapping[StreamIdentifier, Sequence[Any]] = self.adapter.save(target=LogIdentifier(), streams=streams)
+        results: Mapping[StreamIdentifier, Sequence[Any]] = self._face.save(target=LogIdentifier(), streams=streams)
         return results
 
+    @overload
     def stage(
         self, *, streams: Mapping[StreamIdentifier, StreamPublishDefinition[Name, Payload, Metadata]]
-    ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Name, Payload, Metadata]]]]:
+    ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Name, Payload, Metadata]]]]: ...
+
+    @overload
+    def stage(
+        self, *, streams: Mapping[StreamIdentifier, TypedPublishDefinition[P]]
+    ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Any, P, Any]]]]: ...
+
+    def stage(
+        self, *, streams: Mapping[StreamIdentifier, Any]
+    ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Any, Any, Any]]]]:
         """Stage events for streams of any categories, to be stored when the session commits; see `EventStream.stage`."""
-        return self.adapter.stage(target=LogIdentifier(), streams=streams)
+        return self._face.stage(target=LogIdentifier(), streams=streams)
 
     def flush(self) -> None:
         """Flush the session and store now what is staged in it; see `EventStore.flush`."""
@@ -294,7 +337,7 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter]):
 
     def after_commit(self, callback: CommitCallback) -> None:
         """Register a function to be called with the stored events after the commit; see `EventStore.after_commit`."""
-        self.adapter.after_commit(callback)
+        self._face.after_commit(callback)
 
     def watermark(self) -> Watermark:
         """Tell up to which sequence number the log is complete, and who holds it back."""
@@ -302,7 +345,15 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter]):
 
     def with_projections(self, *projections: InlineProjection) -> Self:
         """Return the same store, whose every publish updates these projections; see `EventStore.with_projections`."""
-        return self._over(self.adapter.with_projections(projections))
+        return self._over(self.adapter.with_projections(typed_projections(projections, self.types)))
+
+    def _over(self, adapter: SyncEventStorageAdapter) -> Self:
+        store = super()._over(adapter)
+        store._face = self._face_of(adapter)  # noqa: SLF001 - a copy of this one
+        return store
+
+    def _face_of(self, adapter: SyncEventStorageAdapter) -> SyncEventStorageAdapter:
+        return adapter if self.types is None else typed_sync(adapter, self.types)
 
 
 def _listable(category: str | None) -> Listable:

@@ -7,10 +7,12 @@ They are light values over a storage adapter: making one does no I/O, and a stre
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, overload
+
+from typing_extensions import TypeVar
 
 from eventstore_sa.conditions import NoCondition, WriteCondition
-from eventstore_sa.publishing import StreamPublishDefinition
+from eventstore_sa.publishing import StreamPublishDefinition, TypedPublishDefinition
 from eventstore_sa.session import StagedPublish
 from eventstore_sa.sources import EventSource
 from eventstore_sa.sources.base import AnySource
@@ -19,11 +21,13 @@ from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, Syn
 from eventstore_sa.store.updating import DecideAsync, StreamProjector, StreamUpdate, update
 from eventstore_sa.store.waiting import wait_until_complete
 from eventstore_sa.types import (
+    AnyNewEvent,
     AnyStoredEvent,
     CategoryIdentifier,
     CategoryPartitionIdentifier,
     EventPartitionIdentifier,
     EventSequenceIdentifier,
+    EventTypes,
     LogIdentifier,
     LogPartitionIdentifier,
     NewEvent,
@@ -40,6 +44,7 @@ State = TypeVar("State")
 Name = TypeVar("Name")
 Payload = TypeVar("Payload")
 Metadata = TypeVar("Metadata")
+P = TypeVar("P", default=Any)
 
 
 class OfAdapter(AnySource[I], Generic[I, Adapter]):
@@ -55,7 +60,12 @@ class OfAdapter(AnySource[I], Generic[I, Adapter]):
 
     @property
     def is_complete(self) -> bool:
-        return True
+        return self.types is None or not self.types.skips
+
+    @property
+    def types(self) -> EventTypes[Any] | None:
+        """The types of the events; None: their payloads are JSON."""
+        return self._adapter.types
 
     @property
     def in_transaction(self) -> bool:
@@ -73,10 +83,10 @@ class OfAdapter(AnySource[I], Generic[I, Adapter]):
         return f"{type(self).__name__}({self._identifier!r})"
 
 
-class _StoredSource(OfAdapter[I, EventStorageAdapter], EventSource[I]):
+class _StoredSource(OfAdapter[I, EventStorageAdapter], EventSource[I, P], Generic[I, P]):
     """Reads of whatever an adapter can scan."""
 
-    async def latest(self) -> AnyStoredEvent | None:
+    async def latest(self) -> StoredEvent[Any, P, Any] | None:
         return await self._adapter.latest(target=self._identifier)
 
     def iterate(
@@ -87,7 +97,7 @@ class _StoredSource(OfAdapter[I, EventStorageAdapter], EventSource[I]):
         backwards: bool = False,
         wait_for: AnyStoredEvent | None = None,
         timeout_s: float | None = None,
-    ) -> AsyncIterator[AnyStoredEvent]:
+    ) -> AsyncIterator[StoredEvent[Any, P, Any]]:
         events = self._adapter.scan(target=self._identifier, constraints=constraints, limit=limit, backwards=backwards)
         # A stream is complete as it stands: its writers exclude each other until they commit.
         if wait_for is None or isinstance(self._identifier, StreamIdentifier):
@@ -95,29 +105,40 @@ class _StoredSource(OfAdapter[I, EventStorageAdapter], EventSource[I]):
         return self._after(wait_for, timeout_s, events)
 
     async def _after(
-        self, event: AnyStoredEvent, timeout_s: float | None, events: AsyncIterator[AnyStoredEvent]
-    ) -> AsyncIterator[AnyStoredEvent]:
+        self, event: AnyStoredEvent, timeout_s: float | None, events: AsyncIterator[StoredEvent[Any, P, Any]]
+    ) -> AsyncIterator[StoredEvent[Any, P, Any]]:
         await wait_until_complete(self._adapter, event, timeout_s)
         async for stored in events:
             yield stored
 
 
-class EventStream(_StoredSource[StreamIdentifier]):
+class EventStream(_StoredSource[StreamIdentifier, P]):
     """The events of one entity, in order of their positions: 0, 1, 2 and so on."""
+
+    @overload
+    async def publish(
+        self, *, events: Sequence[NewEvent[Name, Payload, Metadata]], condition: WriteCondition = ...
+    ) -> Sequence[StoredEvent[Name, Payload, Metadata]]: ...
+
+    @overload
+    async def publish(
+        self, *, events: Sequence[P | AnyNewEvent], condition: WriteCondition = ...
+    ) -> Sequence[StoredEvent[Any, P, Any]]: ...
 
     async def publish(
         self,
         *,
-        events: Sequence[NewEvent[Name, Payload, Metadata]],
+        events: Sequence[Any],
         condition: WriteCondition = NoCondition(),  # noqa: B008
-    ) -> Sequence[StoredEvent[Name, Payload, Metadata]]:
+    ) -> Sequence[StoredEvent[Any, Any, Any]]:
         """Store events at the end of the stream: all or none, in one statement.
 
         On an engine this is a transaction of its own; within a session it is part of the session's, which it never
         commits. Publishing the same events again, by their ids, stores nothing and returns what is stored.
 
         Args:
-            events: The events, in order; may be empty: the condition is still checked.
+            events: The events, in order; may be empty: the condition is still checked. NewEvents, or objects of the store's
+                event types.
             condition: What must be true of the stream, such as `position_is(3)`.
 
         Returns:
@@ -133,12 +154,22 @@ class EventStream(_StoredSource[StreamIdentifier]):
         """
         return await self._adapter.save(target=self._identifier, events=events, condition=condition)
 
+    @overload
+    def stage(
+        self, *, events: Sequence[NewEvent[Name, Payload, Metadata]], condition: WriteCondition = ...
+    ) -> StagedPublish[Sequence[StoredEvent[Name, Payload, Metadata]]]: ...
+
+    @overload
+    def stage(
+        self, *, events: Sequence[P | AnyNewEvent], condition: WriteCondition = ...
+    ) -> StagedPublish[Sequence[StoredEvent[Any, P, Any]]]: ...
+
     def stage(
         self,
         *,
-        events: Sequence[NewEvent[Name, Payload, Metadata]],
+        events: Sequence[Any],
         condition: WriteCondition = NoCondition(),  # noqa: B008
-    ) -> StagedPublish[Sequence[StoredEvent[Name, Payload, Metadata]]]:
+    ) -> StagedPublish[Sequence[StoredEvent[Any, Any, Any]]]:
         """Stage events, to be stored at the end of the stream when the session commits; no I/O. Only within a session.
 
         When the session's outermost transaction commits, it is flushed, and everything that is staged in it is stored by
@@ -191,14 +222,14 @@ class EventStream(_StoredSource[StreamIdentifier]):
         return await update(self, projector, decide, retries=tries, snapshots=snapshots)
 
 
-class EventCategory(_StoredSource[CategoryIdentifier]):
+class EventCategory(_StoredSource[CategoryIdentifier, P]):
     """The events of all streams of one kind, in order of their sequence numbers."""
 
-    def stream(self, *, stream: str) -> EventStream:
+    def stream(self, *, stream: str) -> EventStream[P]:
         """Return a stream of the category; no I/O."""
         return EventStream(self._adapter, StreamIdentifier(self._identifier.category, stream))
 
-    def partitions(self, count: int) -> Sequence[EventPartition]:
+    def partitions(self, count: int) -> Sequence[EventPartition[P]]:
         """Return the category in `count` parts, for as many readers; no I/O. Each stream is in exactly one part."""
         category = self._identifier.category
         return [
@@ -210,15 +241,13 @@ class EventCategory(_StoredSource[CategoryIdentifier]):
         self, *, streams: Mapping[str, StreamPublishDefinition[Name, Payload, Metadata]]
     ) -> Mapping[str, Sequence[StoredEvent[Name, Payload, Metadata]]]: ...
 
-    # For mypy, which cannot tell the parameters of definitions that are literals within a literal.
+    # Also for mypy, which cannot tell the parameters of definitions that are literals within a literal.
     @overload
     async def publish(
-        self, *, streams: Mapping[str, StreamPublishDefinition[Any, Any, Any]]
-    ) -> Mapping[str, Sequence[StoredEvent[Any, Any, Any]]]: ...
+        self, *, streams: Mapping[str, TypedPublishDefinition[P]]
+    ) -> Mapping[str, Sequence[StoredEvent[Any, P, Any]]]: ...
 
-    async def publish(
-        self, *, streams: Mapping[str, StreamPublishDefinition[Any, Any, Any]]
-    ) -> Mapping[str, Sequence[StoredEvent[Any, Any, Any]]]:
+    async def publish(self, *, streams: Mapping[str, Any]) -> Mapping[str, Sequence[StoredEvent[Any, Any, Any]]]:
         """Store events at the end of several streams: all or none, in one statement.
 
         Args:
@@ -234,14 +263,22 @@ class EventCategory(_StoredSource[CategoryIdentifier]):
         results: Mapping[str, Sequence[Any]] = await self._adapter.save(target=self._identifier, streams=streams)
         return results
 
+    @overload
     def stage(
         self, *, streams: Mapping[str, StreamPublishDefinition[Name, Payload, Metadata]]
-    ) -> StagedPublish[Mapping[str, Sequence[StoredEvent[Name, Payload, Metadata]]]]:
+    ) -> StagedPublish[Mapping[str, Sequence[StoredEvent[Name, Payload, Metadata]]]]: ...
+
+    @overload
+    def stage(
+        self, *, streams: Mapping[str, TypedPublishDefinition[P]]
+    ) -> StagedPublish[Mapping[str, Sequence[StoredEvent[Any, P, Any]]]]: ...
+
+    def stage(self, *, streams: Mapping[str, Any]) -> StagedPublish[Mapping[str, Sequence[StoredEvent[Any, Any, Any]]]]:
         """Stage events for several streams, to be stored when the session commits; see `EventStream.stage`."""
         return self._adapter.stage(target=self._identifier, streams=streams)
 
 
-class EventLog(_StoredSource[LogIdentifier]):
+class EventLog(_StoredSource[LogIdentifier, P]):
     """All events of the store, in order of their sequence numbers."""
 
     def __init__(
@@ -251,12 +288,12 @@ class EventLog(_StoredSource[LogIdentifier]):
     ) -> None:
         super().__init__(adapter, identifier)
 
-    def partitions(self, count: int) -> Sequence[EventPartition]:
+    def partitions(self, count: int) -> Sequence[EventPartition[P]]:
         """Return the log in `count` parts, for as many readers; no I/O. Each stream is in exactly one part."""
         return [EventPartition(self._adapter, LogPartitionIdentifier(part, count)) for part in range(count)]
 
 
-class EventPartition(_StoredSource[EventPartitionIdentifier]):
+class EventPartition(_StoredSource[EventPartitionIdentifier, P]):
     """The events of some of the streams of the log or of a category, in order of their sequence numbers.
 
     Read like the whole that it is a part of: complete up to the watermark.

@@ -13,7 +13,7 @@ from eventstore_sa.errors import ConfigurationError, UnmetWriteConditionError
 from eventstore_sa.sources import InMemoryEventSource, SyncInMemoryEventSource
 from eventstore_sa.sources.constraints import QueryConstraints
 from eventstore_sa.steps import Steps, drive, drive_async
-from eventstore_sa.types import AnyNewEvent, AnyStoredEvent, Projection, Snapshots, StreamIdentifier, SyncSnapshots
+from eventstore_sa.types import AnyStoredEvent, EventTypes, Projection, Snapshots, StreamIdentifier, SyncSnapshots
 from eventstore_sa.types.numbers import checked_count
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ __all__ = ["Decide", "DecideAsync", "StreamProjector", "StreamUpdate", "SyncStre
 
 State = TypeVar("State")
 
-Decide = Callable[[State], Sequence[AnyNewEvent]]
-DecideAsync = Callable[[State], Sequence[AnyNewEvent] | Awaitable[Sequence[AnyNewEvent]]]
+# Events are NewEvents, or objects of the store's event types.
+Decide = Callable[[State], Sequence[object]]
+DecideAsync = Callable[[State], Sequence[object] | Awaitable[Sequence[object]]]
 
 _BACKOFF: Final = Backoff()
 
@@ -70,6 +71,7 @@ class _Followed:
     def __init__(self, stream: EventStream | SyncEventStream) -> None:
         self.identifier: StreamIdentifier = stream.identifier
         self.in_transaction: bool = stream.in_transaction
+        self.types: EventTypes[Any] | None = stream.types
         self.position: int | None = None
         self._stream = stream
         self._events: Any = stream
@@ -143,6 +145,11 @@ def _update(
         source_of: Makes a source of them.
         retries: How often to do it again when another writer was faster.
     """
+    if not stream.is_complete:
+        raise ConfigurationError(
+            "a decision needs all events of the stream, but the store's event types skip some: use EventTypes(..., "
+            'unknown="keep", invalid="keep") for the store that decides'
+        )
     before, stored = yield from _publish_decision(stream, decide, load, retries)
     if not stored:
         return StreamUpdate(before.state, ())

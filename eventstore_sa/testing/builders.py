@@ -7,7 +7,7 @@ build once to publish and once to compare.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Generic, Self, cast
 from uuid import UUID
@@ -17,7 +17,15 @@ from msgspec.structs import replace
 from typing_extensions import TypeVar
 
 from eventstore_sa.testing import data
-from eventstore_sa.types import EventSourceIdentifier, JsonValue, NewEvent, Projection, StoredEvent, StreamIdentifier
+from eventstore_sa.types import (
+    NO_TAGS,
+    EventSourceIdentifier,
+    JsonValue,
+    NewEvent,
+    Projection,
+    StoredEvent,
+    StreamIdentifier,
+)
 
 __all__ = ["BaseProjectionBuilder", "MappingProjectionBuilder", "NewEventBuilder", "StoredEventBuilder"]
 
@@ -43,6 +51,8 @@ class NewEventBuilder(Struct, Generic[Name, Payload, Metadata], frozen=True, kw_
     metadata: Metadata = field(default_factory=cast("Any", data.random_event_metadata))
     observed_at: datetime = field(default_factory=_now)
     occurred_at: datetime | None = None
+    tags: frozenset[str] = NO_TAGS
+    version: int = 1
 
     def with_id(self, id: UUID) -> Self:
         """Return a builder with this event id."""
@@ -68,6 +78,14 @@ class NewEventBuilder(Struct, Generic[Name, Payload, Metadata], frozen=True, kw_
         """Return a builder with this time of occurrence; None means the time of observation."""
         return replace(self, occurred_at=occurred_at)
 
+    def with_tags(self, tags: Iterable[str]) -> Self:
+        """Return a builder with these tags."""
+        return replace(self, tags=frozenset(tags))
+
+    def with_version(self, version: int) -> Self:
+        """Return a builder with this version of the event's type."""
+        return replace(self, version=version)
+
     def build(self) -> NewEvent[Name, Payload, Metadata]:
         """Return the event."""
         return NewEvent(
@@ -77,6 +95,8 @@ class NewEventBuilder(Struct, Generic[Name, Payload, Metadata], frozen=True, kw_
             metadata=self.metadata,
             observed_at=self.observed_at,
             occurred_at=self.occurred_at,
+            tags=self.tags,
+            version=self.version,
         )
 
 
@@ -93,9 +113,11 @@ class StoredEventBuilder(Struct, Generic[Name, Payload, Metadata], frozen=True, 
     metadata: Metadata = field(default_factory=cast("Any", data.random_event_metadata))
     observed_at: datetime = field(default_factory=_now)
     occurred_at: datetime | None = None
+    tags: frozenset[str] = NO_TAGS
+    version: int = 1
 
     def from_new_event(self, event: NewEvent[N, P, M]) -> StoredEventBuilder[N, P, M]:
-        """Return a builder with the id, name, payload, metadata and both times of the new event."""
+        """Return a builder with all that the new event has."""
         changed = replace(
             self,
             id=event.id,
@@ -104,6 +126,8 @@ class StoredEventBuilder(Struct, Generic[Name, Payload, Metadata], frozen=True, 
             metadata=event.metadata,
             observed_at=event.observed_at,
             occurred_at=event.occurred_at,
+            tags=event.tags,
+            version=event.version,
         )
         return cast("StoredEventBuilder[N, P, M]", changed)
 
@@ -147,6 +171,14 @@ class StoredEventBuilder(Struct, Generic[Name, Payload, Metadata], frozen=True, 
         """Return a builder with this time of occurrence; None means the time of observation."""
         return replace(self, occurred_at=occurred_at)
 
+    def with_tags(self, tags: Iterable[str]) -> Self:
+        """Return a builder with these tags."""
+        return replace(self, tags=frozenset(tags))
+
+    def with_version(self, version: int) -> Self:
+        """Return a builder with this version of the event's type."""
+        return replace(self, version=version)
+
     def build(self) -> StoredEvent[Name, Payload, Metadata]:
         """Return the event."""
         return StoredEvent(
@@ -160,6 +192,8 @@ class StoredEventBuilder(Struct, Generic[Name, Payload, Metadata], frozen=True, 
             metadata=self.metadata,
             observed_at=self.observed_at,
             occurred_at=self.observed_at if self.occurred_at is None else self.occurred_at,
+            tags=self.tags,
+            version=self.version,
         )
 
 

@@ -21,6 +21,9 @@ __all__ = [
     "random_event_position",
     "random_event_sequence_number",
     "random_event_stream_name",
+    "random_event_tag",
+    "random_event_tags",
+    "random_event_version",
     "random_hyphenated_lowercase_ascii_alphabetics_string",
     "random_int",
     "random_lowercase_ascii_alphabetics_string",
@@ -108,6 +111,21 @@ def random_event_position() -> int:
 def random_event_sequence_number() -> int:
     """Return a sequence number below 10^18, which fits a BIGINT."""
     return random_int(0, 999_999_999_999_999_999)
+
+
+def random_event_tag() -> str:
+    """Return a tag: a kind of 10 characters, a colon, and 10 letters and digits."""
+    return f"{random_hyphenated_lowercase_ascii_alphabetics_string(10)}:{random_ascii_alphanumerics_string(10)}"
+
+
+def random_event_tags() -> frozenset[str]:
+    """Return one to three tags."""
+    return frozenset(random_event_tag() for _ in range(random_int(1, 3)))
+
+
+def random_event_version() -> int:
+    """Return a version of an event's type, below a hundred."""
+    return random_int(1, 99)
 
 
 def random_event_payload() -> dict[str, str]:

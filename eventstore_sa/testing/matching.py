@@ -12,6 +12,8 @@ from typing import Any, Final, TypeAlias, cast
 
 from eventstore_sa.errors import ConfigurationError, SerialisationError
 from eventstore_sa.types import AnyNewEvent, AnyStoredEvent, NewEvent, StoredEvent, serialise_to_string, to_json
+from eventstore_sa.types.event_declaration import declared
+from eventstore_sa.types.payload_codecs import codec_of
 
 __all__ = ["EventMatcher", "ExpectedEvent", "described", "json_text", "matcher_of", "matching"]
 
@@ -22,7 +24,7 @@ class EventMatcher:
     """Compares equal to every event that it matches; made by `matching`.
 
     Args:
-        name: The name of the event.
+        name: The name of the event, or the class of its payload if that is decorated with `event`.
         payload: What the payload has to contain; by default anything.
         metadata: What the metadata has to contain; by default anything.
         category: The category of the event's stream; None: any.
@@ -42,7 +44,8 @@ class EventMatcher:
         stream: str | None = None,
         exactly: bool = False,
     ) -> None:
-        self._name = serialise_to_string(name)
+        declaration = declared(name)
+        self._name = serialise_to_string(name) if declaration is None else declaration.name
         self._parts = {
             part: value for part, value in (("payload", payload), ("metadata", metadata)) if value is not _ANYTHING
         }
@@ -72,8 +75,9 @@ class EventMatcher:
         return found
 
 
-ExpectedEvent: TypeAlias = str | EventMatcher | AnyNewEvent | AnyStoredEvent
-"""What a test expects: the name of an event, a matcher, or an event with the same name, payload and metadata."""
+ExpectedEvent: TypeAlias = str | EventMatcher | AnyNewEvent | AnyStoredEvent | object
+"""What a test expects: the name of an event, a matcher, an event with the same name, payload and metadata, or an object of a
+class that is decorated with `event`, which is the payload."""
 
 
 def matching(
@@ -90,7 +94,7 @@ def matching(
     other value is compared with `==`, so `unittest.mock.ANY` and `pytest.approx(...)` can be used anywhere.
 
     Args:
-        name: The name of the event.
+        name: The name of the event, or the class of its payload if that is decorated with `event`.
         payload: What the payload has to contain; by default anything.
         metadata: What the metadata has to contain; by default anything.
         category: The category of the event's stream; None: any.
@@ -114,11 +118,16 @@ def matcher_of(expected: ExpectedEvent) -> EventMatcher:
         case str():
             return EventMatcher(expected)
         case NewEvent() | StoredEvent():
-            return EventMatcher(expected.name, payload=expected.payload, metadata=expected.metadata, exactly=True)
+            event = cast("AnyNewEvent | AnyStoredEvent", expected)  # type: ignore[redundant-cast] # for pyright
+            return EventMatcher(event.name, payload=event.payload, metadata=event.metadata, exactly=True)
         case _:
-            raise ConfigurationError(
-                f"an expected event is a name, matching(...), a NewEvent or a StoredEvent; got a {type(expected).__name__}"
-            )
+            declaration = declared(type(expected))
+            if declaration is None:
+                raise ConfigurationError(
+                    "an expected event is a name, matching(...), a NewEvent, a StoredEvent or an object of an event type; "
+                    f"got a {type(expected).__name__}"
+                )
+            return EventMatcher(declaration.name, payload=expected, exactly=True)
 
 
 def described(events: Iterable[Any]) -> str:
@@ -138,20 +147,22 @@ def json_text(value: object, *, indent: int | None = None) -> str:
 
 
 def _differences(expected: Any, actual: Any, path: str, *, exactly: bool) -> list[str]:
-    found = _stored(actual)
-    if _is_object(expected) and _is_object(found):
-        return _of_members(expected, found, path, exactly=exactly)
-    if _is_array(expected) and _is_array(found) and len(expected) == len(found):
-        items = enumerate(zip(expected, found, strict=True))
+    wanted, found = expected, _stored(actual)
+    if not _is_object(expected) and not _is_array(expected):
+        if expected in (actual, found):
+            return []
+        # An object of the caller's is compared by what is stored of it.
+        wanted = _stored(expected)
+    if _is_object(wanted) and _is_object(found):
+        return _of_members(wanted, found, path, exactly=exactly)
+    if _is_array(wanted) and _is_array(found) and len(wanted) == len(found):
+        items = enumerate(zip(wanted, found, strict=True))
         return [
             difference
-            for index, (wanted, item) in items
-            for difference in _differences(wanted, item, f"{path}[{index}]", exactly=exactly)
+            for index, pair in items
+            for difference in _differences(*pair, f"{path}[{index}]", exactly=exactly)
         ]
-    # An object of the caller's is compared as it is and, if it has JSON, as it is read.
-    if expected in (actual, found) or _stored(expected) == found:
-        return []
-    return [f"{path} is {json_text(actual)}, expected {_expected_text(expected)}"]
+    return [] if wanted == found else [f"{path} is {json_text(actual)}, expected {_expected_text(wanted)}"]
 
 
 def _is_object(value: object) -> bool:
@@ -177,6 +188,8 @@ def _of_members(expected: Mapping[Any, Any], actual: Mapping[Any, Any], path: st
 def _stored(value: object) -> Any:
     """Return what is stored of a value, or the value itself if it cannot be stored."""
     try:
+        if declared(type(value)) is not None:
+            return codec_of(type(value)).encode(value)
         return to_json(value, exact_floats=False)
     except SerialisationError:
         return value

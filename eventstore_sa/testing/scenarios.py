@@ -5,7 +5,7 @@ Nothing is published and no store is needed. `when` runs the code at once, so wh
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from difflib import unified_diff
 from inspect import isawaitable
@@ -24,7 +24,8 @@ from eventstore_sa.projection import Projector, TableProjection
 from eventstore_sa.projection.table import mapped_class_of
 from eventstore_sa.publishing import StreamPublication, as_read, own_copy, stored_events
 from eventstore_sa.testing.matching import ExpectedEvent, described, json_text, matcher_of
-from eventstore_sa.types import AnyNewEvent, AnyStoredEvent, NewEvent, StoredEvent, StreamIdentifier, uuid7
+from eventstore_sa.types import AnyNewEvent, AnyStoredEvent, EventTypes, NewEvent, StoredEvent, StreamIdentifier, uuid7
+from eventstore_sa.types.event_declaration import declared
 
 __all__ = ["Decided", "Given", "Result", "Rows", "given"]
 
@@ -127,23 +128,28 @@ class Given(Struct, frozen=True):
     events: tuple[AnyStoredEvent, ...] = ()
 
     def given(
-        self, events: Sequence[AnyNewEvent | AnyStoredEvent] = (), *, stream: StreamIdentifier = _STREAM
+        self,
+        events: Sequence[object] = (),
+        *,
+        stream: StreamIdentifier = _STREAM,
+        types: EventTypes[Any] | None = None,
     ) -> Given:
         """Add events that happened later, perhaps in another stream; see the function `given`."""
         happened = list(self.events)
         for event in events:
-            checked: object = event
-            if not isinstance(checked, NewEvent | StoredEvent):
-                raise ConfigurationError(f"what is given are NewEvents or StoredEvents; got a {type(checked).__name__}")
-            happened.append(_stored(event, stream, happened) if isinstance(event, NewEvent) else event)
+            if isinstance(event, StoredEvent):
+                happened.append(cast("AnyStoredEvent", event))  # type: ignore[redundant-cast] # for pyright
+                continue
+            stored = _stored(_new_event(event, types), stream, happened)
+            read = stored if types is None else types.read(stored)
+            if read is not None:
+                happened.append(read)
         return Given(tuple(happened))
 
     @overload
     def when(self, subject: Projector[Any, State, Any]) -> Result[State]: ...
     @overload
-    def when(
-        self, subject: Projector[Any, State, Any], decide: Callable[[State], Sequence[AnyNewEvent]]
-    ) -> Decided: ...
+    def when(self, subject: Projector[Any, State, Any], decide: Callable[[State], Sequence[object]]) -> Decided: ...
     @overload
     def when(self, subject: TableProjection, *, session: Session | None = None) -> Rows: ...
     @overload
@@ -169,7 +175,7 @@ class Given(Struct, frozen=True):
             return self._rows(subject, session)
         if _is_projector(subject):
             state, _ = subject.reduce_sync(events=self._copies(), **_beginning(subject))
-            return Result(state) if decide is None else Decided(tuple(_at_once(decide(state))))
+            return Result(state) if decide is None else _decided(_at_once(decide(state)))
         return Result([_at_once(subject(event)) for event in self._copies()])
 
     @overload
@@ -178,7 +184,7 @@ class Given(Struct, frozen=True):
     async def when_async(
         self,
         subject: Projector[Any, State, Any],
-        decide: Callable[[State], Sequence[AnyNewEvent] | Awaitable[Sequence[AnyNewEvent]]],
+        decide: Callable[[State], Sequence[object] | Awaitable[Sequence[object]]],
     ) -> Decided: ...
     @overload
     async def when_async(self, subject: Callable[[AnyStoredEvent], Awaitable[Value]]) -> Result[list[Value]]: ...
@@ -186,7 +192,7 @@ class Given(Struct, frozen=True):
         """Run what is tested and awaits something: the twin of `when` for coroutine functions."""
         if _is_projector(subject):
             state, _ = await subject.reduce(events=self._copies(), **_beginning(subject))
-            return Result(state) if decide is None else Decided(tuple(await _awaited(decide(state))))
+            return Result(state) if decide is None else _decided(await _awaited(decide(state)))
         return Result([await _awaited(subject(event)) for event in self._copies()])
 
     def _copies(self) -> list[AnyStoredEvent]:
@@ -207,7 +213,12 @@ class Given(Struct, frozen=True):
             return Rows([{key: getattr(row, key) for key in mapper.column_attrs.keys()} for row in found])  # noqa: SIM118
 
 
-def given(events: Sequence[AnyNewEvent | AnyStoredEvent] = (), *, stream: StreamIdentifier = _STREAM) -> Given:
+def given(
+    events: Sequence[object] = (),
+    *,
+    stream: StreamIdentifier = _STREAM,
+    types: EventTypes[Any] | None = None,
+) -> Given:
     """Begin a test with events that have happened.
 
     Args:
@@ -215,6 +226,9 @@ def given(events: Sequence[AnyNewEvent | AnyStoredEvent] = (), *, stream: Stream
             with payload and metadata as JSON, as a read returns them. One that is given again gets another id. Stored events
             stay as they are.
         stream: The stream of the new events.
+        types: The event types of the store. Then the events may be objects of their classes, and are read as a store with
+            these types reads them. A new event whose payload is plain JSON stands for one that was stored long ago, in the
+            version that it says: it is brought up to date.
 
     Returns:
         What has happened; call its `when`.
@@ -222,13 +236,27 @@ def given(events: Sequence[AnyNewEvent | AnyStoredEvent] = (), *, stream: Stream
     Raises:
         ConfigurationError: If these are not events.
         SerialisationError: If an event could not be stored.
+        UnreadableEventError: If an event cannot be read with these types.
 
     Example:
         >>> from eventstore_sa import NewEvent
         >>> placed = NewEvent(name="order-placed", payload={"total": 12})
         >>> given([placed]).when(lambda event: event.payload["total"]).then([12])
     """
-    return Given().given(events, stream=stream)
+    return Given().given(events, stream=stream, types=types)
+
+
+def _new_event(given: object, types: EventTypes[Any] | None) -> AnyNewEvent:
+    if isinstance(given, NewEvent):
+        new = cast("AnyNewEvent", given)  # type: ignore[redundant-cast] # for pyright
+        # Otherwise it is as it was stored, perhaps by old code.
+        return types.new_event(new) if types is not None and type(new.payload) in types.classes else new
+    if types is not None:
+        return types.new_event(given)
+    raise ConfigurationError(
+        f"what is given are NewEvents or StoredEvents; got a {type(given).__name__}: pass types=EventTypes(...) for objects "
+        "of event types"
+    )
 
 
 def _stored(event: AnyNewEvent, stream: StreamIdentifier, before: Sequence[AnyStoredEvent]) -> AnyStoredEvent:
@@ -246,6 +274,17 @@ def _is_projector(subject: Any) -> TypeGuard[Projector[Any, Any, Any]]:
 
 def _beginning(projector: Projector[Any, Any, Any]) -> dict[str, Any]:
     return {"state": projector.initial_state_factory(), "metadata": projector.initial_metadata_factory()}
+
+
+def _decided(events: Iterable[object]) -> Decided:
+    """Return decided events; objects of event types become events of their names."""
+    declarations = [(event, declared(type(event))) for event in events]
+    return Decided(
+        tuple(
+            event if declaration is None else NewEvent(name=declaration.name, payload=event)
+            for event, declaration in cast("Any", declarations)
+        )
+    )
 
 
 def _at_once(value: Any) -> Any:

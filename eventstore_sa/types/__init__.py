@@ -38,7 +38,12 @@ from eventstore_sa.types.conversion import (
     serialise_to_string,
     str_serialisation_fallback,
 )
+from eventstore_sa.types.encryption import Encryption
+from eventstore_sa.types.event_declaration import event
+from eventstore_sa.types.event_types import EventTypes
 from eventstore_sa.types.events import (
+    MAX_TAGS,
+    NO_TAGS,
     AnyNewEvent,
     AnyStoredEvent,
     NewEvent,
@@ -83,6 +88,7 @@ from eventstore_sa.types.json import (
     is_json_primitive,
     is_json_value,
 )
+from eventstore_sa.types.payload_pipeline import Compression, PayloadContext, PayloadTransform
 from eventstore_sa.types.projection import (
     Projectable,
     Projection,
@@ -100,17 +106,22 @@ __all__ = [
     "LATEST_TIME",
     "MAX_DEPTH",
     "MAX_NAME_BYTES",
+    "MAX_TAGS",
+    "NO_TAGS",
     "AnyNewEvent",
     "AnyStoredEvent",
     "CategoryIdentifier",
     "CategoryIdentifierDict",
     "CategoryPartitionIdentifier",
     "Clock",
+    "Compression",
     "DeserialisationFallback",
+    "Encryption",
     "EventPartitionIdentifier",
     "EventSequenceIdentifier",
     "EventSequenceIdentifierDict",
     "EventSourceIdentifier",
+    "EventTypes",
     "Identifier",
     "JsonArray",
     "JsonLoggable",
@@ -127,6 +138,8 @@ __all__ = [
     "LogPartitionIdentifier",
     "NewEvent",
     "PartitionIdentifier",
+    "PayloadContext",
+    "PayloadTransform",
     "Projectable",
     "Projection",
     "SerialisationFallback",
@@ -155,6 +168,7 @@ __all__ = [
     "deserialise_from_string",
     "deserialise_projection",
     "encode_json",
+    "event",
     "event_metadata",
     "event_sequence_identifier",
     "is_json_array",

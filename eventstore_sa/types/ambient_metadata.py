@@ -58,6 +58,8 @@ def with_ambient_metadata(event: NewEvent[Any, Any, Any]) -> NewEvent[Any, Any, 
         metadata={**ambient, **own},
         observed_at=event.observed_at,
         occurred_at=event.occurred_at,
+        tags=event.tags,
+        version=event.version,
     )
 
 

@@ -293,10 +293,14 @@ def _scalar(value: Any) -> Any:  # noqa: PLR0911 - a case a line
             return None
 
 
-def _container(value: Any) -> Any:
+def _container(value: Any) -> Any:  # noqa: PLR0911 - a case a line
     """Return a dict or list of what `value` holds, or None when it holds nothing that we know."""
     if isinstance(value, msgspec.Struct):
         return _struct_fields(value)
+    if is_pydantic(cast("Any", type(value))):
+        return dumped_by_pydantic(value)
+    if hasattr(cast("Any", type(value)), "__attrs_attrs__"):
+        return {field.name: getattr(value, field.name) for field in value.__attrs_attrs__}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if is_mapping(value):
@@ -315,6 +319,30 @@ def _struct_fields(value: msgspec.Struct) -> dict[str, Any] | list[Any]:
         if item is not msgspec.UNSET:
             tagged[encoded] = item
     return list(tagged.values()) if config.array_like else tagged
+
+
+def is_pydantic(kind: type[Any]) -> bool:
+    """Tell whether a class is a model or dataclass of pydantic, which need not be installed."""
+    return hasattr(kind, "__pydantic_serializer__")
+
+
+def dumped_by_pydantic(value: Any) -> Any:
+    """Return an object of pydantic as pydantic itself writes it.
+
+    Raises:
+        SerialisationError: If pydantic cannot.
+    """
+    kind: Any = type(value)  # pyright: ignore[reportUnknownVariableType]
+    dump: Any = getattr(value, "model_dump", None)
+    try:
+        if dump is not None:
+            return dump(mode="json", by_alias=True)
+        return kind.__pydantic_serializer__.to_python(value, mode="json", by_alias=True)
+    except ValueError as error:
+        raise SerialisationError(
+            f"pydantic cannot write a {kind.__qualname__} as JSON ({type(error).__name__}): change its fields, or give them "
+            "serialisers"
+        ) from error
 
 
 def call_serialise(value: Any, fallback: SerialisationFallback) -> Any:

@@ -6,30 +6,40 @@ own payload and metadata objects; turning those into JSON is the codec's busines
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, cast, overload
 from uuid import UUID
 
 from msgspec import Struct, StructMeta
+from msgspec.structs import force_setattr
 from typing_extensions import TypeVar
 
 from eventstore_sa.errors import SerialisationError
 from eventstore_sa.types.clock import Clock, SystemClock
 from eventstore_sa.types.codec import text_problem
 from eventstore_sa.types.conversion import default_serialisation_fallback, serialise_to_json_value, serialise_to_string
+from eventstore_sa.types.identifiers import MAX_NAME_BYTES, check_name
 from eventstore_sa.types.json import JsonValue
 from eventstore_sa.types.uuid7 import uuid7  # pyright: ignore[reportUnusedImport] - see _NewEventMeta
 
-__all__ = ["AnyNewEvent", "AnyStoredEvent", "NewEvent", "StoredEvent"]
+__all__ = ["MAX_TAGS", "NO_TAGS", "AnyNewEvent", "AnyStoredEvent", "NewEvent", "StoredEvent"]
 
 Name = TypeVar("Name", covariant=True, default=str)
-Payload = TypeVar("Payload", covariant=True, default=JsonValue)
-Metadata = TypeVar("Metadata", covariant=True, default=JsonValue)
+# Not JsonValue: nothing could be done with it before it is narrowed.
+Payload = TypeVar("Payload", covariant=True, default=Any)
+Metadata = TypeVar("Metadata", covariant=True, default=Any)
 N = TypeVar("N")
 P = TypeVar("P")
 
+MAX_TAGS: Final = 100
+"""How many tags an event may have: each is an entry of an index, and a lock that its writers take."""
+
+NO_TAGS: Final[frozenset[str]] = frozenset()
+"""The tags of all events that have none."""
+
 _SYSTEM_CLOCK = SystemClock()
+_MAX_VERSION: Final = 2**31 - 1
 
 
 class _NewEventMeta(StructMeta):
@@ -46,6 +56,8 @@ class _NewEventMeta(StructMeta):
             id=None,
             observed_at=None,
             occurred_at=None,
+            tags=NO_TAGS,
+            version=1,
             clock=_SYSTEM_CLOCK,
         ):
             if observed_at is None:
@@ -57,6 +69,8 @@ class _NewEventMeta(StructMeta):
                 metadata=metadata,
                 observed_at=observed_at,
                 occurred_at=observed_at if occurred_at is None else occurred_at,
+                tags=tags,
+                version=version,
             )
 
 
@@ -73,10 +87,13 @@ class NewEvent(Struct, Generic[Name, Payload, Metadata], metaclass=_NewEventMeta
             made from the request makes the request idempotent.
         observed_at: When it was recorded: an aware datetime, by default what the clock says, in UTC.
         occurred_at: When it happened: an aware datetime, by default `observed_at`.
+        tags: What it is about, across streams, such as "course:c1": at most 100, each like the name of a stream.
+        version: The version of its type, that is of the form of its payload: 1 or more.
         clock: Where `observed_at` comes from.
 
     Raises:
-        SerialisationError: The name is empty, the id no UUID, or a datetime naive.
+        SerialisationError: The name is empty, the id no UUID, a datetime naive, a tag cannot be stored, or the version is
+            no version.
     """
 
     id: UUID
@@ -85,6 +102,8 @@ class NewEvent(Struct, Generic[Name, Payload, Metadata], metaclass=_NewEventMeta
     metadata: Metadata
     observed_at: datetime
     occurred_at: datetime
+    tags: frozenset[str] = NO_TAGS
+    version: int = 1
 
     if TYPE_CHECKING:
 
@@ -98,6 +117,8 @@ class NewEvent(Struct, Generic[Name, Payload, Metadata], metaclass=_NewEventMeta
             id: UUID | None = None,
             observed_at: datetime | None = None,
             occurred_at: datetime | None = None,
+            tags: Iterable[str] = ...,
+            version: int = 1,
             clock: Clock = ...,
         ) -> None: ...
         @overload
@@ -110,6 +131,8 @@ class NewEvent(Struct, Generic[Name, Payload, Metadata], metaclass=_NewEventMeta
             id: UUID | None = None,
             observed_at: datetime | None = None,
             occurred_at: datetime | None = None,
+            tags: Iterable[str] = ...,
+            version: int = 1,
             clock: Clock = ...,
         ) -> None: ...
         def __init__(self, **fields: Any) -> None: ...
@@ -120,12 +143,18 @@ class NewEvent(Struct, Generic[Name, Payload, Metadata], metaclass=_NewEventMeta
         _check_instant("observed_at", self.observed_at)
         if self.occurred_at is not self.observed_at:
             _check_instant("occurred_at", self.occurred_at)
+        if self.tags is not NO_TAGS:
+            force_setattr(self, "tags", _checked_tags(self.tags, self.name))
+        if type(self.version) is not int or not 1 <= self.version <= _MAX_VERSION:
+            raise SerialisationError(
+                f"the version of an event's type is an integer of 1 or more, below 2**31; got {self.version!r:.40}"
+            )
 
     def __hash__(self) -> int:
         return hash(self.id)
 
     def serialise(self, fallback: Callable[[object], Any] = default_serialisation_fallback) -> dict[str, JsonValue]:
-        """Return all fields as JSON: the id as a string, datetimes in ISO 8601.
+        """Return all fields as JSON: the id as a string, datetimes in ISO 8601, tags sorted.
 
         Args:
             fallback: Called with each part of name, payload or metadata that has no JSON form.
@@ -142,6 +171,8 @@ class NewEvent(Struct, Generic[Name, Payload, Metadata], metaclass=_NewEventMeta
             "name": serialise_to_string(self.name, fallback),
             "observed_at": self.observed_at.isoformat(),
             "occurred_at": self.occurred_at.isoformat(),
+            "tags": [*sorted(self.tags)],
+            "version": self.version,
         }
 
 
@@ -162,6 +193,8 @@ class StoredEvent(Struct, Generic[Name, Payload, Metadata], frozen=True):
         metadata: What there is to know about its recording.
         observed_at: When it was recorded.
         occurred_at: When it happened.
+        tags: What it is about, across streams.
+        version: The version of its type.
     """
 
     id: UUID
@@ -174,12 +207,14 @@ class StoredEvent(Struct, Generic[Name, Payload, Metadata], frozen=True):
     metadata: Metadata
     observed_at: datetime
     occurred_at: datetime
+    tags: frozenset[str] = NO_TAGS
+    version: int = 1
 
     def __hash__(self) -> int:
         return hash(self.id)
 
     def serialise(self, fallback: Callable[[object], Any] = default_serialisation_fallback) -> dict[str, JsonValue]:
-        """Return all fields as JSON: the id as a string, datetimes in ISO 8601.
+        """Return all fields as JSON: the id as a string, datetimes in ISO 8601, tags sorted.
 
         Args:
             fallback: Called with each part of name, payload or metadata that has no JSON form.
@@ -200,6 +235,8 @@ class StoredEvent(Struct, Generic[Name, Payload, Metadata], frozen=True):
             "sequence_number": self.sequence_number,
             "observed_at": self.observed_at.isoformat(),
             "occurred_at": self.occurred_at.isoformat(),
+            "tags": [*sorted(self.tags)],
+            "version": self.version,
         }
 
 
@@ -217,6 +254,28 @@ def _check_event_name(name: object) -> None:
     problem = text_problem(text)
     if problem is not None:
         raise SerialisationError(f"the event name {text[:60]!a} {problem}")
+
+
+def _checked_tags(tags: object, name: object) -> frozenset[str]:
+    if isinstance(tags, str) or not isinstance(tags, Iterable):
+        raise SerialisationError(
+            f"the tags of an event are a set of strings, even a single one: tags={{'course:c1'}}; got a "
+            f"{type(tags).__name__}"
+        )
+    checked = frozenset(check_name("tag", tag) for tag in cast("Iterable[object]", tags))
+    if len(checked) > MAX_TAGS:
+        raise SerialisationError(
+            f"an event may have at most {MAX_TAGS} tags, and {len(checked)} were given: each is a thing that the event is "
+            "about; publish an event for each of so many"
+        )
+    if checked:
+        text = name if type(name) is str else serialise_to_string(name)
+        if len(text.encode()) > MAX_NAME_BYTES:
+            raise SerialisationError(
+                f"the name of an event with tags may be {MAX_NAME_BYTES} bytes long in UTF-8, because it is indexed with "
+                f"each of them; {text[:40]!a}... is longer"
+            )
+    return checked or NO_TAGS
 
 
 def _check_instant(field: str, value: object) -> None:

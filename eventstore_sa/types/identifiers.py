@@ -74,8 +74,8 @@ def check_name(what: str, name: object) -> str:
     size = len(name.encode())
     if size > MAX_NAME_BYTES:
         raise SerialisationError(
-            f"the {what} name {name[:40]!a}... is {size} bytes long in UTF-8, more than {MAX_NAME_BYTES}: a b-tree "
-            "entry holds about 2700 bytes for category and stream together; shorten it, or hash its tail"
+            f"the {what} name {name[:40]!a}... is {size} bytes long in UTF-8, more than {MAX_NAME_BYTES}: two "
+            "names have to fit into an entry of an index, which holds about 2700 bytes; shorten it, or hash its tail"
         )
     return name
 

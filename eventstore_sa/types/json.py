@@ -119,6 +119,11 @@ def is_mapping(value: object) -> TypeIs[Mapping[Any, Any]]:
     return isinstance(value, Mapping)
 
 
+def is_dict(value: object) -> TypeIs[dict[Any, Any]]:
+    """Tell whether `value` is a dict, from and to whatever."""
+    return isinstance(value, dict)
+
+
 def is_sequence(value: object) -> TypeIs[Sequence[Any]]:
     """Tell whether `value` is a sequence of whatever, but neither text nor bytes."""
     return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview)

@@ -16,7 +16,7 @@ CLASSES = {name: getattr(errors, name) for name in errors.__all__}
 
 def drawn(tree: str) -> dict[str, int]:
     """Return the classes of a drawn tree with their depths."""
-    lines = re.findall(r"^ *((?:\|   )*(?:[|`]-- )?)(\w+Error)\b", tree, re.MULTILINE)
+    lines = re.findall(r"^ *((?:[| ]   )*(?:[|`]-- )?)(\w+Error)\b", tree, re.MULTILINE)
     return {name: len(indent) // 4 for indent, name in lines}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import text
 
-from eventstore_sa import SyncEventStore
+from eventstore_sa import NewEvent, SyncEventStore
 from eventstore_sa.errors import WaitTimeoutError
 from eventstore_sa.store.adapters import SyncSQLAlchemyEventStorageAdapter
 from tests.databases import PostgresDatabase
@@ -104,7 +104,18 @@ def test_sql_client_gets_what_the_event_holds(stage: Stage) -> None:
     assert row.id == stored.id
     assert (row.category, row.stream, row.position, row.sequence_number) == ("orders", "1", 0, stored.sequence_number)
     assert (row.payload, row.metadata) == (None, None)
+    assert (row.tags, row.version) == (None, 1)
     assert row.observed_at == stored.observed_at
+
+
+def test_sql_client_gets_tags_and_version(stage: Stage) -> None:
+    event = NewEvent(name="subscribed", payload=None, tags={"student:s1", "course:c1"}, version=2)
+    stage.store.stream(category="courses", stream="1").publish(events=[event])
+
+    with stage.autocommit() as connection:
+        row = connection.execute(text("SELECT * FROM es_read_log_v1(0, 10)")).one()
+
+    assert (row.tags, row.version) == (["course:c1", "student:s1"], 2)
 
 
 def test_sql_client_does_not_pass_an_open_writer_and_misses_nothing_afterwards(stage: Stage) -> None:

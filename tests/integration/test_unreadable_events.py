@@ -20,8 +20,10 @@ DEEP = "[" * 3000 + "]" * 3000
 LONG = "9" * 5000
 
 INSERT = """
-INSERT INTO es_events (id, category, stream, position, name, payload, metadata, observed_at, occurred_at)
-VALUES ({id}, {category}, {stream}, {position}, {name}, {payload}, {metadata}, {observed_at}, {occurred_at})
+INSERT INTO es_events (id, category, stream, position, name, payload, metadata, observed_at, occurred_at, tags, version)
+VALUES (
+  {id}, {category}, {stream}, {position}, {name}, {payload}, {metadata}, {observed_at}, {occurred_at}, {tags}, {version}
+)
 """
 
 ON_POSTGRESQL: dict[str, dict[str, str]] = {
@@ -32,6 +34,8 @@ ON_POSTGRESQL: dict[str, dict[str, str]] = {
     "5,000 digits": {"payload": f"'{LONG}'"},
     "5,000 digits in metadata": {"metadata": f"'[{LONG}]'"},
     "3,000 levels": {"payload": f"'{DEEP}'"},
+    "tags that are no array": {"tags": "'{\"course\": 1}'"},
+    "tags that are numbers": {"tags": "'[1]'"},
 }
 ON_SQLITE: dict[str, dict[str, str]] = {
     "no time": {"occurred_at": "'soon'"},
@@ -49,6 +53,9 @@ ON_SQLITE: dict[str, dict[str, str]] = {
     "a blob for an id": {"id": "x'42'"},
     "payload that is not UTF-8": {"payload": "CAST(x'22ff22' AS TEXT)"},
     "a name that is not UTF-8": {"name": "CAST(x'ff' AS TEXT)"},
+    "tags that are no array": {"tags": "'{\"course\": 1}'"},
+    "tags that are numbers": {"tags": "'[1]'"},
+    "text for a version": {"version": "'first'"},
     "a category that is not UTF-8": {"category": "CAST(x'ff' AS TEXT)"},
 }
 
@@ -66,6 +73,8 @@ async def insert(host: Host, **values: str) -> int:
         "metadata": "NULL",
         "observed_at": moment,
         "occurred_at": moment,
+        "tags": "NULL",
+        "version": "1",
     }
     with host.ground.outside.begin() as connection:
         connection.exec_driver_sql(INSERT.format(**row | values).replace("%", "%%"))

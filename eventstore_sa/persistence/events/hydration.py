@@ -15,7 +15,7 @@ from msgspec import MsgspecError, Struct
 from msgspec.json import Decoder
 
 from eventstore_sa.errors import SerialisationError, UnreadableEventError
-from eventstore_sa.types import AnyStoredEvent, StoredEvent, StreamIdentifier
+from eventstore_sa.types import NO_TAGS, AnyStoredEvent, StoredEvent, StreamIdentifier
 from eventstore_sa.types.uuid7 import uuid_of
 
 __all__ = ["Page", "hydrated", "unreadable_event"]
@@ -23,6 +23,7 @@ __all__ = ["Page", "hydrated", "unreadable_event"]
 ReadTime = Callable[[Any], datetime]
 
 _decode = Decoder().decode
+_decode_tags = Decoder(frozenset[str] | None).decode
 _FAILURES: Final = (ValueError, TypeError, AttributeError, OverflowError, RecursionError, MsgspecError)
 
 
@@ -51,31 +52,35 @@ class Page(Struct, frozen=True):
 
 
 def hydrated(
-    rows: Sequence[Sequence[Any]], read_time: ReadTime
+    rows: Sequence[Sequence[Any]], read_time: ReadTime, *, as_text: bool = False
 ) -> tuple[list[AnyStoredEvent], UnreadableEventError | None]:
     """Turn rows into events.
 
     Args:
         rows: The columns of `EventDialect.event_columns`, and one more that is ignored.
         read_time: How a time is read.
+        as_text: Whether payloads remain JSON text.
 
     Returns:
         The events up to the first that cannot be read, and the error for that one.
     """
+    read_payload = _text_of if as_text else _decode
     try:
-        return _events(rows, read_time), None
+        return _events(rows, read_time, read_payload), None
     except _FAILURES:
         events: list[AnyStoredEvent] = []
         for row in rows:
             try:
-                events += _events([row], read_time)
+                events += _events([row], read_time, read_payload)
             except _FAILURES:
                 return events, _unreadable_row(row, read_time)
         # What failed was the stack of the first try, not a row.
         return events, None
 
 
-def _events(rows: Sequence[Sequence[Any]], read_time: ReadTime) -> list[AnyStoredEvent]:
+def _events(
+    rows: Sequence[Sequence[Any]], read_time: ReadTime, read_payload: Callable[[Any], Any]
+) -> list[AnyStoredEvent]:
     return [
         StoredEvent(
             # asyncpg has a UUID class of its own: pickles of it can only be read where asyncpg is installed.
@@ -86,10 +91,12 @@ def _events(rows: Sequence[Sequence[Any]], read_time: ReadTime) -> list[AnyStore
             category if type(category) is str else _text(category),
             position if type(position) is int else _integer(position),
             sequence_number,
-            _decode(payload),
+            read_payload(payload),
             None if metadata is None else _decode(metadata),
             read_time(observed_at),
             read_time(occurred_at),
+            NO_TAGS if tags is None else _decode_tags(tags) or NO_TAGS,
+            version if type(version) is int else _integer(version),
         )
         for (
             id,  # noqa: A001
@@ -102,9 +109,15 @@ def _events(rows: Sequence[Sequence[Any]], read_time: ReadTime) -> list[AnyStore
             metadata,
             observed_at,
             occurred_at,
+            tags,
+            version,
             _,
         ) in rows
     ]
+
+
+def _text_of(value: Any) -> str | bytes:
+    return value if type(value) is str or type(value) is bytes else bytes(value)
 
 
 def _uuid(value: Any) -> UUID:
@@ -136,6 +149,10 @@ def _json(value: Any) -> Any:
     return None if value is None else _decode(value)
 
 
+def _tags(value: Any) -> frozenset[str]:
+    return NO_TAGS if value is None else _decode_tags(value) or NO_TAGS
+
+
 def _unreadable_row(row: Sequence[Any], read_time: ReadTime) -> UnreadableEventError:
     _, _, stream, category, position, sequence_number, *_ = row
     readers: tuple[tuple[str, str, Callable[[Any], object]], ...] = (
@@ -149,6 +166,8 @@ def _unreadable_row(row: Sequence[Any], read_time: ReadTime) -> UnreadableEventE
         ("metadata", "JSON", _json),
         ("observed_at", "a time", read_time),
         ("occurred_at", "a time", read_time),
+        ("tags", "an array of strings in JSON,", _tags),
+        ("version", "an integer", _integer),
     )
     reason = "it changed while it was being read"
     for (field, kind, read), value in zip(readers, row, strict=False):

@@ -47,6 +47,7 @@ class Wanted(Struct, frozen=True):
         high: Only those up to this position or number.
         conditions: Only events that meet all of them.
         backwards: Last to first.
+        as_text: Whether payloads remain JSON text.
     """
 
     target: EventSequenceIdentifier | EventPartitionIdentifier
@@ -55,6 +56,7 @@ class Wanted(Struct, frozen=True):
     high: int | None = None
     conditions: Sequence[ColumnElement[bool]] = ()
     backwards: bool = False
+    as_text: bool = False
 
     @property
     def by_position(self) -> bool:

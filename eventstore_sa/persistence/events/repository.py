@@ -123,7 +123,7 @@ class EventRepository:
             if not self.dialect.database.is_undecodable(error):
                 raise
             return self._page_before_what_is_undecodable(connection, wanted)
-        events, unreadable = hydrated(rows, self.dialect.read_time)
+        events, unreadable = hydrated(rows, self.dialect.read_time, as_text=wanted.as_text)
         return Page(events, len(rows) == wanted.size or bool(rows and rows[-1][-1]), unreadable)
 
     def first_numbers(self, connection: Connection, wanted: Wanted) -> tuple[int, int] | None:
@@ -144,7 +144,7 @@ class EventRepository:
                     raise
                 failing = middle
                 continue
-            events, unreadable = hydrated(rows, self.dialect.read_time)
+            events, unreadable = hydrated(rows, self.dialect.read_time, as_text=wanted.as_text)
             if unreadable is not None or len(rows) < middle:
                 return Page(events, more=True, unreadable=unreadable)
             readable = middle

@@ -214,14 +214,16 @@ class EventStorage:
         constraints: QueryConstraints,
         limit: int | None,
         backwards: bool,
+        as_text: bool = False,
     ) -> Iterator[list[AnyStoredEvent]]:
         """Yield the events of a target, page by page; no connection of our own is held in between.
 
-        What is stored after the first page was read is not part of the scan, so that it comes to an end.
+        What is stored after the first page was read is not part of the scan, so that it comes to an end. With `as_text`,
+        payloads remain JSON text.
         """
         low, high, others = order_range(constraints, by_position=isinstance(target, StreamIdentifier))
         conditions = [self._converters.expression(other, self.schema.events) for other in others]
-        wanted = Wanted(target, self._page_size, low, high, conditions, backwards)
+        wanted = Wanted(target, self._page_size, low, high, conditions, backwards, as_text)
         remaining, looks_ahead, is_first = limit, self._page_size, True
         while remaining is None or remaining > 0:
             size = looks_ahead if remaining is None else min(looks_ahead, remaining)

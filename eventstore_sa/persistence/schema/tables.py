@@ -29,6 +29,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     Uuid,
+    literal_column,
 )
 from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects.postgresql import JSONB
@@ -124,6 +125,8 @@ class EventRecord:
         metadata: Mapped[Any]
         observed_at: Mapped[datetime]
         occurred_at: Mapped[datetime]
+        tags: Mapped[list[str] | None]
+        version: Mapped[int]
 
     def __repr__(self) -> str:
         return (
@@ -156,6 +159,9 @@ def events_table(metadata: MetaData, *, prefix: str, schema: str | None) -> Tabl
         Column("metadata", _JSON, nullable=True),
         Column("observed_at", _TIME, nullable=False),
         Column("occurred_at", _TIME, nullable=False),
+        # A sorted array of strings; NULL, which takes no room, when there are none.
+        Column("tags", _JSON, nullable=True),
+        Column("version", Integer(), nullable=False, server_default=literal_column("1")),
         PrimaryKeyConstraint("sequence_number", name=conv(f"{prefix}events_pkey")),
         UniqueConstraint("id", name=conv(f"{prefix}events_id_key")),
         UniqueConstraint("category", "stream", "position", name=conv(f"{prefix}events_position_key")),

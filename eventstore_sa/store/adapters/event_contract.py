@@ -27,6 +27,7 @@ from eventstore_sa.types import (
     CategoryIdentifier,
     EventPartitionIdentifier,
     EventSequenceIdentifier,
+    EventTypes,
     LogIdentifier,
     StreamIdentifier,
 )
@@ -63,6 +64,11 @@ STAGING_NEEDS_A_SESSION = (
 
 class _EventStorage:
     """What both contracts say of projections and staging, which takes no I/O."""
+
+    @property
+    def types(self) -> EventTypes[Any] | None:
+        """The event types of the store, where they are known; payloads of storage itself are JSON."""
+        return None
 
     def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
         """Return the same storage whose publishes update these projections too, besides those that it updates already.
@@ -245,6 +251,15 @@ class SyncEventStorageAdapter(_EventStorage, SyncStorageAdapter):
         """Iterate over the events of the target that meet all constraints, by position or sequence number."""
         raise NotImplementedError
 
+    def scan_text(
+        self, *, target: Scannable, constraints: QueryConstraints, limit: int | None, backwards: bool
+    ) -> Iterator[AnyStoredEvent] | None:
+        """Iterate as `scan` does, over events whose payloads are JSON text: a str, or bytes in UTF-8.
+
+        For stores with event types, which make their objects of text faster. None, the default: not here.
+        """
+        return None
+
     def streams(
         self,
         *,
@@ -277,6 +292,14 @@ S = TypeVar("S", bound=SyncEventStorageAdapter, default=SyncEventStorageAdapter)
 
 class AwaitableEventStorageAdapter(AwaitableStorageAdapter[S], EventStorageAdapter):
     """Storage of events, used with asyncio, over a synchronous adapter that it owns."""
+
+    @property
+    def types(self) -> EventTypes[Any] | None:
+        return self.sync_adapter.types
+
+    def over(self, wrap: Callable[[SyncEventStorageAdapter], SyncEventStorageAdapter]) -> EventStorageAdapter:
+        """Return an adapter that runs another synchronous one in the same way: the one that `wrap` makes of this one."""
+        return AwaitableEventStorageAdapter(wrap(self.sync_adapter), runner=self._runner)
 
     async def save(
         self,

@@ -163,11 +163,22 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
         limit: int | None = None,
         backwards: bool = False,
     ) -> Iterator[AnyStoredEvent]:
+        return self._scan(target, constraints, limit, backwards=backwards, as_text=False)
+
+    def scan_text(
+        self, *, target: Scannable, constraints: QueryConstraints, limit: int | None, backwards: bool
+    ) -> Iterator[AnyStoredEvent]:
+        return self._scan(target, constraints, limit, backwards=backwards, as_text=True)
+
+    def _scan(
+        self, target: Scannable, constraints: QueryConstraints, limit: int | None, *, backwards: bool, as_text: bool
+    ) -> Iterator[AnyStoredEvent]:
         pages = self._storage.pages(
             checked_target(target),
             constraints=checked_constraints(constraints),
             limit=checked_limit(limit),
             backwards=backwards,
+            as_text=as_text,
         )
         return paged(pages)
 

@@ -72,6 +72,8 @@ class _Content(Struct, frozen=True):
     metadata: bytes
     observed_at: datetime
     occurred_at: datetime
+    tags: frozenset[str]
+    version: int
 
 
 class _Record(Struct, frozen=True):
@@ -103,6 +105,8 @@ class _Record(Struct, frozen=True):
             metadata,
             content.observed_at,
             content.occurred_at,
+            content.tags,
+            content.version,
         )
 
 
@@ -352,6 +356,8 @@ def _content_of(event: PreparedEvent) -> _Content:
         b"null" if event.metadata is None else bytes(event.metadata),
         event.observed_at,
         event.occurred_at,
+        frozenset(event.tags),
+        event.version,
     )
 
 

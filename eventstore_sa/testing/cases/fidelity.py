@@ -16,7 +16,7 @@ from uuid import UUID
 from eventstore_sa.store.adapters.event_contract import EventStorageAdapter
 from eventstore_sa.testing.cases.setting import LOG, ORDERS, EventStorageSetting, new_event, read, stream
 from eventstore_sa.testing.cases.tables import in_turn
-from eventstore_sa.types import EARLIEST_TIME, LATEST_TIME
+from eventstore_sa.types import EARLIEST_TIME, LATEST_TIME, MAX_NAME_BYTES, MAX_TAGS
 
 __all__ = ["FidelityCases"]
 
@@ -88,6 +88,16 @@ INSTANTS: dict[str, datetime] = {
     "the last, far east": LATEST_TIME.astimezone(timezone(timedelta(hours=15, minutes=59, seconds=59))),
     "year 1": datetime(1, 6, 1, 12, tzinfo=UTC),
     "year 9999": datetime(9999, 6, 1, 12, 0, 0, 1, tzinfo=UTC),
+}
+
+TAGS: dict[str, set[str]] = {
+    "none": set(),
+    "one": {"course:c1"},
+    "several": {"course:c1", "student:s1", "course:c2"},
+    "many": {f"number:{number}" for number in range(MAX_TAGS)},
+    "long": {"x" * MAX_NAME_BYTES, "é" * (MAX_NAME_BYTES // 2), "🎉" * (MAX_NAME_BYTES // 4)},
+    "that differ in little": {"a", "A", " a", "a ", "á", "a\u0301", "1", "01"},
+    "that look like something else": {"null", "[]", '"', "'", "\\", "{a,b}", "%s", ":a", "$1", ",", "\n", "\x7f"},
 }
 
 
@@ -164,6 +174,25 @@ class FidelityCases(EventStorageSetting):
             times = [(event.observed_at, event.occurred_at) for event in found]
             assert times == [(instant, other), (other, instant)]
             assert {time.utcoffset() for pair in times for time in pair} == {timedelta(0)}
+
+    @in_turn("tags", TAGS)
+    async def test_tags_come_back_as_a_set(self, adapter: EventStorageAdapter, tags: set[str]) -> None:
+        events = [new_event(tags=tags), new_event(), new_event(tags=tags)]
+
+        stored = await adapter.save(target=stream(), events=events)
+
+        for found in (list(stored), (await read(adapter))[-3:]):
+            assert [event.tags for event in found] == [tags, frozenset(), tags]
+            assert {type(event.tags) for event in found} == {frozenset}
+        assert await adapter.latest(target=ORDERS) == stored[-1]
+
+    @in_turn("version", [1, 2, 3, 2**31 - 1])
+    async def test_the_version_of_the_type_comes_back(self, adapter: EventStorageAdapter, version: int) -> None:
+        stored = await adapter.save(target=stream(), events=[new_event(version=version), new_event()])
+
+        for found in (list(stored), (await read(adapter))[-2:]):
+            assert [event.version for event in found] == [version, 1]
+            assert {type(event.version) for event in found} == {int}
 
     async def test_the_result_of_a_publish_carries_the_objects_of_the_caller(
         self, adapter: EventStorageAdapter

@@ -65,6 +65,16 @@ class RepetitionCases(EventStorageSetting):
                 assert list(repeated) == list(stored)
                 assert await read(adapter) == list(stored)
 
+    async def test_tags_and_version_are_those_of_the_first_publish(self, adapter: EventStorageAdapter) -> None:
+        event = new_event(tags={"course:c1"}, version=2)
+        (stored,) = await adapter.save(target=stream(), events=[event])
+
+        for tags, version in (({"course:c1"}, 2), ({"course:c2"}, 3), (set[str](), 1)):
+            again = new_event(id=event.id, payload=event.payload, tags=tags, version=version)
+            assert list(await adapter.save(target=stream(), events=[again])) == [stored]
+
+        assert await read(adapter) == [stored]
+
     async def test_a_publish_can_be_repeated_after_the_stream_has_moved_on(self, adapter: EventStorageAdapter) -> None:
         await stored_in(adapter, stream())
         events = new_events(2)

@@ -12,9 +12,16 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from eventstore_sa import NewEvent, Projector, StoredEvent, StreamIdentifier
-from eventstore_sa.errors import ConfigurationError, MissingProjectionHandlerError, SerialisationError
+from eventstore_sa.errors import (
+    ConfigurationError,
+    InvalidPayloadError,
+    MissingProjectionHandlerError,
+    SerialisationError,
+    UnknownEventTypeError,
+)
 from eventstore_sa.projection import DELETE, TableProjection, handles, project
 from eventstore_sa.testing import StoredEventBuilder, given, matching
+from eventstore_sa.types import EventTypes, event
 
 PLACED = NewEvent(name="order-placed", payload={"total": 12, "lines": ["bolts"]})
 PAID = NewEvent(name="order-paid", payload={"by": "card"})
@@ -168,7 +175,7 @@ def test_events_that_could_not_be_stored_are_refused() -> None:
     with pytest.raises(SerialisationError):
         given([NewEvent(name="x", payload=float("nan"))])
     with pytest.raises(ConfigurationError, match="NewEvents or StoredEvents; got a str"):
-        given(["order-placed"])  # type: ignore[list-item]
+        given(["order-placed"])
 
 
 def test_a_decider_gives_its_events() -> None:
@@ -251,3 +258,66 @@ def test_other_rows_are_shown_line_by_line() -> None:
 def test_a_projection_on_the_whole_session_is_applied_by_hand() -> None:
     with pytest.raises(ConfigurationError, match="call its `apply`"):
         given([PLACED]).when(AnyRows())
+
+
+@event("goods-moved", version=2, aliases=["goods-shipped"], upcast={1: lambda payload: {**payload, "unit": "kg"}})
+@dataclass(frozen=True)
+class GoodsMoved:
+    weight: int
+    unit: str
+    seal: bytes = b""
+
+
+@event("goods-lost")
+@dataclass(frozen=True)
+class GoodsLost:
+    weight: int
+
+
+TYPES = EventTypes(GoodsMoved, GoodsLost)
+
+
+class WeightProjector(Projector[StreamIdentifier, int, None]):
+    def initial_state_factory(self) -> int:
+        return 0
+
+    def initial_metadata_factory(self) -> None:
+        return None
+
+    def id_factory(self, state: int, source: StreamIdentifier) -> str:
+        return source.stream
+
+    def move(self, state: int, moved: GoodsMoved) -> int:
+        return state + moved.weight
+
+
+def test_objects_of_event_types_are_given_and_expected() -> None:
+    moved = given([GoodsMoved(3, "t", b"\xff"), NewEvent(name="goods-moved", payload=GoodsMoved(4, "t"))], types=TYPES)
+
+    moved.when(WeightProjector()).then(7)
+    moved.when(lambda event: event.payload).then([GoodsMoved(3, "t", b"\xff"), GoodsMoved(4, "t")])
+    decided = moved.when(WeightProjector(), lambda state: [GoodsLost(state)])
+    decided.then([GoodsLost(7)])
+    decided.then([NewEvent(name="goods-lost", payload=GoodsLost(7))])
+    decided.then([matching(GoodsLost, payload={"weight": 7})])
+    assert "1. payload.weight is 7, expected 8" in refusal_of(lambda: decided.then([GoodsLost(8)]))
+    assert moved.events[0] == matching(GoodsMoved, payload=GoodsMoved(3, "t", b"\xff"))
+
+
+def test_old_events_are_brought_up_to_date() -> None:
+    old = given([NewEvent(name="goods-shipped", version=1, payload={"weight": 3})], types=TYPES)
+
+    old.when(lambda event: (event.name, event.payload)).then([("goods-moved", GoodsMoved(3, "kg"))])
+    message = refusal_of(lambda: old.when(lambda event: event.payload).then([GoodsMoved(3, "t")]))
+    assert '-    "unit": "t"' in message
+
+
+def test_events_that_a_store_could_not_read_are_refused() -> None:
+    with pytest.raises(InvalidPayloadError):
+        given([NewEvent(name="goods-moved", payload={"weight": "heavy"}, version=2)], types=TYPES)
+    with pytest.raises(UnknownEventTypeError):
+        given([NewEvent(name="unknown", payload=None)], types=TYPES)
+    with pytest.raises(ConfigurationError, match="got a GoodsLost: pass types="):
+        given([GoodsLost(3)])
+    skipping = EventTypes(GoodsLost, unknown="skip")
+    assert given([NewEvent(name="unknown", payload=None)], types=skipping).events == ()

@@ -5,9 +5,12 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from msgspec.structs import replace
+
 from eventstore_sa import NewEvent, SyncEventStore, event_metadata
 from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
 from eventstore_sa.testing import StoredEventBuilder
+from eventstore_sa.types import with_ambient_metadata
 
 
 def published(metadata: Any = None) -> Any:
@@ -20,6 +23,13 @@ def test_metadata_is_added_inside_of_the_block_only() -> None:
     with event_metadata(actor="ada", correlation_id="7"):
         assert published() == {"actor": "ada", "correlation_id": "7"}
     assert published() is None
+
+
+def test_all_else_that_an_event_has_stays() -> None:
+    event = NewEvent(name="order-placed", payload={"total": 12}, tags={"customer:ada"}, version=2)
+    with event_metadata(actor="ada"):
+        with_metadata = with_ambient_metadata(event)
+    assert replace(with_metadata, metadata=None) == event
 
 
 def test_inner_blocks_and_metadata_of_the_event_win() -> None:

@@ -97,6 +97,20 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"occurred_at": datetime(2024, 1, 1)}, r"occurred_at is the naive.*datetime\.now\(UTC\)"),
     ({"observed_at": "2024-01-01T00:00:00Z"}, "observed_at must be a datetime, not str"),
     ({"occurred_at": date(2024, 1, 1)}, "occurred_at must be a datetime, not date"),
+    ({"tags": "course:c1"}, r"tags=\{'course:c1'\}; got a str"),
+    ({"tags": 5}, "got a int"),
+    ({"tags": {5}}, "tag name must be a str, not int"),
+    ({"tags": {""}}, "tag name must not be empty"),
+    ({"tags": {"a\0"}}, "NUL"),
+    ({"tags": {"a\ud800"}}, "surrogate"),
+    ({"tags": {"é" * 501}}, "1002 bytes"),
+    ({"tags": {str(number) for number in range(101)}}, "at most 100 tags, and 101"),
+    ({"tags": {"course:c1"}, "name": "é" * 501}, "name of an event with tags may be 1000 bytes"),
+    ({"version": 0}, "1 or more.*got 0"),
+    ({"version": 2**31}, "below"),
+    ({"version": True}, "got True"),
+    ({"version": "1"}, "got '1'"),
+    ({"version": None}, "got None"),
 ]
 
 
@@ -106,6 +120,22 @@ def test_wrong_fields_are_refused_however_the_event_is_made(fields: dict[str, An
         new_event(**fields)
     with pytest.raises(SerialisationError, match=reason):
         replace(new_event(), **fields)
+
+
+class Tag(StrEnum):
+    COURSE = "course:c1"
+
+
+@in_turn("tags", [{"course:c1"}, ["course:c1", "course:c1"], iter(["course:c1"]), {"course:c1": 1}, {Tag.COURSE}])
+def test_tags_are_any_collection_of_strings_and_become_a_set(tags: Any) -> None:
+    event = new_event(tags=tags)
+    assert event.tags == frozenset({"course:c1"})
+    assert {type(tag) for tag in event.tags} == {str}
+
+
+@in_turn("tags", [(), [], set(), frozenset(), {}])
+def test_events_without_tags_share_the_empty_set(tags: Any) -> None:
+    assert new_event(tags=tags).tags is new_event().tags is stored_event().tags
 
 
 def test_a_clock_without_time_zone_is_refused() -> None:
@@ -180,17 +210,21 @@ def test_stored_events_have_their_fields_in_the_agreed_order() -> None:
         "metadata",
         "observed_at",
         "occurred_at",
+        "tags",
+        "version",
     )
 
 
 def test_serialised_events_are_json_of_all_fields() -> None:
     times = {"observed_at": "2024-05-06T07:08:09.000010+00:00", "occurred_at": "2024-05-06T08:08:09.000010+00:00"}
-    new = new_event(occurred_at=LATER, metadata={"by": ID})
+    new = new_event(occurred_at=LATER, metadata={"by": ID}, tags={"student:s1", "course:c1"}, version=2)
     assert new.serialise() == {
         "id": str(ID),
         "name": "placed",
         "payload": {"a": 1},
         "metadata": {"by": str(ID)},
+        "tags": ["course:c1", "student:s1"],
+        "version": 2,
         **times,
     }
     assert stored_event(payload=(1e300,)).serialise() == {
@@ -202,6 +236,8 @@ def test_serialised_events_are_json_of_all_fields() -> None:
         "sequence_number": 17,
         "payload": [1e300],
         "metadata": None,
+        "tags": [],
+        "version": 1,
         **times,
     }
     assert json.loads(json.dumps(new.serialise())) == new.serialise()

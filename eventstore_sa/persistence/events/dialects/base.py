@@ -147,6 +147,8 @@ class EventDialect(ABC):
             self.json_column(c.metadata),
             self.time_column(c.observed_at),
             self.time_column(c.occurred_at),
+            self.json_column(c.tags),
+            c.version,
         )
 
     def id_column(self, column: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -73,7 +73,7 @@ class RowLocking(EventDialect):
         c = schema.events.c
         converted = {
             name: self._stored(bindparam(f"{name}_text", type_=String()), c[name].type)
-            for name in ("payload", "metadata", "observed_at", "occurred_at")
+            for name in ("payload", "metadata", "observed_at", "occurred_at", "tags")
         }
         self._insert = (
             insert(schema.events).values(converted).returning(c.sequence_number, sort_by_parameter_order=True)
@@ -183,6 +183,8 @@ def _row(stream: DocumentStream, event: PreparedEvent, position: int) -> dict[st
         "metadata_text": None if event.metadata is None else encode_json(event.metadata).decode(),
         "observed_at_text": _without_zone(event.observed_at),
         "occurred_at_text": _without_zone(event.occurred_at),
+        "tags_text": encode_json(event.tags).decode() if event.tags else None,
+        "version": event.version,
     }
 
 

@@ -64,12 +64,13 @@ def _stored_time(json_text: str) -> str:
 # It begins with INSERT, because the driver opens no transaction for WITH. Rows get their numbers in the order of the
 # SELECT, and RETURNING promises none.
 _INSERT: Final = f"""
-INSERT INTO {{events}} (id, category, stream, position, name, payload, metadata, observed_at, occurred_at)
+INSERT INTO {{events}} (id, category, stream, position, name, payload, metadata, observed_at, occurred_at, tags, version)
 WITH item AS MATERIALIZED ({_ITEMS})
 SELECT
   replace(e.value ->> 'id', '-', ''), i.category, i.stream, i.last + 1 + e.key, e.value ->> 'name',
   e.value -> 'payload', e.value -> 'metadata',
-  {_stored_time("e.value ->> 'observed_at'")}, {_stored_time("e.value ->> 'occurred_at'")}
+  {_stored_time("e.value ->> 'observed_at'")}, {_stored_time("e.value ->> 'occurred_at'")},
+  e.value -> 'tags', coalesce(e.value ->> 'version', 1)
 FROM item i, json_each(i.events) e
 WHERE NOT EXISTS (SELECT 1 FROM item unmet WHERE NOT unmet.met)
 ORDER BY i.item, e.key

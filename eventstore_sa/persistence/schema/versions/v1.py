@@ -23,6 +23,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    literal_column,
 )
 from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects.postgresql import JSONB
@@ -90,6 +91,8 @@ def _tables(site: Site) -> tuple[Table, ...]:
             Column("metadata", json, nullable=True),
             Column("observed_at", time, nullable=False),
             Column("occurred_at", time, nullable=False),
+            Column("tags", json, nullable=True),
+            Column("version", Integer(), nullable=False, server_default=literal_column("1")),
             PrimaryKeyConstraint("sequence_number", name=f"{prefix}events_pkey"),
             UniqueConstraint("id", name=f"{prefix}events_id_key"),
             UniqueConstraint("category", "stream", "position", name=f"{prefix}events_position_key"),

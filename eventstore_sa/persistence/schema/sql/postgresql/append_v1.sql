@@ -1,8 +1,9 @@
 -- Store the events of a publish, all or none, in one call: lock, look at the last positions, check, insert.
 --
 -- document: [{"category", "stream", "allowed": [[low, high or null], ...], "events": [{"id", "name", "payload", "metadata",
---             "observed_at", "occurred_at"}, ...]}, ...]
+--             "observed_at", "occurred_at", "tags": [...], "version"}, ...]}, ...]
 --   allowed: ranges of the stream's last position, -1 for an empty stream; absent: any. Times are in ISO 8601, with an offset.
+--   tags and version: absent for none, and for 1
 -- hosted: whether the transaction belongs to the caller, and goes on after this
 -- outcome: 'stored'; 'unmet' with the item whose condition failed and the position found; 'isolation' when a transaction
 --   of our own is not READ COMMITTED. Nothing is stored but with 'stored'.
@@ -63,16 +64,17 @@ BEGIN
 
   -- Numbers are drawn above the sort, so their order is the order of the document.
   WITH inserted AS (
-    INSERT INTO {events} (id, category, stream, position, name, payload, metadata, observed_at, occurred_at)
+    INSERT INTO {events} (id, category, stream, position, name, payload, metadata, observed_at, occurred_at, tags, version)
     SELECT
       n.id, i.part ->> 'category'::text, i.part ->> 'stream'::text, last_positions[i.ord] + n.ord, n.name,
-      coalesce(n.payload, 'null'), n.metadata, n.observed_at, n.occurred_at
+      coalesce(n.payload, 'null'), n.metadata, n.observed_at, n.occurred_at, n.tags, coalesce(n.version, 1)
     FROM pg_catalog.jsonb_array_elements(document) WITH ORDINALITY AS i(part, ord),
       ROWS FROM (
         pg_catalog.jsonb_to_recordset(i.part -> 'events'::text) AS (
-          id uuid, name text, payload jsonb, metadata jsonb, observed_at timestamptz, occurred_at timestamptz
+          id uuid, name text, payload jsonb, metadata jsonb, observed_at timestamptz, occurred_at timestamptz,
+          tags jsonb, version int
         )
-      ) WITH ORDINALITY AS n(id, name, payload, metadata, observed_at, occurred_at, ord)
+      ) WITH ORDINALITY AS n(id, name, payload, metadata, observed_at, occurred_at, tags, version, ord)
     ORDER BY i.ord, n.ord
     RETURNING sequence_number
   )

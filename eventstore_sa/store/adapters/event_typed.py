@@ -1,0 +1,302 @@
+"""The face of a store with event types: objects of the application's classes on one side, an adapter for JSON on the other.
+
+Stores without types do without it. Everything that is published, staged or read through a store passes here; the adapter
+behind it knows nothing of types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from inspect import iscoroutinefunction
+from itertools import islice
+from typing import Any, Generic, TypeVar, cast
+from uuid import UUID
+
+from eventstore_sa.conditions import WriteCondition
+from eventstore_sa.session import CommitCallback, StagedPublish
+from eventstore_sa.sources.base import checked_limit
+from eventstore_sa.sources.constraints import NameInConstraint, QueryConstraints, checked_constraints
+from eventstore_sa.store.adapters.event_contract import (
+    AnyStreamPublishDefinition,
+    AwaitableEventStorageAdapter,
+    EventStorageAdapter,
+    Latestable,
+    Listable,
+    Scannable,
+    SyncEventStorageAdapter,
+)
+from eventstore_sa.store.adapters.runners import Paged, paged
+from eventstore_sa.types import (
+    AnyNewEvent,
+    AnyStoredEvent,
+    CategoryIdentifier,
+    EventTypes,
+    LogIdentifier,
+    NewEvent,
+    StreamIdentifier,
+)
+from eventstore_sa.types.event_types import Read, with_payload
+from eventstore_sa.types.json import is_mapping
+from eventstore_sa.types.watermark import Watermark
+
+__all__ = ["typed", "typed_sync"]
+
+Adapter = TypeVar("Adapter", bound=EventStorageAdapter | SyncEventStorageAdapter)
+Target = StreamIdentifier | CategoryIdentifier | LogIdentifier
+
+
+def typed(adapter: EventStorageAdapter, types: EventTypes[Any]) -> EventStorageAdapter:
+    """Return the face of an adapter that reads and publishes objects of event types."""
+    if isinstance(adapter, AwaitableEventStorageAdapter):
+        # So events are converted a page at a time, before they are handed to the event loop.
+        awaitable: AwaitableEventStorageAdapter = adapter
+        return awaitable.over(partial(typed_sync, types=types))
+    return TypedEventStorageAdapter(adapter, types)
+
+
+def typed_sync(adapter: SyncEventStorageAdapter, types: EventTypes[Any]) -> SyncEventStorageAdapter:
+    """Return the face of an adapter that reads and publishes objects of event types, without asyncio."""
+    return SyncTypedEventStorageAdapter(adapter, types)
+
+
+class _Typed(Generic[Adapter]):
+    """What takes no I/O, with asyncio and without."""
+
+    def __init__(self, adapter: Adapter, types: EventTypes[Any]) -> None:
+        self._adapter = adapter
+        self._types = types
+        self._read = types.read
+
+    @property
+    def types(self) -> EventTypes[Any] | None:
+        return self._types
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._adapter.in_transaction
+
+    def stage(
+        self,
+        *,
+        target: Target,
+        events: Sequence[AnyNewEvent] | None = None,
+        condition: WriteCondition | None = None,
+        streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
+    ) -> StagedPublish[Any]:
+        publish = _Publish(self._types, events, condition, streams)
+        return self._adapter.stage(target=target, **publish.arguments).shaped(publish.results)
+
+    def after_commit(self, callback: CommitCallback) -> None:
+        given: object = callback
+        if not callable(given):
+            self._adapter.after_commit(callback)
+        elif iscoroutinefunction(callback):
+
+            async def call(events: Sequence[AnyStoredEvent]) -> None:
+                await callback(self._types.all_read(events))
+
+            self._adapter.after_commit(call)
+        else:
+            self._adapter.after_commit(lambda events: callback(self._types.all_read(events)))
+
+    def _constraints(self, constraints: QueryConstraints) -> QueryConstraints:
+        """Return constraints that take events of all names that a type has, and leave out those that are skipped anyway."""
+        types = self._types
+        given = {
+            NameInConstraint(types.all_names(each.names)) if type(each) is NameInConstraint else each
+            for each in checked_constraints(constraints)
+        }
+        return given | {NameInConstraint(types.known_names)} if types.unknown == "skip" else given
+
+    def _limit(self, limit: int | None) -> int | None:
+        """Return how many events to scan; there is no knowing if some are skipped."""
+        checked = checked_limit(limit)
+        return None if self._types.skips else checked
+
+
+class SyncTypedEventStorageAdapter(_Typed[SyncEventStorageAdapter], SyncEventStorageAdapter):
+    """See `typed_sync`."""
+
+    def save(
+        self,
+        *,
+        target: Target,
+        events: Sequence[AnyNewEvent] | None = None,
+        condition: WriteCondition | None = None,
+        streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
+    ) -> Any:
+        publish = _Publish(self._types, events, condition, streams)
+        save: Callable[..., Any] = self._adapter.save
+        return publish.results(save(target=target, **publish.arguments))
+
+    def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
+        if self._types.skips:
+            return next(self.scan(target=target, limit=1, backwards=True), None)
+        event = self._adapter.latest(target=target)
+        return None if event is None else self._read(event)
+
+    def scan(
+        self,
+        *,
+        target: Scannable = LogIdentifier(),  # noqa: B008 - an immutable value
+        constraints: QueryConstraints = frozenset(),
+        limit: int | None = None,
+        backwards: bool = False,
+    ) -> Iterator[AnyStoredEvent]:
+        wanted: Any = {
+            "target": target,
+            "constraints": self._constraints(constraints),
+            "limit": self._limit(limit),
+            "backwards": backwards,
+        }
+        events, read = self._adapter.scan_text(**wanted), self._types.read_text
+        if events is None:
+            events, read = self._adapter.scan(**wanted), self._read
+        if isinstance(events, Paged) and not self._types.skips:
+            return paged(_pages(events.pages, read))
+        kept = (event for event in map(read, events) if event is not None)
+        return islice(kept, limit) if self._types.skips else kept
+
+    def streams(self, *, target: Listable = LogIdentifier()) -> Iterator[StreamIdentifier]:  # noqa: B008
+        return self._adapter.streams(target=target)
+
+    def categories(self) -> Iterator[CategoryIdentifier]:
+        return self._adapter.categories()
+
+    def watermark(self) -> Watermark:
+        return self._adapter.watermark()
+
+    def flush(self) -> None:
+        self._adapter.flush()
+
+
+class TypedEventStorageAdapter(_Typed[EventStorageAdapter], EventStorageAdapter):
+    """See `typed`; for adapters that have no synchronous one to convert events in."""
+
+    async def save(
+        self,
+        *,
+        target: Target,
+        events: Sequence[AnyNewEvent] | None = None,
+        condition: WriteCondition | None = None,
+        streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
+    ) -> Any:
+        publish = _Publish(self._types, events, condition, streams)
+        save: Callable[..., Any] = self._adapter.save
+        return publish.results(await save(target=target, **publish.arguments))
+
+    async def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
+        if self._types.skips:
+            return await anext(self.scan(target=target, limit=1, backwards=True), None)
+        event = await self._adapter.latest(target=target)
+        return None if event is None else self._read(event)
+
+    def scan(
+        self,
+        *,
+        target: Scannable = LogIdentifier(),  # noqa: B008 - an immutable value
+        constraints: QueryConstraints = frozenset(),
+        limit: int | None = None,
+        backwards: bool = False,
+    ) -> AsyncIterator[AnyStoredEvent]:
+        events = self._adapter.scan(
+            target=target,
+            constraints=self._constraints(constraints),
+            limit=self._limit(limit),
+            backwards=backwards,
+        )
+        return self._kept(events, limit if self._types.skips else None)
+
+    async def _kept(self, events: AsyncIterator[AnyStoredEvent], limit: int | None) -> AsyncIterator[AnyStoredEvent]:
+        left = limit
+        if left == 0:
+            return
+        async for event in events:
+            read = self._read(event)
+            if read is None:
+                continue
+            yield read
+            left = None if left is None else left - 1
+            if left == 0:
+                return
+
+    def streams(self, *, target: Listable = LogIdentifier()) -> AsyncIterator[StreamIdentifier]:  # noqa: B008
+        return self._adapter.streams(target=target)
+
+    def categories(self) -> AsyncIterator[CategoryIdentifier]:
+        return self._adapter.categories()
+
+    async def watermark(self) -> Watermark:
+        return await self._adapter.watermark()
+
+    async def flush(self) -> None:
+        await self._adapter.flush()
+
+
+class _Publish:
+    """One publish: what the adapter is given, and what becomes of its results."""
+
+    def __init__(
+        self,
+        types: EventTypes[Any],
+        events: object,
+        condition: WriteCondition | None,
+        streams: object,
+    ) -> None:
+        self._types = types
+        self._given: dict[UUID, tuple[AnyNewEvent, object]] = {}
+        self.arguments: dict[str, Any] = {}
+        """The arguments of `save` and `stage`: only what was given, since an adapter's defaults are part of the contract."""
+        if events is not None:
+            self.arguments["events"] = self._encoded(events)
+        if condition is not None:
+            self.arguments["condition"] = condition
+        if streams is not None:
+            self.arguments["streams"] = streams
+        if is_mapping(streams):
+            self.arguments["streams"] = {
+                key: {**each, "events": self._encoded(each["events"])}
+                if is_mapping(each) and "events" in each
+                else each
+                for key, each in streams.items()
+            }
+
+    def results(self, results: Any) -> Any:
+        """Return the stored events of a publish with the caller's own objects, or as they are read if they are not these."""
+        if is_mapping(results):
+            return {key: [*map(self._own, events)] for key, events in results.items()}
+        return [*map(self._own, results)]
+
+    def _encoded(self, events: object) -> object:
+        if not isinstance(events, Iterable) or isinstance(events, str | bytes) or is_mapping(events):
+            # The adapter says what is wrong with it.
+            return events  # pyright: ignore[reportUnknownVariableType]
+        encoded: list[AnyNewEvent] = []
+        for given in cast("Iterable[object]", events):
+            new = self._types.new_event(given)
+            self._given[new.id] = new, given
+            encoded.append(new)
+        return encoded
+
+    def _own(self, stored: AnyStoredEvent) -> AnyStoredEvent:
+        new, given = self._given.get(stored.id, (None, None))
+        if new is None or stored.payload is not new.payload:
+            return self._types.read(stored) or stored
+        if isinstance(given, NewEvent):
+            own: AnyNewEvent = given
+            return with_payload(stored, own.name, own.payload)
+        return with_payload(stored, stored.name, given)
+
+
+def _pages(pages: Iterable[Iterable[AnyStoredEvent]], read: Read) -> Iterator[list[AnyStoredEvent]]:
+    for page in pages:
+        events: list[Any] = []
+        try:
+            for event in page:
+                events.append(read(event))  # noqa: PERF401 - those before an event that cannot be read are wanted
+        except Exception:
+            if events:
+                yield events
+            raise
+        yield events
