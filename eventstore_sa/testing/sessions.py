@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Sequence
 from itertools import count
-from typing import Any, Final, NoReturn, TypeVar, overload
+from typing import Any, Final, NoReturn, TypeVar, cast, overload
 
 from msgspec import Struct
-from sqlalchemy import create_engine, event, inspect
+from sqlalchemy import Column, create_engine, event, inspect
 from sqlalchemy.exc import NoResultFound
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
-from sqlalchemy.orm import Mapper, Session, scoped_session
+from sqlalchemy.orm import InstanceState, Mapper, Session, scoped_session
 
 from eventstore_sa.conditions import WriteCondition
 from eventstore_sa.errors import ConfigurationError
@@ -155,13 +155,17 @@ class FakeSession(Session):
         return [stored for publish in lasting for result in publish.results for stored in result]
 
     def flush(self, objects: Sequence[Any] | None = None) -> None:
-        """Give new objects their primary keys, if these are single integers."""
+        """Give new objects what a flush would: numbers as primary keys, and the defaults of columns that Python knows."""
         for instance in self.new:
-            mapper: Mapper[Any] = inspect(instance).mapper
-            columns = mapper.primary_key
-            key = mapper.get_property_by_column(columns[0]).key
-            if len(columns) == 1 and columns[0].type.python_type is int and getattr(instance, key) is None:
-                setattr(instance, key, next(self._numbers))
+            state: InstanceState[Any] = inspect(instance)
+            mapper, values = state.mapper, state.dict
+            for attribute in mapper.column_attrs:
+                columns = [column for column in attribute.columns if isinstance(column, Column)]
+                value = values.get(attribute.key)
+                if value is None and any(column is column.table.autoincrement_column for column in columns):
+                    setattr(instance, attribute.key, self._unused_number(mapper.base_mapper.class_))
+                elif attribute.key not in values and columns and columns[0].default is not None:
+                    self._set_default(instance, attribute.key, columns[0].default)
 
     def refresh(self, instance: object, *_: Any, **__: Any) -> None:
         """Do nothing: there is nothing newer than the object."""
@@ -208,6 +212,15 @@ class FakeSession(Session):
         publish.results = results
         publish.written_in = self.get_nested_transaction() or self.get_transaction()
         self._written[publish] = None
+
+    def _unused_number(self, entity: type[Any]) -> int:
+        return next(number for number in self._numbers if self.get(entity, number) is None)
+
+    def _set_default(self, instance: object, key: str, default: Any) -> None:
+        if default.is_scalar:
+            setattr(instance, key, default.arg)
+        elif default.is_callable:
+            setattr(instance, key, default.arg(None))
 
     def _keep(self) -> None:
         if not self.in_nested_transaction():
@@ -261,24 +274,17 @@ async def _awaitable(events: Sequence[AnyStoredEvent]) -> Sequence[AnyStoredEven
     return events
 
 
-def _plain(session: object) -> Session:
+def _plain(session: Any) -> Session:
     """Return the synchronous session behind any kind of session.
 
     Raises:
         ConfigurationError: If it is not a session.
     """
-    match session:
-        case AsyncSession():
-            return session.sync_session
-        case async_scoped_session():
-            asynchronous: AsyncSession = session()
-            return asynchronous.sync_session
-        case scoped_session():
-            scoped: Session = session()
-            return scoped
-        case Session():
-            return session
-        case _:
-            raise ConfigurationError(
-                f"a session is needed; got a {type(session).__name__}: a mock is none, use FakeSession or FakeAsyncSession"
-            )
+    # Not isinstance, which takes a mock with the spec of a session for one.
+    found = session() if issubclass(type(session), scoped_session | async_scoped_session) else session
+    plain = found.sync_session if issubclass(type(found), AsyncSession) else found
+    if issubclass(type(plain), Session):
+        return cast("Session", plain)
+    raise ConfigurationError(
+        f"a session is needed; got a {type(session).__name__}: a mock is none, use FakeSession or FakeAsyncSession"
+    )

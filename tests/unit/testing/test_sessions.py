@@ -7,7 +7,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from sqlalchemy import Engine, create_engine, select
+from sqlalchemy import Engine, ForeignKey, create_engine, select
 from sqlalchemy.exc import NoResultFound
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
@@ -46,6 +46,12 @@ class Order(RecordsEvents, Base):
     __event_version__ = "version"
     id: Mapped[int] = mapped_column(primary_key=True)
     version: Mapped[int] = mapped_column(default=0)
+    token: Mapped[str] = mapped_column(default=lambda: "made")
+
+
+class SpecialOrder(Order):
+    __tablename__ = "special_orders"
+    id: Mapped[int] = mapped_column(ForeignKey("orders.id"), primary_key=True)
 
 
 class Line(Base):
@@ -159,9 +165,18 @@ def test_scoped_sessions_are_looked_into(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("look", [staged_in, published_in])
-def test_mocks_are_refused_with_the_remedy(look: Any) -> None:
+@pytest.mark.parametrize("mock", [Mock(), Mock(spec=AsyncSession), Mock(spec=Session)], ids=["any", "asyncio", "sync"])
+def test_mocks_are_refused_with_the_remedy(look: Any, mock: Any) -> None:
     with pytest.raises(ConfigurationError, match="got a Mock: a mock is none, use FakeSession or FakeAsyncSession"):
-        look(Mock())
+        look(mock)
+
+
+def test_a_mock_of_an_asyncio_session_has_no_transaction_to_stage_in() -> None:
+    """As docs/testing.md says."""
+    store = EventStore("sqlite+aiosqlite:////nowhere/at/all.db", schema=SCHEMA).within(Mock(spec=AsyncSession))
+
+    with pytest.raises(AttributeError, match="sync_session"):
+        store.stream(category="orders", stream="42").stage(events=[PLACED])
 
 
 def test_a_fake_commits_what_is_staged(fake: FakeSession, store: SyncEventStore) -> None:
@@ -243,6 +258,19 @@ def test_a_fake_finds_the_objects_that_it_was_given() -> None:
     assert names(published_in(fake)) == ["order-placed"]
     fake.delete(order)
     assert fake.get(Order, 7) is None
+
+
+def test_a_fake_fills_in_what_a_flush_would() -> None:
+    known, special, line = Order(id=1), SpecialOrder(), Line(order=1)
+    fake = FakeSession([known])
+    fake.add_all([special, line])
+    fake.flush()
+
+    assert (special.id, special.version, special.token) == (2, 0, "made")
+    assert (line.order, line.sku) == (1, None)
+    known.version = 3
+    fake.flush()
+    assert known.version == 3
 
 
 def test_a_fake_says_what_it_cannot_do(fake: FakeSession, store: SyncEventStore) -> None:
