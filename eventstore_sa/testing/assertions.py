@@ -31,7 +31,7 @@ def assert_published(
     Args:
         source: A store, a stream, a category, the log, or a sequence of events, such as `staged_in(session)`. With an
             asyncio store or source, the call returns an awaitable.
-        expected: Names, `matching(...)`, or events, whose names, payloads and metadata are compared.
+        expected: Names, `matching(...)`, events, whose names, payloads and metadata are compared, or objects of event types.
         only: Whether no other event may be there. With nothing expected, nothing may have been published.
 
     Raises:

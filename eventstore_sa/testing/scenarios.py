@@ -5,8 +5,8 @@ Nothing is published and no store is needed. `when` runs the code at once, so wh
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from difflib import unified_diff
 from inspect import isawaitable
 from itertools import zip_longest
@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, TypeGuard, TypeVar, cast, overload
 
 from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy import Engine, Table, create_engine, inspect, select
+from sqlalchemy import Table, create_engine, inspect, select
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.pool import StaticPool
 
@@ -68,7 +68,8 @@ class Decided(Struct, frozen=True):
         """Check that exactly these events were decided, in this order.
 
         Args:
-            expected: Names, `matching(...)`, or events, whose names, payloads and metadata are compared.
+            expected: Names, `matching(...)`, events, whose names, payloads and metadata are compared, or objects of event
+                types.
 
         Raises:
             AssertionError: If they are not; the message shows how they differ.
@@ -207,7 +208,7 @@ class Given(Struct, frozen=True):
                 "`given(...).events`, and look at what it has changed there"
             )
         mapper: Mapper[Any] = inspect(kind)
-        with Session(_database_of(mapper)) if given is None else nullcontext(given) as session:
+        with _database_of(mapper) if given is None else nullcontext(given) as session:
             projection.apply(session, self._copies())
             found = session.scalars(select(kind).order_by(*mapper.primary_key))
             return Rows([{key: getattr(row, key) for key in mapper.column_attrs.keys()} for row in found])  # noqa: SIM118
@@ -300,12 +301,17 @@ async def _awaited(value: Any) -> Any:
     return await value if isawaitable(value) else value
 
 
-def _database_of(mapper: Mapper[Any]) -> Engine:
+@contextmanager
+def _database_of(mapper: Mapper[Any]) -> Generator[Session]:
     engine = create_engine("sqlite://", poolclass=StaticPool)
     for table in mapper.tables:
         if isinstance(table, Table):
-            table.create(engine, checkfirst=True)
-    return engine
+            table.create(engine)
+    try:
+        with Session(engine) as session:
+            yield session
+    finally:
+        engine.dispose()
 
 
 def _columns_set(row: object) -> dict[str, Any]:

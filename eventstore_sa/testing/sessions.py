@@ -106,13 +106,11 @@ def published_in(
         The events in the order of the log.
     """
     plain = _plain(session)
-    if isinstance(plain, FakeSession):
-        return _awaitable(plain.published) if isinstance(session, FakeAsyncSession) else plain.published
     if isinstance(session, AsyncSession | async_scoped_session):
-        return (
-            EventStore(session() if isinstance(session, async_scoped_session) else session, schema=schema).log().read()
-        )
-    return SyncEventStore(plain, schema=schema).log().read()
+        if isinstance(plain, FakeSession):
+            return _awaitable(plain.published)
+        return EventStore(session, schema=schema).log().read()
+    return plain.published if isinstance(plain, FakeSession) else SyncEventStore(plain, schema=schema).log().read()
 
 
 class FakeSession(Session):
@@ -142,8 +140,9 @@ class FakeSession(Session):
         engine = create_engine("sqlite://", creator=_refuse)
         super().__init__(engine, autoflush=False, expire_on_commit=False, info={KIND: _FakeTransaction})
         self._numbers = count(1)
-        self._committed: dict[object, None] = {}
+        self._committed: dict[int, object] = {}  # by identity, since objects need not be hashable
         self._written: dict[Publish, None] = {}
+        event.listen(self, "before_commit", FakeSession.flush)
         event.listen(self, "after_commit", FakeSession._keep)
         self.add_all(objects)
         self.commit()
@@ -172,15 +171,11 @@ class FakeSession(Session):
 
     def get(self, entity: type[Entity], ident: Any, **_: Any) -> Entity | None:  # type: ignore[override]
         """Return the object of a class with a primary key, or None if there is none among those that were added."""
-        mapper: Mapper[Any] = inspect(entity)
-        if not isinstance(ident, tuple):
-            ident = (ident,)
-        for instance in dict.fromkeys([*self._committed, *self.new]):
-            if isinstance(instance, entity) and tuple(mapper.primary_key_from_instance(instance)) == ident:
-                # A rollback removes all objects; those that were committed are still there.
-                self.add(instance)
-                return instance
-        return None
+        found = self._find(entity, ident)
+        if found is not None:
+            # A rollback removes all objects; those that were committed are still there.
+            self.add(found)
+        return found
 
     def get_one(self, entity: type[Entity], ident: Any, **_: Any) -> Entity:  # type: ignore[override]
         """Return the object of a class with a primary key.
@@ -195,7 +190,7 @@ class FakeSession(Session):
 
     def delete(self, instance: object) -> None:
         """Forget an object."""
-        self._committed.pop(instance, None)
+        self._committed.pop(id(instance), None)
         self.expunge(instance)
 
     def take(self, publish: Publish) -> None:
@@ -213,8 +208,17 @@ class FakeSession(Session):
         publish.written_in = self.get_nested_transaction() or self.get_transaction()
         self._written[publish] = None
 
+    def _find(self, entity: type[Entity], ident: Any) -> Entity | None:
+        mapper: Mapper[Any] = inspect(entity)
+        if not isinstance(ident, tuple):
+            ident = (ident,)
+        for instance in (self._committed | _by_identity(self.new)).values():
+            if isinstance(instance, entity) and tuple(mapper.primary_key_from_instance(instance)) == ident:
+                return instance
+        return None
+
     def _unused_number(self, entity: type[Any]) -> int:
-        return next(number for number in self._numbers if self.get(entity, number) is None)
+        return next(number for number in self._numbers if self._find(entity, number) is None)
 
     def _set_default(self, instance: object, key: str, default: Any) -> None:
         if default.is_scalar:
@@ -224,7 +228,7 @@ class FakeSession(Session):
 
     def _keep(self) -> None:
         if not self.in_nested_transaction():
-            self._committed.update(dict.fromkeys(self.new))
+            self._committed |= _by_identity(self.new)
 
     def _is_clean(self) -> bool:
         # Otherwise a commit would flush until no object is new any more.
@@ -268,6 +272,10 @@ _NO_DATABASE: Final = (
 
 def _refuse() -> NoReturn:
     raise ConfigurationError(_NO_DATABASE)
+
+
+def _by_identity(objects: Iterable[object]) -> dict[int, object]:
+    return {id(each): each for each in objects}
 
 
 async def _awaitable(events: Sequence[AnyStoredEvent]) -> Sequence[AnyStoredEvent]:

@@ -10,7 +10,15 @@ import pytest
 from sqlalchemy import Engine, ForeignKey, create_engine, select
 from sqlalchemy.exc import NoResultFound
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    MappedAsDataclass,
+    Session,
+    mapped_column,
+    scoped_session,
+    sessionmaker,
+)
 from sqlalchemy.pool import StaticPool
 
 from eventstore_sa import (
@@ -273,6 +281,29 @@ def test_a_fake_fills_in_what_a_flush_would() -> None:
     assert known.version == 3
 
 
+class Points(MappedAsDataclass, DeclarativeBase):
+    """Objects that are equal by value, and so not hashable."""
+
+
+class Point(Points):
+    __tablename__ = "points"
+    id: Mapped[int] = mapped_column(primary_key=True, init=False)
+    x: Mapped[int]
+
+
+def test_a_fake_commits_objects_without_events_too() -> None:
+    fake, points = FakeSession(), [Point(1), Point(1)]
+    fake.add_all(points)
+
+    fake.commit()
+
+    assert [point.id for point in points] == [1, 2]
+    assert fake.get(Point, 2) is points[1]
+    fake.delete(points[1])
+    assert fake.get(Point, 2) is None
+    assert fake.get(Point, 1) is points[0]
+
+
 def test_a_fake_says_what_it_cannot_do(fake: FakeSession, store: SyncEventStore) -> None:
     message = "this session has no database: .* use|this session has no database"
     with pytest.raises(ConfigurationError, match=message):
@@ -304,4 +335,6 @@ async def test_the_fake_for_asyncio_does_the_same() -> None:
     assert names(await published_in(fake)) == names(told) == ["order-placed", "order-paid"]
     with pytest.raises(ConfigurationError, match="no database"):
         await fake.execute(select(Order))
+    scoped: Any = async_scoped_session(lambda: fake, lambda: 1)
+    assert len(await published_in(scoped)) == 2
     await fake.close()
