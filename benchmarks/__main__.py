@@ -12,7 +12,7 @@ from typing import Final
 
 import sqlalchemy
 
-from benchmarks import elsewhere, projecting, projections, publishing, reading, snapshots, staging
+from benchmarks import elsewhere, projecting, projections, publishing, reading, snapshots, staging, typed_events
 from benchmarks.databases import Setting
 from benchmarks.harness import Benchmark, Outcome, run, table
 from eventstore_sa.testing.postgres import PostgresServer, temporary_postgres
@@ -21,7 +21,7 @@ __all__ = ["BENCHMARKS", "main"]
 
 BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     value.name: value
-    for module in (publishing, staging, reading, projecting, projections, snapshots, elsewhere)
+    for module in (publishing, staging, reading, projecting, projections, snapshots, typed_events, elsewhere)
     for value in vars(module).values()
     if isinstance(value, Benchmark)
 }

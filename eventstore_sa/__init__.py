@@ -18,23 +18,30 @@ from eventstore_sa.store import (
 )
 from eventstore_sa.types import (
     CategoryIdentifier,
+    EventQuery,
+    EventTypes,
     LogIdentifier,
     NewEvent,
+    QueryItem,
     StoredEvent,
     StreamIdentifier,
+    event,
     event_metadata,
 )
 
 __all__ = [
     "CategoryIdentifier",
+    "EventQuery",
     "EventSerialisationGuarantee",
     "EventStore",
     "EventStoreSchema",
+    "EventTypes",
     "LogIdentifier",
     "NewEvent",
     "Projection",
     "ProjectionStore",
     "Projector",
+    "QueryItem",
     "RecordsEvents",
     "StoredEvent",
     "StreamIdentifier",
@@ -44,6 +51,7 @@ __all__ = [
     "configure_sqlite",
     "constraints",
     "errors",
+    "event",
     "event_metadata",
     "exists_row",
     "retry_transaction",

@@ -171,7 +171,7 @@ def check_types(context: click.Context, *, where: str, file: Path, update: bool)
     """Check that the EventTypes at MODULE:NAME have not changed incompatibly without a new version."""
     now = described(_event_types(where))
     try:
-        before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        before: Any = json.loads(file.read_text(encoding="utf-8") if file.exists() else "{}")
         problems = incompatible_changes(before, now)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise click.UsageError(f"{file} does not hold the description of event types: {error!r}") from error
@@ -203,7 +203,7 @@ def _event_types(where: str) -> EventTypes[Any]:
         sys.path.pop(0)
     if not isinstance(found, EventTypes):
         raise click.UsageError(f"{where!r} is a {type(found).__name__}, not EventTypes")
-    types: EventTypes[Any] = found
+    types: EventTypes[Any] = found  # pyright: ignore[reportUnknownVariableType]
     return types
 
 

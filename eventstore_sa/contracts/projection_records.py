@@ -17,14 +17,16 @@ from eventstore_sa.query.evaluation import Document
 from eventstore_sa.types import (
     CategoryIdentifier,
     CategoryPartitionIdentifier,
+    EventQuery,
     EventSourceIdentifier,
     JsonObject,
     LogIdentifier,
     LogPartitionIdentifier,
     Projection,
+    QueryPartitionIdentifier,
     StreamIdentifier,
     StreamNamePrefixPartitionIdentifier,
-    event_sequence_identifier,
+    event_source_identifier,
 )
 from eventstore_sa.types.codec import decode_json, encode_json, to_json
 
@@ -32,7 +34,7 @@ __all__ = ["ProjectionRecord", "projection_text", "record_of", "source_hash", "s
 
 # Streams are projected again and again.
 _REMEMBERED_SOURCES: Final = 16_384
-# What `event_sequence_identifier` makes.
+# What `event_source_identifier` makes.
 _SOURCES: Final = frozenset(
     {
         LogIdentifier,
@@ -41,6 +43,8 @@ _SOURCES: Final = frozenset(
         LogPartitionIdentifier,
         CategoryPartitionIdentifier,
         StreamNamePrefixPartitionIdentifier,
+        EventQuery,
+        QueryPartitionIdentifier,
     }
 )
 
@@ -117,7 +121,7 @@ def record_of(projection: Projection[Any, Any]) -> ProjectionRecord:
 
 @lru_cache(maxsize=_REMEMBERED_SOURCES)
 def _source_of(text: str) -> EventSourceIdentifier:
-    return event_sequence_identifier(decode_json(text))
+    return event_source_identifier(decode_json(text))
 
 
 def source_hash(source: JsonObject) -> int:

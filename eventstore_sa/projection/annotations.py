@@ -6,9 +6,8 @@ nothing: the handler is found by its name.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from inspect import signature
+from inspect import currentframe, signature
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, NamedTuple, Union, get_args, get_origin, is_typeddict
 
@@ -18,7 +17,7 @@ from eventstore_sa.types.event_declaration import declared
 __all__ = ["TakenEvent", "taken_event"]
 
 _EVENT: Final = 2  # after `self` and the state, row or session
-_BETWEEN: Final = ("eventstore_sa.projection.", "abc")
+_ABOVE_HERE: Final = "eventstore_sa.projection."
 
 
 class TakenEvent(NamedTuple):
@@ -83,7 +82,8 @@ def _annotation(owner: type, attribute: str) -> Any:
     while hasattr(unwrapped, "__wrapped__"):
         unwrapped = unwrapped.__wrapped__
     known: dict[str, Any] = getattr(unwrapped, "__globals__", {})
-    for local in ({}, _locals_of_class_statement()):
+    nothing: Mapping[str, Any] = {}
+    for local in (nothing, _locals_of_class_statement()):
         try:
             # As get_type_hints() does it; but that would also resolve what is inside of aliases, in the wrong module.
             return eval(annotation, known, {**local, **vars(owner)})  # noqa: S307 - code of the application
@@ -94,7 +94,10 @@ def _annotation(owner: type, attribute: str) -> Any:
 
 def _locals_of_class_statement() -> Mapping[str, Any]:
     """Return the local names of the function in which the class is defined."""
-    frame = sys._getframe(1)  # noqa: SLF001 - there is no other way to them
-    while frame.f_back is not None and f"{frame.f_globals.get('__name__')}".startswith(_BETWEEN):
+    frame = currentframe()
+    while frame is not None:
+        module = f"{frame.f_globals.get('__name__')}"
+        if module != "abc" and not module.startswith(_ABOVE_HERE):
+            break
         frame = frame.f_back
-    return frame.f_locals
+    return {} if frame is None else frame.f_locals

@@ -120,7 +120,7 @@ def _new_event(types: EventTypes[Any] | None, event: object) -> AnyNewEvent:
     if types is not None:
         return types.new_event(event)
     if isinstance(event, NewEvent):
-        new: AnyNewEvent = event
+        new: AnyNewEvent = event  # pyright: ignore[reportUnknownVariableType]
         return new
     raise ConfigurationError(
         f"events to record are NewEvents; got a {type(event).__name__}: to record objects of event types, set "

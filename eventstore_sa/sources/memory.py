@@ -6,14 +6,14 @@ Only the sequence is copied, nothing is sorted, and there is no I/O. For the sto
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import islice
 
 from typing_extensions import TypeVar
 
 from eventstore_sa.sources.base import AnySource, EventSource, SyncEventSource, checked_limit
 from eventstore_sa.sources.constraints import QueryConstraints, checked_constraints
-from eventstore_sa.types import AnyStoredEvent, EventSourceIdentifier
+from eventstore_sa.types import AnyStoredEvent, EventQuery, EventSourceIdentifier
 
 __all__ = [
     "InMemoryEventSource",
@@ -58,6 +58,11 @@ class InMemoryEventSource(_Given[I], EventSource[I]):
         identifier: The identifier of the source.
     """
 
+    @classmethod
+    def matching(cls, events: Iterable[AnyStoredEvent], query: EventQuery) -> InMemoryEventSource[EventQuery]:
+        """Return a source of those events that match a query, as `store.query(query)` is one."""
+        return InMemoryEventSource([event for event in events if query.met_by(event=event)], query)
+
     async def latest(self) -> AnyStoredEvent | None:
         return self._events[-1] if self._events else None
 
@@ -80,6 +85,11 @@ class SyncInMemoryEventSource(_Given[I], SyncEventSource[I]):
         events: The events, first to last.
         identifier: The identifier of the source.
     """
+
+    @classmethod
+    def matching(cls, events: Iterable[AnyStoredEvent], query: EventQuery) -> SyncInMemoryEventSource[EventQuery]:
+        """Return a source of those events that match a query, as `store.query(query)` is one."""
+        return SyncInMemoryEventSource([event for event in events if query.met_by(event=event)], query)
 
     def latest(self) -> AnyStoredEvent | None:
         return self._events[-1] if self._events else None

@@ -25,13 +25,21 @@ from eventstore_sa.store.adapters.event_sqlalchemy import (
 )
 from eventstore_sa.store.adapters.event_typed import typed, typed_sync
 from eventstore_sa.store.lifecycle import Store, SyncStore, adapter_of
-from eventstore_sa.store.streams import EventCategory, EventLog, EventPartition, EventStream
-from eventstore_sa.store.sync_streams import SyncEventCategory, SyncEventLog, SyncEventPartition, SyncEventStream
+from eventstore_sa.store.streams import EventCategory, EventLog, EventPartition, EventSelection, EventStream
+from eventstore_sa.store.sync_streams import (
+    SyncEventCategory,
+    SyncEventLog,
+    SyncEventPartition,
+    SyncEventSelection,
+    SyncEventStream,
+)
 from eventstore_sa.types import (
     CategoryIdentifier,
     EventPartitionIdentifier,
+    EventQuery,
     EventTypes,
     LogIdentifier,
+    QueryPartitionIdentifier,
     StoredEvent,
     StreamIdentifier,
 )
@@ -116,8 +124,23 @@ class EventStore(Store[EventStorageAdapter], Generic[P]):
         """Return the log of all events; no I/O."""
         return EventLog(self._face)
 
-    def partition(self, identifier: EventPartitionIdentifier) -> EventPartition[P]:
-        """Return a part of the log or of a category; no I/O. See also their `partitions(count)`."""
+    def query(self, query: EventQuery) -> EventSelection[P]:
+        """Return the events that match a query, whatever streams they are in, in order of their sequence numbers; no I/O.
+
+        A query is found by an index of tags. Items of names alone go through the log.
+        """
+        return EventSelection(self._face, query)
+
+    def tag(self, tag: str) -> EventSelection[P]:
+        """Return the events that have a tag: `query(EventQuery.tagged(tag))`; no I/O.
+
+        Raises:
+            SerialisationError: If the tag is empty or cannot be stored.
+        """
+        return EventSelection(self._face, EventQuery.tagged(tag))
+
+    def partition(self, identifier: EventPartitionIdentifier | QueryPartitionIdentifier) -> EventPartition[P]:
+        """Return a part of the log, of a category or of a query; no I/O. See also their `partitions(count)`."""
         return EventPartition(self._face, identifier)
 
     def streams(self, *, category: str | None = None) -> AsyncIterator[StreamIdentifier]:
@@ -285,8 +308,16 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter], Generic[P]):
         """Return the log of all events; no I/O."""
         return SyncEventLog(self._face)
 
-    def partition(self, identifier: EventPartitionIdentifier) -> SyncEventPartition[P]:
-        """Return a part of the log or of a category; no I/O. See also their `partitions(count)`."""
+    def query(self, query: EventQuery) -> SyncEventSelection[P]:
+        """Return the events that match a query; see `EventStore.query`."""
+        return SyncEventSelection(self._face, query)
+
+    def tag(self, tag: str) -> SyncEventSelection[P]:
+        """Return the events that have a tag; see `EventStore.tag`."""
+        return SyncEventSelection(self._face, EventQuery.tagged(tag))
+
+    def partition(self, identifier: EventPartitionIdentifier | QueryPartitionIdentifier) -> SyncEventPartition[P]:
+        """Return a part of the log, of a category or of a query; no I/O. See also their `partitions(count)`."""
         return SyncEventPartition(self._face, identifier)
 
     def streams(self, *, category: str | None = None) -> Iterator[StreamIdentifier]:

@@ -1,4 +1,4 @@
-"""Event sources of a store by identifier: what an identifier names becomes a stream, category, partition or the log.
+"""Event sources of a store by identifier: the log, streams, categories, selections and partitions.
 
 Other identifiers get their sources by registering a constructor.
 """
@@ -11,14 +11,24 @@ from typing import Any, Final, Self, TypeAlias, TypeVar
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.sources import EventSource, EventSourceFactory, SyncEventSource, SyncEventSourceFactory
 from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, SyncEventStorageAdapter
-from eventstore_sa.store.streams import EventCategory, EventLog, EventPartition, EventStream
-from eventstore_sa.store.sync_streams import SyncEventCategory, SyncEventLog, SyncEventPartition, SyncEventStream
+from eventstore_sa.store.adapters.event_typed import typed, typed_sync
+from eventstore_sa.store.streams import EventCategory, EventLog, EventPartition, EventSelection, EventStream
+from eventstore_sa.store.sync_streams import (
+    SyncEventCategory,
+    SyncEventLog,
+    SyncEventPartition,
+    SyncEventSelection,
+    SyncEventStream,
+)
 from eventstore_sa.types import (
     CategoryIdentifier,
     CategoryPartitionIdentifier,
+    EventQuery,
     EventSourceIdentifier,
+    EventTypes,
     LogIdentifier,
     LogPartitionIdentifier,
+    QueryPartitionIdentifier,
     StreamIdentifier,
     StreamNamePrefixPartitionIdentifier,
 )
@@ -30,7 +40,12 @@ I = TypeVar("I", bound=EventSourceIdentifier)  # noqa: E741
 Constructor: TypeAlias = Callable[[I, EventStorageAdapter], EventSource[I]]
 SyncConstructor: TypeAlias = Callable[[I, SyncEventStorageAdapter], SyncEventSource[I]]
 
-_PARTITIONS: Final = (LogPartitionIdentifier, CategoryPartitionIdentifier, StreamNamePrefixPartitionIdentifier)
+_PARTITIONS: Final = (
+    LogPartitionIdentifier,
+    CategoryPartitionIdentifier,
+    StreamNamePrefixPartitionIdentifier,
+    QueryPartitionIdentifier,
+)
 
 
 class EventStoreEventSourceFactory(EventSourceFactory):
@@ -38,6 +53,7 @@ class EventStoreEventSourceFactory(EventSourceFactory):
 
     Args:
         adapter: The storage adapter of the store.
+        types: The types of its events, if it has any.
 
     Example:
         >>> from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
@@ -46,12 +62,13 @@ class EventStoreEventSourceFactory(EventSourceFactory):
         EventCategory(CategoryIdentifier(category='orders'))
     """
 
-    def __init__(self, adapter: EventStorageAdapter) -> None:
-        self._adapter = adapter
+    def __init__(self, adapter: EventStorageAdapter, *, types: EventTypes[Any] | None = None) -> None:
+        self._adapter = adapter if types is None else typed(adapter, types)
         self._constructors: dict[type[EventSourceIdentifier], Constructor[Any]] = {
             LogIdentifier: lambda identifier, adapter: EventLog(adapter, identifier),
             CategoryIdentifier: lambda identifier, adapter: EventCategory(adapter, identifier),
             StreamIdentifier: lambda identifier, adapter: EventStream(adapter, identifier),
+            EventQuery: lambda identifier, adapter: EventSelection(adapter, identifier),
             **dict.fromkeys(_PARTITIONS, lambda identifier, adapter: EventPartition(adapter, identifier)),
         }
 
@@ -78,14 +95,16 @@ class SyncEventStoreEventSourceFactory(SyncEventSourceFactory):
 
     Args:
         adapter: The storage adapter of the store.
+        types: The types of its events, if it has any.
     """
 
-    def __init__(self, adapter: SyncEventStorageAdapter) -> None:
-        self._adapter = adapter
+    def __init__(self, adapter: SyncEventStorageAdapter, *, types: EventTypes[Any] | None = None) -> None:
+        self._adapter = adapter if types is None else typed_sync(adapter, types)
         self._constructors: dict[type[EventSourceIdentifier], SyncConstructor[Any]] = {
             LogIdentifier: lambda identifier, adapter: SyncEventLog(adapter, identifier),
             CategoryIdentifier: lambda identifier, adapter: SyncEventCategory(adapter, identifier),
             StreamIdentifier: lambda identifier, adapter: SyncEventStream(adapter, identifier),
+            EventQuery: lambda identifier, adapter: SyncEventSelection(adapter, identifier),
             **dict.fromkeys(_PARTITIONS, lambda identifier, adapter: SyncEventPartition(adapter, identifier)),
         }
 

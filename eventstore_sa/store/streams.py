@@ -26,19 +26,23 @@ from eventstore_sa.types import (
     CategoryIdentifier,
     CategoryPartitionIdentifier,
     EventPartitionIdentifier,
+    EventQuery,
     EventSequenceIdentifier,
     EventTypes,
     LogIdentifier,
     LogPartitionIdentifier,
     NewEvent,
+    QueryIdentifier,
+    QueryPartitionIdentifier,
     Snapshots,
     StoredEvent,
     StreamIdentifier,
+    is_complete_as_it_stands,
 )
 
-__all__ = ["EventCategory", "EventLog", "EventPartition", "EventStream", "OfAdapter"]
+__all__ = ["EventCategory", "EventLog", "EventPartition", "EventSelection", "EventStream", "OfAdapter"]
 
-I = TypeVar("I", bound=EventSequenceIdentifier | EventPartitionIdentifier)  # noqa: E741
+I = TypeVar("I", bound=EventSequenceIdentifier | EventPartitionIdentifier | QueryIdentifier)  # noqa: E741
 Adapter = TypeVar("Adapter", bound=EventStorageAdapter | SyncEventStorageAdapter)
 State = TypeVar("State")
 Name = TypeVar("Name")
@@ -99,8 +103,7 @@ class _StoredSource(OfAdapter[I, EventStorageAdapter], EventSource[I, P], Generi
         timeout_s: float | None = None,
     ) -> AsyncIterator[StoredEvent[Any, P, Any]]:
         events = self._adapter.scan(target=self._identifier, constraints=constraints, limit=limit, backwards=backwards)
-        # A stream is complete as it stands: its writers exclude each other until they commit.
-        if wait_for is None or isinstance(self._identifier, StreamIdentifier):
+        if wait_for is None or is_complete_as_it_stands(self._identifier):
             return events
         return self._after(wait_for, timeout_s, events)
 
@@ -293,8 +296,19 @@ class EventLog(_StoredSource[LogIdentifier, P]):
         return [EventPartition(self._adapter, LogPartitionIdentifier(part, count)) for part in range(count)]
 
 
-class EventPartition(_StoredSource[EventPartitionIdentifier, P]):
-    """The events of some of the streams of the log or of a category, in order of their sequence numbers.
+class EventSelection(_StoredSource[EventQuery, P]):
+    """The events that match a query, of any streams, in order of their sequence numbers."""
+
+    def partitions(self, count: int) -> Sequence[EventPartition[P]]:
+        """Return the selection in `count` parts, for as many readers; no I/O. Each stream is in exactly one part."""
+        return [
+            EventPartition(self._adapter, QueryPartitionIdentifier(self._identifier, part, count))
+            for part in range(count)
+        ]
+
+
+class EventPartition(_StoredSource[EventPartitionIdentifier | QueryPartitionIdentifier, P]):
+    """The events of some of the streams of the log, of a category or of a query, in order of their sequence numbers.
 
     Read like the whole that it is a part of: complete up to the watermark.
     """

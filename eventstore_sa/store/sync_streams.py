@@ -22,18 +22,22 @@ from eventstore_sa.types import (
     CategoryIdentifier,
     CategoryPartitionIdentifier,
     EventPartitionIdentifier,
+    EventQuery,
     EventSequenceIdentifier,
     LogIdentifier,
     LogPartitionIdentifier,
     NewEvent,
+    QueryIdentifier,
+    QueryPartitionIdentifier,
     StoredEvent,
     StreamIdentifier,
     SyncSnapshots,
+    is_complete_as_it_stands,
 )
 
-__all__ = ["SyncEventCategory", "SyncEventLog", "SyncEventPartition", "SyncEventStream"]
+__all__ = ["SyncEventCategory", "SyncEventLog", "SyncEventPartition", "SyncEventSelection", "SyncEventStream"]
 
-I = TypeVar("I", bound=EventSequenceIdentifier | EventPartitionIdentifier)  # noqa: E741
+I = TypeVar("I", bound=EventSequenceIdentifier | EventPartitionIdentifier | QueryIdentifier)  # noqa: E741
 State = TypeVar("State")
 Name = TypeVar("Name")
 Payload = TypeVar("Payload")
@@ -57,8 +61,7 @@ class _StoredSource(OfAdapter[I, SyncEventStorageAdapter], SyncEventSource[I, P]
         timeout_s: float | None = None,
     ) -> Iterator[StoredEvent[Any, P, Any]]:
         events = self._adapter.scan(target=self._identifier, constraints=constraints, limit=limit, backwards=backwards)
-        # A stream is complete as it stands: its writers exclude each other until they commit.
-        if wait_for is None or isinstance(self._identifier, StreamIdentifier):
+        if wait_for is None or is_complete_as_it_stands(self._identifier):
             return events
         return self._after(wait_for, timeout_s, events)
 
@@ -184,5 +187,16 @@ class SyncEventLog(_StoredSource[LogIdentifier, P]):
         return [SyncEventPartition(self._adapter, LogPartitionIdentifier(part, count)) for part in range(count)]
 
 
-class SyncEventPartition(_StoredSource[EventPartitionIdentifier, P]):
+class SyncEventSelection(_StoredSource[EventQuery, P]):
+    """The events that match a query, of any streams, in order of their sequence numbers; see `EventSelection`."""
+
+    def partitions(self, count: int) -> Sequence[SyncEventPartition[P]]:
+        """Return the selection in `count` parts, for as many readers; no I/O. Each stream is in exactly one part."""
+        return [
+            SyncEventPartition(self._adapter, QueryPartitionIdentifier(self._identifier, part, count))
+            for part in range(count)
+        ]
+
+
+class SyncEventPartition(_StoredSource[EventPartitionIdentifier | QueryPartitionIdentifier, P]):
     """The events of some of the streams of the log or of a category, in order of their sequence numbers."""

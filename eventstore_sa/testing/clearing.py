@@ -85,8 +85,9 @@ def _clear(bind: Bind, tables: EventStoreSchema, timeout_s: float) -> None:
             dialect.locked_alone(connection, timeout_s=timeout_s),
             changes_allowed(connection, tables.prefix, tables.schema),
         ):
-            for table in (tables.events, tables.locks, tables.projections, tables.snapshots, tables.rebuilds):
-                connection.execute(delete(table))
+            for table in tables.tables:
+                if table is not tables.version:
+                    connection.execute(delete(table))
 
 
 @contextmanager

@@ -40,10 +40,20 @@ from eventstore_sa.types.conversion import (
 )
 from eventstore_sa.types.encryption import Encryption
 from eventstore_sa.types.event_declaration import event
+from eventstore_sa.types.event_query import (
+    MAX_QUERY_ITEMS,
+    MAX_QUERY_NAMES,
+    EventQuery,
+    QueryIdentifier,
+    QueryItem,
+    QueryPartitionIdentifier,
+    TaggedEvent,
+    event_source_identifier,
+    is_complete_as_it_stands,
+    query_of,
+)
 from eventstore_sa.types.event_types import EventTypes
 from eventstore_sa.types.events import (
-    MAX_TAGS,
-    NO_TAGS,
     AnyNewEvent,
     AnyStoredEvent,
     NewEvent,
@@ -96,6 +106,7 @@ from eventstore_sa.types.projection import (
     serialise_projection,
 )
 from eventstore_sa.types.snapshot import Snapshot, SnapshotKey, Snapshots, SyncSnapshots
+from eventstore_sa.types.tags import MAX_TAGS, NO_TAGS, checked_tags
 from eventstore_sa.types.uuid7 import (
     uuid7,
 )
@@ -106,6 +117,8 @@ __all__ = [
     "LATEST_TIME",
     "MAX_DEPTH",
     "MAX_NAME_BYTES",
+    "MAX_QUERY_ITEMS",
+    "MAX_QUERY_NAMES",
     "MAX_TAGS",
     "NO_TAGS",
     "AnyNewEvent",
@@ -118,6 +131,7 @@ __all__ = [
     "DeserialisationFallback",
     "Encryption",
     "EventPartitionIdentifier",
+    "EventQuery",
     "EventSequenceIdentifier",
     "EventSequenceIdentifierDict",
     "EventSourceIdentifier",
@@ -142,6 +156,9 @@ __all__ = [
     "PayloadTransform",
     "Projectable",
     "Projection",
+    "QueryIdentifier",
+    "QueryItem",
+    "QueryPartitionIdentifier",
     "SerialisationFallback",
     "Snapshot",
     "SnapshotKey",
@@ -158,9 +175,11 @@ __all__ = [
     "StringSerialisable",
     "SyncSnapshots",
     "SystemClock",
+    "TaggedEvent",
     "TimezoneRequiredStaticClock",
     "Watermark",
     "WatermarkHolder",
+    "checked_tags",
     "decode_json",
     "default_deserialisation_fallback",
     "default_serialisation_fallback",
@@ -171,11 +190,14 @@ __all__ = [
     "event",
     "event_metadata",
     "event_sequence_identifier",
+    "event_source_identifier",
+    "is_complete_as_it_stands",
     "is_json_array",
     "is_json_object",
     "is_json_primitive",
     "is_json_value",
     "partition_of",
+    "query_of",
     "raising_deserialisation_fallback",
     "raising_serialisation_fallback",
     "serialise_projection",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any, ClassVar, Final, TypeAlias, cast
 
 from eventstore_sa.errors import ConfigurationError
@@ -44,8 +44,8 @@ class Encryption(PayloadTransform):
             takes long to find.
 
     Raises:
-        ConfigurationError: If there are no keys, or one of them is no key.
-        ImportError: If `cryptography` is not installed.
+        ImportError: If `cryptography` is not installed. Publishes and reads raise a ConfigurationError if there are no keys,
+            or one of them is no key.
     """
 
     needs_plain_fields: ClassVar[bool] = True
@@ -53,12 +53,8 @@ class Encryption(PayloadTransform):
 
     def __init__(self, keys: str | Callable[[], KeyRing]) -> None:
         _ = _cipher(bytes(32))
-        if isinstance(keys, str):
-            from_environment = _keys_in(keys)
-            self._keys: Callable[[], KeyRing] = lambda: from_environment
-        else:
-            self._keys = keys
-        _checked_keys(self._keys())
+        # The environment is read when it is needed: types can be declared, and checked, where there are no keys.
+        self._keys: Callable[[], KeyRing] = cache(partial(_keys_in, keys)) if isinstance(keys, str) else keys
 
     def store(self, payload: JsonValue, context: PayloadContext) -> JsonValue:
         if not is_mapping(payload):
@@ -82,7 +78,7 @@ class Encryption(PayloadTransform):
             return payload
         restored: dict[str, Any] | None = None
         for name, value in payload.items():
-            if type(value) is dict and (stored := marked(value, _ENCRYPTED)) is not None:
+            if (stored := marked(value, _ENCRYPTED)) is not None:
                 restored = dict(payload) if restored is None else restored
                 restored[name] = self._opened(stored, name, context)
         return payload if restored is None else restored
@@ -91,7 +87,7 @@ class Encryption(PayloadTransform):
         from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - see `_cipher`
 
         key_id, _, text = stored.rpartition(":")
-        key = self._keys().get(key_id)
+        key = _checked_keys(self._keys()).get(key_id)
         if key is None:
             raise LostKeyError(f"its field {name!r} is encrypted with the key {key_id!r}, which is not in the key ring")
         try:

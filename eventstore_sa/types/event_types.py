@@ -7,8 +7,7 @@ brought up to date when they are read, one event for one event. `payload_codecs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from typing import Any, Generic, Literal, TypeAlias, cast, is_typeddict
+from typing import Any, Generic, Literal, TypeAlias, cast, get_args, is_typeddict
 
 from msgspec import Struct
 from typing_extensions import TypeVar
@@ -21,15 +20,17 @@ from eventstore_sa.errors import (
     UnknownEventTypeError,
     UnreadableEventError,
 )
-from eventstore_sa.types.codec import decode_json, to_json
+from eventstore_sa.types.codec import decode_json, encode_json, to_json
 from eventstore_sa.types.conversion import serialise_to_string
 from eventstore_sa.types.encryption import LostKeyError
 from eventstore_sa.types.event_declaration import Cast, Declaration, checked_version, declared
+from eventstore_sa.types.event_query import EventQuery, QueryItem
 from eventstore_sa.types.events import AnyNewEvent, AnyStoredEvent, NewEvent, StoredEvent
 from eventstore_sa.types.identifiers import StreamIdentifier
 from eventstore_sa.types.json import is_dict
-from eventstore_sa.types.payload_codecs import PayloadCodec, codec_of, field_names, invalid_reason
+from eventstore_sa.types.payload_codecs import PayloadCodec, codec_of, field_names, harmless, invalid_reason
 from eventstore_sa.types.payload_pipeline import PayloadContext, PayloadTransform
+from eventstore_sa.types.tags import checked_tags
 
 __all__ = ["EventTypes", "OnUnreadable", "Read", "checked_types", "with_payload"]
 
@@ -49,16 +50,27 @@ class _EventType(Struct, frozen=True):
     written: int
     encrypted: frozenset[str]
 
-    def current(self, payload: Any, version: int) -> Any:
-        """Bring the JSON of a payload up to date."""
+    def made(self, payload: Any, version: int, *, is_own: bool) -> Any:
+        """Bring the JSON of a payload up to date, and make an object of it.
+
+        Args:
+            payload: The payload.
+            version: Its version.
+            is_own: Whether it may be changed.
+        """
+        if version < self.declaration.version and not is_own:
+            payload = _copy(payload)
         for step in range(version, self.declaration.version):
             payload = self.declaration.upcast[step](payload)
             if payload is None:
                 raise SerialisationError(f"upcast[{step}] returned None: return the payload")
-        return payload
+        return self.codec.from_json(payload)
 
     def to_be_written(self, payload: Any) -> Any:
-        """Turn the JSON of a payload into that of the version that is published."""
+        """Turn the JSON of a payload, which is not changed itself, into that of the version that is published."""
+        self._check_encrypted(payload)
+        if self.written < self.declaration.version:
+            payload = _copy(payload)
         for step in range(self.declaration.version, self.written, -1):
             hidden = self.encrypted & payload.keys() if is_dict(payload) else self.encrypted
             payload = self.declaration.downcast[step](payload)
@@ -70,6 +82,13 @@ class _EventType(Struct, frozen=True):
                     "being encrypted: keep the names of encrypted fields"
                 )
         return payload
+
+    def _check_encrypted(self, payload: Any) -> None:
+        """Refuse JSON in which a field that is to be encrypted may be called otherwise; some classes leave fields out."""
+        missing = self.encrypted - payload.keys() if is_dict(payload) else self.encrypted
+        leaves_out = issubclass(self.payload_type, Struct) or is_typeddict(self.payload_type)
+        if missing and not (is_dict(payload) and leaves_out):
+            raise SerialisationError(f"it has no member {min(missing)!r}, which is to be encrypted")
 
 
 class EventTypes(Generic[P]):
@@ -161,6 +180,12 @@ class EventTypes(Generic[P]):
                 found.update(known.declaration.names)
         return frozenset(found)
 
+    def with_all_names(self, query: EventQuery) -> EventQuery:
+        """Return a query for the events that are stored under any name of the types that it names."""
+        return EventQuery(
+            QueryItem(names=self.all_names(item.names), tags=item.tags) if item.names else item for item in query.items
+        )
+
     @property
     def known_names(self) -> frozenset[str]:
         """All names of the types."""
@@ -184,7 +209,7 @@ class EventTypes(Generic[P]):
                     "give the store types=EventTypes(...) with its class, decorated with @event"
                 )
             return self._encoded(NewEvent(name=known.written_as, payload=given), known, given)
-        new: AnyNewEvent = given
+        new: AnyNewEvent = given  # pyright: ignore[reportUnknownVariableType]
         payload: object = new.payload
         name = serialise_to_string(new.name)
         known = self._by_class.get(type(payload))
@@ -286,13 +311,13 @@ class EventTypes(Generic[P]):
                 stored = self._transformed(given, known.to_be_written(stored), known.encrypted)
             tags = given.tags
             if declaration.tags is not None:
-                tags = tags.union(declaration.tags(made))
+                tags = tags.union(checked_tags(declaration.tags(made)))
         except ConfigurationError:
             raise
         except Exception as error:
             if isinstance(error, SerialisationError) and error.message.startswith(label):
                 raise
-            raise SerialisationError(f"{label} cannot be stored: {invalid_reason(error)}") from None
+            raise SerialisationError(f"{label} cannot be stored: {invalid_reason(error)}") from harmless(error)
         return _stored_as(given, stored, tags, known.written)
 
     def _transformed(self, given: AnyNewEvent, payload: Any, encrypted: frozenset[str]) -> Any:
@@ -306,11 +331,16 @@ class EventTypes(Generic[P]):
         try:
             payload = decode_json(stored.payload)
         except SerialisationError as error:
-            return self._unfit(stored, partial(_invalid, stored, error))
-        return self._read(with_payload(stored, stored.name, payload))
+            return self._unfit(stored, error)
+        return self._read(with_payload(stored, stored.name, payload), is_own=True)
 
-    def _read(self, stored: AnyStoredEvent) -> AnyStoredEvent | None:
-        """Read an event for which there is no shorter way."""
+    def _read(self, stored: AnyStoredEvent, *, is_own: bool = False) -> AnyStoredEvent | None:
+        """Read an event for which there is no shorter way.
+
+        Args:
+            stored: The event.
+            is_own: Whether nobody else has its payload.
+        """
         payload: Any = stored.payload
         try:
             if self._pipeline:
@@ -318,26 +348,28 @@ class EventTypes(Generic[P]):
                 for transform in reversed(self._pipeline):
                     payload = transform.restore(payload, context)
         except Exception as error:  # noqa: BLE001 - whatever a transformation of the application raises
-            return self._unfit(stored, partial(_invalid, stored, error))
+            return self._unfit(stored, error)
         plain = stored if payload is stored.payload else with_payload(stored, stored.name, payload)
         known = self._by_name.get(serialise_to_string(stored.name))
         if known is None or stored.version > known.declaration.version:
-            return self._handled(self.unknown, plain, partial(_unknown, stored, known))
+            if self.unknown == "raise":
+                raise _unknown(stored, known)
+            return plain if self.unknown == "keep" else None
         try:
-            made = known.codec.from_json(known.current(payload, stored.version))
+            # What is kept is kept as it is stored, whatever an upcast has done to it.
+            made = known.made(payload, stored.version, is_own=is_own and self.invalid != "keep")
         except Exception as error:  # noqa: BLE001 - whatever the class, or an upcast, raises
-            return self._unfit(plain, partial(_invalid, stored, error))
+            return self._unfit(plain, error)
         return with_payload(stored, known.declaration.name, made)
 
-    def _unfit(self, stored: AnyStoredEvent, error: Callable[[], UnreadableEventError]) -> AnyStoredEvent | None:
-        return self._handled(self.invalid, stored, error)
+    def _unfit(self, stored: AnyStoredEvent, error: Exception) -> AnyStoredEvent | None:
+        if self.invalid == "raise":
+            raise _invalid(stored, error) from harmless(error)
+        return stored if self.invalid == "keep" else None
 
-    def _handled(
-        self, policy: OnUnreadable, stored: AnyStoredEvent, error: Callable[[], UnreadableEventError]
-    ) -> AnyStoredEvent | None:
-        if policy == "raise":
-            raise error() from None
-        return stored if policy == "keep" else None
+
+def _copy(payload: Any) -> Any:
+    return decode_json(encode_json(payload))
 
 
 def _stored_as(given: AnyNewEvent, payload: Any, tags: frozenset[str], version: int) -> AnyNewEvent:
@@ -426,8 +458,9 @@ def _checked_written(declaration: Declaration, written: object) -> int:
 
 
 def _checked_policy(option: str, policy: object) -> OnUnreadable:
-    if policy == "raise" or policy == "keep" or policy == "skip":  # noqa: PLR1714 - so that its type is known
-        return policy
+    for known in get_args(OnUnreadable):
+        if policy == known:
+            return known  # type: ignore[no-any-return]
     raise ConfigurationError(f'{option} is "raise", "keep" or "skip"; got {policy!r}')
 
 

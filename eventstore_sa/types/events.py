@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, overload
 from uuid import UUID
 
 from msgspec import Struct, StructMeta
@@ -19,11 +19,12 @@ from eventstore_sa.errors import SerialisationError
 from eventstore_sa.types.clock import Clock, SystemClock
 from eventstore_sa.types.codec import text_problem
 from eventstore_sa.types.conversion import default_serialisation_fallback, serialise_to_json_value, serialise_to_string
-from eventstore_sa.types.identifiers import MAX_NAME_BYTES, check_name
+from eventstore_sa.types.identifiers import MAX_NAME_BYTES
 from eventstore_sa.types.json import JsonValue
+from eventstore_sa.types.tags import NO_TAGS, checked_tags
 from eventstore_sa.types.uuid7 import uuid7  # pyright: ignore[reportUnusedImport] - see _NewEventMeta
 
-__all__ = ["MAX_TAGS", "NO_TAGS", "AnyNewEvent", "AnyStoredEvent", "NewEvent", "StoredEvent"]
+__all__ = ["AnyNewEvent", "AnyStoredEvent", "NewEvent", "StoredEvent"]
 
 Name = TypeVar("Name", covariant=True, default=str)
 # Not JsonValue: nothing could be done with it before it is narrowed.
@@ -31,12 +32,6 @@ Payload = TypeVar("Payload", covariant=True, default=Any)
 Metadata = TypeVar("Metadata", covariant=True, default=Any)
 N = TypeVar("N")
 P = TypeVar("P")
-
-MAX_TAGS: Final = 100
-"""How many tags an event may have: each is an entry of an index, and a lock that its writers take."""
-
-NO_TAGS: Final[frozenset[str]] = frozenset()
-"""The tags of all events that have none."""
 
 _SYSTEM_CLOCK = SystemClock()
 _MAX_VERSION: Final = 2**31 - 1
@@ -144,7 +139,9 @@ class NewEvent(Struct, Generic[Name, Payload, Metadata], metaclass=_NewEventMeta
         if self.occurred_at is not self.observed_at:
             _check_instant("occurred_at", self.occurred_at)
         if self.tags is not NO_TAGS:
-            force_setattr(self, "tags", _checked_tags(self.tags, self.name))
+            force_setattr(self, "tags", checked_tags(self.tags))
+            if self.tags:
+                _check_indexed_name(self.name)
         if type(self.version) is not int or not 1 <= self.version <= _MAX_VERSION:
             raise SerialisationError(
                 f"the version of an event's type is an integer of 1 or more, below 2**31; got {self.version!r:.40}"
@@ -256,26 +253,13 @@ def _check_event_name(name: object) -> None:
         raise SerialisationError(f"the event name {text[:60]!a} {problem}")
 
 
-def _checked_tags(tags: object, name: object) -> frozenset[str]:
-    if isinstance(tags, str) or not isinstance(tags, Iterable):
+def _check_indexed_name(name: object) -> None:
+    text = name if type(name) is str else serialise_to_string(name)
+    if len(text.encode()) > MAX_NAME_BYTES:
         raise SerialisationError(
-            f"the tags of an event are a set of strings, even a single one: tags={{'course:c1'}}; got a "
-            f"{type(tags).__name__}"
+            f"the name of an event with tags may be {MAX_NAME_BYTES} bytes long in UTF-8, because it is indexed with each "
+            f"tag; {text[:40]!a}... is longer"
         )
-    checked = frozenset(check_name("tag", tag) for tag in cast("Iterable[object]", tags))
-    if len(checked) > MAX_TAGS:
-        raise SerialisationError(
-            f"an event may have at most {MAX_TAGS} tags, and {len(checked)} were given: each is a thing that the event is "
-            "about; publish an event for each of so many"
-        )
-    if checked:
-        text = name if type(name) is str else serialise_to_string(name)
-        if len(text.encode()) > MAX_NAME_BYTES:
-            raise SerialisationError(
-                f"the name of an event with tags may be {MAX_NAME_BYTES} bytes long in UTF-8, because it is indexed with "
-                f"each of them; {text[:40]!a}... is longer"
-            )
-    return checked or NO_TAGS
 
 
 def _check_instant(field: str, value: object) -> None:

@@ -37,6 +37,7 @@ __all__ = [
     "StreamIdentifierDict",
     "StreamNamePrefixPartitionIdentifier",
     "check_name",
+    "check_partition",
     "event_sequence_identifier",
     "partition_of",
     "stream_hash",
@@ -110,11 +111,11 @@ class PartitionIdentifier(EventSourceIdentifier, ABC):
         """Tell whether the events of `stream` are in this part."""
 
 
-class _IdentifierMeta(StructMeta, ABCMeta):
+class IdentifierMeta(StructMeta, ABCMeta):
     """Structs that are also abstract base classes' subclasses."""
 
 
-class LogIdentifier(EventSourceIdentifier, Struct, metaclass=_IdentifierMeta, frozen=True, order=True):
+class LogIdentifier(EventSourceIdentifier, Struct, metaclass=IdentifierMeta, frozen=True, order=True):
     """All events of the store."""
 
     def serialise(self) -> JsonObject:
@@ -122,7 +123,7 @@ class LogIdentifier(EventSourceIdentifier, Struct, metaclass=_IdentifierMeta, fr
         return {"type": "log"}
 
 
-class CategoryIdentifier(EventSourceIdentifier, Struct, metaclass=_IdentifierMeta, frozen=True, order=True):
+class CategoryIdentifier(EventSourceIdentifier, Struct, metaclass=IdentifierMeta, frozen=True, order=True):
     """All events of one category.
 
     Args:
@@ -142,7 +143,7 @@ class CategoryIdentifier(EventSourceIdentifier, Struct, metaclass=_IdentifierMet
         return {"type": "category", "category": self.category}
 
 
-class StreamIdentifier(EventSourceIdentifier, Struct, metaclass=_IdentifierMeta, frozen=True, order=True):
+class StreamIdentifier(EventSourceIdentifier, Struct, metaclass=IdentifierMeta, frozen=True, order=True):
     """The events of one stream. Ordered by category, then stream.
 
     Args:
@@ -165,7 +166,7 @@ class StreamIdentifier(EventSourceIdentifier, Struct, metaclass=_IdentifierMeta,
         return {"type": "stream", "category": self.category, "stream": self.stream}
 
 
-class LogPartitionIdentifier(PartitionIdentifier, Struct, metaclass=_IdentifierMeta, frozen=True, order=True):
+class LogPartitionIdentifier(PartitionIdentifier, Struct, metaclass=IdentifierMeta, frozen=True, order=True):
     """Part `partition` of `partitions` of the log; streams are dealt out by `partition_of`.
 
     Args:
@@ -180,7 +181,7 @@ class LogPartitionIdentifier(PartitionIdentifier, Struct, metaclass=_IdentifierM
     partitions: int
 
     def __post_init__(self) -> None:
-        _check_partition(self.partition, self.partitions)
+        check_partition(self.partition, self.partitions)
 
     def covers(self, stream: StreamIdentifier) -> bool:
         """Tell whether the events of `stream` are in this part."""
@@ -191,7 +192,7 @@ class LogPartitionIdentifier(PartitionIdentifier, Struct, metaclass=_IdentifierM
         return {"type": "log-partition", "partition": self.partition, "partitions": self.partitions}
 
 
-class CategoryPartitionIdentifier(PartitionIdentifier, Struct, metaclass=_IdentifierMeta, frozen=True, order=True):
+class CategoryPartitionIdentifier(PartitionIdentifier, Struct, metaclass=IdentifierMeta, frozen=True, order=True):
     """Part `partition` of `partitions` of one category; streams are dealt out by `partition_of`.
 
     Args:
@@ -209,7 +210,7 @@ class CategoryPartitionIdentifier(PartitionIdentifier, Struct, metaclass=_Identi
 
     def __post_init__(self) -> None:
         _check_field(self, "category", "category")
-        _check_partition(self.partition, self.partitions)
+        check_partition(self.partition, self.partitions)
 
     def covers(self, stream: StreamIdentifier) -> bool:
         """Tell whether the events of `stream` are in this part."""
@@ -229,7 +230,7 @@ class CategoryPartitionIdentifier(PartitionIdentifier, Struct, metaclass=_Identi
 
 
 class StreamNamePrefixPartitionIdentifier(
-    PartitionIdentifier, Struct, metaclass=_IdentifierMeta, frozen=True, order=True
+    PartitionIdentifier, Struct, metaclass=IdentifierMeta, frozen=True, order=True
 ):
     """The streams of a category whose names start with `prefix`.
 
@@ -351,6 +352,11 @@ def _check_field(identifier: Struct, what: str, field: str) -> None:
         force_setattr(identifier, field, name)
 
 
-def _check_partition(partition: object, partitions: object) -> None:
+def check_partition(partition: object, partitions: object) -> None:
+    """Refuse a part that there is not.
+
+    Raises:
+        ValueError: There is no such part.
+    """
     if type(partition) is not int or type(partitions) is not int or not 0 <= partition < partitions:
         raise ValueError(f"there is no partition {partition!r} of {partitions!r}: count from 0 up to the last")

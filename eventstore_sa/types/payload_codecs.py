@@ -27,7 +27,7 @@ from eventstore_sa.types.codec import (
 )
 from eventstore_sa.types.conversion import raising_serialisation_fallback
 
-__all__ = ["PayloadCodec", "codec_of", "field_names", "invalid_reason"]
+__all__ = ["PayloadCodec", "codec_of", "field_names", "harmless", "invalid_reason"]
 
 Schema = dict[str, Any]
 
@@ -114,6 +114,11 @@ def invalid_reason(error: Exception) -> str:
     return f"{type(error).__name__}{place.group() if place else ''}"
 
 
+def harmless(error: Exception) -> Exception | None:
+    """Return an error that may be shown as a cause; None if its message may contain what is in the payload."""
+    return None if isinstance(error, msgspec.MsgspecError) or type(error).__module__.startswith("pydantic") else error
+
+
 def _own_codec(kind: Any) -> PayloadCodec:
     def encode(payload: Any) -> Any:
         return to_json(call_serialise(payload, raising_serialisation_fallback))
@@ -173,7 +178,7 @@ def _msgspec_codec(kind: Any) -> PayloadCodec:
 
 def _plain(value: Any) -> Any:
     """Convert what msgspec does not know, within what it knows."""
-    kind: Any = type(value)
+    kind: Any = type(value)  # pyright: ignore[reportUnknownVariableType]
     if is_pydantic(kind):
         return dumped_by_pydantic(value)
     if callable(getattr(kind, "serialise", None)):

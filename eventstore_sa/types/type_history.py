@@ -71,9 +71,13 @@ def _field_changes(before: Mapping[str, Any], after: Mapping[str, Any], place: s
         if name not in new:
             if name in was_required:
                 yield f"{field} is gone, which the code before requires"
+            elif after.get("additionalProperties") is False:
+                yield f"{field} is gone, but stored events may have it, and other fields are forbidden"
         elif name not in old:
             if name in is_required:
                 yield f"{field} is new and has no default, so that stored events cannot be read"
+            elif before.get("additionalProperties") is False:
+                yield f"{field} is new, and the code before forbids other fields"
         else:
             if name in is_required - was_required:
                 yield f"{field} has no default any more, so that stored events cannot be read"

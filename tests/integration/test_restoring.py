@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from sqlalchemy import Engine, NullPool, create_engine, text
+from sqlalchemy import Engine, NullPool, create_engine, select, text
 
 from eventstore_sa import EventStoreSchema, NewEvent, SyncEventStore, verify_schema
 from eventstore_sa.conditions import position_is
@@ -34,13 +34,19 @@ class Programs(NamedTuple):
     def dump(self, database: PostgresDatabase, *options: str) -> str:
         return self._run("pg_dump", database, *options)
 
-    def restore(self, database: PostgresDatabase, script: str, *options: str) -> str:
-        return self._run("psql", database, "--no-psqlrc", "--quiet", *options, script=script)
+    def restore(self, database: PostgresDatabase, script: str, *options: str, settings: str = "") -> str:
+        return self._run("psql", database, "--no-psqlrc", "--quiet", *options, script=script, settings=settings)
 
-    def _run(self, program: str, database: PostgresDatabase, *options: str, script: str = "") -> str:
+    def _run(
+        self, program: str, database: PostgresDatabase, *options: str, script: str = "", settings: str = ""
+    ) -> str:
         url = database.url("psycopg")
         connection = {"PGHOST": url.host, "PGPORT": str(url.port), "PGUSER": url.username, "PGDATABASE": url.database}
-        environment = {**os.environ, **{name: value for name, value in connection.items() if value}}
+        environment = {
+            **os.environ,
+            "PGOPTIONS": settings,
+            **{name: value for name, value in connection.items() if value},
+        }
         if url.password:
             environment["PGPASSWORD"] = str(url.password)
         outcome = subprocess.run(
@@ -74,6 +80,19 @@ def filled(store: SyncEventStore, stream: str = "1") -> SyncEventStore:
     return store
 
 
+def tagged(store: SyncEventStore) -> SyncEventStore:
+    for number in range(3):
+        store.stream(category="courses", stream="1").publish(
+            events=[NewEvent(name="subscribed", payload=None, tags={"course:c1", f"student:{number}", "a\tb\\"})]
+        )
+    return store
+
+
+def index_in(database: PostgresDatabase) -> list[tuple[object, ...]]:
+    with engine_of(database).connect() as connection:
+        return [*map(tuple, connection.execute(select(EventStoreSchema().event_tags)))]
+
+
 def verify(database: PostgresDatabase, schema: str | None = None) -> None:
     with engine_of(database).connect() as connection:
         verify_schema(connection, schema=EventStoreSchema(schema=schema))
@@ -97,6 +116,47 @@ def test_data_is_restored_into_a_prepared_store(
         events=[NewEvent(name="next", payload=None)], condition=position_is(2)
     )
     assert event.sequence_number == 4
+
+
+RESTORING = "-c eventstore_sa.restoring=on"
+
+
+@pytest.mark.parametrize("options", [(), ("--inserts",)], ids=["copy", "inserts"])
+def test_tags_are_restored_with_their_index_by_the_owner_who_says_so(
+    options: tuple[str, ...], programs: Programs, make_postgres_database: MakeDatabase
+) -> None:
+    old, new = make_postgres_database(), make_postgres_database()
+    stored = tagged(filled(store_in(old, None))).log().read()
+    store = store_in(new, None)
+    dump = programs.dump(old, *PREPARED, *options)
+
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        programs.restore(new, dump, "--set=ON_ERROR_STOP=1", "--single-transaction")
+    assert "SET eventstore_sa.restoring = 'on'" in refused.value.stderr
+    programs.restore(new, dump, "--set=ON_ERROR_STOP=1", "--single-transaction", settings=RESTORING)
+
+    verify(new)
+    assert store.log().read() == stored
+    assert index_in(new) == index_in(old) != []
+
+
+def test_events_that_were_restored_without_the_index_of_their_tags_are_found_out(
+    programs: Programs, make_postgres_database: MakeDatabase
+) -> None:
+    old, new = make_postgres_database(), make_postgres_database()
+    tagged(filled(store_in(old, None)))
+    store_in(new, None)
+
+    programs.restore(new, programs.dump(old, *PREPARED, "--exclude-table=*.es_event_tags"), settings=RESTORING)
+
+    with pytest.raises(SchemaError, match=r"es_event_tags lacks tags of event 4") as caught:
+        verify(new)
+    remedy = str(caught.value).partition("execute ")[2]
+    with engine_of(new).begin() as connection:
+        for statement in remedy.split("; "):
+            connection.execute(text(statement))
+    verify(new)
+    assert sorted(index_in(new)) == sorted(index_in(old))
 
 
 def test_readers_see_nothing_of_a_restore_before_it_is_complete(

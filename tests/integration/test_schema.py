@@ -293,7 +293,7 @@ class TestBesideTablesOfTheHost:
         created = names_in(engine)
         schema.metadata.drop_all(engine)
 
-        ours = {"es_events", "es_locks", "es_projections", "es_rebuilds", "es_schema", "es_snapshots"}
+        ours = {"es_event_tags", "es_events", "es_locks", "es_projections", "es_rebuilds", "es_schema", "es_snapshots"}
         assert {*ours, "remarks"} <= created
         assert names_in(engine) == before
 
@@ -302,7 +302,7 @@ class TestBesideTablesOfTheHost:
 
         SyncEventStore(engine, schema=schema).create_schema()
 
-        made = {"es_events", "es_locks", "es_projections", "es_rebuilds", "es_schema", "es_snapshots"}
+        made = {"es_event_tags", "es_events", "es_locks", "es_projections", "es_rebuilds", "es_schema", "es_snapshots"}
         assert set(inspect(engine).get_table_names()) == made
 
 

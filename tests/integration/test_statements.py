@@ -80,6 +80,9 @@ PUBLISHES: dict[str, Callable[[Any], Any]] = {
             StreamIdentifier("invoices", "1"): {"events": [new_event()], "condition": stream_is_empty()},
         }
     ),
+    "events with tags": lambda store: stream(store).publish(
+        events=[new_event(tags={"course:c1", f"student:{number}"}) for number in range(100)], condition=position_is(0)
+    ),
     "no event": lambda store: stream(store).publish(events=[]),
     "a condition alone": lambda store: stream(store).publish(events=[], condition=position_is(0)),
 }

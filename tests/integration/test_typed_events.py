@@ -12,12 +12,14 @@ from sqlalchemy import text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from eventstore_sa import (
+    EventQuery,
     EventStore,
     EventStoreSchema,
     NewEvent,
     Projection,
     ProjectionStore,
     Projector,
+    QueryItem,
     RecordsEvents,
     StoredEvent,
     StreamIdentifier,
@@ -36,7 +38,7 @@ from eventstore_sa.projection import (
     rebuild_sync,
 )
 from eventstore_sa.sources.constraints import name_in, position_after
-from eventstore_sa.store import EventStream
+from eventstore_sa.store import EventStoreEventSourceFactory, EventStream
 from eventstore_sa.store.adapters import EventStorageAdapter, InMemoryEventStorageAdapter
 from eventstore_sa.store.adapters.event_memory import SyncInMemoryEventStorageAdapter
 from eventstore_sa.types import Compression, Encryption, EventTypes, event
@@ -159,6 +161,11 @@ async def test_events_of_old_versions_and_names_are_read_and_found(host: Host) -
     by_class = await settled(stream.read(constraints={name_in([OrderPlaced])}))
 
     assert payloads(found) == payloads(by_class) == [OrderPlaced(5, "EUR"), FIRST]
+    query = typed(host).query(EventQuery([QueryItem(names=["order-placed"])]))
+    assert payloads(await settled(query.read())) == [OrderPlaced(5, "EUR"), FIRST]
+    assert (await settled(query.latest())).payload == FIRST
+    parts = [payloads(await settled(part.read())) for part in query.partitions(2)]
+    assert sorted(parts, key=len) == [[], [OrderPlaced(5, "EUR"), FIRST]]
     assert [(event.name, event.version) for event in found] == [("order-placed", 1), ("order-placed", 2)]
 
 
@@ -423,6 +430,8 @@ async def test_memory_keeps_objects_as_databases_do() -> None:
     loaded = await ProjectionStore(store).load(id="1", name="orders")
     assert loaded is not None
     assert loaded.state == {"seen": ["12 USD", "4711"]}
+    factory = EventStoreEventSourceFactory(adapter, types=TYPES)
+    assert payloads(await factory.construct(ONE).read()) == [FIRST, SECOND]
     plain = await EventStore(adapter).log().read()
     assert plain[0].payload == {"total": 12, "currency": "USD"}
     assert [*plain[1].payload["card"]] == ["$aesgcm"]

@@ -77,6 +77,8 @@ async def insert(host: Host, **values: str) -> int:
         "version": "1",
     }
     with host.ground.outside.begin() as connection:
+        if host.postgres:
+            connection.execute(text("SET LOCAL eventstore_sa.restoring = 'on'"))
         connection.exec_driver_sql(INSERT.format(**row | values).replace("%", "%%"))
         return connection.scalar(text("SELECT max(sequence_number) FROM es_events")) or 0
 

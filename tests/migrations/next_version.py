@@ -68,7 +68,7 @@ ROUTINES: Final = Routines(
         Trigger("fence", "BEFORE INSERT", _fence),
         *(trigger for trigger in _now.routines.triggers if trigger.name != "fence"),
     ),
-    row_triggers=("forbid_delete",),
+    row_triggers=(version.RowTrigger("forbid_delete"),),
 )
 
 NEXT: Final = (

@@ -158,7 +158,7 @@ def test_an_event_store_that_is_attached_to_nothing_is_not_dropped(make_project:
     newest = project.newest()
     assert "drop_table" not in newest
     assert "es_events_category_idx" not in newest
-    tables = "es_schema, es_events, es_locks, es_projections, es_snapshots, es_rebuilds"
+    tables = "es_schema, es_events, es_event_tags, es_locks, es_projections, es_snapshots, es_rebuilds"
     assert f"the event store with the tables {tables} is in the database" in outcome.stderr
     assert "import the module that creates its EventStoreSchema in env.py" in outcome.stderr
 

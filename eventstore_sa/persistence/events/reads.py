@@ -1,8 +1,8 @@
-"""The statements that read events: pages of a stream, a category, the log or a partition.
+"""The statements that read events: pages of a stream, a category, the log, a query or a partition.
 
 A page is a range of the order (position in a stream, sequence number elsewhere), so that an index leads to its first event,
 however far in it is. It ends early where its events have become too many bytes (`page_bytes`). The text of a statement
-depends on the kind of target and on which bounds there are, never on values.
+depends on the kind of target and on which bounds there are, never on values. How a query is looked up is in `matching.py`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Row, Select, bindparam
 
 from eventstore_sa.persistence.events.constraints import clamped
 from eventstore_sa.persistence.events.dialects import EventDialect
+from eventstore_sa.persistence.events.matching import ItemShape, Matching, query_parameters, query_shape
 from eventstore_sa.persistence.page_bytes import page_of_bytes
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.types import (
@@ -25,16 +26,22 @@ from eventstore_sa.types import (
     CategoryIdentifier,
     CategoryPartitionIdentifier,
     EventPartitionIdentifier,
+    EventQuery,
     EventSequenceIdentifier,
     LogIdentifier,
     LogPartitionIdentifier,
+    QueryIdentifier,
+    QueryPartitionIdentifier,
     StreamIdentifier,
     StreamNamePrefixPartitionIdentifier,
+    query_of,
 )
 
 __all__ = ["EventReads", "Wanted"]
 
 _HASHES: Final = 2**32
+_HASHED: Final = (LogPartitionIdentifier, CategoryPartitionIdentifier, QueryPartitionIdentifier)
+_MOST_STATEMENTS: Final = 1000
 
 
 class Wanted(Struct, frozen=True):
@@ -50,7 +57,7 @@ class Wanted(Struct, frozen=True):
         as_text: Whether payloads remain JSON text.
     """
 
-    target: EventSequenceIdentifier | EventPartitionIdentifier
+    target: EventSequenceIdentifier | EventPartitionIdentifier | QueryIdentifier
     size: int
     low: int | None = None
     high: int | None = None
@@ -91,6 +98,7 @@ class _Shape(Struct, frozen=True):
     high: bool
     backwards: bool
     form: _Form
+    items: tuple[ItemShape, ...] = ()
 
 
 class EventReads:
@@ -104,6 +112,7 @@ class EventReads:
     def __init__(self, schema: EventStoreSchema, dialect: EventDialect) -> None:
         self._events = schema.events
         self._dialect = dialect
+        self._matching = Matching(schema)
         self._selects: dict[_Shape, Select[Any]] = {}
 
     def with_ids(self, ids: Sequence[UUID]) -> Select[Any]:
@@ -123,18 +132,28 @@ class EventReads:
         target, low, high = wanted.target, wanted.low, wanted.high
         if low is not None and high is not None and low >= high:
             return []
-        parameters = _parameters(target) | {"size": wanted.size}
+        query = query_of(target)
+        parameters = (_parameters(target) if query is None else query_parameters(query)) | {"size": wanted.size}
         if low is not None:
             parameters["low"] = clamped(low)
         if high is not None:
             parameters["high"] = clamped(high)
-        if isinstance(target, LogPartitionIdentifier | CategoryPartitionIdentifier):
+        if isinstance(target, _HASHED):
+            parameters |= _parts(target.partition, target.partitions)
             self._dialect.prepare_partitions(connection)
         return list(connection.execute(self._select(wanted, form), parameters).all())
 
     def _select(self, wanted: Wanted, form: _Form) -> Select[Any]:
         target, conditions = wanted.target, wanted.conditions
-        shape = _Shape(type(target), wanted.low is not None, wanted.high is not None, wanted.backwards, form)
+        query = query_of(target)
+        shape = _Shape(
+            type(target),
+            wanted.low is not None,
+            wanted.high is not None,
+            wanted.backwards,
+            form,
+            () if query is None else query_shape(query),
+        )
         if isinstance(target, StreamNamePrefixPartitionIdentifier):
             # Which bounds a range of names has depends on the prefix.
             conditions = [*conditions, self._dialect.stream_starts_with(target.prefix)]
@@ -142,6 +161,9 @@ class EventReads:
             return self._build_select(shape, conditions)
         statement = self._selects.get(shape)
         if statement is None:
+            if len(self._selects) >= _MOST_STATEMENTS:
+                # There is no end of shapes of queries.
+                self._selects.clear()
             statement = self._selects[shape] = self._build_select(shape, ())
         return statement
 
@@ -150,6 +172,14 @@ class EventReads:
         order = c.position if shape.target is StreamIdentifier else c.sequence_number
 
         def rows(columns: Sequence[ColumnElement[Any]]) -> Select[Any]:
+            if shape.items:
+                return self._matching.rows(
+                    columns,
+                    shape.items,
+                    conditions=[*self._part(shape), *conditions],
+                    bounds=lambda number: [*_within(shape, number)],
+                    backwards=shape.backwards,
+                )
             statement = select(*columns).where(*self._bounds(shape, order), *conditions)
             return statement.order_by(order.desc() if shape.backwards else order).limit(bindparam("size"))
 
@@ -170,32 +200,38 @@ class EventReads:
 
     def _bounds(self, shape: _Shape, order: Column[Any]) -> Iterator[ColumnElement[bool]]:
         c, target = self._events.c, shape.target
-        if target not in (LogIdentifier, LogPartitionIdentifier):
+        if target not in (LogIdentifier, LogPartitionIdentifier, EventQuery, QueryPartitionIdentifier):
             yield c.category == bindparam("of_category")
         if target is StreamIdentifier:
             yield c.stream == bindparam("of_stream")
-        if target in (LogPartitionIdentifier, CategoryPartitionIdentifier):
-            partitions = bindparam("partitions", type_=order.type)
-            partition = bindparam("partition", type_=order.type)
+        yield from self._part(shape)
+        yield from _within(shape, order)
+
+    def _part(self, shape: _Shape) -> Iterator[ColumnElement[bool]]:
+        if shape.target in _HASHED:
+            number_type = self._events.c.sequence_number.type
+            partitions = bindparam("partitions", type_=number_type)
+            partition = bindparam("partition", type_=number_type)
             yield self._dialect.in_partition(partition, partitions)
-        if shape.low:
-            yield order > bindparam("low", type_=order.type)
-        if shape.high:
-            yield order <= bindparam("high", type_=order.type)
 
 
-def _parameters(target: EventSequenceIdentifier | EventPartitionIdentifier) -> dict[str, Any]:
+def _within(shape: _Shape, order: ColumnElement[Any]) -> Iterator[ColumnElement[bool]]:
+    if shape.low:
+        yield order > bindparam("low", type_=order.type)
+    if shape.high:
+        yield order <= bindparam("high", type_=order.type)
+
+
+def _parameters(target: EventSequenceIdentifier | EventPartitionIdentifier | QueryIdentifier) -> dict[str, Any]:
     match target:
-        case LogIdentifier():
-            return {}
         case CategoryIdentifier(category) | StreamNamePrefixPartitionIdentifier(category, _):
             return {"of_category": category}
         case StreamIdentifier(category, stream):
             return {"of_category": category, "of_stream": stream}
-        case LogPartitionIdentifier(partition, partitions):
-            return _parts(partition, partitions)
-        case CategoryPartitionIdentifier(category, partition, partitions):
-            return {"of_category": category} | _parts(partition, partitions)
+        case CategoryPartitionIdentifier(category, _, _):
+            return {"of_category": category}
+        case _:
+            return {}
 
 
 def _parts(partition: int, partitions: int) -> dict[str, Any]:

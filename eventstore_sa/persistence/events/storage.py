@@ -37,10 +37,13 @@ from eventstore_sa.types import (
     AnyStoredEvent,
     CategoryIdentifier,
     EventPartitionIdentifier,
+    EventQuery,
     EventSequenceIdentifier,
     LogIdentifier,
     PartitionIdentifier,
+    QueryIdentifier,
     StreamIdentifier,
+    is_complete_as_it_stands,
 )
 from eventstore_sa.types.watermark import Watermark
 
@@ -52,7 +55,7 @@ _log = logging.getLogger("eventstore_sa.store")
 
 T = TypeVar("T")
 
-AnyTarget = EventSequenceIdentifier | EventPartitionIdentifier
+AnyTarget = EventSequenceIdentifier | EventPartitionIdentifier | QueryIdentifier
 
 
 class EventStorage:
@@ -313,13 +316,12 @@ class EventStorage:
     def _watermark_for(self, target: AnyTarget, repository: EventRepository, connection: Connection) -> int | None:
         """Return up to where a read of the target is complete; None when all of it is.
 
-        The writers of a stream exclude each other until they commit, so it is complete as it stands; and reads within a
-        transaction of the caller's are ordinary reads of that transaction.
+        Reads within a transaction of the caller's are ordinary reads of that transaction.
         """
         if self._runner.bind.in_transaction:
             return None
         self.mode.check_read(target)
-        if isinstance(target, StreamIdentifier) or not self.mode.has_watermark:
+        if is_complete_as_it_stands(target) or not self.mode.has_watermark:
             return None
         last_number, watermark = repository.dialect.complete_up_to(connection)
         stalled_s = self._stall.observe(last_number=last_number, watermark=watermark)
@@ -335,8 +337,9 @@ class EventStorage:
 
     @staticmethod
     def _end_of(wanted: Wanted, repository: EventRepository, connection: Connection) -> int | None:
-        """Return where a scan of a target ends that begins now; a partition's ends where all of the log does."""
-        target = LogIdentifier() if isinstance(wanted.target, PartitionIdentifier) else wanted.target
+        """Return where a scan of a target ends that begins now; that of a partition or query ends where the log does."""
+        is_part = isinstance(wanted.target, PartitionIdentifier | EventQuery)
+        target = LogIdentifier() if is_part else wanted.target
         last = repository.first_numbers(connection, Wanted(target, 1, backwards=True))
         if last is None:
             return None

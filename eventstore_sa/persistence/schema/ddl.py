@@ -57,8 +57,16 @@ def dollar_tag(name: str) -> str:
     return f"${tag}$"
 
 
-def fill_in(sql: str, prefix: str, schema: str | None, *, database: str = "postgresql") -> str:
-    """Replace the placeholders in a file of `sql/` by the quoted names of one event store; `{lock_v1}` is a function."""
+def fill_in(sql: str, prefix: str, schema: str | None, *, database: str = "postgresql", **other: str) -> str:
+    """Replace the placeholders in a file of `sql/` by the quoted names of one event store; `{lock_v1}` is a function.
+
+    Args:
+        sql: The text of the file.
+        prefix: The prefix of the event store.
+        schema: Its schema.
+        database: SQLAlchemy's name of the database.
+        other: Placeholders of this file alone.
+    """
 
     def named(name: str, place: str | None = schema) -> str:
         return quoted(f"{prefix}{name}", place, database=database)
@@ -67,10 +75,10 @@ def fill_in(sql: str, prefix: str, schema: str | None, *, database: str = "postg
     names = {
         "{events}": events,
         "{events_literal}": events.replace("'", "''"),
-        "{events_bare}": named("events", None),
-        "{forbid_update}": named("events_forbid_update"),
-        "{forbid_delete}": named("events_forbid_delete"),
+        "{event_tags}": named("event_tags"),
+        "{event_tags_bare}": named("event_tags", None),
         f"${_BODY}$": dollar_tag(events),
+        **{f"{{{placeholder}}}": text for placeholder, text in other.items()},
     }
     # All at once, because a name may look like a placeholder.
     placeholders = "|".join([*map(re.escape, names), _FUNCTION])
@@ -88,12 +96,14 @@ def create_function(sql: str, prefix: str, schema: str | None) -> str:
     return _in_schema_of_events(prefix, *function_parts(fill_in(sql, prefix, _UNKNOWN)))
 
 
-def create_trigger(name: str, moment: str, function: str, prefix: str, schema: str | None) -> str:
-    """Return the statement that creates a trigger on the table of events, with the function in the schema of that table."""
+def create_trigger(
+    *, name: str, table: str, moment: str, level: str, function: str, prefix: str, schema: str | None
+) -> str:
+    """Return the statement that creates a trigger, with the function in the schema of the table of events."""
     place = _UNKNOWN if schema is None else schema
     sql = (
-        f"CREATE TRIGGER {quoted(f'{prefix}events_{name}')} {moment} ON {quoted(f'{prefix}events', place)} "
-        f"FOR EACH STATEMENT EXECUTE FUNCTION {quoted(f'{prefix}{function}', place)}()"
+        f"CREATE TRIGGER {quoted(f'{prefix}{table}_{name}')} {moment} ON {quoted(f'{prefix}{table}', place)} "
+        f"FOR EACH {level} EXECUTE FUNCTION {quoted(f'{prefix}{function}', place)}()"
     )
     return sql if schema is not None else _in_schema_of_events(prefix, sql)
 

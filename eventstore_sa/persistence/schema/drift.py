@@ -13,13 +13,12 @@ from typing import Final
 from sqlalchemy import Boolean, Connection, bindparam, text
 
 from eventstore_sa.persistence.schema.ddl import MARIADB, function_parts, in_text, quoted
-from eventstore_sa.persistence.schema.versions import Function, Site, Trigger, routines_of
-from eventstore_sa.persistence.schema.versions.version import row_trigger_text
+from eventstore_sa.persistence.schema.versions import Function, RowTrigger, Site, Trigger, routines_of
 
 __all__ = ["differences", "schema_of_events"]
 
 _SETTING: Final = re.compile(r"\bSET (\w+) = '([^']*)'")
-# How pg_trigger.tgtype is put together; 1 would be FOR EACH ROW.
+# How pg_trigger.tgtype is put together; 1 is FOR EACH ROW.
 _MOMENTS: Final = {"BEFORE": 2, "INSERT": 4, "DELETE": 8, "UPDATE": 16, "TRUNCATE": 32}
 
 
@@ -29,7 +28,8 @@ def differences(connection: Connection, site: Site, version: int) -> Iterator[st
     if site.database == "sqlite":
         yield from _of_sqlite_triggers(connection, site, routines.row_triggers)
     elif site.database in MARIADB:
-        yield from _of_mariadb_triggers(connection, site, routines.row_triggers)
+        on_mariadb = tuple(trigger for trigger in routines.row_triggers if site.database in trigger.databases)
+        yield from _of_mariadb_triggers(connection, site, on_mariadb)
     elif site.database == "postgresql":
         place = schema_of_events(connection, site)
         yield from _of_functions(connection, site, routines.functions, place)
@@ -83,39 +83,45 @@ def _lines(body: str) -> str:
 
 def _of_triggers(connection: Connection, site: Site, triggers: tuple[Trigger, ...], place: str) -> Iterator[str]:
     query = text(
-        "SELECT t.tgname, t.tgtype, p.proname, n.nspname, t.tgenabled IN ('O', 'A') AS enabled "
+        "SELECT t.tgname, t.tgtype, p.proname, n.nspname, "
+        "pg_catalog.substring(pg_catalog.pg_get_triggerdef(t.oid, true), ' WHEN \\((.*)\\) EXECUTE FUNCTION '), "
+        "t.tgenabled IN ('O', 'A') AS enabled "
         "FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid "
         "JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace "
-        "WHERE t.tgrelid = pg_catalog.to_regclass(:events) AND NOT t.tgisinternal AND t.tgqual IS NULL AND t.tgattr = ''"
+        "WHERE t.tgrelid IN (pg_catalog.to_regclass(:events), pg_catalog.to_regclass(:event_tags)) "
+        "AND NOT t.tgisinternal AND t.tgattr = ''"
     )
-    found = {name: rest for name, *rest in connection.execute(query, {"events": site.name("events")})}
+    tables = {table: site.name(table) for table in ("events", "event_tags")}
+    found = {name: rest for name, *rest in connection.execute(query, tables)}
     for trigger in triggers:
-        name = f"{site.prefix}events_{trigger.name}"
+        name = f"{site.prefix}{trigger.table}_{trigger.name}"
         kind = sum(value for word, value in _MOMENTS.items() if word in trigger.moment.split())
+        kind += trigger.rows is not None
         if name not in found or not found[name][-1]:
             yield f"trigger {name} is missing or disabled"
-        elif found[name][:-1] != [kind, f"{site.prefix}{trigger.function.name}", place]:
+        elif found[name][:-1] != [kind, f"{site.prefix}{trigger.function.name}", place, trigger.rows]:
             yield f"trigger {name} was changed"
 
 
-def _of_sqlite_triggers(connection: Connection, site: Site, names: tuple[str, ...]) -> Iterator[str]:
+def _of_sqlite_triggers(connection: Connection, site: Site, triggers: tuple[RowTrigger, ...]) -> Iterator[str]:
     catalogue = "sqlite_master" if site.schema is None else f"{in_text(quoted(site.schema))}.sqlite_master"
     query = text(f"SELECT name, sql FROM {catalogue} WHERE type = 'trigger'")  # noqa: S608 - a quoted name
     found = {name: _of_create(sql) for name, sql in connection.execute(query)}
-    for trigger in names:
-        name, expected = f"{site.prefix}events_{trigger}", _of_create(row_trigger_text(trigger, site))
+    for trigger in triggers:
+        name, expected = f"{site.prefix}{trigger.table}_{trigger.name}", _of_create(trigger.text(site))
         if found.get(name) != expected:
             yield f"trigger {name} {'was changed' if name in found else 'is missing'}"
 
 
-def _of_mariadb_triggers(connection: Connection, site: Site, names: tuple[str, ...]) -> Iterator[str]:
+def _of_mariadb_triggers(connection: Connection, site: Site, triggers: tuple[RowTrigger, ...]) -> Iterator[str]:
     query = text(
         "SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = coalesce(:schema, database())"
     )
     found = set(connection.scalars(query, {"schema": site.schema}))
-    for trigger in names:
-        if f"{site.prefix}events_{trigger}" not in found:
-            yield f"trigger {site.prefix}events_{trigger} is missing"
+    for trigger in triggers:
+        name = f"{site.prefix}{trigger.table}_{trigger.name}"
+        if name not in found:
+            yield f"trigger {name} is missing"
 
 
 def _of_create(sql: str) -> str:

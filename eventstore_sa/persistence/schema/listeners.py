@@ -53,10 +53,12 @@ def changes_allowed(connection: Connection, prefix: str, schema: str | None) -> 
     """
     site = site_on(connection, prefix, schema)
     if site.database == "postgresql":
-        connection.execute(statement(f"ALTER TABLE {site.name('events')} DISABLE TRIGGER USER"))
+        for table in ("events", "event_tags"):
+            connection.execute(statement(f"ALTER TABLE {site.name(table)} DISABLE TRIGGER USER"))
         yield
         connection.execute(statement(f"ALTER TABLE {site.name('events')} ALTER COLUMN sequence_number RESTART WITH 1"))
-        connection.execute(statement(f"ALTER TABLE {site.name('events')} ENABLE TRIGGER USER"))
+        for table in ("events", "event_tags"):
+            connection.execute(statement(f"ALTER TABLE {site.name(table)} ENABLE TRIGGER USER"))
     else:
         routines = latest().routines
         for dropped in routines.drop_triggers(site, after=Routines()):

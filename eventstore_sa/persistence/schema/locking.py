@@ -17,9 +17,13 @@ from eventstore_sa.types import (
     CategoryIdentifier,
     CategoryPartitionIdentifier,
     EventPartitionIdentifier,
+    EventQuery,
     EventSequenceIdentifier,
     LogIdentifier,
     LogPartitionIdentifier,
+    QueryIdentifier,
+    QueryPartitionIdentifier,
+    StreamIdentifier,
     StreamNamePrefixPartitionIdentifier,
 )
 
@@ -95,7 +99,7 @@ class LockingMode(Struct, frozen=True):
         """Where PostgreSQL's functions make publishes exclude each other beyond their streams."""
         return self.level if self.locking == "advisory" and self.level != "stream" else None
 
-    def check_read(self, target: EventSequenceIdentifier | EventPartitionIdentifier) -> None:
+    def check_read(self, target: EventSequenceIdentifier | EventPartitionIdentifier | QueryIdentifier) -> None:
         """Refuse to read what is not complete.
 
         Raises:
@@ -178,11 +182,11 @@ def checked_recorded_locking(recorded: str) -> RecordedLocking:
     return cast("RecordedLocking", recorded)
 
 
-def _level_of(target: EventSequenceIdentifier | EventPartitionIdentifier) -> Level:
+def _level_of(target: EventSequenceIdentifier | EventPartitionIdentifier | QueryIdentifier) -> Level:
     match target:
-        case LogIdentifier() | LogPartitionIdentifier():
+        case LogIdentifier() | LogPartitionIdentifier() | EventQuery() | QueryPartitionIdentifier():
             return "log"
         case CategoryIdentifier() | CategoryPartitionIdentifier() | StreamNamePrefixPartitionIdentifier():
             return "category"
-        case _:
+        case StreamIdentifier():
             return "stream"

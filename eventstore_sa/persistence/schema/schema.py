@@ -6,11 +6,13 @@ MetaData, together with the host's tables. It holds no connection and does no I/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import MetaData, Table, event
 from sqlalchemy.orm import registry
+from sqlalchemy.schema import ExecutableDDLElement
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.schema import listeners
@@ -24,6 +26,7 @@ from eventstore_sa.persistence.schema.locking import (
 from eventstore_sa.persistence.schema.recorded_locking import LockingRecord
 from eventstore_sa.persistence.schema.tables import (
     EventRecord,
+    event_tags_table,
     events_table,
     locks_table,
     map_event_record,
@@ -31,7 +34,7 @@ from eventstore_sa.persistence.schema.tables import (
     snapshots_table,
     version_table,
 )
-from eventstore_sa.persistence.schema.versions import latest, version_row
+from eventstore_sa.persistence.schema.versions import Site, Version, latest, version_row
 from eventstore_sa.types.codec import text_problem
 
 __all__ = ["SCHEMA_VERSION", "EventStoreSchema", "default_schema", "made_once"]
@@ -70,6 +73,7 @@ class EventStoreSchema:
         locking_mode: The locking and the guarantee together.
         locking_record: Compares the mode with the one recorded in the database.
         events: The table of events.
+        event_tags: The index of their tags.
         version: The table whose single row holds the version of the schema and the locking mode.
         locks: The table of lock rows; see `locking="row"`.
         projections: The table of stored projections.
@@ -120,6 +124,7 @@ class EventStoreSchema:
                 "EventStoreSchema, or another prefix"
             )
         self.events: Table = events_table(self.metadata, prefix=prefix, schema=schema)
+        self.event_tags: Table = event_tags_table(self.events, prefix=prefix)
         self.version: Table = version_table(self.metadata, prefix=prefix, schema=schema)
         self.locks: Table = locks_table(self.metadata, prefix=prefix, schema=schema)
         self.projections: Table = projections_table(self.metadata, prefix=prefix, schema=schema)
@@ -140,7 +145,15 @@ class EventStoreSchema:
     @property
     def tables(self) -> tuple[Table, ...]:
         """All tables of the library, for code that handles the tables of a MetaData one by one: see docs/testing.md."""
-        return (self.version, self.events, self.locks, self.projections, self.snapshots, self.rebuilds)
+        return (
+            self.version,
+            self.events,
+            self.event_tags,
+            self.locks,
+            self.projections,
+            self.snapshots,
+            self.rebuilds,
+        )
 
     def __repr__(self) -> str:
         return f"EventStoreSchema(prefix={self.prefix!r}, schema={self.schema!r})"
@@ -150,12 +163,18 @@ class EventStoreSchema:
             event.listen(table, moment, listeners.executing(self.prefix, self.schema, statements))
 
         mode = self.locking_mode.recorded
-        on(self.events, "after_create", lambda newest, site: newest.routines.create(site))
+        on(self.events, "after_create", lambda newest, site: newest.routines.create_functions(site))
+        for table, name in ((self.events, "events"), (self.event_tags, "event_tags")):
+            on(table, "after_create", partial(_create_triggers, table=name))
         # Triggers go with their table.
         on(self.events, "after_drop", lambda newest, site: newest.routines.drop_functions(site))
         on(self.version, "after_create", lambda newest, site: [version_row(newest.number, site, mode)])
         on(self.projections, "after_create", lambda _, site: listeners.room_on_pages(site, "projections"))
         on(self.rebuilds, "after_create", lambda _, site: listeners.room_on_pages(site, "rebuilds"))
+
+
+def _create_triggers(newest: Version, site: Site, *, table: str) -> Iterator[ExecutableDDLElement]:
+    return newest.routines.create_triggers(site, table=table)
 
 
 def _check_name(what: str, name: object, most_bytes: int) -> None:

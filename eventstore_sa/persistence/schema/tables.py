@@ -46,6 +46,7 @@ __all__ = [
     "EventRecord",
     "JsonText",
     "NameBytes",
+    "event_tags_table",
     "events_table",
     "locks_table",
     "map_event_record",
@@ -169,6 +170,27 @@ def events_table(metadata: MetaData, *, prefix: str, schema: str | None) -> Tabl
         schema=schema,
         **_INNODB,
     )
+
+
+def event_tags_table(events: Table, *, prefix: str) -> Table:
+    """Attach the index of tags, next to the table of events: an entry for each tag of each event.
+
+    Its key is all of it, so that one range of it answers a query by a tag, and by names, in the order of numbers.
+    """
+    table = Table(
+        f"{prefix}event_tags",
+        events.metadata,
+        Column("tag", _NAME, nullable=False),
+        Column("sequence_number", BigInteger(), nullable=False),
+        Column("name", _NAME, nullable=False),
+        PrimaryKeyConstraint("tag", "sequence_number", "name", name=conv(f"{prefix}event_tags_pkey")),
+        schema=events.schema,
+        sqlite_with_rowid=False,
+        **_INNODB,
+    )
+    # Created after it and dropped before it, like everything that the functions and triggers belong to.
+    table.add_is_dependent_on(events)
+    return table
 
 
 def projections_table(metadata: MetaData, *, prefix: str, schema: str | None, name: str = "projections") -> Table:

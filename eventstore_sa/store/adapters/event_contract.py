@@ -29,6 +29,7 @@ from eventstore_sa.types import (
     EventSequenceIdentifier,
     EventTypes,
     LogIdentifier,
+    QueryIdentifier,
     StreamIdentifier,
 )
 from eventstore_sa.types.watermark import Watermark
@@ -48,8 +49,8 @@ __all__ = [
 ]
 
 AnyStreamPublishDefinition: TypeAlias = StreamPublishDefinition[Any, Any, Any]
-Latestable: TypeAlias = EventSequenceIdentifier | EventPartitionIdentifier
-Scannable: TypeAlias = EventSequenceIdentifier | EventPartitionIdentifier
+Latestable: TypeAlias = EventSequenceIdentifier | EventPartitionIdentifier | QueryIdentifier
+Scannable: TypeAlias = EventSequenceIdentifier | EventPartitionIdentifier | QueryIdentifier
 Listable: TypeAlias = LogIdentifier | CategoryIdentifier
 
 _NO_PROJECTIONS = (
@@ -371,13 +372,13 @@ def checked_target(target: Scannable) -> Scannable:
     """Return a target if events can be read from it.
 
     Raises:
-        ValueError: If it does not identify the log, a category, a stream or a partition.
+        ValueError: If it does not identify the log, a category, a stream, a query or a partition.
     """
     checked: object = target
     if isinstance(checked, Scannable):
         return target
     raise ValueError(
-        "the target of a read must be the log, a category, a stream or a partition, such as "
+        "the target of a read must be the log, a category, a stream, a query or a partition, such as "
         f"CategoryIdentifier('orders'); got a {type(checked).__name__}"
     )
 

@@ -31,9 +31,11 @@ from eventstore_sa.types import (
     AnyNewEvent,
     AnyStoredEvent,
     CategoryIdentifier,
+    EventQuery,
     EventTypes,
     LogIdentifier,
     NewEvent,
+    QueryPartitionIdentifier,
     StreamIdentifier,
 )
 from eventstore_sa.types.event_types import Read, with_payload
@@ -50,7 +52,7 @@ def typed(adapter: EventStorageAdapter, types: EventTypes[Any]) -> EventStorageA
     """Return the face of an adapter that reads and publishes objects of event types."""
     if isinstance(adapter, AwaitableEventStorageAdapter):
         # So events are converted a page at a time, before they are handed to the event loop.
-        awaitable: AwaitableEventStorageAdapter = adapter
+        awaitable: AwaitableEventStorageAdapter = adapter  # pyright: ignore[reportUnknownVariableType]
         return awaitable.over(partial(typed_sync, types=types))
     return TypedEventStorageAdapter(adapter, types)
 
@@ -109,6 +111,16 @@ class _Typed(Generic[Adapter]):
         }
         return given | {NameInConstraint(types.known_names)} if types.unknown == "skip" else given
 
+    def _target(self, target: Scannable) -> Scannable:
+        """Return a target that takes events of all names that a type has."""
+        match target:
+            case EventQuery():
+                return self._types.with_all_names(target)
+            case QueryPartitionIdentifier(query, partition, partitions):
+                return QueryPartitionIdentifier(self._types.with_all_names(query), partition, partitions)
+            case _:
+                return target
+
     def _limit(self, limit: int | None) -> int | None:
         """Return how many events to scan; there is no knowing if some are skipped."""
         checked = checked_limit(limit)
@@ -133,7 +145,7 @@ class SyncTypedEventStorageAdapter(_Typed[SyncEventStorageAdapter], SyncEventSto
     def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
         if self._types.skips:
             return next(self.scan(target=target, limit=1, backwards=True), None)
-        event = self._adapter.latest(target=target)
+        event = self._adapter.latest(target=self._target(target))
         return None if event is None else self._read(event)
 
     def scan(
@@ -145,7 +157,7 @@ class SyncTypedEventStorageAdapter(_Typed[SyncEventStorageAdapter], SyncEventSto
         backwards: bool = False,
     ) -> Iterator[AnyStoredEvent]:
         wanted: Any = {
-            "target": target,
+            "target": self._target(target),
             "constraints": self._constraints(constraints),
             "limit": self._limit(limit),
             "backwards": backwards,
@@ -189,7 +201,7 @@ class TypedEventStorageAdapter(_Typed[EventStorageAdapter], EventStorageAdapter)
     async def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
         if self._types.skips:
             return await anext(self.scan(target=target, limit=1, backwards=True), None)
-        event = await self._adapter.latest(target=target)
+        event = await self._adapter.latest(target=self._target(target))
         return None if event is None else self._read(event)
 
     def scan(
@@ -201,7 +213,7 @@ class TypedEventStorageAdapter(_Typed[EventStorageAdapter], EventStorageAdapter)
         backwards: bool = False,
     ) -> AsyncIterator[AnyStoredEvent]:
         events = self._adapter.scan(
-            target=target,
+            target=self._target(target),
             constraints=self._constraints(constraints),
             limit=self._limit(limit),
             backwards=backwards,
@@ -269,7 +281,7 @@ class _Publish:
         return [*map(self._own, results)]
 
     def _encoded(self, events: object) -> object:
-        if not isinstance(events, Iterable) or isinstance(events, str | bytes) or is_mapping(events):
+        if is_mapping(events) or isinstance(events, str | bytes) or not isinstance(events, Iterable):
             # The adapter says what is wrong with it.
             return events  # pyright: ignore[reportUnknownVariableType]
         encoded: list[AnyNewEvent] = []
@@ -284,7 +296,7 @@ class _Publish:
         if new is None or stored.payload is not new.payload:
             return self._types.read(stored) or stored
         if isinstance(given, NewEvent):
-            own: AnyNewEvent = given
+            own: AnyNewEvent = given  # pyright: ignore[reportUnknownVariableType]
             return with_payload(stored, own.name, own.payload)
         return with_payload(stored, stored.name, given)
 

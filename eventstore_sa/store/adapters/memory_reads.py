@@ -24,7 +24,7 @@ from eventstore_sa.sources.constraints import (
     order_range,
 )
 from eventstore_sa.store.adapters.event_contract import Scannable
-from eventstore_sa.types import AnyStoredEvent, PartitionIdentifier, StreamIdentifier
+from eventstore_sa.types import AnyStoredEvent, PartitionIdentifier, StreamIdentifier, TaggedEvent, query_of
 
 __all__ = ["Readable", "selected"]
 
@@ -53,6 +53,11 @@ class Readable(Protocol):
         """The stream it belongs to."""
         ...
 
+    @property
+    def content(self) -> TaggedEvent:
+        """Its name and its tags."""
+        ...
+
     def event(self) -> AnyStoredEvent:
         """Return it as an event with its own payload and metadata."""
         ...
@@ -70,7 +75,7 @@ def selected(
     Args:
         records: The records to pick from.
         end: How many of them there are for this read: what is appended meanwhile is not part of it.
-        target: What is read; only for partitions there may be records that do not belong to it.
+        target: What is read; only for partitions and queries there may be records that do not belong to it.
         constraints: What the events have to meet.
         backwards: Last to first.
     """
@@ -87,12 +92,15 @@ def selected(
     plain = [constraint for constraint in remaining if type(constraint) in _NEED_NO_PAYLOAD]
     others = [constraint for constraint in remaining if type(constraint) not in _NEED_NO_PAYLOAD]
     partition = target if isinstance(target, PartitionIdentifier) else None
+    query = query_of(target)
 
     def events() -> Iterator[AnyStoredEvent]:
         indices = range(start, stop)
         for index in reversed(indices) if backwards else indices:
             record = records[index]
             if partition is not None and not partition.covers(record.stream):
+                continue
+            if query is not None and not query.met_by(event=record.content):
                 continue
             if plain and not _meets(record.outline(), plain):
                 continue

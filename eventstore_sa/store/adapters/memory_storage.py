@@ -52,8 +52,11 @@ from eventstore_sa.types import (
     AnyStoredEvent,
     CategoryIdentifier,
     CategoryPartitionIdentifier,
+    EventQuery,
     LogIdentifier,
     LogPartitionIdentifier,
+    QueryItem,
+    QueryPartitionIdentifier,
     StoredEvent,
     StreamIdentifier,
     StreamNamePrefixPartitionIdentifier,
@@ -117,11 +120,18 @@ class _Records:
         self.log: list[_Record] = []
         self.categories: dict[str, list[_Record]] = {}
         self.streams: dict[StreamIdentifier, list[_Record]] = {}
+        self.tags: dict[str, list[_Record]] = {}
         self.by_id: dict[UUID, _Record] = {}
 
     def of(self, target: Scannable) -> Sequence[_Record]:
-        """Return the list of the target, or an empty one; for a partition the list that it is a part of."""
+        """Return the list of the target, or an empty one; for a partition or query a list that it is a part of."""
         match target:
+            case EventQuery((QueryItem(tags=tags),)) | QueryPartitionIdentifier(
+                EventQuery((QueryItem(tags=tags),))
+            ) if tags:
+                return min((self.tags.get(tag, ()) for tag in tags), key=len)
+            case EventQuery() | QueryPartitionIdentifier():
+                return self.log
             case LogIdentifier() | LogPartitionIdentifier():
                 return self.log
             case (
@@ -159,6 +169,9 @@ class _Records:
         self.log += records
         self.categories.setdefault(stream.category, []).extend(records)
         self.streams.setdefault(stream, []).extend(records)
+        for record in records:
+            for tag in record.content.tags:
+                self.tags.setdefault(tag, []).append(record)
         self.by_id.update((record.content.id, record) for record in records)
 
 
@@ -304,7 +317,7 @@ class InMemoryEventStorage:
 
         Raises:
             ConfigurationError: If the limit is negative or not an integer, or the constraints are not a set of constraints.
-            ValueError: If the target is not the log, a category, a stream or a partition.
+            ValueError: If the target is not the log, a category, a stream, a query or a partition.
         """
         most, checked = checked_limit(limit), checked_constraints(constraints)
         with self._lock:

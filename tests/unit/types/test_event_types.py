@@ -20,7 +20,7 @@ from eventstore_sa.errors import (
 from eventstore_sa.sources.constraints import name_in
 from eventstore_sa.testing import StoredEventBuilder
 from eventstore_sa.testing.cases.tables import in_turn
-from eventstore_sa.types import AnyNewEvent, EventTypes, NewEvent, encode_json, event
+from eventstore_sa.types import AnyNewEvent, EventQuery, EventTypes, NewEvent, QueryItem, encode_json, event
 from eventstore_sa.types.event_types import with_payload
 
 
@@ -222,6 +222,61 @@ def test_upcast_that_returns_nothing_is_named() -> None:
         EventTypes(Changed).read(stored("changed", {}))
 
 
+def test_events_that_are_kept_are_as_they_are_stored() -> None:
+    def emptied(payload: dict[str, Any]) -> dict[str, Any]:
+        payload.clear()
+        return payload
+
+    @event("changed", version=3, upcast={1: emptied, 2: lambda payload: payload["total"]})
+    @dataclass
+    class Changed:
+        pass
+
+    old = stored("changed", {"total": 12})
+    for read in both(EventTypes(Changed, invalid="keep")):
+        assert read(old).payload == {"total": 12}
+    with pytest.raises(InvalidPayloadError, match="KeyError") as failed:
+        EventTypes(Changed).read(old)
+    assert isinstance(failed.value.__cause__, KeyError)
+    assert old.payload == {"total": 12}
+
+
+def test_downcast_does_not_change_what_was_passed() -> None:
+    payload = {"price": {"amount": "12.50", "currency": "USD"}}
+
+    @event(
+        "order-placed",
+        version=2,
+        upcast={1: add_currency},
+        downcast={2: lambda payload: payload["price"].clear() or {}},
+    )
+    @dataclass
+    class Placed:
+        price: Money
+
+    EventTypes(Placed, write={"order-placed": 1}).new_event(NewEvent(name="order-placed", payload=payload))
+
+    assert payload == {"price": {"amount": "12.50", "currency": "USD"}}
+
+
+def test_causes_show_no_payloads() -> None:
+    with pytest.raises(InvalidPayloadError) as unreadable:
+        TYPES.read(stored("order-paid", {"amount": "hunter2"}))
+
+    assert unreadable.value.__cause__ is None
+    assert unreadable.value.__suppress_context__
+
+
+def test_tags_are_several() -> None:
+    @event("tagged", tags=lambda _: "one")  # type: ignore[arg-type, return-value]
+    @dataclass
+    class Tagged:
+        pass
+
+    with pytest.raises(SerialisationError, match="tags are passed as a set, even a single one"):
+        EventTypes(Tagged).new_event(Tagged())
+
+
 def test_unknown_names_may_be_published_where_they_are_kept() -> None:
     event = NewEvent(name="order-lost", payload={"where": "at sea"})
 
@@ -271,6 +326,15 @@ def test_mistakes_surface_when_types_are_declared(mistake: Callable[[], object],
         mistake()
 
     assert message in refused.value.message
+
+
+def test_queries_take_classes_for_all_their_names() -> None:
+    by_class, by_name = QueryItem(names=[OrderPlaced], tags={"t"}), QueryItem(names=["placed"], tags={"t"})
+
+    assert by_class.names == {"order-placed", "placed", "order-made"}
+    assert TYPES.with_all_names(EventQuery([by_name, QueryItem(tags={"u"})])) == EventQuery(
+        [by_class, QueryItem(tags={"u"})]
+    )
 
 
 def test_name_in_takes_classes_for_all_their_names() -> None:

@@ -223,6 +223,42 @@ def test_payloads_that_would_be_mistaken_are_refused() -> None:
             types.new_event(NewEvent(name="anything", payload=payload))
 
 
+class Listed(msgspec.Struct, array_like=True):
+    email: str
+
+
+class Own:
+    def serialise(self) -> dict[str, str]:
+        return {"eMail": "ada@example.com"}
+
+    @classmethod
+    def deserialise(cls, value: Any) -> Own:
+        return cls()
+
+
+@in_turn("payload", [Listed("ada@example.com"), Own()])
+def test_field_that_is_not_where_it_is_looked_for_is_not_stored_in_the_open(payload: Any) -> None:
+    kind = event("hidden", encrypted=["email"])(type("Hidden", (type(payload),), {}))
+    types = EventTypes(kind, pipeline=[encryption()])
+
+    with pytest.raises(SerialisationError, match="it has no member 'email', which is to be encrypted"):
+        types.new_event(kind("ada@example.com") if isinstance(payload, Listed) else kind())
+
+
+def test_fields_that_are_left_out_need_no_encryption() -> None:
+    @event("brief", encrypted=["email"])
+    class Brief(msgspec.Struct, omit_defaults=True):
+        email: str = ""
+
+    assert EventTypes(Brief, pipeline=[encryption()]).new_event(Brief()).payload == {}
+
+
+def test_types_are_declared_where_there_are_no_keys() -> None:
+    types = EventTypes(Registered, pipeline=[Encryption("NO_SUCH_VARIABLE")])
+
+    assert [*types.schemas()] == ["customer-registered"]
+
+
 def test_field_that_a_downcast_renames_is_not_stored_in_the_open() -> None:
     @event(
         "renamed",
@@ -241,9 +277,13 @@ def test_field_that_a_downcast_renames_is_not_stored_in_the_open() -> None:
         types.new_event(Renamed("ada@example.com"))
 
 
-def unset(monkeypatch: pytest.MonkeyPatch, value: str) -> Encryption:
+def published(keys: Encryption) -> AnyNewEvent:
+    return EventTypes(Registered, pipeline=[keys]).new_event(REGISTERED)
+
+
+def unset(monkeypatch: pytest.MonkeyPatch, value: str) -> AnyNewEvent:
     monkeypatch.setenv("EVENT_KEYS", value)
-    return Encryption("EVENT_KEYS")
+    return published(Encryption("EVENT_KEYS"))
 
 
 MISTAKES: list[tuple[Callable[[pytest.MonkeyPatch], object], str]] = [
@@ -252,7 +292,7 @@ MISTAKES: list[tuple[Callable[[pytest.MonkeyPatch], object], str]] = [
     (lambda patch: unset(patch, "a:not base64!"), "entry 1 of"),
     (lambda patch: unset(patch, f"a:{b64encode(NEW_KEY).decode()} a:{b64encode(OLD_KEY).decode()}"), "entry 2 of"),
     (lambda patch: unset(patch, "a:c2hvcnQ="), "the key 'a' is not one of 16, 24 or 32 bytes"),
-    (lambda _: encryption({}), "keys are returned as a mapping"),
+    (lambda _: published(encryption({})), "keys are returned as a mapping"),
     (lambda _: Compression(over=-1), "over, a size in bytes"),
     (
         lambda _: EventTypes(Registered, pipeline=[Compression(), encryption()]),

@@ -89,6 +89,24 @@ def test_incompatible_change_needs_a_version(fields: dict[str, Any], options: di
     assert found.startswith(problem)
 
 
+def test_fields_come_and_go_only_where_others_are_allowed() -> None:
+    class Short(msgspec.Struct, forbid_unknown_fields=True):
+        total: int
+
+    class Long(msgspec.Struct, forbid_unknown_fields=True):
+        total: int
+        note: str = ""
+
+    short, long = (described(EventTypes(event("placed")(kind))) for kind in (Short, Long))
+
+    assert incompatible_changes(short, long) == [
+        "placed: payload.note is new, and the code before forbids other fields"
+    ]
+    assert incompatible_changes(long, short) == [
+        "placed: payload.note is gone, but stored events may have it, and other fields are forbidden"
+    ]
+
+
 def test_names_do_not_go_away() -> None:
     before = described(made(BEFORE, aliases=["made"]))
 

@@ -90,6 +90,10 @@ WHERE fence.locktype = 'advisory'
 ORDER BY coalesce(a.xact_start, p.prepared)
 LIMIT 1
 """
+_PUBLISHING_TAGS: Final = text(
+    "SELECT pg_catalog.set_config("
+    "pg_catalog.concat('eventstore_sa.tags_', CAST(:events AS regclass)::oid::bigint), :value, true)"
+)
 # Rows of the other tables are deleted, which transactions that only read them do not prevent.
 _USERS: Final = text(
     "SELECT DISTINCT l.pid, a.application_name, a.state, coalesce(a.xact_start, p.prepared) AS since, p.gid "
@@ -241,6 +245,14 @@ class RowLockingPostgreSQLDialect(RowLocking, PostgreSQLDialect):
         """Refuse what is too large before anything is sent."""
         check_jsonb(document.text, "the events to publish")
         return super().append(connection, document, guarded=guarded)
+
+    @contextmanager
+    def _inserting_tags(self, connection: Connection) -> Generator[None]:
+        """Tell the trigger that guards tags that a publish inserts them; what fails within is rolled back with that."""
+        events = quoted(self._schema.events.name, effective_schema(connection, self._schema.schema))
+        connection.execute(_PUBLISHING_TAGS, {"events": events, "value": "on"})
+        yield
+        connection.execute(_PUBLISHING_TAGS, {"events": events, "value": ""})
 
     def _insert_or_ignore(self) -> Insert:
         return postgresql.insert(self._schema.locks).on_conflict_do_nothing()

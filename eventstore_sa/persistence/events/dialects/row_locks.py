@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
@@ -75,6 +76,7 @@ class RowLocking(EventDialect):
             name: self._stored(bindparam(f"{name}_text", type_=String()), c[name].type)
             for name in ("payload", "metadata", "observed_at", "occurred_at", "tags")
         }
+        self._index_tags = insert(schema.event_tags)
         self._insert = (
             insert(schema.events).values(converted).returning(c.sequence_number, sort_by_parameter_order=True)
         )
@@ -88,7 +90,7 @@ class RowLocking(EventDialect):
         """Return what is stored in a column, made of a text with JSON or with a time."""
 
     def append(self, connection: Connection, document: PublishDocument, *, guarded: bool) -> AppendOutcome:
-        """Lock, check and insert: three statements, and three more for streams that are new."""
+        """Lock, check and insert: three statements, one more if there are tags, and three more for streams that are new."""
         ends = self._locked_ends(connection, document)
         moved: dict[str, int] = {}
         first_positions: list[int] = []
@@ -105,7 +107,22 @@ class RowLocking(EventDialect):
         if not rows:
             return Appended(first_positions, ())
         connection.execute(self._move, [{"moved_key": key, "moved_to": last} for key, last in moved.items()])
-        return Appended(first_positions, connection.scalars(self._insert, rows).all())
+        events = [event for stream in document.streams for event in stream.events]
+        if not any(event.tags for event in events):
+            return Appended(first_positions, connection.scalars(self._insert, rows).all())
+        with self._inserting_tags(connection):
+            numbers = connection.scalars(self._insert, rows).all()
+            entries = [
+                {"tag": tag, "sequence_number": number, "name": event.name}
+                for number, event in zip(numbers, events, strict=True)
+                for tag in event.tags
+            ]
+            connection.execute(self._index_tags, entries)
+        return Appended(first_positions, numbers)
+
+    def _inserting_tags(self, connection: Connection) -> AbstractContextManager[None]:
+        """Let events with tags be inserted within; by default nothing prevents that."""
+        return nullcontext()
 
     def lock(self, connection: Connection, document: PublishDocument) -> None:
         """Lock the rows, before conditions are evaluated that are not the library's."""

@@ -15,12 +15,21 @@ from eventstore_sa.errors import SchemaError
 from eventstore_sa.persistence.schema.ddl import statement
 from eventstore_sa.persistence.schema.locking import FENCE, RecordedLocking
 from eventstore_sa.persistence.schema.versions import v1
-from eventstore_sa.persistence.schema.versions.version import Function, Routines, Site, TableChange, Trigger, Version
+from eventstore_sa.persistence.schema.versions.version import (
+    Function,
+    Routines,
+    RowTrigger,
+    Site,
+    TableChange,
+    Trigger,
+    Version,
+)
 
 __all__ = [
     "VERSIONS",
     "Function",
     "Routines",
+    "RowTrigger",
     "Site",
     "Trigger",
     "Version",

@@ -30,7 +30,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.schema import CreateIndex, CreateTable, DropTable, ExecutableDDLElement
 
 from eventstore_sa.persistence.schema.ddl import MARIADB, dollar_tag, quoted, statement
-from eventstore_sa.persistence.schema.versions.version import Function, Routines, Site, Trigger, Version
+from eventstore_sa.persistence.schema.versions.version import Function, Routines, RowTrigger, Site, Trigger, Version
 
 __all__ = ["VERSION"]
 
@@ -100,6 +100,16 @@ def _tables(site: Site) -> tuple[Table, ...]:
             **innodb,
         ),
         Table(
+            f"{prefix}event_tags",
+            metadata,
+            Column("tag", name, nullable=False),
+            Column("sequence_number", BigInteger(), nullable=False),
+            Column("name", name, nullable=False),
+            PrimaryKeyConstraint("tag", "sequence_number", "name", name=f"{prefix}event_tags_pkey"),
+            sqlite_with_rowid=False,
+            **innodb,
+        ),
+        Table(
             f"{prefix}locks",
             metadata,
             Column("lock_key", key),
@@ -152,6 +162,7 @@ def _drop_tables(site: Site) -> Iterator[ExecutableDDLElement]:
 
 _FORBID_CHANGE: Final = Function("forbid_change_v1")
 _FENCE: Final = Function("fence_v1")
+_GUARD_TAGS: Final = Function("guard_tags_v1")
 
 VERSION: Final = Version(
     number=1,
@@ -161,6 +172,7 @@ VERSION: Final = Version(
             _FORBID_CHANGE,
             Function("last_number_v1", "regclass"),
             _FENCE,
+            _GUARD_TAGS,
             Function("watermark_v1"),
             Function("read_log_v1", "bigint, int"),
             Function("try_lock_v1", "bigint"),
@@ -173,8 +185,17 @@ VERSION: Final = Version(
         triggers=(
             Trigger("fence", "BEFORE INSERT", _FENCE),
             Trigger("forbid_change", "BEFORE UPDATE OR DELETE OR TRUNCATE", _FORBID_CHANGE),
+            Trigger("guard_tags", "BEFORE INSERT", _GUARD_TAGS, rows="new.tags IS NOT NULL"),
+            Trigger("forbid_change", "BEFORE UPDATE OR DELETE OR TRUNCATE", _FORBID_CHANGE, table="event_tags"),
+            Trigger("guard_tags", "BEFORE INSERT", _GUARD_TAGS, table="event_tags", rows="new.tag IS NOT NULL"),
         ),
-        row_triggers=("forbid_update", "forbid_delete"),
+        row_triggers=(
+            RowTrigger("forbid_update"),
+            RowTrigger("forbid_delete"),
+            RowTrigger("index_tags", databases=("sqlite",)),
+            RowTrigger("forbid_update", table="event_tags"),
+            RowTrigger("forbid_delete", table="event_tags"),
+        ),
     ),
     upgrade_tables=_create_tables,
     downgrade_tables=_drop_tables,

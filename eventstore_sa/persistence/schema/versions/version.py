@@ -8,7 +8,7 @@ line and `create_all` do that.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from msgspec import Struct
 from sqlalchemy.schema import ExecutableDDLElement
@@ -23,10 +23,7 @@ from eventstore_sa.persistence.schema.ddl import (
     statement,
 )
 
-__all__ = ["Function", "Routines", "Site", "TableChange", "Trigger", "Version", "row_trigger_text"]
-
-
-_FOLDERS: Final = {"sqlite": "sqlite", **dict.fromkeys(MARIADB, "mariadb")}
+__all__ = ["Function", "Routines", "RowTrigger", "Site", "TableChange", "Trigger", "Version"]
 
 
 class Site(Struct, frozen=True):
@@ -63,19 +60,68 @@ class Function(Struct, frozen=True):
 
 
 class Trigger(Struct, frozen=True):
-    """A trigger on PostgreSQL's table of events, once for each statement."""
+    """A trigger on PostgreSQL, once for each statement.
+
+    Attributes:
+        name: Its name, after that of the table.
+        moment: When it is fired.
+        function: What it executes.
+        table: The table, by default that of the events.
+        rows: If it is fired for rows instead: a condition on them, as PostgreSQL writes it.
+    """
 
     name: str
     moment: str
     function: Function
+    table: str = "events"
+    rows: str | None = None
 
     def text(self, site: Site) -> str:
         """Return the statement that creates it."""
-        return create_trigger(self.name, self.moment, self.function.name, site.prefix, site.schema)
+        return create_trigger(
+            name=self.name,
+            table=self.table,
+            moment=self.moment,
+            level="STATEMENT" if self.rows is None else f"ROW WHEN ({self.rows})",
+            function=self.function.name,
+            prefix=site.prefix,
+            schema=site.schema,
+        )
 
     def drop_text(self, site: Site) -> str:
         """Return the statement that drops it if it exists."""
-        return f"DROP TRIGGER IF EXISTS {quoted(f'{site.prefix}events_{self.name}')} ON {site.name('events')}"
+        return f"DROP TRIGGER IF EXISTS {quoted(f'{site.prefix}{self.table}_{self.name}')} ON {site.name(self.table)}"
+
+
+class RowTrigger(Struct, frozen=True):
+    """A trigger on a database whose triggers contain their code, and are fired for each row.
+
+    Attributes:
+        name: The name of its file in `sql/`, and its own after that of the table.
+        table: The table, by default that of the events.
+        databases: Where it is needed.
+    """
+
+    name: str
+    table: str = "events"
+    databases: tuple[str, ...] = ("sqlite", *MARIADB)
+
+    def text(self, site: Site) -> str:
+        """Return the statement that creates it."""
+        sql = read_sql(f"{'mariadb' if site.database in MARIADB else site.database}/{self.name}.sql")
+        return fill_in(
+            sql,
+            site.prefix,
+            site.schema,
+            database=site.database,
+            trigger=site.name(f"{self.table}_{self.name}"),
+            table=site.name(self.table),
+            table_bare=Site(site.database, site.prefix).name(self.table),
+        )
+
+    def drop_text(self, site: Site) -> str:
+        """Return the statement that drops it if it exists."""
+        return f"DROP TRIGGER IF EXISTS {site.name(f'{self.table}_{self.name}')}"
 
 
 class Routines(Struct, frozen=True):
@@ -84,38 +130,45 @@ class Routines(Struct, frozen=True):
     Attributes:
         functions: Each after those that it calls.
         triggers: On PostgreSQL.
-        row_triggers: On databases whose triggers contain their code and call no function: names of files in `sql/`.
+        row_triggers: On databases whose triggers contain their code and call no function.
     """
 
     functions: tuple[Function, ...] = ()
     triggers: tuple[Trigger, ...] = ()
-    row_triggers: tuple[str, ...] = ()
+    row_triggers: tuple[RowTrigger, ...] = ()
+
+    def triggers_on(self, database: str) -> tuple[Trigger | RowTrigger, ...]:
+        """Return the triggers that it has on a database."""
+        if database == "postgresql":
+            return self.triggers
+        return tuple(trigger for trigger in self.row_triggers if database in trigger.databases)
 
     def create(self, site: Site, *, before: Routines | None = None) -> Iterator[ExecutableDDLElement]:
         """Yield the statements that create everything that did not exist `before`."""
-        there = before or Routines()
+        yield from self.create_functions(site, before=before)
+        yield from self.create_triggers(site, before=before)
+
+    def create_functions(self, site: Site, *, before: Routines | None = None) -> Iterator[ExecutableDDLElement]:
+        """Yield the statements that create the functions that did not exist `before`."""
+        there = (before or Routines()).functions
         if site.database == "postgresql":
-            for function in self.functions:
-                if function not in there.functions:
-                    yield statement(function.text(site))
-            for trigger in self.triggers:
-                if trigger not in there.triggers:
-                    yield statement(trigger.text(site))
-        else:
-            for name in self.row_triggers if site.database in _FOLDERS else ():
-                if name not in there.row_triggers:
-                    yield statement(row_trigger_text(name, site))
+            yield from (statement(function.text(site)) for function in self.functions if function not in there)
+
+    def create_triggers(
+        self, site: Site, *, before: Routines | None = None, table: str | None = None
+    ) -> Iterator[ExecutableDDLElement]:
+        """Yield the statements that create the triggers that did not exist `before`, of one table or of all."""
+        there = (before or Routines()).triggers_on(site.database)
+        for trigger in self.triggers_on(site.database):
+            if trigger not in there and table in (None, trigger.table):
+                yield statement(trigger.text(site))
 
     def drop_triggers(self, site: Site, *, after: Routines) -> Iterator[ExecutableDDLElement]:
         """Yield the statements that drop the triggers that should not exist `after`."""
-        if site.database == "postgresql":
-            yield from (
-                statement(trigger.drop_text(site)) for trigger in self.triggers if trigger not in after.triggers
-            )
-        else:
-            for name in self.row_triggers if site.database in _FOLDERS else ():
-                if name not in after.row_triggers:
-                    yield statement(f"DROP TRIGGER IF EXISTS {site.name(f'events_{name}')}")
+        kept = after.triggers_on(site.database)
+        for trigger in self.triggers_on(site.database):
+            if trigger not in kept:
+                yield statement(trigger.drop_text(site))
 
     def drop_functions(self, site: Site, *, after: Routines | None = None) -> Iterator[ExecutableDDLElement]:
         """Yield the statements that drop the functions that should not exist `after`."""
@@ -154,9 +207,3 @@ class Version(Struct, frozen=True):
     routines: Routines
     upgrade_tables: TableChange
     downgrade_tables: TableChange
-
-
-def row_trigger_text(name: str, site: Site) -> str:
-    """Return the statement that creates a trigger on SQLite or MariaDB."""
-    sql = read_sql(f"{_FOLDERS[site.database]}/{name}.sql")
-    return fill_in(sql, site.prefix, site.schema, database=site.database)

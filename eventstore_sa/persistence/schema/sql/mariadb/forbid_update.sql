@@ -1,4 +1,4 @@
--- Events are history: {events_bare} is append-only by the database's word. A message has room for 128 characters.
-CREATE TRIGGER {forbid_update} BEFORE UPDATE ON {events} FOR EACH ROW
+-- Events are history: {table_bare} is append-only by the database's word. A message has room for 128 characters.
+CREATE TRIGGER {trigger} BEFORE UPDATE ON {table} FOR EACH ROW
 SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT =
   'UPDATE is forbidden: events are history and stay as they were stored. For tests: eventstore_sa.testing.clear()'

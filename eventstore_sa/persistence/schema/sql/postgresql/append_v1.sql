@@ -13,6 +13,10 @@ CREATE OR REPLACE FUNCTION {append_v1}(
   OUT last_positions bigint[], OUT sequence_numbers bigint[], OUT problem jsonb
 )
 LANGUAGE plpgsql AS $eventstore_sa$
+DECLARE
+  publishing constant text := pg_catalog.concat('eventstore_sa.tags_', '{events_literal}'::regclass::oid::bigint);
+  is_tagged constant boolean := pg_catalog.jsonb_path_exists(document, '$[*].events[*].tags');
+  tagged jsonb;
 BEGIN
   IF pg_catalog.current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
     IF NOT hosted THEN
@@ -62,6 +66,9 @@ BEGIN
     RETURN;
   END IF;
 
+  IF is_tagged THEN
+    PERFORM pg_catalog.set_config(publishing, 'on', true);
+  END IF;
   -- Numbers are drawn above the sort, so their order is the order of the document.
   WITH inserted AS (
     INSERT INTO {events} (id, category, stream, position, name, payload, metadata, observed_at, occurred_at, tags, version)
@@ -76,9 +83,18 @@ BEGIN
         )
       ) WITH ORDINALITY AS n(id, name, payload, metadata, observed_at, occurred_at, tags, version, ord)
     ORDER BY i.ord, n.ord
-    RETURNING sequence_number
+    RETURNING sequence_number, name, tags
   )
-  SELECT pg_catalog.array_agg(i.sequence_number ORDER BY i.sequence_number) INTO sequence_numbers FROM inserted i;
+  SELECT
+    pg_catalog.array_agg(i.sequence_number ORDER BY i.sequence_number),
+    pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(i.sequence_number, i.name, i.tags)) FILTER (WHERE i.tags IS NOT NULL)
+  INTO sequence_numbers, tagged FROM inserted i;
+  IF is_tagged THEN
+    INSERT INTO {event_tags} (tag, sequence_number, name)
+    SELECT t.tag, (i.entry ->> 0)::bigint, i.entry ->> 1
+    FROM pg_catalog.jsonb_array_elements(tagged) i(entry), pg_catalog.jsonb_array_elements_text(i.entry -> 2) t(tag);
+    PERFORM pg_catalog.set_config(publishing, '', true);
+  END IF;
   outcome := 'stored';
 END
 $eventstore_sa$
