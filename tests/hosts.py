@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, TypeAlias
 
 import pytest
@@ -32,6 +34,7 @@ __all__ = [
     "ASYNC_DRIVERS",
     "CALLERS",
     "DRIVERS",
+    "KINDS_OF_DRIVERS",
     "POSTGRES_DRIVERS",
     "SQLITE_DRIVERS",
     "Ground",
@@ -39,6 +42,7 @@ __all__ = [
     "Note",
     "TransactionSteps",
     "each_driver",
+    "each_kind_of_driver",
     "install_host",
     "new_event",
     "open_postgres_ground",
@@ -58,14 +62,30 @@ POSTGRES_DRIVERS: Final = (
 DRIVERS: Final = (*SQLITE_DRIVERS, *POSTGRES_DRIVERS)
 ASYNC_DRIVERS: Final = ("sqlite+aiosqlite", "postgresql+asyncpg", "postgresql+psycopg_async")
 
+# Those of which another driver is a twin are marked.
+KINDS_OF_DRIVERS: Final[tuple[Any, ...]] = tuple(
+    pytest.param(driver, marks=pytest.mark.long)
+    if driver in {"postgresql+psycopg_async", "postgresql+psycopg2"}
+    else driver
+    for driver in DRIVERS
+)
+
 CALLERS: Final = ("within session", "within scoped", "on session", "on scoped", "on connection")
 
 _HOST_TABLE: Final = "CREATE TABLE notes (note text NOT NULL UNIQUE)"
 
 
-def each_driver(*drivers: Driver) -> pytest.MarkDecorator:
+def each_driver(*drivers: Any) -> pytest.MarkDecorator:
     """Run a test once for each of these drivers, or for all of them; it takes the fixture `host`."""
     return pytest.mark.parametrize("host", drivers or DRIVERS, indirect=True)
+
+
+def each_kind_of_driver() -> pytest.MarkDecorator:
+    """Run a test on a driver with asyncio and one without for each database, and on the others if `long` is asked for.
+
+    For what happens above the drivers, as in sessions and projections; SQL and errors are looked at on each of them.
+    """
+    return each_driver(*KINDS_OF_DRIVERS)
 
 
 def new_event(name: str = "something-happened", **fields: Any) -> NewEvent[str, Any, Any]:
@@ -144,26 +164,41 @@ def open_postgres_ground(database: PostgresDatabase) -> Iterator[Ground]:
 @contextmanager
 def open_sqlite_ground(path: Path) -> Iterator[Ground]:
     """Make a file with an event store and the host's table."""
-    url = f"sqlite:///{path}/events.db"
-    with SyncEventStore(url) as store:
-        store.create_schema()
+    Path(path, "events.db").write_bytes(_prepared_sqlite_file())
     # Reads from outside must not queue behind an open transaction of the host, as BEGIN IMMEDIATE does.
-    engine = create_engine(url, poolclass=NullPool)
-    with engine.begin() as connection:
-        connection.execute(text(_HOST_TABLE))
+    engine = create_engine(f"sqlite:///{path}/events.db", poolclass=NullPool)
     yield Ground(engine)
     engine.dispose()
+
+
+@cache
+def _prepared_sqlite_file() -> bytes:
+    with TemporaryDirectory() as path:
+        url = f"sqlite:///{path}/events.db"
+        with SyncEventStore(url) as store:
+            store.create_schema()
+        engine = create_engine(url, poolclass=NullPool)
+        with engine.begin() as connection:
+            connection.execute(text(_HOST_TABLE))
+        return Path(path, "events.db").read_bytes()
 
 
 class Host:
     """An application with its engine."""
 
-    def __init__(self, ground: Ground, driver: Driver, *, configured: bool = True, **engine_options: Any) -> None:
+    def __init__(
+        self, ground: Ground, driver: Driver, *, configured: bool = True, shared: Any = None, **engine_options: Any
+    ) -> None:
+        """Be on an engine of its own, or on one that is `shared` with other tests, whose listeners do not see this one."""
         self.ground = ground
         self.driver = driver
         self.asynchronous = driver in ASYNC_DRIVERS
         self.postgres = driver in POSTGRES_DRIVERS
-        self.engine = self.make_engine(configured=configured, **engine_options)
+        self._shares = shared is not None
+        if self._shares:
+            self.engine = shared.execution_options()
+        else:
+            self.engine = self.make_engine(configured=configured, **engine_options)
         self.store = self.store_on(self.engine)
 
     def make_engine(self, *, configured: bool = True, **options: Any) -> Any:
@@ -235,8 +270,9 @@ class Host:
         )
 
     async def aclose(self) -> None:
-        """Dispose of the engine."""
-        await settled(self.engine.dispose())
+        """Dispose of the engine, unless others share it."""
+        if not self._shares:
+            await settled(self.engine.dispose())
 
 
 class TransactionSteps:

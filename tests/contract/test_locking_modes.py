@@ -11,8 +11,8 @@ from typing import ClassVar
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import NullPool, create_engine
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import Engine, NullPool, create_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee, Locking, LockingMode
 from eventstore_sa.store.adapters import (
@@ -54,14 +54,27 @@ def mode_database(
         yield database
 
 
+@pytest.fixture(scope="class")
+def engine(mode_database: PostgresDatabase) -> AsyncEngine:
+    """One for all cases of a class: it keeps the statements that it has compiled."""
+    return create_async_engine(mode_database.url("asyncpg"), pool_size=5, max_overflow=30)
+
+
+@pytest.fixture(scope="class")
+def sync_engine(mode_database: PostgresDatabase) -> Iterator[Engine]:
+    """One for all cases of a class: it keeps its connections and the statements that it has compiled."""
+    engine = create_engine(mode_database.url("psycopg2"), pool_size=5, max_overflow=30)
+    yield engine
+    engine.dispose()
+
+
 class _Async(AsyncSetting):
     thorough = False
     locking: ClassVar[Locking]
     guarantee: ClassVar[EventSerialisationGuarantee] = LOG
 
     @pytest_asyncio.fixture(loop_scope="function")
-    async def adapter(self, mode_database: PostgresDatabase) -> AsyncIterator[EventStorageAdapter]:
-        engine = create_async_engine(mode_database.url("asyncpg"), pool_size=5, max_overflow=30)
+    async def adapter(self, engine: AsyncEngine) -> AsyncIterator[EventStorageAdapter]:
         await clear(engine)
         adapter = SQLAlchemyEventStorageAdapter(engine, locking=self.locking, serialisation_guarantee=self.guarantee)
         autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -70,7 +83,7 @@ class _Async(AsyncSetting):
                 connection, locking=self.locking, serialisation_guarantee=self.guarantee
             )
             yield WideReads(adapter, wide, self.reads_are_complete_within)
-        await engine.dispose()
+        await engine.dispose()  # Its connections belong to this event loop.
 
 
 class _Sync(SyncSetting):
@@ -79,13 +92,12 @@ class _Sync(SyncSetting):
     guarantee: ClassVar[EventSerialisationGuarantee] = LOG
 
     @pytest.fixture
-    def adapter(self, mode_database: PostgresDatabase) -> Iterator[EventStorageAdapter]:
-        engine = create_engine(mode_database.url("psycopg2"), pool_size=5, max_overflow=30)
-        clear(engine)
+    def adapter(self, sync_engine: Engine) -> Iterator[EventStorageAdapter]:
+        clear(sync_engine)
         adapter: SyncEventStorageAdapter = SyncSQLAlchemyEventStorageAdapter(
-            engine, locking=self.locking, serialisation_guarantee=self.guarantee
+            sync_engine, locking=self.locking, serialisation_guarantee=self.guarantee
         )
-        autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        autocommit = sync_engine.execution_options(isolation_level="AUTOCOMMIT")
         with autocommit.connect() as connection:
             wide = SyncSQLAlchemyEventStorageAdapter(
                 connection, locking=self.locking, serialisation_guarantee=self.guarantee
@@ -95,7 +107,6 @@ class _Sync(SyncSetting):
                 AwaitableEventStorageAdapter(wide),
                 self.reads_are_complete_within,
             )
-        engine.dispose()
 
 
 class TestAdvisoryLockOnTheLog(_Sync, PublishingCases, ConcurrencyCases):

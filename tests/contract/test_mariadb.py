@@ -1,4 +1,4 @@
-"""The shipped cases over MariaDB, with and without asyncio; the latter are thorough."""
+"""The shipped cases over MariaDB, with and without asyncio. The thorough ones take `long`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from eventstore_sa.store.adapters import (
 )
 from eventstore_sa.testing import clear
 from eventstore_sa.testing.cases import EventStorageAdapterCases, SyncEventStorageAdapterCases
+from eventstore_sa.testing.cases.event_storage import AsyncSetting, SyncSetting
+from tests.contract.connection_cases import ConnectionCases
 from tests.mariadb import NEEDS_MARIADB, fresh_mariadb_database
 
 pytestmark = NEEDS_MARIADB
@@ -46,9 +48,7 @@ def sync_engine(mariadb_url: URL) -> Iterator[Engine]:
     engine.dispose()
 
 
-class TestAsyncmy(EventStorageAdapterCases):
-    thorough = False
-
+class _Asyncmy(AsyncSetting):
     @pytest_asyncio.fixture(loop_scope="function")
     async def storage_adapter(self, engine: AsyncEngine) -> AsyncIterator[EventStorageAdapter]:
         await clear(engine)
@@ -56,8 +56,26 @@ class TestAsyncmy(EventStorageAdapterCases):
         await engine.dispose()
 
 
-class TestPyMySQL(SyncEventStorageAdapterCases):
+class _PyMySQL(SyncSetting):
     @pytest.fixture
     def storage_adapter(self, sync_engine: Engine) -> SyncEventStorageAdapter:
         clear(sync_engine)
         return SyncSQLAlchemyEventStorageAdapter(sync_engine, locking="row")
+
+
+class TestAsyncmy(_Asyncmy, ConnectionCases):
+    pass
+
+
+class TestPyMySQL(_PyMySQL, SyncEventStorageAdapterCases):
+    thorough = False
+
+
+@pytest.mark.long
+class TestAllOfAsyncmy(_Asyncmy, EventStorageAdapterCases):
+    pass
+
+
+@pytest.mark.long
+class TestAllOfPyMySQL(_PyMySQL, SyncEventStorageAdapterCases):
+    pass

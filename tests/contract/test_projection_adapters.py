@@ -1,4 +1,8 @@
-"""The shipped cases about projections over every storage and driver: the same behaviour everywhere."""
+"""The shipped cases about projections over every storage and driver: the same behaviour everywhere.
+
+Each database passes all groups, with asyncio or without it, and each PostgreSQL driver does. What that leaves out takes
+`long`.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,10 @@ from eventstore_sa.testing.cases import (
     ProjectionStorageAdapterCases,
     SyncProjectionStorageAdapterCases,
 )
+from eventstore_sa.testing.cases.fixtures import AsyncFixtures
+from eventstore_sa.testing.cases.projection_batches import ProjectionBatchCases
 from eventstore_sa.testing.cases.projection_converters import STARTS_WITH, LengthOf, ShorterThan
+from eventstore_sa.testing.cases.projection_saving import ProjectionSavingCases
 from eventstore_sa.testing.postgres import PostgresDriver
 
 
@@ -71,7 +78,11 @@ class TestSyncMemory(_InMemory, SyncProjectionStorageAdapterCases):
         return SyncInMemoryProjectionStorageAdapter()
 
 
-class TestSQLite(_InSQL, ProjectionStorageAdapterCases):
+class _AsyncConnectionCases(AsyncFixtures[ProjectionStorageAdapter], ProjectionSavingCases, ProjectionBatchCases):
+    """The groups in which it matters how connections are used; the others are about values, statements and errors."""
+
+
+class _SQLite(_InSQL):
     def construct_storage_adapter(self) -> ProjectionStorageAdapter:
         return SQLAlchemyProjectionStorageAdapter("sqlite+aiosqlite://")
 
@@ -81,7 +92,16 @@ class TestSyncSQLite(_InSQL, SyncProjectionStorageAdapterCases):
         return SyncSQLAlchemyProjectionStorageAdapter("sqlite://")
 
 
-class _PostgreSQL(_InSQL, ProjectionStorageAdapterCases):
+class TestSQLite(_SQLite, _AsyncConnectionCases):
+    pass
+
+
+@pytest.mark.long
+class TestAllOfSQLite(_SQLite, ProjectionStorageAdapterCases):
+    pass
+
+
+class _PostgreSQL(_InSQL):
     driver: PostgresDriver
 
     @pytest_asyncio.fixture(loop_scope="function")
@@ -100,11 +120,16 @@ class _SyncPostgreSQL(_InSQL, SyncProjectionStorageAdapterCases):
         return SyncSQLAlchemyProjectionStorageAdapter(sync_engine)
 
 
-class TestAsyncpg(_PostgreSQL):
+class TestAsyncpg(_PostgreSQL, ProjectionStorageAdapterCases):
     driver = "asyncpg"
 
 
-class TestAsyncPsycopg(_PostgreSQL):
+class TestAsyncPsycopg(_PostgreSQL, _AsyncConnectionCases):
+    driver = "psycopg"
+
+
+@pytest.mark.long
+class TestAllOfAsyncPsycopg(_PostgreSQL, ProjectionStorageAdapterCases):
     driver = "psycopg"
 
 

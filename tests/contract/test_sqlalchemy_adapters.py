@@ -1,6 +1,7 @@
 """The shipped cases over every database and driver: the same behaviour everywhere.
 
-One class of each database is thorough, and each driver passes all groups. What that leaves out takes `long`.
+One class is thorough. Each database passes all groups, with asyncio or without it, and each PostgreSQL driver does. What
+that leaves out takes `long`.
 """
 
 from __future__ import annotations
@@ -21,13 +22,9 @@ from eventstore_sa.store.adapters import (
 )
 from eventstore_sa.testing import clear
 from eventstore_sa.testing.cases import EventStorageAdapterCases, SyncEventStorageAdapterCases
-from eventstore_sa.testing.cases.concurrency import ConcurrencyCases
-from eventstore_sa.testing.cases.conditions import ConditionCases
 from eventstore_sa.testing.cases.event_storage import AsyncSetting, SyncSetting
-from eventstore_sa.testing.cases.publishing import PublishingCases
-from eventstore_sa.testing.cases.reading import ReadingCases
-from eventstore_sa.testing.cases.repetition import RepetitionCases
 from eventstore_sa.testing.postgres import PostgresDriver
+from tests.contract.connection_cases import ConnectionCases
 
 
 class _SQLiteInMemory(AsyncSetting):
@@ -77,21 +74,12 @@ class _SyncPostgreSQL(SyncSetting):
         return SyncSQLAlchemyEventStorageAdapter(sync_engine)
 
 
-class _ConnectionCases(ReadingCases, PublishingCases, ConditionCases, RepetitionCases, ConcurrencyCases):
-    """The groups in which it matters how connections are used; the others are about values, statements and errors."""
-
-    thorough = False
-
-
 class TestSyncSQLiteFile(_SyncSQLiteFile, SyncEventStorageAdapterCases):
     pass
 
 
 class TestAsyncpg(_PostgreSQL, EventStorageAdapterCases):
     driver = "asyncpg"
-
-
-class TestSQLiteFile(_SQLiteFile, EventStorageAdapterCases):
     thorough = False
 
 
@@ -105,16 +93,20 @@ class TestSyncPsycopg2(_SyncPostgreSQL, SyncEventStorageAdapterCases):
     thorough = False
 
 
-# Their drivers pass all groups above.
-class TestSQLiteInMemory(_SQLiteInMemory, _ConnectionCases):
+# Their drivers pass all groups above, or what these are made of does: aiosqlite runs sqlite3 in a thread.
+class TestSQLiteFile(_SQLiteFile, ConnectionCases):
     pass
 
 
-class TestSyncSQLiteInMemory(_SyncSQLiteInMemory, _ConnectionCases):
+class TestSQLiteInMemory(_SQLiteInMemory, ConnectionCases):
     pass
 
 
-class TestAsyncPsycopg(_PostgreSQL, _ConnectionCases):
+class TestSyncSQLiteInMemory(_SyncSQLiteInMemory, ConnectionCases):
+    pass
+
+
+class TestAsyncPsycopg(_PostgreSQL, ConnectionCases):
     driver = "psycopg"
 
 
@@ -131,6 +123,11 @@ class TestAllOfSyncSQLiteInMemory(_SyncSQLiteInMemory, SyncEventStorageAdapterCa
 @pytest.mark.long
 class TestAllOfSQLiteFile(_SQLiteFile, EventStorageAdapterCases):
     pass
+
+
+@pytest.mark.long
+class TestAllOfAsyncpg(_PostgreSQL, EventStorageAdapterCases):
+    driver = "asyncpg"
 
 
 @pytest.mark.long

@@ -15,6 +15,8 @@ from eventstore_sa.session.outcome import call_when_durable
 from tests.awaiting import entered, settled
 from tests.hosts import Host, each_driver, new_event
 
+pytestmark = pytest.mark.keeps_connections
+
 each_join_mode = pytest.mark.parametrize(
     "join_mode", ["conditional_savepoint", "rollback_only", "control_fully", "create_savepoint"]
 )

@@ -15,6 +15,8 @@ from tests import awaiting
 from tests.awaiting import entered, settled
 from tests.hosts import Host, Note, each_driver, new_event
 
+pytestmark = pytest.mark.keeps_connections
+
 some_drivers = each_driver("sqlite+aiosqlite", "sqlite", "postgresql+asyncpg", "postgresql+psycopg")
 
 WATCHED = ("begin", "savepoint", "release_savepoint", "rollback_savepoint", "commit", "rollback")

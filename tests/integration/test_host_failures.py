@@ -30,6 +30,8 @@ from tests.awaiting import collected, settled
 from tests.blocking import outcome_while_waiting, wait_for_waiting
 from tests.hosts import POSTGRES_DRIVERS, Ground, Host, each_driver, new_event
 
+pytestmark = pytest.mark.keeps_connections
+
 each_postgres_driver = each_driver(*POSTGRES_DRIVERS)
 
 KNOWN = UUID("01900000-0000-7000-8000-000000000001")

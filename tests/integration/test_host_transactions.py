@@ -15,6 +15,8 @@ from eventstore_sa.conditions import position_is, stream_is_empty
 from tests.awaiting import collected, settled
 from tests.hosts import CALLERS, Host, TransactionSteps, each_driver, new_event
 
+pytestmark = pytest.mark.keeps_connections
+
 each_caller = pytest.mark.parametrize("kind", CALLERS)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -37,8 +37,10 @@ from eventstore_sa.store.adapters import EventStorageAdapter, InMemoryEventStora
 from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import AnyStoredEvent
 from tests.awaiting import entered, settled
-from tests.hosts import DRIVERS, POSTGRES_DRIVERS, Host, Note, each_driver, new_event, statements_of
+from tests.hosts import KINDS_OF_DRIVERS, Host, Note, each_driver, each_kind_of_driver, new_event, statements_of
 from tests.projectors import CustomerProjector, OrderProjector
+
+pytestmark = pytest.mark.keeps_connections
 
 
 class Tally(msgspec.Struct):
@@ -79,16 +81,15 @@ class Place:
         return None if found is None else found.state
 
 
-@pytest_asyncio.fixture(loop_scope="function", params=["memory", "memory, sync", *DRIVERS])
-async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+@pytest_asyncio.fixture(loop_scope="function", params=["memory", "memory, sync", *KINDS_OF_DRIVERS])
+async def place(request: pytest.FixtureRequest, make_host: Callable[[str], Host]) -> AsyncIterator[Place]:
     """Provide an empty store of each kind."""
     driver: str = request.param
     if driver.startswith("memory"):
         adapter = InMemoryEventStorageAdapter()
         yield Place(SyncEventStore(adapter) if driver.endswith("sync") else EventStore(adapter))
         return
-    ground = request.getfixturevalue("postgres_ground" if driver in POSTGRES_DRIVERS else "sqlite_ground")
-    host = Host(ground, driver)
+    host = make_host(driver)
     yield Place(host.store)
     await host.aclose()
 
@@ -357,7 +358,7 @@ async def test_states_are_made_into_the_type_that_handlers_want(place: Place) ->
     assert (loaded.state, loaded.metadata) == (Tally([1, 2, 1]), [0, 1, 2])
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_a_publish_loads_and_saves_each_projection_once(host: Host) -> None:
     place = Place(host.store)
     await place.publish(1)
@@ -370,7 +371,7 @@ async def test_a_publish_loads_and_saves_each_projection_once(host: Host) -> Non
     assert len(await place.sums()) == 1000
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_staged_publishes_load_and_save_each_projection_once(host: Host) -> None:
     place = Place(host.store)
     await place.publish(1)
@@ -390,7 +391,7 @@ async def test_staged_publishes_load_and_save_each_projection_once(host: Host) -
 
 
 @pytest.mark.parametrize("staged", [False, True], ids=["at once", "staged"])
-@each_driver()
+@each_kind_of_driver()
 async def test_projections_are_committed_and_rolled_back_with_the_session(host: Host, staged: bool) -> None:
     place = Place(host.store)
     async with entered(host.session()) as session:
@@ -409,7 +410,7 @@ async def test_projections_are_committed_and_rolled_back_with_the_session(host: 
     assert host.ground.notes() == ["commit"]
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_a_failing_handler_leaves_the_hosts_transaction_usable(host: Host) -> None:
     place = Place(host.store)
     async with entered(host.session()) as session:
@@ -436,7 +437,7 @@ async def test_a_failing_handler_leaves_the_hosts_transaction_usable(host: Host)
     assert await place.sums() == {("order", "1"): 5, ("customer", "1"): 5}
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_a_failing_handler_of_what_is_staged_fails_the_commit(host: Host) -> None:
     place = Place(host.store)
     async with entered(host.session()) as session:
@@ -454,7 +455,7 @@ async def test_a_failing_handler_of_what_is_staged_fails_the_commit(host: Host) 
     assert await place.sums() == {}
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_a_staged_repetition_is_not_applied_twice(host: Host) -> None:
     place = Place(host.store)
     event = new_event(payload=1)
@@ -469,7 +470,7 @@ async def test_a_staged_repetition_is_not_applied_twice(host: Host) -> None:
     assert await place.sums() == {("order", "1"): 3, ("order", "2"): 4, ("customer", "1"): 3, ("customer", "2"): 4}
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_what_was_staged_is_stored_and_projected_whatever_becomes_of_the_payload(host: Host) -> None:
     payload, metadata = {"items": [1]}, {"tags": ["new"]}
     async with entered(host.session()) as session:
@@ -488,7 +489,7 @@ async def test_what_was_staged_is_stored_and_projected_whatever_becomes_of_the_p
     assert staged.events[0].payload is payload
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_a_savepoint_takes_projections_with_it(host: Host) -> None:
     place = Place(host.store)
     async with entered(host.session()) as session:
@@ -504,7 +505,7 @@ async def test_a_savepoint_takes_projections_with_it(host: Host) -> None:
     assert await place.sums() == {("order", "1"): 5, ("customer", "1"): 5}
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_projections_beside_events_can_be_read_within_the_session(host: Host) -> None:
     place = Place(host.store)
     async with entered(host.session()) as session:
@@ -563,7 +564,7 @@ class SessionProjection:
             raise self.failures.pop()
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_a_projection_may_work_on_a_session(host: Host) -> None:
     projection = SessionProjection()
     store = host.store.with_projections(projection)
@@ -584,7 +585,7 @@ async def test_a_projection_may_work_on_a_session(host: Host) -> None:
 
 
 @pytest.mark.parametrize("failure", [ValueError("no"), ConcurrencyError("a lost race")], ids=["error", "lost race"])
-@each_driver()
+@each_kind_of_driver()
 async def test_a_projection_on_a_session_is_undone_with_its_publish(host: Host, failure: Exception) -> None:
     projection = SessionProjection()
     store = host.store.with_projections(projection)

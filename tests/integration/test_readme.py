@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from subprocess import CompletedProcess
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -17,9 +20,16 @@ PAGES = [
 ]
 
 
+@cache
+def outcome_of(page: Path) -> CompletedProcess[str]:
+    """Run a page in an empty folder."""
+    with TemporaryDirectory() as folder:
+        return run_python(str(RUNNER), str(page), cwd=Path(folder))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=[page.relative_to(ROOT).as_posix() for page in PAGES])
-def test_python_in_documentation_runs(page: Path, tmp_path: Path) -> None:
-    outcome = run_python(str(RUNNER), str(page), cwd=tmp_path)
+def test_python_in_documentation_runs(page: Path) -> None:
+    outcome = outcome_of(page)
 
     assert outcome.returncode == 0, outcome.stderr
     assert outcome.stderr == ""
@@ -29,10 +39,8 @@ def test_readme_shows_python_that_runs() -> None:
     assert ROOT / "README.md" in PAGES
 
 
-def test_web_applications_of_the_readme_answer(tmp_path: Path) -> None:
-    outcome = run_python(str(RUNNER), str(ROOT / "README.md"), cwd=tmp_path)
-
-    assert {"invoice 2", "article bolts"} <= set(outcome.stdout.splitlines())
+def test_web_applications_of_the_readme_answer() -> None:
+    assert {"invoice 2", "article bolts"} <= set(outcome_of(ROOT / "README.md").stdout.splitlines())
 
 
 def test_blocks_of_a_page_are_one_program_and_may_await(tmp_path: Path) -> None:

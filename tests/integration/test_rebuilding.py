@@ -21,10 +21,12 @@ from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
 from eventstore_sa.types import AnyStoredEvent, CategoryIdentifier, LogIdentifier, Projection, StreamIdentifier
 from tests.awaiting import entered, settled
 from tests.databases import PostgresDatabase
-from tests.hosts import DRIVERS, POSTGRES_DRIVERS, Host, each_driver, new_event, statements_of
+from tests.hosts import DRIVERS, KINDS_OF_DRIVERS, POSTGRES_DRIVERS, Host, each_driver, new_event, statements_of
 from tests.project import ROOT, run_python
 from tests.projectors import CustomerProjector, OrderProjector
 from tests.stores import install_schema
+
+pytestmark = pytest.mark.keeps_connections
 
 
 class DoublingProjector(OrderProjector):
@@ -69,16 +71,15 @@ class Ground:
         return {each.id: each.state["sum"] for each in await settled(self.projections.search())}
 
 
-@pytest_asyncio.fixture(loop_scope="function", params=["memory", "memory, sync", *DRIVERS])
-async def ground(request: pytest.FixtureRequest) -> AsyncIterator[Ground]:
+@pytest_asyncio.fixture(loop_scope="function", params=["memory", "memory, sync", *KINDS_OF_DRIVERS])
+async def ground(request: pytest.FixtureRequest, make_host: Callable[[str], Host]) -> AsyncIterator[Ground]:
     """Provide an empty store of each kind."""
     driver: str = request.param
     if driver.startswith("memory"):
         adapter = InMemoryEventStorageAdapter()
         yield Ground(SyncEventStore(adapter) if driver.endswith("sync") else EventStore(adapter))
         return
-    name = "postgres_ground" if driver in POSTGRES_DRIVERS else "sqlite_ground"
-    host = Host(request.getfixturevalue(name), driver)
+    host = make_host(driver)
     yield Ground(host.store, host)
     await host.aclose()
 

@@ -24,6 +24,8 @@ from eventstore_sa.errors import ConfigurationError, TransactionError, UnmetWrit
 from tests.awaiting import entered, settled
 from tests.hosts import Host, each_driver, new_event, statements_of
 
+pytestmark = pytest.mark.keeps_connections
+
 some_drivers = each_driver("sqlite+aiosqlite", "sqlite", "postgresql+asyncpg", "postgresql+psycopg")
 
 

@@ -395,7 +395,7 @@ def test_lock_rows_begin_where_another_mode_has_left_the_streams(engine: Engine)
     assert stored.position == 2
 
 
-@LEVELS
+@pytest.mark.parametrize("level", [EventSerialisationGuarantee.LOG, EventSerialisationGuarantee.STREAM])
 def test_a_publish_may_go_to_more_streams_than_one_statement_locks(
     engine: Engine, level: EventSerialisationGuarantee
 ) -> None:

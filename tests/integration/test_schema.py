@@ -314,9 +314,9 @@ class TestNames:
     def test_the_longest_prefix_works(self, engine: Engine) -> None:
         self.assert_all_works(engine, EventStoreSchema(prefix="x" * 32))
 
-    @pytest.mark.parametrize("driver", ["asyncpg", "psycopg", "psycopg2"])
+    @pytest.mark.parametrize("driver", ["asyncpg", "psycopg2"])
     @in_turn("name", [name for name in HOSTILE_NAMES.values() if name])
-    async def test_any_database_schema_and_prefix_work_on_every_driver_of_postgresql(
+    async def test_any_database_schema_and_prefix_work_on_the_other_drivers_of_postgresql(
         self, shared_postgres_ground: Ground, driver: str, name: str
     ) -> None:
         host = Host(shared_postgres_ground, f"postgresql+{driver}")

@@ -27,6 +27,8 @@ from eventstore_sa.types import EventSourceIdentifier, SnapshotKey, StreamIdenti
 from tests.awaiting import entered, settled
 from tests.hosts import Host, each_driver, new_event, statements_of
 
+pytestmark = pytest.mark.keeps_connections
+
 ON_POSTGRESQL = ("postgresql+asyncpg", "postgresql+psycopg_async", "postgresql+psycopg", "postgresql+psycopg2")
 
 
@@ -233,7 +235,7 @@ async def test_savers_in_transactions_of_hosts_never_wait_for_each_other(
     assert caplog.records == []
 
 
-@each_driver(*ON_POSTGRESQL)
+@each_driver("postgresql+asyncpg", "postgresql+psycopg2")
 async def test_savers_of_their_own_wait_briefly_for_a_transaction_of_a_host(
     host: Host, caplog: pytest.LogCaptureFixture
 ) -> None:

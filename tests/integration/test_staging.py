@@ -14,7 +14,9 @@ from eventstore_sa.conditions import position_is, stream_is_empty
 from eventstore_sa.errors import SerialisationError, TransactionError, UnmetWriteConditionError
 from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
 from tests.awaiting import settled
-from tests.hosts import Host, Note, each_driver, new_event, statements_of
+from tests.hosts import Host, Note, each_driver, each_kind_of_driver, new_event, statements_of
+
+pytestmark = pytest.mark.keeps_connections
 
 SESSIONS = pytest.mark.parametrize("kind", ["within session", "within scoped", "on session", "on scoped"])
 
@@ -24,7 +26,7 @@ def stage(store: Any, name: str = "staged", *, stream: str = "1", **arguments: A
 
 
 @SESSIONS
-@each_driver()
+@each_kind_of_driver()
 async def test_staged_events_are_stored_with_the_commit(host: Host, kind: str) -> None:
     async with host.caller(kind) as (caller, store):
         staged = stage(store)
@@ -39,7 +41,7 @@ async def test_staged_events_are_stored_with_the_commit(host: Host, kind: str) -
 
 
 @SESSIONS
-@each_driver()
+@each_kind_of_driver()
 async def test_what_is_staged_before_any_sql_is_dropped_by_a_rollback(host: Host, kind: str) -> None:
     async with host.caller(kind) as (caller, store):
         staged = stage(store)
@@ -53,7 +55,7 @@ async def test_what_is_staged_before_any_sql_is_dropped_by_a_rollback(host: Host
     assert host.ground.notes() == ["mine"]
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_close_drops_what_is_staged(host: Host) -> None:
     async with host.caller() as (caller, store):
         stage(store)
@@ -64,7 +66,7 @@ async def test_close_drops_what_is_staged(host: Host) -> None:
     assert host.ground.names() == []
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_events_cannot_be_had_before_the_commit(host: Host) -> None:
     async with host.caller() as (_, store):
         staged = stage(store)
@@ -74,7 +76,7 @@ async def test_events_cannot_be_had_before_the_commit(host: Host) -> None:
         assert repr(staged) == "<StagedPublish: staged>"
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_savepoints_keep_and_drop_what_is_staged_in_them(host: Host) -> None:
     async with host.caller() as (caller, store):
         stage(store, "outside")
@@ -98,7 +100,7 @@ async def test_savepoints_keep_and_drop_what_is_staged_in_them(host: Host) -> No
     assert host.ground.names() == ["outside", "kept", "kept too"]
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_commit_of_the_outermost_transaction_with_a_savepoint_open_stores_all(host: Host) -> None:
     async with host.caller() as (caller, store):
         transaction = await settled(caller.begin())
@@ -112,7 +114,7 @@ async def test_commit_of_the_outermost_transaction_with_a_savepoint_open_stores_
     assert host.ground.names() == ["outside", "inside"]
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_what_was_flushed_in_a_savepoint_that_is_rolled_back_is_written_again(host: Host) -> None:
     async with host.caller() as (caller, store):
         outside = stage(store, "outside")
@@ -126,7 +128,7 @@ async def test_what_was_flushed_in_a_savepoint_that_is_rolled_back_is_written_ag
     assert host.ground.names() == ["outside"]
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_conditions_see_what_was_staged_before(host: Host) -> None:
     host.ground.publish("earlier")
     async with host.caller() as (caller, store):
@@ -138,7 +140,7 @@ async def test_conditions_see_what_was_staged_before(host: Host) -> None:
     assert host.ground.names() == ["earlier", "first", "of another stream", "second"]
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_unmet_condition_fails_the_commit_and_can_be_rolled_back(host: Host) -> None:
     async with host.caller() as (caller, store):
         await host.write(caller)
@@ -154,7 +156,7 @@ async def test_unmet_condition_fails_the_commit_and_can_be_rolled_back(host: Hos
     assert host.ground.notes() == ["later"]
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_failed_commit_is_repeated_and_writes_once(host: Host) -> None:
     async with host.caller() as (caller, store):
         await host.write(caller)
@@ -171,7 +173,7 @@ async def test_failed_commit_is_repeated_and_writes_once(host: Host) -> None:
     assert host.ground.notes() == ["mine"]
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_commit_that_another_listener_fails_writes_once_when_repeated(host: Host) -> None:
     failures = [RuntimeError("not yet")]
 
@@ -192,7 +194,7 @@ async def test_commit_that_another_listener_fails_writes_once_when_repeated(host
     assert host.ground.names() == ["staged", "later"]
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_what_listeners_stage_during_the_commit_is_stored_too(host: Host) -> None:
     async with host.caller() as (caller, store):
         session = getattr(caller, "sync_session", caller)
@@ -214,7 +216,7 @@ async def test_what_listeners_stage_during_the_commit_is_stored_too(host: Host) 
     assert host.ground.notes() == ["of the listener"]
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_repetition_of_a_stored_publish_is_found_among_others(host: Host) -> None:
     known = new_event("known")
     async with host.caller() as (caller, store):
@@ -230,7 +232,7 @@ async def test_repetition_of_a_stored_publish_is_found_among_others(host: Host) 
     assert host.ground.names() == ["known", "new"]
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_event_that_is_staged_twice_is_stored_once(host: Host) -> None:
     same = new_event("same")
     async with host.caller() as (caller, store):
@@ -283,7 +285,7 @@ async def test_autocommit_is_refused_before_a_row_is_written(host: Host) -> None
     assert host.ground.notes() == []
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_nothing_is_staged_in_a_transaction_that_can_only_be_rolled_back(host: Host) -> None:
     async with host.caller() as (caller, store):
         await host.write(caller)
@@ -299,7 +301,7 @@ async def test_nothing_is_staged_in_a_transaction_that_can_only_be_rolled_back(h
     assert host.ground.names() == ["staged"]
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_publishes_to_many_streams_keep_their_shape(host: Host) -> None:
     async with host.caller() as (caller, store):
         of_category = store.category(category="orders").stage(
@@ -312,7 +314,7 @@ async def test_publishes_to_many_streams_keep_their_shape(host: Host) -> None:
     assert [stored.name for stored in of_log.events[StreamIdentifier("other", "1")]] == ["x", "y"]
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_what_cannot_be_stored_is_refused_when_it_is_staged(host: Host) -> None:
     async with host.caller() as (caller, store):
         with pytest.raises(SerialisationError):
@@ -322,7 +324,7 @@ async def test_what_cannot_be_stored_is_refused_when_it_is_staged(host: Host) ->
     assert host.ground.names() == []
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_session_without_autobegin_needs_a_transaction_to_stage_in(host: Host) -> None:
     session = host.session(autobegin=False)
     with pytest.raises(TransactionError, match=r"session\.begin"):
@@ -341,7 +343,7 @@ async def test_staging_outside_of_a_session_is_refused(host: Host) -> None:
 
 
 @pytest.mark.parametrize("publishes", [1, 50])
-@each_driver()
+@each_kind_of_driver()
 async def test_all_that_is_staged_is_one_statement(host: Host, publishes: int) -> None:
     await settled(host.store.log().latest())  # the first use of a store compares its mode of locking
     async with host.caller() as (caller, store):
@@ -355,7 +357,7 @@ async def test_all_that_is_staged_is_one_statement(host: Host, publishes: int) -
     assert len(host.ground.names()) == publishes
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_a_staged_payload_is_serialised_once_and_stored_as_it_was_then(host: Host) -> None:
     class Payload:
         calls = 0
@@ -376,7 +378,7 @@ async def test_a_staged_payload_is_serialised_once_and_stored_as_it_was_then(hos
     assert Payload.calls == 1
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_a_staged_repetition_is_recognised_by_what_was_staged(host: Host) -> None:
     payload: dict[str, Any] = {"items": [1]}
     event = NewEvent(name="plain", payload=payload)

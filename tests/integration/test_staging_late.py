@@ -22,6 +22,8 @@ from tests.awaiting import entered, settled
 from tests.hosts import Host, each_driver, new_event
 from tests.tables import AnyEvent
 
+pytestmark = pytest.mark.keeps_connections
+
 some_drivers = each_driver("sqlite+aiosqlite", "sqlite", "postgresql+asyncpg", "postgresql+psycopg")
 sqlite_and_postgresql = each_driver("sqlite", "postgresql+psycopg")
 

@@ -142,12 +142,12 @@ class CountProjection(TableProjection):
 @pytest.fixture
 def tables(host: Host) -> Iterator[None]:
     """Make the tables of this module for the length of a test."""
-    Base.metadata.create_all(host.ground.outside)
+    Base.metadata.create_all(host.ground.outside, checkfirst=False)
     yield
     Base.metadata.drop_all(host.ground.outside)
 
 
-pytestmark = pytest.mark.usefixtures("tables")
+pytestmark = [pytest.mark.usefixtures("tables"), pytest.mark.keeps_connections]
 
 
 @some_drivers

@@ -77,7 +77,7 @@ CountedProjection = project(Counter)(CountProjection)
 @pytest.fixture
 def tables(host: Host) -> Iterator[None]:
     """Make the tables of this module for the length of a test."""
-    Base.metadata.create_all(host.ground.outside)
+    Base.metadata.create_all(host.ground.outside, checkfirst=False)
     yield
     Base.metadata.drop_all(host.ground.outside)
 

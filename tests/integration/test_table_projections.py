@@ -32,7 +32,7 @@ from eventstore_sa.projection import (
     row_keys,
 )
 from tests.awaiting import entered, settled
-from tests.hosts import Host, each_driver, new_event, statements_of
+from tests.hosts import Host, each_driver, each_kind_of_driver, new_event, statements_of
 from tests.tables import AnyEvent, applied, committing, project_all, rows, stored
 
 some_drivers = each_driver("sqlite+aiosqlite", "sqlite", "postgresql+asyncpg", "postgresql+psycopg")
@@ -150,7 +150,7 @@ class CountProjection(TableProjection):
 @pytest.fixture
 def tables(host: Host) -> Iterator[None]:
     """Make the tables of this module for the length of a test."""
-    Base.metadata.create_all(host.ground.outside)
+    Base.metadata.create_all(host.ground.outside, checkfirst=False)
     yield
     Base.metadata.drop_all(host.ground.outside)
 
@@ -159,13 +159,13 @@ def orders(host: Host) -> list[tuple[str, str, int, str | None]]:
     return [(row.id, row.state, row.total, row.note) for row in rows(host, OrderRow)]
 
 
-pytestmark = pytest.mark.usefixtures("tables")
+pytestmark = [pytest.mark.usefixtures("tables"), pytest.mark.keeps_connections]
 
 
 # What becomes of rows
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_rows_are_created_changed_and_deleted(host: Host) -> None:
     await project_all(
         host,

@@ -28,7 +28,7 @@ from eventstore_sa.errors import ConfigurationError, StorageError
 from eventstore_sa.projection import DELETE, MissingHandlerBehaviour, RowDeletion, TableProjection, project
 from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
 from tests.awaiting import collected, entered, settled
-from tests.hosts import CALLERS, Host, each_driver, new_event, statements_of
+from tests.hosts import CALLERS, Host, each_driver, each_kind_of_driver, new_event, statements_of
 from tests.tables import AnyEvent, applied, committing, rows
 
 some_drivers = each_driver("sqlite+aiosqlite", "sqlite", "postgresql+asyncpg", "postgresql+psycopg")
@@ -129,15 +129,15 @@ TABLES = [OrderRow.__table__, CustomerRow.__table__, Cart.__table__]
 @pytest.fixture
 def tables(host: Host) -> Iterator[None]:
     """Make the tables of this module for the length of a test."""
-    Base.metadata.create_all(host.ground.outside, tables=TABLES)
+    Base.metadata.create_all(host.ground.outside, tables=TABLES, checkfirst=False)
     yield
     Base.metadata.drop_all(host.ground.outside, tables=TABLES)
 
 
-pytestmark = pytest.mark.usefixtures("tables")
+pytestmark = [pytest.mark.usefixtures("tables"), pytest.mark.keeps_connections]
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_publish_of_its_own_changes_rows_and_stores_events(host: Host) -> None:
     store = host.store.with_projections(OrderProjection(), CustomerProjection())
 
@@ -234,7 +234,7 @@ async def test_store_on_a_session_factory_changes_rows(host: Host, bound_to: str
     assert (orders(host), host.ground.names()) == ([("1", "placed", 6)], ["order-placed"] * 2)
 
 
-@each_driver()
+@each_kind_of_driver()
 @pytest.mark.parametrize("kind", CALLERS)
 async def test_publish_within_a_transaction_of_the_host_is_part_of_it(host: Host, kind: str) -> None:
     for ending, expected in (("rollback", []), ("commit", [("1", "placed", 5)])):
@@ -286,7 +286,7 @@ async def test_failing_publish_leaves_the_hosts_session_as_it_was(host: Host, au
     assert host.ground.names() == ["order-placed"] * 2
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_staged_publishes_change_rows_at_the_commit(host: Host) -> None:
     store = host.store.with_projections(OrderProjection(), CustomerProjection())
     async with entered(host.session()) as session:

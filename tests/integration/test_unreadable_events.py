@@ -16,6 +16,8 @@ from eventstore_sa.sources.constraints import position_after, sequence_number_af
 from tests.awaiting import collected, settled
 from tests.hosts import POSTGRES_DRIVERS, SQLITE_DRIVERS, Host, each_driver, new_event
 
+pytestmark = pytest.mark.keeps_connections
+
 DEEP = "[" * 3000 + "]" * 3000
 LONG = "9" * 5000
 

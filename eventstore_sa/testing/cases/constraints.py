@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
+from functools import cached_property
 from itertools import product
+from random import Random
 from typing import Any
 
 import pytest
@@ -72,7 +74,6 @@ EXTREMES = (-(2**64), -(2**63) - 1, -(2**63), -1, 2**63 - 2, 2**63 - 1, 2**63, 2
 
 # Of a scan: whether it goes backwards, and its limit.
 EVERY_WAY = tuple(product((False, True), (None, 2)))
-TWO_WAYS = ((False, None), (True, 2))
 
 
 async def varied(adapter: EventStorageAdapter) -> list[AnyStoredEvent]:
@@ -101,6 +102,11 @@ NO_SET = r"constraints must be a set|must be QueryConstraints"
 class ConstraintCases(EventStorageSetting):
     """Which events meet the constraints of a scan."""
 
+    @cached_property
+    def _random(self) -> Random:
+        """What picks the way of a scan where not every way is tried: the same ways each time a case runs."""
+        return Random(0)
+
     async def assert_returns_what_meets_them(
         self,
         adapter: EventStorageAdapter,
@@ -108,11 +114,11 @@ class ConstraintCases(EventStorageSetting):
         target: Scannable,
         *constraints: QueryConstraint,
     ) -> None:
-        """Read a target with constraints in every way, and compare with what meets them."""
+        """Read a target with constraints, if thorough in every way and else in one, and compare with what meets them."""
         own = [event for event in stored if belongs(event, target)]
         expected = [event for event in own if all(constraint.met_by(event=event) for constraint in constraints)]
 
-        for backwards, limit in EVERY_WAY if self.thorough else TWO_WAYS:
+        for backwards, limit in EVERY_WAY if self.thorough else (self._random.choice(EVERY_WAY),):
             ordered = expected[::-1] if backwards else expected
             found = await scanned(adapter, target, set(constraints), limit=limit, backwards=backwards)
             assert found == ordered[:limit], (target, constraints, limit, backwards)
@@ -192,13 +198,15 @@ class ConstraintCases(EventStorageSetting):
             await self.assert_returns_what_meets_them(adapter, stored, target, *constraints)
 
     async def test_constraints_hold_across_thousands_of_events(self, adapter: EventStorageAdapter) -> None:
-        events = [new_event("even" if number % 2 == 0 else "odd") for number in range(4400)]
+        amount = 4400 if self.thorough else 2600
+        events = [new_event("even" if number % 2 == 0 else "odd") for number in range(amount)]
         stored = list(await adapter.save(target=stream(), events=events))
         expected = [event for event in stored[1:-1] if event.name == "odd"]
         constraints = {name_in(["odd"]), sequence_number_before(stored[-1].sequence_number)}
 
         targets: Sequence[Scannable] = (LOG, stream())
-        for target, limit, backwards in product(targets, (1000, 1001, None), (False, True)):
+        limits = (1000, 1001, None) if self.thorough else (1001, None)
+        for target, limit, backwards in product(targets, limits, (False, True)):
             with case((target, limit, backwards)):
                 found = await scanned(adapter, target, constraints, limit=limit, backwards=backwards)
 

@@ -138,7 +138,7 @@ class PartitionCases(EventStorageSetting):
         names = [f"{number % 3}-{number}" for number in range(26)]
         stored: list[AnyStoredEvent] = []
         for _ in range(2):
-            definitions: Any = {name: {"events": new_events(100)} for name in names}
+            definitions: Any = {name: {"events": new_events(65)} for name in names}
             for events in (await adapter.save(target=ORDERS, streams=definitions)).values():
                 stored += events
 

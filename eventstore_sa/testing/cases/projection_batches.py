@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from eventstore_sa.attempts import Backoff
 from eventstore_sa.contracts.projection_records import record_of
 from eventstore_sa.errors import ConcurrencyError, ConfigurationError, SerialisationError
+from eventstore_sa.projection import batches
 from eventstore_sa.projection.adapters import ProjectionStorageAdapter
 from eventstore_sa.projection.projection_store import ProjectionStore
 from eventstore_sa.projection.projector import MissingHandlerBehaviour, Projector
@@ -255,7 +257,10 @@ class ProjectionBatchCases:
         totals = {key: state for key, (state, _, _) in (await _stored(adapter)).items()}
         assert totals == {("total", "1"): {"total": 2}, ("total", "2"): {"total": 1}}
 
-    async def test_who_is_always_slower_gives_up(self, adapter: ProjectionStorageAdapter) -> None:
+    async def test_who_is_always_slower_gives_up(
+        self, adapter: ProjectionStorageAdapter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(batches, "_BACKOFF", Backoff(first_s=0.0, longest_s=0.0))
         store = ProjectionStore(adapter)
         events = [_event(number) for number in range(1, 12)]
 

@@ -161,7 +161,7 @@ class ReadingCases(EventStorageSetting):
             assert await adapter.latest(target=target) == last
 
     async def test_scans_go_through_thousands_of_events(self, adapter: EventStorageAdapter) -> None:
-        stored = await interleaved(adapter, rounds=3, batch=1100)
+        stored = await interleaved(adapter, rounds=3, batch=1100 if self.thorough else 400)
 
         for target in TARGETS:
             with case(target):
@@ -173,7 +173,7 @@ class ReadingCases(EventStorageSetting):
     async def test_limits_and_starting_points_hold_across_thousands_of_events(
         self, adapter: EventStorageAdapter
     ) -> None:
-        stored = await interleaved(adapter, rounds=2, batch=1250)
+        stored = await interleaved(adapter, rounds=2, batch=1250 if self.thorough else 900)
 
         for target, backwards in product(TARGETS, (False, True)):
             own = [event for event in stored if belongs(event, target)]

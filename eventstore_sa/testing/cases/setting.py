@@ -63,8 +63,8 @@ class EventStorageSetting:
         reads_are_complete_within: The scope in which reads that run beside publishes have no gaps. Below LOG, wider reads
             and the watermark are refused; the fixture `adapter` must still serve wider reads, to show what is stored.
         thorough: Whether cases combine every value with every direction and limit, and publish up to 20,000 events at
-            once. If False, they try each value with two combinations, and publish up to 8,000: enough for a further driver
-            of a database on which another class is thorough.
+            once. If False, they try each value with one of these, and publish up to 8,000: enough for a further driver or
+            database where another class is thorough.
     """
 
     scans_are_snapshots: ClassVar[bool] = False
