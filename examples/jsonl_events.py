@@ -158,11 +158,9 @@ class JsonLinesEventStorageAdapter(SyncEventStorageAdapter):
 
         def events() -> Iterator[AnyStoredEvent]:
             for index in reversed(range(end)) if backwards else range(end):
-                record = records[index]
-                if belongs_to(StreamIdentifier(record.category, record.stream), checked):
-                    event = record.event()
-                    if all(constraint.met_by(event=event) for constraint in wanted):
-                        yield event
+                event = records[index].event()
+                if belongs_to(event, checked) and all(constraint.met_by(event=event) for constraint in wanted):
+                    yield event
 
         return islice(events(), end if most is None else min(most, end))
 

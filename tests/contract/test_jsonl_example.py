@@ -10,6 +10,7 @@ import pytest
 
 from eventstore_sa import NewEvent, StreamIdentifier
 from eventstore_sa.testing import SyncEventStorageAdapterCases
+from eventstore_sa.types import EventQuery, QueryPartitionIdentifier
 from examples.jsonl_events import JsonLinesEventStorageAdapter
 
 STREAM = StreamIdentifier("orders", "42")
@@ -54,3 +55,15 @@ def test_a_line_that_was_not_finished_is_no_publish(tmp_path: Path) -> None:
         publish(path, 1)
 
         assert [event.position for event in JsonLinesEventStorageAdapter(path).scan()] == [0, 1]
+
+
+def test_queries_find_events_by_their_tags(tmp_path: Path) -> None:
+    adapter = JsonLinesEventStorageAdapter(tmp_path / "events.jsonl")
+    tags = [{"course:a"}, {"course:a", "student:1"}, set[str]()]
+    adapter.save(target=STREAM, events=[NewEvent(name="told", payload=None, tags=each) for each in tags])
+    of_course = EventQuery.tagged("course:a")
+
+    parts = [QueryPartitionIdentifier(of_course, part, 2) for part in range(2)]
+
+    assert [event.position for event in adapter.scan(target=of_course)] == [0, 1]
+    assert [event.position for part in parts for event in adapter.scan(target=part)] == [0, 1]

@@ -29,8 +29,10 @@ from eventstore_sa.types import (
     EventSequenceIdentifier,
     EventTypes,
     LogIdentifier,
+    PartitionIdentifier,
     QueryIdentifier,
     StreamIdentifier,
+    query_of,
 )
 from eventstore_sa.types.watermark import Watermark
 
@@ -383,17 +385,20 @@ def checked_target(target: Scannable) -> Scannable:
     )
 
 
-def belongs_to(stream: StreamIdentifier, target: Scannable) -> bool:
-    """Tell whether the events of a stream are part of a target of reads: of the log, a category, a stream or a partition."""
+def belongs_to(event: AnyStoredEvent, target: Scannable) -> bool:
+    """Tell whether an event is part of a target of reads: of the log, a category, a stream, a query or a partition."""
+    query = query_of(target)
+    if query is not None and not query.met_by(event=event):
+        return False
     match target:
-        case LogIdentifier():
-            return True
         case CategoryIdentifier(category):
-            return stream.category == category
-        case StreamIdentifier():
-            return stream == target
+            return event.category == category
+        case StreamIdentifier(category, stream):
+            return (event.category, event.stream) == (category, stream)
+        case PartitionIdentifier():
+            return target.covers(StreamIdentifier(event.category, event.stream))
         case _:
-            return target.covers(stream)
+            return True
 
 
 def checked_listable(target: Listable) -> Listable:

@@ -12,13 +12,14 @@ from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee
 from eventstore_sa.sources.constraints import QueryConstraints, sequence_number_after
-from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, Scannable, belongs_to
+from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, Scannable
 from eventstore_sa.types import (
     AnyNewEvent,
     AnyStoredEvent,
     CategoryIdentifier,
     LogIdentifier,
     NewEvent,
+    PartitionIdentifier,
     StreamIdentifier,
 )
 
@@ -63,8 +64,8 @@ class EventStorageSetting:
         reads_are_complete_within: The scope in which reads that run beside publishes have no gaps. Below LOG, wider reads
             and the watermark are refused; the fixture `adapter` must still serve wider reads, to show what is stored.
         thorough: Whether cases combine every value with every direction and limit, and publish up to 20,000 events at
-            once. If False, they try each value with one of these, and publish up to 8,000: enough for a further driver or
-            database where another class is thorough.
+            once. If False, they try each value with two combinations, and publish up to 8,000: enough for a further driver
+            of a database on which another class is thorough.
     """
 
     scans_are_snapshots: ClassVar[bool] = False
@@ -121,7 +122,11 @@ async def scanned(
 
 def belongs(event: AnyStoredEvent, target: Scannable) -> bool:
     """Tell whether a read of the target returns the event."""
-    return belongs_to(StreamIdentifier(event.category, event.stream), target)
+    if isinstance(target, PartitionIdentifier):
+        return target.covers(StreamIdentifier(event.category, event.stream))
+    category = getattr(target, "category", event.category)
+    name = getattr(target, "stream", event.stream)
+    return (event.category, event.stream) == (category, name)
 
 
 async def stored_in(adapter: EventStorageAdapter, *streams: StreamIdentifier, events: int = 1) -> list[AnyStoredEvent]:
