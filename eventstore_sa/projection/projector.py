@@ -66,6 +66,9 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
     "OrderPlaced" and "order placed" alike. A handler may change the state that it receives or create a new one; what it
     returns is the new state. It may be a coroutine function: then only `project` can run it.
 
+    A handler whose annotation names event types, as in `placed: OrderPlaced` or `event: StoredEvent[str, OrderPlaced]`,
+    handles the events of these types, whatever it is called, and receives the payload or the event.
+
     A handler is any method that can be called with a state and an event and is defined in a subclass of Projector; give
     helpers that take two arguments a leading underscore. Static and class methods, properties, nested classes, generators,
     private names and whatever Projector itself defines are never called for an event. To handle an event with such a name,

@@ -109,7 +109,7 @@ async def projected(projector: OrderProjector, source: Any, **arguments: Any) ->
     return projector.project_sync(source=source, **arguments)
 
 
-@each_driver(*DRIVERS)
+@each_driver()
 async def test_objects_are_published_and_read_through_every_face_of_a_store(host: Host) -> None:
     store = typed(host)
     stream, category = store.stream(category="orders", stream="1"), store.category(category="orders")

@@ -6,6 +6,7 @@ Streams are read by position, categories and the log by sequence number, which i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee
 from eventstore_sa.sources.constraints import sequence_number_after
+from eventstore_sa.store import EventStore
 from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, Scannable
 from eventstore_sa.testing.cases.setting import (
     LOG,
@@ -25,9 +27,19 @@ from eventstore_sa.testing.cases.setting import (
     stream,
 )
 from eventstore_sa.testing.cases.tables import case, in_turn
-from eventstore_sa.types import AnyStoredEvent, CategoryIdentifier
+from eventstore_sa.types import AnyStoredEvent, CategoryIdentifier, EventTypes
+from eventstore_sa.types import event as event_type
 
 __all__ = ["ReadingCases"]
+
+
+@event_type("noted")
+@dataclass(frozen=True)
+class _Noted:
+    text: str
+    number: int
+    half: float
+
 
 TARGETS: Sequence[Scannable] = (LOG, ORDERS, stream())
 EACH_TARGET = in_turn("target", TARGETS)
@@ -51,6 +63,18 @@ class ReadingCases(EventStorageSetting):
         with pytest.raises(ConfigurationError, match="serialisation_guarantee"):
             await adapter.watermark()
         return True
+
+    async def test_a_store_with_types_reads_objects_that_hold_what_is_stored(
+        self, adapter: EventStorageAdapter
+    ) -> None:
+        noted = [_Noted("\u00e5\u2028\U0001f600", 2**70, 1e300), _Noted("", -1, -0.5)]
+        store = EventStore(adapter, types=EventTypes(_Noted))
+        target = store.stream(category="notes", stream="1")
+
+        await target.publish(events=[*noted, _Noted("", 0, 2.0)])
+
+        assert [event.payload for event in await target.read(limit=2)] == noted
+        assert [type(event.payload.half) for event in await store.log().read(backwards=True)] == [float] * 3
 
     @EACH_TARGET
     async def test_an_empty_store_has_no_events(self, adapter: EventStorageAdapter, target: Scannable) -> None:
