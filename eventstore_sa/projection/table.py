@@ -26,7 +26,7 @@ from eventstore_sa.projection.row_keys import RowKeys, iter_given, packed
 from eventstore_sa.publishing import own_copy
 from eventstore_sa.types import AnyStoredEvent, StreamIdentifier, serialise_to_string
 
-__all__ = ["TableProjection", "project"]
+__all__ = ["TableProjection", "mapped_class_of", "project"]
 
 Projected = TypeVar("Projected")
 
@@ -305,6 +305,15 @@ def project(kind: type[Any], /, *, sequence_number: str | None = None) -> Callab
         return cast("type[Projected]", projection)
 
     return decorate
+
+
+def mapped_class_of(projection: TableProjection) -> type[Any]:
+    """Return the class whose rows a table projection changes, or Session.
+
+    Raises:
+        ConfigurationError: If its class is not decorated with `@project`.
+    """
+    return projection._decorated.kind  # noqa: SLF001 - not a method: handlers are called whatever events are called
 
 
 def _derived(plain: type[Any]) -> type[TableProjection]:
