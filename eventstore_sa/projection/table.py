@@ -153,30 +153,20 @@ class TableProjection:
         Raises:
             ConfigurationError: If the class is not decorated with `@project`, or its rows are not mapped.
         """
-        if not self._decorated.is_session:
+        if not _target_of(self).is_session:
             _ = self._row_keys
-
-    @property
-    def _decorated(self) -> _Target:
-        target: _Target | None = getattr(self, _TARGET, None)
-        if target is None:
-            raise ConfigurationError(
-                f"{type(self).__name__} does not say whose rows it changes: decorate it with @project(OrderRow), naming the "
-                "mapped class, or with @project(Session)"
-            )
-        return target
 
     @cached_property
     def _row_keys(self) -> RowKeys:
         # Not created by the decorator: imperative mappings may come later.
-        target = self._decorated
+        target = _target_of(self)
         keys = RowKeys(target.kind)
         if target.sequence_number is not None:
             keys.require(target.sequence_number)
         return keys
 
     def _apply(self, session: Session, events: Sequence[AnyStoredEvent], place: PublishPlace | None) -> None:
-        target = self._decorated
+        target = _target_of(self)
         handlings = [found for event in events if (found := self._find(event, target)) is not None]
         if not handlings:
             return
@@ -313,7 +303,18 @@ def mapped_class_of(projection: TableProjection) -> type[Any]:
     Raises:
         ConfigurationError: If its class is not decorated with `@project`.
     """
-    return projection._decorated.kind  # noqa: SLF001 - not a method: handlers are called whatever events are called
+    return _target_of(projection).kind
+
+
+# Not a method: handlers are called whatever events are called.
+def _target_of(projection: TableProjection) -> _Target:
+    target: _Target | None = getattr(projection, _TARGET, None)
+    if target is None:
+        raise ConfigurationError(
+            f"{type(projection).__name__} does not say whose rows it changes: decorate it with @project(OrderRow), naming "
+            "the mapped class, or with @project(Session)"
+        )
+    return target
 
 
 def _derived(plain: type[Any]) -> type[TableProjection]:

@@ -32,8 +32,6 @@ class EventMatcher:
         exactly: Whether payload and metadata may contain nothing else.
     """
 
-    __hash__ = None  # type: ignore[assignment]
-
     def __init__(
         self,
         name: object,
