@@ -20,7 +20,7 @@ __all__ = ["EventMatcher", "ExpectedEvent", "described", "json_text", "matcher_o
 _ANYTHING: Final[Any] = object()
 
 
-class EventMatcher:
+class EventMatcher:  # noqa: PLW1641 - equal to many events, so no hash suits it
     """Compares equal to every event that it matches; made by `matching`.
 
     Args:
