@@ -34,7 +34,6 @@ __all__ = [
     "PositionRanges",
     "StreamExistsCondition",
     "WriteCondition",
-    "allowed_positions",
     "alternatives",
     "custom_conditions",
     "decided",
@@ -262,18 +261,6 @@ def alternatives(condition: WriteCondition) -> tuple[Alternative, ...]:
             alternatives.
     """
     return tuple(Alternative(allowed, absent) for absent, allowed in _ways(condition).items())
-
-
-def allowed_positions(condition: WriteCondition) -> PositionRanges:
-    """Reduce a condition on the stream alone to the ranges in which the position of the last event may lie.
-
-    Raises:
-        ConfigurationError: If the condition is neither a built-in one nor a combination of these, or looks at other events.
-    """
-    ways = _ways(condition)
-    if ways.keys() - {frozenset()}:
-        raise ConfigurationError(f"this storage cannot check conditions on events of other streams: {condition!r}")
-    return ways.get(frozenset(), ())
 
 
 _Ways: TypeAlias = Mapping[frozenset[NoEventMatchesCondition], PositionRanges]

@@ -6,7 +6,7 @@ and what comes back from storage is turned into results here, the same for every
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Generic, NotRequired, TypeVar
 from uuid import UUID
@@ -15,7 +15,16 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 from typing_extensions import ReadOnly, TypedDict
 
-from eventstore_sa.conditions import NoCondition, WriteCondition, decided
+from eventstore_sa.conditions import (
+    EMPTY_STREAM_POSITION,
+    Alternative,
+    NoCondition,
+    NoEventMatchesCondition,
+    WriteCondition,
+    alternatives,
+    decided,
+    unmet_condition_error,
+)
 from eventstore_sa.errors import ConfigurationError, DuplicateEventError, SerialisationError
 from eventstore_sa.types import (
     AnyNewEvent,
@@ -39,6 +48,8 @@ __all__ = [
     "StreamPublishDefinition",
     "TypedPublishDefinition",
     "as_read",
+    "check_conditions",
+    "find_unmet",
     "keyed_results",
     "own_copy",
     "prepare",
@@ -165,6 +176,73 @@ def publications(
             )
     _refuse_repeated_ids(parts)
     return parts
+
+
+def find_unmet(
+    parts: Sequence[StreamPublication],
+    ways: Sequence[Sequence[Alternative]],
+    last_position: Callable[[StreamIdentifier], int | None],
+    is_absent: Callable[[NoEventMatchesCondition], bool],
+) -> tuple[StreamPublication, int | None] | None:
+    """Return the first part whose condition is not met, and the last position of its stream; None if there is none.
+
+    Each part sees what those before it would add.
+
+    Args:
+        parts: The publish.
+        ways: The `alternatives` of the condition of each part.
+        last_position: Returns the position of the last stored event of a stream; None if there is none.
+        is_absent: Tells whether a condition on events of a query is met by the stored events.
+    """
+
+    def is_met(absent: NoEventMatchesCondition, earlier: Sequence[StreamPublication]) -> bool:
+        return is_absent(absent) and not any(
+            absent.item.met_by(event=event) for part in earlier for event in part.prepared
+        )
+
+    lasts: dict[StreamIdentifier, int] = {}
+    for item, (part, ways_of_part) in enumerate(zip(parts, ways, strict=True)):
+        last = lasts.get(part.stream)
+        if last is None:
+            stored = last_position(part.stream)
+            last = EMPTY_STREAM_POSITION if stored is None else stored
+        if not any(
+            any(low <= last and (high is None or last <= high) for low, high in way.allowed)
+            and all(is_met(each, parts[:item]) for each in way.absent)
+            for way in ways_of_part
+        ):
+            return part, None if last == EMPTY_STREAM_POSITION else last
+        lasts[part.stream] = last + len(part.events)
+    return None
+
+
+def check_conditions(
+    parts: Sequence[StreamPublication],
+    last_position: Callable[[StreamIdentifier], int | None],
+    is_absent: Callable[[NoEventMatchesCondition], bool] | None = None,
+) -> None:
+    """Check the conditions of a publish, for storage that takes the built-in ones.
+
+    Args:
+        parts: The publish; a later part sees what the earlier ones would add.
+        last_position: Returns the position of the last stored event of a stream; None if there is none.
+        is_absent: Tells whether a condition on events of a query is met by the stored events; by default, such conditions
+            are refused.
+
+    Raises:
+        UnmetWriteConditionError: If a condition is not met.
+        ConfigurationError: If a condition is not a built-in one or a combination of these, or if it looks at events of a
+            query and these cannot be checked.
+    """
+    ways = [alternatives(part.condition) for part in parts]
+    unmet = find_unmet(parts, ways, last_position, _refuse_queries if is_absent is None else is_absent)
+    if unmet is not None:
+        part, actual = unmet
+        raise unmet_condition_error(part.stream, part.condition, actual)
+
+
+def _refuse_queries(condition: NoEventMatchesCondition) -> bool:
+    raise ConfigurationError(f"this storage cannot check conditions on events of queries: {condition.describe()}")
 
 
 def keyed_results(

@@ -21,6 +21,8 @@ from eventstore_sa.testing.postgres import PostgresDriver, PostgresServer, tempo
 from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
 from tests.mariadb import MARIADB_URL, MARIADB_VARIABLE
 
+pytest_plugins = ["pytester"]
+
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")

@@ -26,7 +26,7 @@ from eventstore_sa.projection.row_keys import RowKeys, iter_given, packed
 from eventstore_sa.publishing import own_copy
 from eventstore_sa.types import AnyStoredEvent, StreamIdentifier, serialise_to_string
 
-__all__ = ["TableProjection", "project"]
+__all__ = ["TableProjection", "mapped_class_of", "project"]
 
 Projected = TypeVar("Projected")
 
@@ -153,30 +153,20 @@ class TableProjection:
         Raises:
             ConfigurationError: If the class is not decorated with `@project`, or its rows are not mapped.
         """
-        if not self._decorated.is_session:
+        if not _target_of(self).is_session:
             _ = self._row_keys
-
-    @property
-    def _decorated(self) -> _Target:
-        target: _Target | None = getattr(self, _TARGET, None)
-        if target is None:
-            raise ConfigurationError(
-                f"{type(self).__name__} does not say whose rows it changes: decorate it with @project(OrderRow), naming the "
-                "mapped class, or with @project(Session)"
-            )
-        return target
 
     @cached_property
     def _row_keys(self) -> RowKeys:
         # Not created by the decorator: imperative mappings may come later.
-        target = self._decorated
+        target = _target_of(self)
         keys = RowKeys(target.kind)
         if target.sequence_number is not None:
             keys.require(target.sequence_number)
         return keys
 
     def _apply(self, session: Session, events: Sequence[AnyStoredEvent], place: PublishPlace | None) -> None:
-        target = self._decorated
+        target = _target_of(self)
         handlings = [found for event in events if (found := self._find(event, target)) is not None]
         if not handlings:
             return
@@ -305,6 +295,26 @@ def project(kind: type[Any], /, *, sequence_number: str | None = None) -> Callab
         return cast("type[Projected]", projection)
 
     return decorate
+
+
+def mapped_class_of(projection: TableProjection) -> type[Any]:
+    """Return the class whose rows a table projection changes, or Session.
+
+    Raises:
+        ConfigurationError: If its class is not decorated with `@project`.
+    """
+    return _target_of(projection).kind
+
+
+# Not a method: handlers are called whatever events are called.
+def _target_of(projection: TableProjection) -> _Target:
+    target: _Target | None = getattr(projection, _TARGET, None)
+    if target is None:
+        raise ConfigurationError(
+            f"{type(projection).__name__} does not say whose rows it changes: decorate it with @project(OrderRow), naming "
+            "the mapped class, or with @project(Session)"
+        )
+    return target
 
 
 def _derived(plain: type[Any]) -> type[TableProjection]:

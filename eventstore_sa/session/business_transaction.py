@@ -41,10 +41,13 @@ from eventstore_sa.session.connection_watch import watch
 from eventstore_sa.session.outcome import CommitCallback, call_when_durable, warn_of_dropped
 from eventstore_sa.types import AnyStoredEvent
 
-__all__ = ["BusinessTransaction", "Publish", "SessionStorage", "StagedPublish", "follow_sessions"]
+__all__ = ["KIND", "BusinessTransaction", "Publish", "SessionStorage", "StagedPublish", "follow_sessions"]
 
 Result = TypeVar("Result", covariant=True)
 R = TypeVar("R")
+
+KIND: Final = "eventstore_sa.kind_of_business_transaction"
+"""The key in `session.info` of a subclass to use instead of BusinessTransaction, in a session without a database."""
 
 _KEY: Final = "eventstore_sa.business_transaction"
 _MOST_ROUNDS: Final = 100  # as many as a commit of SQLAlchemy's flushes before it complains
@@ -263,7 +266,7 @@ class BusinessTransaction:
         if transaction is None:
             # What is staged before any SQL would otherwise outlive a rollback: there would be nothing to roll back.
             _innermost(session)
-            transaction = session.info[_KEY] = cls(session)
+            transaction = session.info[_KEY] = session.info.get(KIND, cls)(session)
         return transaction
 
     @staticmethod
@@ -294,6 +297,12 @@ class BusinessTransaction:
             self._connection(publish.storage)
             if not is_flushing(session):
                 self.write()
+
+    @property
+    def staged(self) -> Sequence[Publish]:
+        """What is staged and not written, in the order of staging."""
+        self._drop_undone()
+        return [publish for publish in self._publishes if publish.written_in is None]
 
     def withdraw(self, subject: object) -> None:
         """Drop what an object has recorded."""
@@ -517,11 +526,9 @@ class BusinessTransaction:
 
     def _waiting(self) -> Sequence[Sequence[Publish]]:
         """Return what is not written, in groups that one statement can store: those of one schema."""
-        self._drop_undone()
         waiting: dict[Hashable, list[Publish]] = {}
-        for publish in self._publishes:
-            if publish.written_in is None:
-                waiting.setdefault(publish.storage.events.schema, []).append(publish)
+        for publish in self.staged:
+            waiting.setdefault(publish.storage.events.schema, []).append(publish)
         return list(waiting.values())
 
     def _note_written(

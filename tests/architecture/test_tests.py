@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 from tests.project import ROOT
@@ -16,7 +17,7 @@ def test_tests_look_at_their_own_database_only() -> None:
         if path != Path(__file__) and "pg_" in (source := path.read_text(encoding="utf-8"))
         for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        if any(f"{way} {view}" in node.value for way in ("FROM", "JOIN") for view in ("pg_locks", "pg_stat_activity"))
+        if re.search(r"(FROM|JOIN) (pg_locks|pg_prepared_xacts|pg_stat_activity)\b", node.value)
         if "current_database()" not in node.value and "pid = pg_backend_pid()" not in node.value
     ]
 

@@ -1,6 +1,7 @@
 """Runs the Python blocks of a Markdown file, in order, as one program: `python markdown.py FILE`.
 
-A block below `<!-- not run: reason -->` is left out. `await` may stand at the top level, and all blocks of a file share one
+A block below `<!-- not run: reason -->` is left out, and so is one below `<!-- file: name.py -->`: it is a file for pytest,
+see `files`. `await` may stand at the top level, and all blocks of a file share one
 event loop and one namespace, which is a real module so that annotations in it can be resolved. Tracebacks name the
 lines of the Markdown file.
 """
@@ -17,13 +18,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-__all__ = ["Block", "blocks", "run"]
+__all__ = ["Block", "blocks", "files", "run"]
 
 _FENCE = re.compile(
     r"^(?P<indent>[ ]*)```python\b[^\n]*\n(?P<code>.*?)^(?P=indent)```[ ]*$",
     re.MULTILINE | re.DOTALL,
 )
-_NOT_RUN = re.compile(r"<!-- not run: [^\n]*\S -->\s*\Z")
+_NOT_RUN = re.compile(r"<!-- (?:not run|file): [^\n]*\S -->\s*\Z")
+_FILE = re.compile(r"<!-- file: (?P<name>\S+) -->\s*\Z")
 
 
 class Block(NamedTuple):
@@ -40,6 +42,16 @@ def blocks(text: str) -> list[Block]:
         for fence in _FENCE.finditer(text)
         if not _NOT_RUN.search(text, 0, fence.start())
     ]
+
+
+def files(text: str) -> dict[str, str]:
+    """Return the blocks of a Markdown text that are files, by their names."""
+    found: dict[str, str] = {}
+    for fence in _FENCE.finditer(text):
+        name = _FILE.search(text, 0, fence.start())
+        if name is not None:
+            found[name["name"]] = found.get(name["name"], "") + textwrap.dedent(fence["code"])
+    return found
 
 
 def run(path: Path) -> None:

@@ -19,6 +19,7 @@ from eventstore_sa.types import AnyStoredEvent
 from tests.blocking import wait_for_waiting
 from tests.databases import PostgresDatabase
 from tests.hosts import Ground, new_event
+from tests.patience import PATIENCE_S
 from tests.projectors import CustomerProjector, OrderProjector
 from tests.stores import install_schema
 
@@ -34,7 +35,9 @@ def store(request: pytest.FixtureRequest) -> Iterator[SyncEventStore]:
         yield SyncEventStore(InMemoryEventStorageAdapter())
         return
     database: PostgresDatabase = request.getfixturevalue("make_postgres_database")(prepared_by=install_schema)
-    engine = create_engine(database.url(request.param), pool_size=WRITERS)
+    # Many wait for one another, on a busy machine for longer than locks are waited for by default.
+    patient = {"options": f"-c lock_timeout={PATIENCE_S:.0f}s"}
+    engine = create_engine(database.url(request.param), pool_size=WRITERS, connect_args=patient)
     yield SyncEventStore(engine)
     engine.dispose()
 

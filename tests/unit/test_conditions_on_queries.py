@@ -14,7 +14,6 @@ from eventstore_sa.conditions import (
     NoCondition,
     NoEventMatchesCondition,
     WriteCondition,
-    allowed_positions,
     alternatives,
     no_event_matches,
     position_is,
@@ -22,8 +21,9 @@ from eventstore_sa.conditions import (
     stream_is_empty,
 )
 from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.store.adapters import check_conditions, publications
 from eventstore_sa.testing.cases.tables import in_turn
-from eventstore_sa.types import EventQuery, QueryItem
+from eventstore_sa.types import EventQuery, QueryItem, StreamIdentifier
 
 A_ITEM, B_ITEM = QueryItem(tags=["a"]), QueryItem(tags=["b"])
 A = NoEventMatchesCondition(A_ITEM)
@@ -89,9 +89,13 @@ def test_too_many_alternatives_are_refused() -> None:
 
 
 def test_storage_that_knows_positions_alone_refuses_conditions_on_queries() -> None:
-    assert allowed_positions(position_is(3)) == ((3, 3),)
-    with pytest.raises(ConfigurationError, match="events of other streams"):
-        allowed_positions(A & position_is(3))
+    def publish_if(condition: WriteCondition) -> None:
+        parts = publications(target=StreamIdentifier("orders", "42"), events=[], condition=condition)
+        check_conditions(parts, lambda _: 3)
+
+    publish_if(position_is(3))
+    with pytest.raises(ConfigurationError, match="cannot check conditions on events of queries: no event tagged 'a'"):
+        publish_if(A & position_is(3))
 
 
 def test_conditions_on_queries_are_values_and_say_what_they_demand() -> None:

@@ -99,4 +99,5 @@ class NameReads:
 
     def _probe(self, event: Any, order: Sequence[ColumnElement[Any]]) -> Select[Any]:
         number: ColumnElement[int] = event.c.sequence_number
-        return select(number).order_by(*order).limit(1)
+        # As a parameter, it would be a tenth of all rows to a plan that is made without values.
+        return select(number).order_by(*order).limit(literal_column("1", Integer))

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy import Column, ColumnElement, Connection, Row, Select, bindparam, false, select
+from sqlalchemy import BindParameter, ColumnElement, Connection, Row, Select, bindparam, false, select
 
 from eventstore_sa.persistence.events.constraints import clamped
 from eventstore_sa.persistence.events.dialects import EventDialect
@@ -26,9 +26,7 @@ from eventstore_sa.types import (
     CategoryIdentifier,
     CategoryPartitionIdentifier,
     EventPartitionIdentifier,
-    EventQuery,
     EventSequenceIdentifier,
-    LogIdentifier,
     LogPartitionIdentifier,
     QueryIdentifier,
     QueryPartitionIdentifier,
@@ -41,6 +39,7 @@ __all__ = ["EventReads", "Wanted"]
 
 _HASHES: Final = 2**32
 _HASHED: Final = (LogPartitionIdentifier, CategoryPartitionIdentifier, QueryPartitionIdentifier)
+_CATEGORIES: Final = (CategoryIdentifier, CategoryPartitionIdentifier)
 _MOST_STATEMENTS: Final = 1000
 
 
@@ -169,7 +168,13 @@ class EventReads:
 
     def _build_select(self, shape: _Shape, conditions: Sequence[ColumnElement[bool]]) -> Select[Any]:
         events, c = self._events, self._events.c
-        order = c.position if shape.target is StreamIdentifier else c.sequence_number
+        order: Sequence[ColumnElement[Any]] = (
+            [c.position]
+            if shape.target is StreamIdentifier
+            else self._dialect.category_order()
+            if shape.target in _CATEGORIES
+            else [c.sequence_number]
+        )
 
         def rows(columns: Sequence[ColumnElement[Any]]) -> Select[Any]:
             if shape.items:
@@ -180,8 +185,10 @@ class EventReads:
                     bounds=lambda number: [*_within(shape, number)],
                     backwards=shape.backwards,
                 )
-            statement = select(*columns).where(*self._bounds(shape, order), *conditions)
-            return statement.order_by(order.desc() if shape.backwards else order).limit(bindparam("size"))
+            statement = select(*columns).where(*self._bounds(shape), *conditions)
+            return statement.order_by(*(each.desc() if shape.backwards else each for each in order)).limit(
+                bindparam("size")
+            )
 
         match shape.form:
             case _Form.NUMBERS:
@@ -192,20 +199,24 @@ class EventReads:
                 return page_of_bytes(
                     rows,
                     events,
-                    order=[(order, shape.backwards)],
+                    order=[(order[-1], shape.backwards)],
                     size=self._dialect.event_size(events),
                     columns=self._dialect.event_columns,
                     by_key=self._dialect.copies_values,
                 )
 
-    def _bounds(self, shape: _Shape, order: Column[Any]) -> Iterator[ColumnElement[bool]]:
+    def _bounds(self, shape: _Shape) -> Iterator[ColumnElement[bool]]:
         c, target = self._events.c, shape.target
-        if target not in (LogIdentifier, LogPartitionIdentifier, EventQuery, QueryPartitionIdentifier):
-            yield c.category == bindparam("of_category")
-        if target is StreamIdentifier:
-            yield c.stream == bindparam("of_stream")
+        category = bindparam("of_category", type_=c.category.type)
+        if target in _CATEGORIES:
+            yield from self._dialect.in_category(category, *_ends(shape, c.sequence_number))
+        else:
+            if target in (StreamIdentifier, StreamNamePrefixPartitionIdentifier):
+                yield c.category == category
+            if target is StreamIdentifier:
+                yield c.stream == bindparam("of_stream")
+            yield from _within(shape, c.position if target is StreamIdentifier else c.sequence_number)
         yield from self._part(shape)
-        yield from _within(shape, order)
 
     def _part(self, shape: _Shape) -> Iterator[ColumnElement[bool]]:
         if shape.target in _HASHED:
@@ -215,11 +226,18 @@ class EventReads:
             yield self._dialect.in_partition(partition, partitions)
 
 
+def _ends(shape: _Shape, order: ColumnElement[Any]) -> tuple[BindParameter[Any] | None, BindParameter[Any] | None]:
+    low = bindparam("low", type_=order.type) if shape.low else None
+    high = bindparam("high", type_=order.type) if shape.high else None
+    return low, high
+
+
 def _within(shape: _Shape, order: ColumnElement[Any]) -> Iterator[ColumnElement[bool]]:
-    if shape.low:
-        yield order > bindparam("low", type_=order.type)
-    if shape.high:
-        yield order <= bindparam("high", type_=order.type)
+    low, high = _ends(shape, order)
+    if low is not None:
+        yield order > low
+    if high is not None:
+        yield order <= high
 
 
 def _parameters(target: EventSequenceIdentifier | EventPartitionIdentifier | QueryIdentifier) -> dict[str, Any]:

@@ -1,7 +1,23 @@
-"""Where a store keeps its events."""
+"""Where a store keeps its events, and what adapters for other storage are made of."""
 
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee
-from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, SyncEventStorageAdapter
+from eventstore_sa.publishing import (
+    PreparedEvent,
+    StreamPublication,
+    check_conditions,
+    keyed_results,
+    publications,
+    replayed,
+    stored_events,
+)
+from eventstore_sa.sources.base import checked_limit
+from eventstore_sa.sources.constraints import checked_constraints
+from eventstore_sa.store.adapters.event_contract import (
+    EventStorageAdapter,
+    SyncEventStorageAdapter,
+    belongs_to,
+    checked_target,
+)
 from eventstore_sa.store.adapters.event_memory import InMemoryEventStorageAdapter, SyncInMemoryEventStorageAdapter
 from eventstore_sa.store.adapters.event_sqlalchemy import (
     SQLAlchemyEventStorageAdapter,
@@ -12,8 +28,19 @@ __all__ = [
     "EventSerialisationGuarantee",
     "EventStorageAdapter",
     "InMemoryEventStorageAdapter",
+    "PreparedEvent",
     "SQLAlchemyEventStorageAdapter",
+    "StreamPublication",
     "SyncEventStorageAdapter",
     "SyncInMemoryEventStorageAdapter",
     "SyncSQLAlchemyEventStorageAdapter",
+    "belongs_to",
+    "check_conditions",
+    "checked_constraints",
+    "checked_limit",
+    "checked_target",
+    "keyed_results",
+    "publications",
+    "replayed",
+    "stored_events",
 ]

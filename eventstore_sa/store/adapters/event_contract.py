@@ -32,8 +32,10 @@ from eventstore_sa.types import (
     EventSequenceIdentifier,
     EventTypes,
     LogIdentifier,
+    PartitionIdentifier,
     QueryIdentifier,
     StreamIdentifier,
+    query_of,
 )
 from eventstore_sa.types.watermark import Watermark
 
@@ -46,6 +48,7 @@ __all__ = [
     "Listable",
     "Scannable",
     "SyncEventStorageAdapter",
+    "belongs_to",
     "checked_listable",
     "checked_target",
 ]
@@ -413,6 +416,22 @@ def checked_target(target: Scannable) -> Scannable:
         "the target of a read must be the log, a category, a stream, a query or a partition, such as "
         f"CategoryIdentifier('orders'); got a {type(checked).__name__}"
     )
+
+
+def belongs_to(event: AnyStoredEvent, target: Scannable) -> bool:
+    """Tell whether an event is part of a target of reads: of the log, a category, a stream, a query or a partition."""
+    query = query_of(target)
+    if query is not None and not query.met_by(event=event):
+        return False
+    match target:
+        case CategoryIdentifier(category):
+            return event.category == category
+        case StreamIdentifier(category, stream):
+            return (event.category, event.stream) == (category, stream)
+        case PartitionIdentifier():
+            return target.covers(StreamIdentifier(event.category, event.stream))
+        case _:
+            return True
 
 
 def checked_listable(target: Listable) -> Listable:

@@ -17,7 +17,6 @@ from uuid import UUID
 from msgspec import Struct
 
 from eventstore_sa.conditions import (
-    EMPTY_STREAM_POSITION,
     Alternative,
     NoEventMatchesCondition,
     WriteCondition,
@@ -32,6 +31,7 @@ from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.publishing import (
     PreparedEvent,
     StreamPublication,
+    find_unmet,
     keyed_results,
     publications,
     replayed,
@@ -269,7 +269,7 @@ class InMemoryEventStorage:
             records = self._records
             if (evaluated or place is not None) and len(records.log) != looked_at:
                 return None
-            unmet = _find_unmet(records, parts, ways)
+            unmet = find_unmet(parts, ways, partial(_last_position, records), partial(_is_absent, records))
             taken = records.with_ids_of(contents)
             if unmet is None and not taken:
                 if projections and (place is None or not place.commit()):
@@ -279,7 +279,8 @@ class InMemoryEventStorage:
                     records.append(part.stream, batch, at)
                 return _results(parts, places)
         if unmet is not None and not taken:
-            raise unmet_condition_error(*unmet)
+            part, actual = unmet
+            raise unmet_condition_error(part.stream, part.condition, actual)
         stored = {record.content.id: record.event() for record in taken}
         return replayed(parts, stored)
 
@@ -293,7 +294,8 @@ class InMemoryEventStorage:
         """Apply to the projections what would be stored now; return None if nothing would be."""
         with self._lock:
             records = self._records
-            if _find_unmet(records, parts, ways) is not None or records.with_ids_of(contents):
+            unmet = find_unmet(parts, ways, partial(_last_position, records), partial(_is_absent, records))
+            if unmet is not None or records.with_ids_of(contents):
                 return None
             results = _results(parts, records.places(parts))
         place = InMemoryPublishPlace(self.projections)
@@ -379,34 +381,16 @@ def _content_of(event: PreparedEvent) -> _Content:
     )
 
 
-def _find_unmet(
-    records: _Records, parts: Sequence[StreamPublication], ways: Sequence[Sequence[Alternative]]
-) -> tuple[StreamIdentifier, WriteCondition, int | None] | None:
-    """Return the first condition that is not met and where its stream is; each part sees what those before it would add."""
-    last_positions: dict[StreamIdentifier, int] = {}
-    for item, (part, alternatives_of_part) in enumerate(zip(parts, ways, strict=True)):
-        last = last_positions.get(part.stream)
-        if last is None:
-            last = len(records.of(part.stream)) - 1
-        if not any(
-            any(low <= last and (high is None or last <= high) for low, high in way.allowed)
-            and all(_is_absent(records, parts[:item], each) for each in way.absent)
-            for way in alternatives_of_part
-        ):
-            return part.stream, part.condition, None if last == EMPTY_STREAM_POSITION else last
-        last_positions[part.stream] = last + len(part.events)
-    return None
+def _last_position(records: _Records, stream: StreamIdentifier) -> int | None:
+    return len(records.of(stream)) - 1 if stream in records.streams else None
 
 
-def _is_absent(records: _Records, earlier: Sequence[StreamPublication], absent: NoEventMatchesCondition) -> bool:
+def _is_absent(records: _Records, absent: NoEventMatchesCondition) -> bool:
     """Tell whether no event matches after the last one that is known, and that one is still there."""
     after = min(absent.after, len(records.log))
     if absent.last_id is not None and (after < absent.after or records.log[after - 1].content.id != absent.last_id):
         return False
-    return not (
-        any(absent.item.met_by(event=records.log[number].content) for number in range(after, len(records.log)))
-        or any(absent.item.met_by(event=event) for part in earlier for event in part.prepared)
-    )
+    return not any(absent.item.met_by(event=records.log[number].content) for number in range(after, len(records.log)))
 
 
 def _results(parts: Sequence[StreamPublication], places: Sequence[tuple[int, range]]) -> list[list[AnyStoredEvent]]:

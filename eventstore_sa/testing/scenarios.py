@@ -1,0 +1,331 @@
+"""`given(events).when(...).then(...)`: what projectors, deciders, handlers and table projections make of events.
+
+Nothing is published and no store is needed. `when` runs the code at once, so what it raises is tested by `pytest.raises`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from difflib import unified_diff
+from inspect import isawaitable
+from itertools import zip_longest
+from typing import Any, Final, Generic, TypeGuard, TypeVar, cast, overload
+
+from msgspec import Struct
+from msgspec.structs import replace
+from sqlalchemy import Table, create_engine, inspect, select
+from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.pool import StaticPool
+
+from eventstore_sa.conditions import NoCondition
+from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.projection import Projector, TableProjection
+from eventstore_sa.projection.table import mapped_class_of
+from eventstore_sa.publishing import StreamPublication, as_read, own_copy, stored_events
+from eventstore_sa.testing.matching import ExpectedEvent, described, json_text, matcher_of
+from eventstore_sa.types import AnyNewEvent, AnyStoredEvent, EventTypes, NewEvent, StoredEvent, StreamIdentifier, uuid7
+from eventstore_sa.types.event_declaration import declared
+
+__all__ = ["Decided", "Given", "Result", "Rows", "given"]
+
+State = TypeVar("State")
+Value = TypeVar("Value")
+
+_STREAM: Final = StreamIdentifier("given", "given")
+
+
+class Result(Struct, Generic[Value], frozen=True):
+    """What came out: a state, or what a handler returned for each event.
+
+    Attributes:
+        value: The same.
+    """
+
+    value: Value
+
+    def then(self, expected: Value) -> None:
+        """Check that the value is equal to the expected one.
+
+        Raises:
+            AssertionError: If it is not; the message shows both as JSON, line by line.
+        """
+        __tracebackhide__ = True
+        if self.value != expected:
+            raise AssertionError(f"the result is not the expected one\n{_difference(expected, self.value)}")
+
+
+class Decided(Struct, frozen=True):
+    """What was decided: the events that would be published.
+
+    Attributes:
+        events: The same.
+    """
+
+    events: Sequence[AnyNewEvent]
+
+    def then(self, expected: Sequence[ExpectedEvent]) -> None:
+        """Check that exactly these events were decided, in this order.
+
+        Args:
+            expected: Names, `matching(...)`, events, whose names, payloads and metadata are compared, or objects of event
+                types.
+
+        Raises:
+            AssertionError: If they are not; the message shows how they differ.
+        """
+        __tracebackhide__ = True
+        matchers = [matcher_of(each) for each in expected]
+        lines: list[str] = []
+        for number, (matcher, event) in enumerate(zip_longest(matchers, self.events), start=1):
+            if matcher is None:
+                lines.append(f"  {number}. is not expected")
+            elif event is None:
+                lines.append(f"  {number}. is missing: {matcher!r}")
+            else:
+                lines += [f"  {number}. {difference}" for difference in matcher.differences(event)]
+        if lines:
+            raise AssertionError(
+                "\n".join(["the events are not the expected ones:", *lines, "the events are:", described(self.events)])
+            )
+
+
+class Rows(Struct, frozen=True):
+    """The rows of a table projection, by primary key.
+
+    Attributes:
+        rows: Each as a mapping of its mapped columns.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+
+    def then(self, expected: Sequence[object]) -> None:
+        """Check that there are exactly these rows, by primary key.
+
+        Args:
+            expected: New objects of the mapped class, or mappings; only what is set in them is compared.
+
+        Raises:
+            AssertionError: If there are others; the message shows the rows as JSON, line by line.
+        """
+        __tracebackhide__ = True
+        wanted = [_columns_set(each) for each in expected]
+        # What is not expected is not shown, so that every line of the difference counts.
+        compared = [
+            {key: row[key] for key in wanted[number] if key in row} if number < len(wanted) else dict(row)
+            for number, row in enumerate(self.rows)
+        ]
+        if compared != wanted:
+            raise AssertionError(f"the rows are not the expected ones\n{_difference(wanted, compared)}")
+
+
+class Given(Struct, frozen=True):
+    """Events that have happened.
+
+    Attributes:
+        events: The events, as a read returns them.
+    """
+
+    events: tuple[AnyStoredEvent, ...] = ()
+
+    def given(
+        self,
+        events: Sequence[object] = (),
+        *,
+        stream: StreamIdentifier = _STREAM,
+        types: EventTypes[Any] | None = None,
+    ) -> Given:
+        """Add events that happened later, perhaps in another stream; see the function `given`."""
+        happened = list(self.events)
+        for event in events:
+            if isinstance(event, StoredEvent):
+                happened.append(cast("AnyStoredEvent", event))  # type: ignore[redundant-cast] # for pyright
+                continue
+            stored = _stored(_new_event(event, types), stream, happened)
+            read = stored if types is None else types.read(stored)
+            if read is not None:
+                happened.append(read)
+        return Given(tuple(happened))
+
+    @overload
+    def when(self, subject: Projector[Any, State, Any]) -> Result[State]: ...
+    @overload
+    def when(self, subject: Projector[Any, State, Any], decide: Callable[[State], Sequence[object]]) -> Decided: ...
+    @overload
+    def when(self, subject: TableProjection, *, session: Session | None = None) -> Rows: ...
+    @overload
+    def when(self, subject: Callable[[AnyStoredEvent], Value]) -> Result[list[Value]]: ...
+    def when(self, subject: Any, decide: Any = None, *, session: Session | None = None) -> Result[Any] | Decided | Rows:
+        """Run what is tested.
+
+        Args:
+            subject: A projector: its state after the events. A table projection: its rows after them. Any other function:
+                a handler, which is called with each event, in order.
+            decide: With a projector: a function of its state that returns new events, as for `stream.update`.
+            session: With a table projection: the session to use, on a database with its tables. By default it is one on a
+                new SQLite database in memory, with nothing but the table of the projection.
+
+        Returns:
+            What came of it; call its `then` with what is expected.
+
+        Raises:
+            ConfigurationError: If a function is a coroutine function: use `when_async`.
+            Exception: Whatever the code raises.
+        """
+        if isinstance(subject, TableProjection):
+            return self._rows(subject, session)
+        if _is_projector(subject):
+            state, _ = subject.reduce_sync(events=self._copies(), **_beginning(subject))
+            return Result(state) if decide is None else _decided(_at_once(decide(state)))
+        return Result([_at_once(subject(event)) for event in self._copies()])
+
+    @overload
+    async def when_async(self, subject: Projector[Any, State, Any]) -> Result[State]: ...
+    @overload
+    async def when_async(
+        self,
+        subject: Projector[Any, State, Any],
+        decide: Callable[[State], Sequence[object] | Awaitable[Sequence[object]]],
+    ) -> Decided: ...
+    @overload
+    async def when_async(self, subject: Callable[[AnyStoredEvent], Awaitable[Value]]) -> Result[list[Value]]: ...
+    async def when_async(self, subject: Any, decide: Any = None) -> Result[Any] | Decided:
+        """Run what is tested and awaits something: the twin of `when` for coroutine functions."""
+        if _is_projector(subject):
+            state, _ = await subject.reduce(events=self._copies(), **_beginning(subject))
+            return Result(state) if decide is None else _decided(await _awaited(decide(state)))
+        return Result([await _awaited(subject(event)) for event in self._copies()])
+
+    def _copies(self) -> list[AnyStoredEvent]:
+        """Return the events for one consumer, which may change the payloads: what is given may be used again."""
+        return [own_copy(event) for event in self.events]
+
+    def _rows(self, projection: TableProjection, given: Session | None) -> Rows:
+        kind = mapped_class_of(projection)
+        if kind is Session:
+            raise ConfigurationError(
+                f"{type(projection).__name__} works on a session and not on rows: call its `apply` on a session with "
+                "`given(...).events`, and look at what it has changed there"
+            )
+        mapper: Mapper[Any] = inspect(kind)
+        with _database_of(mapper) if given is None else nullcontext(given) as session:
+            projection.apply(session, self._copies())
+            found = session.scalars(select(kind).order_by(*mapper.primary_key))
+            return Rows([{key: getattr(row, key) for key in mapper.column_attrs.keys()} for row in found])  # noqa: SIM118
+
+
+def given(
+    events: Sequence[object] = (),
+    *,
+    stream: StreamIdentifier = _STREAM,
+    types: EventTypes[Any] | None = None,
+) -> Given:
+    """Begin a test with events that have happened.
+
+    Args:
+        events: Oldest first. New events become events of `stream`, with the next position and sequence number, and
+            with payload and metadata as JSON, as a read returns them. One that is given again gets another id. Stored events
+            stay as they are.
+        stream: The stream of the new events.
+        types: The event types of the store. Then the events may be objects of their classes, and are read as a store with
+            these types reads them. A new event whose payload is plain JSON stands for one that was stored long ago, in the
+            version that it says: it is brought up to date.
+
+    Returns:
+        What has happened; call its `when`.
+
+    Raises:
+        ConfigurationError: If these are not events.
+        SerialisationError: If an event could not be stored.
+        UnreadableEventError: If an event cannot be read with these types.
+
+    Example:
+        >>> from eventstore_sa import NewEvent
+        >>> placed = NewEvent(name="order-placed", payload={"total": 12})
+        >>> given([placed]).when(lambda event: event.payload["total"]).then([12])
+    """
+    return Given().given(events, stream=stream, types=types)
+
+
+def _new_event(given: object, types: EventTypes[Any] | None) -> AnyNewEvent:
+    if isinstance(given, NewEvent):
+        new = cast("AnyNewEvent", given)  # type: ignore[redundant-cast] # for pyright
+        # Otherwise it is as it was stored, perhaps by old code.
+        return types.new_event(new) if types is not None and type(new.payload) in types.classes else new
+    if types is not None:
+        return types.new_event(given)
+    raise ConfigurationError(
+        f"what is given are NewEvents or StoredEvents; got a {type(given).__name__}: pass types=EventTypes(...) for objects "
+        "of event types"
+    )
+
+
+def _stored(event: AnyNewEvent, stream: StreamIdentifier, before: Sequence[AnyStoredEvent]) -> AnyStoredEvent:
+    publication = StreamPublication(stream, (event,), NoCondition())
+    positions = [each.position for each in before if (each.category, each.stream) == (stream.category, stream.stream)]
+    number = max((each.sequence_number for each in before), default=0) + 1
+    (stored,) = stored_events(publication, first_position=max(positions, default=-1) + 1, sequence_numbers=[number])
+    read = as_read(stored, publication.prepared[0])
+    return replace(read, id=uuid7()) if any(each.id == event.id for each in before) else read
+
+
+def _is_projector(subject: Any) -> TypeGuard[Projector[Any, Any, Any]]:
+    return isinstance(subject, Projector)
+
+
+def _beginning(projector: Projector[Any, Any, Any]) -> dict[str, Any]:
+    return {"state": projector.initial_state_factory(), "metadata": projector.initial_metadata_factory()}
+
+
+def _decided(events: Iterable[object]) -> Decided:
+    """Return decided events; objects of event types become events of their names."""
+    declarations = [(event, declared(type(event))) for event in events]
+    return Decided(
+        tuple(
+            event if declaration is None else NewEvent(name=declaration.name, payload=event)
+            for event, declaration in cast("Any", declarations)
+        )
+    )
+
+
+def _at_once(value: Any) -> Any:
+    if not isawaitable(value):
+        return value
+    close = getattr(value, "close", None)
+    if close is not None:
+        close()
+    raise ConfigurationError("a coroutine function cannot be run by `when`: write `(await given(...).when_async(...))`")
+
+
+async def _awaited(value: Any) -> Any:
+    return await value if isawaitable(value) else value
+
+
+@contextmanager
+def _database_of(mapper: Mapper[Any]) -> Generator[Session]:
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    for table in mapper.tables:
+        if isinstance(table, Table):
+            table.create(engine)
+    try:
+        with Session(engine) as session:
+            yield session
+    finally:
+        engine.dispose()
+
+
+def _columns_set(row: object) -> dict[str, Any]:
+    if isinstance(row, Mapping):
+        return dict(cast("Mapping[str, Any]", row))
+    mapper: Mapper[Any] | None = inspect(type(row), raiseerr=False)
+    if mapper is None:
+        raise ConfigurationError(f"an expected row is an object of the mapped class or a mapping; got {row!r}")
+    return {key: vars(row)[key] for key in mapper.column_attrs.keys() if key in vars(row)}  # noqa: SIM118
+
+
+def _difference(expected: object, actual: object) -> str:
+    """Return how two values differ as JSON, line by line."""
+    before, after = (json_text(each, indent=2).splitlines() for each in (expected, actual))
+    if before == after:
+        return f"both are the same as JSON, but not equal: expected {expected!r}, got {actual!r}"
+    return "\n".join(unified_diff(before, after, "expected", "actual", lineterm=""))
