@@ -253,7 +253,12 @@ async def test_what_is_skipped_or_kept_is_no_failure(place: Place) -> None:
         types: EventTypes[Any] = EventTypes(OrderPlaced, unknown=policies, invalid=policies)  # type: ignore[arg-type]
         got: list[Any] = []
         subscription = place.subscription(
-            got.append, typed(place, types).log(), name=f"{policies} {per_batch}", sessions=None, per_batch=per_batch
+            got.append,
+            typed(place, types).log(),
+            name=f"{policies} {per_batch}",
+            sessions=None,
+            per_batch=per_batch,
+            batch_size=1,
         )
         await place.catch_up(subscription)
 
