@@ -55,7 +55,7 @@ ALL: Final = (*MEMORY, *DATABASES)
 
 AT_ONCE: Final = Backoff(first_s=0, longest_s=0)
 
-_EFFECTS: Final = "CREATE TABLE effects (number bigint NOT NULL, what text)"
+_EFFECTS: Final = "CREATE TABLE effects (number bigint NOT NULL, what text, at {serial})"
 
 
 def policy(then: Any = "stop", *, retries: int = 0, **options: Any) -> FailurePolicy:
@@ -68,7 +68,7 @@ def install_effects(database: PostgresDatabase) -> None:
     install_schema(database)
     engine = create_engine(database.url("psycopg"), poolclass=NullPool)
     with engine.begin() as connection:
-        connection.execute(text(_EFFECTS))
+        connection.execute(text(_EFFECTS.format(serial="bigint GENERATED ALWAYS AS IDENTITY")))
 
 
 class Place:
@@ -122,7 +122,8 @@ class Place:
         """Store an effect; return what is to be awaited."""
         self.done.append(event.sequence_number)
         return session.execute(
-            text("INSERT INTO effects VALUES (:number, :what)"), {"number": event.sequence_number, "what": event.stream}
+            text("INSERT INTO effects (number, what) VALUES (:number, :what)"),
+            {"number": event.sequence_number, "what": event.stream},
         )
 
     async def catch_up(self, *subscriptions: Any, **options: Any) -> None:
@@ -141,7 +142,7 @@ class Place:
         if self.outside is None:
             return self.done
         with self.outside.connect() as connection:
-            return list(connection.scalars(text("SELECT number FROM effects")))
+            return list(connection.scalars(text("SELECT number FROM effects ORDER BY at")))
 
     def execute(self, sql: str, **parameters: Any) -> Any:
         """Execute SQL from outside; return the rows, if there are any."""
@@ -179,7 +180,7 @@ async def open_place(kind: str, tmp_path: Path, postgres: PostgresDatabase | Non
         with SyncEventStore(outside.url) as store:
             store.create_schema()
         with outside.begin() as connection:
-            connection.execute(text(_EFFECTS))
+            connection.execute(text(_EFFECTS.format(serial="INTEGER PRIMARY KEY")))
     engine: Any = create_async_engine(url) if kind in ASYNC_DRIVERS else create_engine(url)
     configure_sqlite(engine)
     yield Place(kind, engine, outside)

@@ -31,7 +31,7 @@ engine = create_engine("sqlite:///events.db")
 configure_sqlite(engine)
 
 def handle(event, session):
-    session.execute(text("INSERT INTO effects VALUES (:number)"), {"number": event.sequence_number})
+    session.execute(text("INSERT INTO effects (number) VALUES (:number)"), {"number": event.sequence_number})
 
 all = [SyncSubscription("billing", SyncEventStore(engine).log(), handle, sessions=sessionmaker(engine))]
 """

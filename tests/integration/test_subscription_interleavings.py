@@ -112,7 +112,7 @@ def test_a_node_that_was_replaced_moves_no_checkpoint(engine: Engine, store: Syn
 
     with Session(engine) as session:
         storage.guard(session, lease, longest_s=LONG_S)
-        session.execute(text("INSERT INTO effects VALUES (1, 'of the stalled node')"))
+        session.execute(text("INSERT INTO effects (number, what) VALUES (1, 'of the stalled node')"))
         expire(engine, stalled)
         # The checkpoint has not moved yet, so nothing is locked, and the stalled transaction is ended.
         assert taken(storage, other) is not None
@@ -139,7 +139,7 @@ def test_taking_over_ends_the_transaction_of_a_stalled_owner(
     assert lease is not None
     session = Session(engine)
     storage.guard(session, lease, longest_s=LONG_S)
-    session.execute(text("INSERT INTO effects VALUES (1, 'of the stalled node')"))
+    session.execute(text("INSERT INTO effects (number, what) VALUES (1, 'of the stalled node')"))
     if stuck == "after the checkpoint":
         storage.advance(session, lease, Advance(0, event.sequence_number, 1))
     else:
@@ -170,7 +170,7 @@ def test_a_process_that_stalls_while_nobody_else_is_there_is_ended_by_the_server
     assert lease is not None
     with Session(engine) as session:
         storage.guard(session, lease, longest_s=0.05)
-        session.execute(text("INSERT INTO effects VALUES (1, 'of the stalled node')"))
+        session.execute(text("INSERT INTO effects (number, what) VALUES (1, 'of the stalled node')"))
         locked = text(
             "SELECT count(*) FROM pg_locks WHERE relation = 'effects'::regclass "
             "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
@@ -245,7 +245,7 @@ def test_replaying_and_holding_back_do_not_let_events_overtake(engine: Engine, s
         if event.sequence_number == stored[0].sequence_number:
             replaying.set()
             may_end.wait(PATIENCE_S)
-        session.execute(text("INSERT INTO effects VALUES (:number)"), {"number": event.sequence_number})
+        session.execute(text("INSERT INTO effects (number) VALUES (:number)"), {"number": event.sequence_number})
 
     subscription = SyncSubscription(
         "billing",
@@ -278,7 +278,7 @@ def test_replaying_and_holding_back_do_not_let_events_overtake(engine: Engine, s
         subscription.wait_for(stored[-1], PATIENCE_S)
 
     with engine.connect() as connection:
-        handled = list(connection.scalars(text("SELECT number FROM effects")))
+        handled = list(connection.scalars(text("SELECT number FROM effects ORDER BY at")))
     assert handled == [event.sequence_number for event in stored]
     assert subscription.parked() == []
 
@@ -325,7 +325,7 @@ def test_a_handler_that_hangs_in_a_thread_loses_its_partition(engine: Engine, st
     handled: list[int] = []
 
     def handle(event: Any, session: Session) -> None:
-        session.execute(text("INSERT INTO effects VALUES (:number)"), {"number": event.sequence_number})
+        session.execute(text("INSERT INTO effects (number) VALUES (:number)"), {"number": event.sequence_number})
         if hangs.pop() if hangs else False:
             released.wait(PATIENCE_S)
         handled.append(event.sequence_number)
