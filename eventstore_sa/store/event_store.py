@@ -320,10 +320,10 @@ class EventStore(Store[EventStorageAdapter], Generic[P]):
         """Return the same store, whose every publish updates these projections in its transaction.
 
         Whether events are published at once or staged, within a session or not: their changes to the projections are
-        committed with them, or not at all. Each projection costs one statement to load what is stored and one to save it,
-        however many streams are published to. A publish that repeats what is already stored changes nothing. The
-        projections are kept in the projection store beside the events, see `ProjectionStore(store)`. An error that a
-        handler raises comes out of the publish, with a note that names the event, and nothing is stored.
+        committed with them, or not at all. Loading costs at most one statement for each projection, however many streams are
+        published to; what is stored of all of them is saved together. A publish that repeats what is already stored changes
+        nothing. The projections are kept in the projection store beside the events, see `ProjectionStore(store)`. An error
+        that a handler raises comes out of the publish, with a note that names the event, and nothing is stored.
 
         Args:
             projections: Projectors, or other inline projections; they are added to those that this store has already.
