@@ -136,9 +136,10 @@ class SQLPublishPlace:
     def _save_all(self) -> None:
         records, self._unsaved = self._unsaved, []
         if records and (saved := self._repository.save_loaded(self._connection, records)) < len(records):
+            names = ", ".join(map(repr, sorted({record.name for record in records})))
             raise ConcurrencyError(
-                f"other transactions have just created {len(records) - saved} projections {records[0].name!r}: make the "
-                "call again, or run all of the transaction again"
+                f"other transactions have just saved {len(records) - saved} of the projections {names}: make the call "
+                "again, or run all of the transaction again"
             )
 
     def _await_turn(self, name: str, ids: Collection[str]) -> None:
