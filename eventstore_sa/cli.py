@@ -39,6 +39,7 @@ from eventstore_sa.types.type_history import described, incompatible_changes
 try:
     import click
 
+    from eventstore_sa.browser.command import browse
     from eventstore_sa.subscriptions.commands import run_command, subscriptions
 except ImportError as _error:
     raise ImportError("the command line needs click: install it with the extra 'eventstore-sa[cli]'") from _error
@@ -85,6 +86,7 @@ def main() -> None:
 
 main.add_command(subscriptions)
 main.add_command(run_command)
+main.add_command(browse)
 
 
 @main.group()

