@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
+from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any, Final
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.importing import imported
@@ -65,9 +68,7 @@ def browse(
     Listens on this machine alone; on any other address only with --auth-file, and then put TLS in front of it.
     """
     try:
-        import uvicorn  # noqa: PLC0415 - not needed to show the help
-
-        from eventstore_sa.browser import BasicAuth, event_browser  # noqa: PLC0415
+        from eventstore_sa.browser import BasicAuth, SyncEventBrowser, event_browser  # noqa: PLC0415 - as it is needed
         from eventstore_sa.browser.security import is_loopback  # noqa: PLC0415
     except ImportError as error:
         raise click.UsageError("the browser is not installed: pip install 'eventstore-sa[browser]'") from error
@@ -98,27 +99,55 @@ def browse(
         raise click.UsageError(error.message) from error
     shown = f"[{host}]" if ":" in host else host
     click.echo(f"Browse the events at http://{shown}:{port}/ and end this with Ctrl+C.")
+    if isinstance(browser, SyncEventBrowser):
+        with browser.site.store:
+            _serve_in_threads(browser, host, port)
+    else:
+        asyncio.run(_serve(browser, host, port))
+
+
+async def _serve(browser: EventBrowser, host: str, port: int) -> None:
+    import uvicorn  # noqa: PLC0415 - not needed to show the help
+
     config = uvicorn.Config(
         browser,
         host=host,
         port=port,
-        interface="asgi3" if isinstance(store, EventStore) else "wsgi",
         lifespan="off",
         log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=2,
     )
-    asyncio.run(_serve(uvicorn.Server(config), store))
+    async with browser.site.store:
+        await uvicorn.Server(config).serve()
 
 
-async def _serve(server: Any, store: EventStore | SyncEventStore) -> None:
-    try:
-        await server.serve()
-    finally:
-        if isinstance(store, EventStore):
-            await store.aclose()
-        else:
-            store.close()
+class _Server(ThreadingMixIn, WSGIServer):
+    """A server with a thread for each request, for drivers that do not work with asyncio."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, handler)
+
+
+class _Handler(WSGIRequestHandler):
+    """Does not log each request."""
+
+    server_version = "browser"
+    sys_version = ""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def _serve_in_threads(browser: SyncEventBrowser, host: str, port: int) -> None:
+    with make_server(host, port, browser, server_class=_Server, handler_class=_Handler) as server:
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            return
 
 
 def _store(url: str, tables: EventStoreSchema, types: Any) -> EventStore | SyncEventStore:

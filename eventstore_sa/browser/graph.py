@@ -23,9 +23,9 @@ from eventstore_sa.types import AnyStoredEvent
 
 __all__ = ["Forest", "forest_of", "outline", "picture"]
 
-_WIDTH: Final = 232
+_WIDTH: Final = 188
 _HEIGHT: Final = 46
-_GAP_X: Final = 48
+_GAP_X: Final = 34
 _GAP_Y: Final = 14
 _MARGIN: Final = 6
 
@@ -144,6 +144,6 @@ def _box(request: BrowserRequest, event: AnyStoredEvent, column: int, row: float
         title_element[printable(f"{event.sequence_number} {name} in {stream}", 300)],
         _rect(".box", x=str(x), y=str(y), width=str(_WIDTH), height=str(_HEIGHT), rx="8"),
         _circle(f".fill{colour}", cx=str(x + 16), cy=str(y + 17), r="4"),
-        _text(".label", x=str(x + 27), y=str(y + 21))[printable(name, 27)],
-        _text(".sub", x=str(x + 27), y=str(y + 37))[printable(f"{event.sequence_number} · {stream}", 32)],
+        _text(".label", x=str(x + 27), y=str(y + 21))[printable(name, 21)],
+        _text(".sub", x=str(x + 27), y=str(y + 37))[printable(f"{event.sequence_number} · {stream}", 22)],
     ]

@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import Any, Final
 
 from htpy import (
+    Element,
     Node,
     Renderable,
     a,
@@ -66,6 +67,7 @@ __all__ = [
     "name_of",
     "notice",
     "pager",
+    "scrolling",
     "stream_link",
     "tag_chips",
     "unreadable_row",
@@ -194,6 +196,11 @@ def crumbs(*parts: Node) -> Node:
     return nav(".crumbs", aria_label="Breadcrumbs")[
         ([number > 0 and span(aria_hidden="true")["/"], part] for number, part in enumerate(parts))
     ]
+
+
+def scrolling(what: str) -> Element:
+    """Return a frame for a table that may be wider than the page."""
+    return div(".grid-scroll", tabindex="0", role="region", aria_label=what)
 
 
 def empty(what: str, *hints: Node) -> Node:

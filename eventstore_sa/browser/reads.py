@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
@@ -42,6 +43,7 @@ _ENOUGH_BYTES: Final = 1_000_000
 _FIRST_SLICE: Final = 2_000
 _GROWTH: Final = 4
 _MOST_UNREADABLE: Final = 20
+_NEAR: Final = 1_000
 
 
 class EventPage(Struct, frozen=True):
@@ -178,6 +180,23 @@ class Reads:
             if (now - started) * _GROWTH < budget_s - (now - began):
                 width *= _GROWTH
         return Slice(found, unreadable, top, low, low > floor)
+
+    def number_near(self, moment: datetime) -> int:
+        """Return a number a little above that of the last event that was observed before a moment.
+
+        It is found by halves, as if times grew with numbers: clocks may differ by as much as a thousand events make up for,
+        and events that were imported later than they were observed are not taken into account.
+        """
+        end = self.end()
+        low, high = 0, end
+        while high - low > _NEAR:
+            middle = (low + high) // 2
+            found = self.page(LogIdentifier(), after=middle, size=1).events
+            if found and found[0].observed_at < moment:
+                low = found[0].sequence_number
+            else:
+                high = middle
+        return min(high + _NEAR, end) + 1
 
     def find(self, *, ids: Collection[UUID] = (), sequence_numbers: Collection[int] = ()) -> Sequence[AnyStoredEvent]:
         """Return the events that have one of some ids or numbers, payloads as JSON text."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from typing import Any
 from uuid import UUID, uuid4
@@ -296,6 +297,24 @@ async def test_a_search_goes_backwards_in_parts_until_everything_was_looked_at(s
 
     assert [numbers_on(page) for page in pages] == [[last.sequence_number], [], [first.sequence_number]]
     assert "That is all there is" in pages[-1]
+
+
+async def test_a_search_before_a_time_begins_near_it(shop: Shop, monkeypatch: Any) -> None:
+    monkeypatch.setattr("eventstore_sa.browser.reads._NEAR", 3)
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    for number in range(30):
+        await shop.publish(observed_at=start + timedelta(hours=number))
+    imported = await shop.publish(observed_at=start)
+    visitor = shop.browse()
+
+    page = await visitor.page("/?to=2026-01-01T10:30&from=2026-01-01T08:30")
+    from_end = await visitor.page("/?to=2026-01-01T00:30&begin=end")
+
+    (looked_from,) = re.findall(r"Looked at numbers (\d+) down", page)
+    assert len(numbers_on(page)) == 2
+    assert int(looked_from) < imported.sequence_number - 10
+    assert link_on(page, "From the end") is not None
+    assert imported.sequence_number in numbers_on(from_end)
 
 
 async def test_the_search_box_leads_to_what_was_meant(shop: Shop) -> None:

@@ -67,6 +67,9 @@ def log_page(site: Site, request: BrowserRequest) -> Steps[Answer]:
 
 def _searched(site: Site, request: BrowserRequest, filters: Filters) -> Steps[Answer]:
     before = request.number("before")
+    jumps = before is None and filters.end is not None and request.text("begin") != "end"
+    if jumps and not isinstance(filters.target, StreamIdentifier):
+        before = yield site.run(site.reads.number_near, filters.end)
     found: Slice = yield site.run(
         site.reads.search,
         filters.target,
@@ -76,9 +79,11 @@ def _searched(site: Site, request: BrowserRequest, filters: Filters) -> Steps[An
         keep=filters.keep(site.redaction),
         budget_s=site.search_seconds,
     )
-    total = (request.number("of") or 0) if before is not None else found.looked_from
+    total = request.number("of") or found.looked_from
     further = request.here(before=found.looked_to, of=total, live=None) if found.more else None
-    first = request.here(before=None, of=None, live=None) if before is not None else None
+    first = request.here(before=None, of=None, live=None) if request.text("before") else None
+    if jumps and before is not None:
+        first = request.here(begin="end", live=None)
     rows = _rows(site, request, filters, found.events, found.unreadable, live_after=found.looked_from, searched=True)
     return page_answer(
         _framed(
@@ -86,13 +91,15 @@ def _searched(site: Site, request: BrowserRequest, filters: Filters) -> Steps[An
             request,
             filters,
             rows,
-            _progress(filters, found, total, further, first),
-            is_end=before is None,
+            _progress(filters, found, total, further, first, jumped=jumps and before is not None),
+            is_end=before is None and filters.end is None,
         )
     )
 
 
-def _progress(filters: Filters, found: Slice, total: int, further: str | None, first: str | None) -> Node:
+def _progress(
+    filters: Filters, found: Slice, total: int, further: str | None, first: str | None, *, jumped: bool
+) -> Node:
     what, floor = ("positions", 0) if isinstance(filters.target, StreamIdentifier) else ("numbers", 1)
     done = total - found.looked_to
     return div(".search-progress", role="status")[
@@ -101,10 +108,11 @@ def _progress(filters: Filters, found: Slice, total: int, further: str | None, f
             plural(len(found.events), "event"),
             " found. ",
             "There is more below." if found.more else "That is all there is.",
+            jumped and " It began near the time that was given, as if times grew with numbers.",
         ],
         total > 0 and progress(max=str(max(total, 1)), value=str(max(0, done)), aria_label="Looked at so far"),
         div(".pages")[
-            first is not None and a(".button", href=first)["Newest"],
+            first is not None and a(".button", href=first)["From the end" if jumped else "Newest"],
             further is not None and a(".button.primary", href=further, rel="next")["Continue →"],
         ],
     ]
@@ -196,7 +204,7 @@ def _lead(site: Site, request: BrowserRequest, filters: Filters, *, live: bool, 
 
 def _filter_form(request: BrowserRequest) -> Node:
     chosen = [(name, value) for name in FIELDS if (value := request.query.get(name))]
-    nobody = {"before": None, "after": None, "of": None, "live": None}
+    from_the_end = {"begin": None, "before": None, "after": None, "of": None, "live": None}
     return div(".filters")[
         details(open=bool(set(dict(chosen)) & {"from", "to", "text", "name"}))[
             summary(".button")["Filter"],
@@ -229,9 +237,11 @@ def _filter_form(request: BrowserRequest) -> Node:
         chosen
         and div(".chips")[
             (
-                a(".chip.removable", href=request.here(**{**nobody, **_without(name)}), title="Remove this filter")[
-                    span(".muted")[_LABELS[name]], " ", visible(value, 60), span(".cross", aria_hidden="true")["×"]
-                ]
+                a(
+                    ".chip.removable",
+                    href=request.here(**{**from_the_end, **_without(name)}),
+                    title="Remove this filter",
+                )[span(".muted")[_LABELS[name]], " ", visible(value, 60), span(".cross", aria_hidden="true")["×"]]
                 for name, value in chosen
             )
         ],

@@ -34,7 +34,7 @@ from htpy import (
 from msgspec import Struct
 
 from eventstore_sa.browser.json_text import parsed
-from eventstore_sa.browser.layout import card, crumbs, empty, framed, pager
+from eventstore_sa.browser.layout import card, crumbs, empty, framed, pager, scrolling
 from eventstore_sa.browser.pages.listing import just_before
 from eventstore_sa.browser.requests import Answer, BadRequestError, BrowserRequest, NotFoundError, page_answer
 from eventstore_sa.browser.site import Site
@@ -103,7 +103,7 @@ def projections_page(site: Site, request: BrowserRequest) -> Steps[Answer]:
             _search_form(request, name),
             card(
                 None,
-                div(".grid-scroll")[
+                scrolling("Projections")[
                     table(".grid")[
                         thead[tr[(th(scope="col")[text] for text in ("Id", "Version", "State"))]],
                         tbody[listed],

@@ -8,7 +8,7 @@ from typing import Final
 
 from htpy import Node, a, div, h1, p, span, table, tbody, td, th, thead, tr
 
-from eventstore_sa.browser.layout import badge, card, crumbs, empty, framed, notice, pager, stream_link
+from eventstore_sa.browser.layout import badge, card, crumbs, empty, framed, notice, pager, scrolling, stream_link
 from eventstore_sa.browser.requests import Answer, BrowserRequest, NotFoundError, page_answer
 from eventstore_sa.browser.site import Site
 from eventstore_sa.browser.text import ago, duration, plural, visible
@@ -27,6 +27,8 @@ __all__ = ["subscription_page", "subscriptions_page"]
 
 _PARKED: Final = 100
 _MOST_LAGS: Final = 8
+_MOST_LOOKED_INTO: Final = 20
+_NUMBERS: Final = ("Checkpoint", "Behind", "Waiting", "Handled", "Per second", "Partition", "Attempts", "Event")
 _STATES: Final = {PartitionState.RUNNING: "good", PartitionState.PAUSED: "warn", PartitionState.STOPPED: "bad"}
 _PARKED_STATES: Final = {ParkedState.PARKED: "bad", ParkedState.HELD: "warn", ParkedState.SKIPPED: ""}
 
@@ -48,7 +50,11 @@ def subscriptions_page(site: Site, request: BrowserRequest) -> Steps[Answer]:
     survey: Survey = yield site.run(storage.survey)
     end: int = yield site.run(storage.last_number)
     found = {name: list(records) for name, records in groupby(survey.partitions, lambda record: record.name)}
-    rows = [_row(site, request, name, records, end) for name, records in found.items()]
+    parking: set[str] = set()
+    for name in list(found)[:_MOST_LOOKED_INTO]:
+        if (yield site.run(storage.has_parked, name)):
+            parking.add(name)
+    rows = [_row(site, request, records, end, is_parking=name in parking) for name, records in found.items()]
     rows += [
         tr[
             td[visible(name, 120)],
@@ -68,12 +74,12 @@ def subscriptions_page(site: Site, request: BrowserRequest) -> Steps[Answer]:
             "Subscriptions",
             card(
                 None,
-                div(".grid-scroll")[
+                scrolling("Subscriptions")[
                     table(".grid")[
                         thead[
                             tr[
                                 (
-                                    th(scope="col")[text]
+                                    _head(text)
                                     for text in ("Name", "State", "Checkpoint", "Behind", "Run by", "Last moved")
                                 )
                             ]
@@ -86,11 +92,13 @@ def subscriptions_page(site: Site, request: BrowserRequest) -> Steps[Answer]:
             if rows
             else empty("No subscriptions", "They are listed here once they have run, or been given to the browser."),
             p(".muted")[
-                plural(len(survey.nodes), "process", "processes"),
-                " run subscriptions: ",
-                [[index > 0 and ", ", visible(node.name, 80)] for index, node in enumerate(survey.nodes[:20])]
-                if survey.nodes
-                else "none",
+                plural(len(survey.nodes), "process runs", "processes run") if survey.nodes else "No process runs",
+                " subscriptions at the moment",
+                [
+                    [": " if index == 0 else ", ", visible(node.name, 80)]
+                    for index, node in enumerate(survey.nodes[:20])
+                ],
+                ".",
             ],
             section="subscriptions",
         )
@@ -128,12 +136,12 @@ def subscription_page(site: Site, request: BrowserRequest) -> Steps[Answer]:
             ),
             card(
                 "Partitions",
-                div(".grid-scroll")[_partitions(site, records, end, lags)],
+                scrolling("Partitions")[_partitions(site, records, end, lags)],
                 kind=".flush",
             ),
             card(
                 ["Kept aside", span(".muted.note")[plural(len(parked), "event") if parked else "nothing"]],
-                div(".grid-scroll")[_parked(site, request, parked)] if parked else None,
+                scrolling("Kept aside")[_parked(site, request, parked)] if parked else None,
                 kind=".flush" if parked else "",
             ),
             pager(None, further),
@@ -148,7 +156,14 @@ def subscription_page(site: Site, request: BrowserRequest) -> Steps[Answer]:
     )
 
 
-def _row(site: Site, request: BrowserRequest, name: str, records: Sequence[PartitionRecord], end: int) -> Node:
+def _head(text: str) -> Node:
+    return th(".numeric" if text in _NUMBERS else "", scope="col")[text]
+
+
+def _row(
+    site: Site, request: BrowserRequest, records: Sequence[PartitionRecord], end: int, *, is_parking: bool
+) -> Node:
+    name = records[0].name
     states = sorted({record.state for record in records}, key=lambda state: list(_STATES).index(state))
     checkpoint = min(record.sequence_number for record in records)
     owners = sorted({record.owner_name for record in records if record.owner_name and not record.expired})
@@ -160,7 +175,8 @@ def _row(site: Site, request: BrowserRequest, name: str, records: Sequence[Parti
         ],
         td[
             ([badge(state.value, _STATES[state]), " "] for state in states),
-            any(each.last_error for each in records) and badge("error", "bad"),
+            any(each.last_error for each in records) and [badge("error", "bad"), " "],
+            is_parking and badge("parked events", "warn"),
         ],
         td(".numeric")[a(href=request.url(f"/event/{checkpoint}"))[str(checkpoint)] if checkpoint else "0"],
         td(".numeric")[f"{max(0, end - checkpoint):,}"],
@@ -172,7 +188,7 @@ def _row(site: Site, request: BrowserRequest, name: str, records: Sequence[Parti
 def _partitions(site: Site, records: Sequence[PartitionRecord], end: int, lags: dict[int, float]) -> Node:
     heads = ("Partition", "State", "Checkpoint", "Behind", "Waiting", "Handled", "Per second", "Run by", "Last moved")
     return table(".grid")[
-        thead[tr[(th(scope="col")[text] for text in heads)]],
+        thead[tr[map(_head, heads)]],
         tbody[
             (
                 tr[
@@ -199,7 +215,7 @@ def _partitions(site: Site, records: Sequence[PartitionRecord], end: int, lags: 
 def _parked(site: Site, request: BrowserRequest, parked: Sequence[ParkedEvent]) -> Node:
     heads = ("Event", "Stream", "State", "Attempts", "Error", "Since")
     return table(".grid")[
-        thead[tr[(th(scope="col")[text] for text in heads)]],
+        thead[tr[map(_head, heads)]],
         tbody[
             (
                 tr(data_row=True)[
