@@ -9,6 +9,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any, Final
@@ -120,6 +121,9 @@ async def _serve(browser: EventBrowser, host: str, port: int) -> None:
     )
     async with browser.site.store:
         await uvicorn.Server(config).serve()
+        # It raises again the signal that has ended it, which cancels this task: here, and not when the store is closed.
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
 
 
 class _Server(ThreadingMixIn, WSGIServer):

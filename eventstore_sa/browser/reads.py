@@ -40,7 +40,7 @@ Target: TypeAlias = LogIdentifier | CategoryIdentifier | StreamIdentifier | Even
 Keep: TypeAlias = Callable[[AnyStoredEvent], bool]
 
 _ENOUGH_BYTES: Final = 1_000_000
-_FIRST_SLICE: Final = 2_000
+_FIRST_SLICE: Final = 500
 _GROWTH: Final = 4
 _MOST_UNREADABLE: Final = 20
 _NEAR: Final = 1_000
