@@ -39,8 +39,10 @@ def test_readme_shows_python_that_runs() -> None:
     assert ROOT / "README.md" in PAGES
 
 
-def test_web_applications_of_the_readme_answer() -> None:
-    assert {"invoice 2", "article bolts"} <= set(outcome_of(ROOT / "README.md").stdout.splitlines())
+def test_web_applications_of_the_first_page_answer() -> None:
+    outcome = outcome_of(ROOT / "docs" / "getting-started.md")
+
+    assert {"invoice 2", "article bolts"} <= set(outcome.stdout.splitlines())
 
 
 def test_blocks_of_a_page_are_one_program_and_may_await(tmp_path: Path) -> None:
