@@ -93,7 +93,7 @@ class EventStorageAdapterCases(AsyncSetting, _AllCases):
     override the fixture `storage_adapter`, which can take other fixtures and clean up after itself. Each case needs empty
     storage. The class attributes declare optional capabilities of the adapter; see `EventStorageSetting`.
 
-    Example:
+    Examples:
         class TestMyAdapter(EventStorageAdapterCases):
             def construct_storage_adapter(self) -> EventStorageAdapter:
                 return MyAdapter()
