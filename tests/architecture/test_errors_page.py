@@ -62,5 +62,6 @@ def test_every_error_is_in_the_table() -> None:
 def test_every_page_is_listed() -> None:
     listed = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
 
-    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"}
-    assert pages - set(re.findall(r"\(([\w-]+\.md)\)", listed)) == set()
+    folder = ROOT / "docs"
+    pages = {page.relative_to(folder).as_posix() for page in folder.rglob("*.md")} - {"index.md"}
+    assert pages - set(re.findall(r"\(([\w/-]+\.md)\)", listed)) == set()
