@@ -24,6 +24,7 @@ from eventstore_sa.testing.cases.constraints import ConstraintCases
 from eventstore_sa.testing.cases.decisions import QueryConditionCases
 from eventstore_sa.testing.cases.fidelity import FidelityCases
 from eventstore_sa.testing.cases.fixtures import AsyncFixtures, SyncFixtures
+from eventstore_sa.testing.cases.inspection import InspectionCases
 from eventstore_sa.testing.cases.listing import ListingCases
 from eventstore_sa.testing.cases.names import NameCases
 from eventstore_sa.testing.cases.partitions import PartitionCases
@@ -43,6 +44,7 @@ class _AllCases(
     ConstraintCases,
     PartitionCases,
     ListingCases,
+    InspectionCases,
     PublishingCases,
     ConditionCases,
     QueryConditionCases,
