@@ -36,6 +36,12 @@ help: ## list these targets
 demo: $(DEMO_READY) ## watch events being published, refused, read back and projected (SQLite)
 	@$(BIN)/python examples/quickstart.py
 
+.PHONY: example
+example: $(DEV_READY) ## start examples/shop on SQLite, at http://127.0.0.1:8000, until Ctrl-C
+	@cd examples/shop && env $(IN_VENV) alembic upgrade head && \
+	echo 'The shop: http://127.0.0.1:8000/docs' && \
+	exec env $(IN_VENV) uvicorn shop.app:app --port 8000
+
 .PHONY: test
 test: $(DEV_READY) ## run the suite: in memory, SQLite, a real PostgreSQL
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope $(PYTEST_ARGS)
