@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ from eventstore_sa import NewEvent, SyncEventStore
 from eventstore_sa.cli import main
 from eventstore_sa.subscriptions import FailurePolicy, SyncSubscription, catch_up_sync
 from tests.patience import wait_until
-from tests.project import ROOT
+from tests.preloaded import run_preloaded, start_preloaded
 
 APPLICATION = """
 import logging
@@ -90,20 +87,15 @@ def test_a_worker_runs_an_application_until_it_is_told_to_end(store: SyncEventSt
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE effects (number int)"))
     poisoned(store)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    arguments = [sys.executable, "-W", "error", "-m", "eventstore_sa.cli"]
+    here = Path.cwd()
 
-    replayed = subprocess.run(
-        [*arguments, "subscriptions", "replay", "subscribing_app:all", "billing"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+    replayed = run_preloaded(
+        "-m", "eventstore_sa.cli", "subscriptions", "replay", "subscribing_app:all", "billing", cwd=here
     )
     assert (replayed.stdout, replayed.stderr) == ("1 events handled\n", "")
 
     store.stream(category="orders", stream="1").publish(events=[NewEvent(name="placed", payload=1)])
-    worker = subprocess.Popen([*arguments, "run", "subscribing_app:all"], env=environment)
+    worker = start_preloaded("-m", "eventstore_sa.cli", "run", "subscribing_app:all", cwd=here)
 
     def handled() -> list[int]:
         with engine.connect() as connection:
