@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy import AsyncAdaptedQueuePool, Connection, Engine, QueuePool, event, text
+from sqlalchemy import AsyncAdaptedQueuePool, Connection, Engine, QueuePool, StaticPool, event, text
 
 from eventstore_sa import (
     EventQuery,
@@ -18,7 +18,10 @@ from eventstore_sa import (
     StreamIdentifier,
     SyncProjectionStore,
 )
+from eventstore_sa.conditions import stream_is_empty
 from eventstore_sa.errors import LockTimeoutError, SchemaError, StorageError
+from eventstore_sa.persistence.events.dialects import sqlite
+from eventstore_sa.persistence.transactions.prepared import PreparedStatement
 from tests.awaiting import entered, settled
 from tests.blocking import terminate_others, wait_for_waiting
 from tests.hosts import POSTGRES_DRIVERS, Host, each_driver, new_event
@@ -73,7 +76,7 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return statements
 
 
-@each_driver(*POSTGRES_DRIVERS)
+@each_driver()
 async def test_what_nobody_sees_is_executed_directly(host: Host, executed: list[object]) -> None:
     await used(host)
     executed.clear()
@@ -102,7 +105,7 @@ async def used(host: Host) -> None:
     await settled(host.store.watermark())
 
 
-@each_driver(*POSTGRES_DRIVERS)
+@each_driver()
 async def test_listeners_see_every_statement(host: Host) -> None:
     await used(host)  # the first use of a store compares its mode of locking
     engine = getattr(host.engine, "sync_engine", host.engine)
@@ -115,6 +118,55 @@ async def test_listeners_see_every_statement(host: Host) -> None:
         await settled(call(host))
 
         assert seen == ["before_execute", "after_execute"]
+
+
+@each_driver()
+async def test_listeners_see_every_transaction(host: Host) -> None:
+    await used(host)
+    engine = getattr(host.engine, "sync_engine", host.engine)
+    seen: list[str] = []
+    event.listen(engine, "begin", lambda *_: seen.append("begin"))
+    event.listen(engine, "commit", lambda *_: seen.append("commit"))
+
+    await settled(host.store.stream(category="orders", stream="1").publish(events=[new_event()]))
+
+    assert seen == ["begin", "commit"]
+
+
+@each_driver("sqlite+aiosqlite", "sqlite")
+async def test_publish_does_not_join_what_is_begun_on_a_connection_that_all_share(host: Host) -> None:
+    engine = host.make_engine(poolclass=StaticPool)
+    store = host.store_on(engine)
+    async with entered(engine.connect()) as connection:
+        await settled(connection.execute(text("INSERT INTO notes (note) VALUES ('mine')")))
+        with pytest.raises(StorageError):
+            await settled(store.stream(category="orders", stream="1").publish(events=[new_event()]))
+        await settled(connection.rollback())
+
+    assert await settled(store.stream(category="orders", stream="1").read()) == []
+    await settled(engine.dispose())
+
+
+async def test_publish_is_repeated_if_its_stream_changes_before_the_look_at_its_condition(
+    sqlite_ground: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing holds SQLite's lock between the two statements."""
+    host = Host(sqlite_ground, "sqlite")
+    insertion, unmet = sqlite._insertion, [True]
+
+    def insertion_at_first_unmet(prefix: str, schema: str | None) -> Any:
+        return (
+            PreparedStatement(text("SELECT 1 WHERE 0 AND :document"))
+            if unmet and unmet.pop()
+            else insertion(prefix, schema)
+        )
+
+    monkeypatch.setattr(sqlite, "_insertion", insertion_at_first_unmet)
+    host.store.stream(category="orders", stream="1").publish(events=[new_event()], condition=stream_is_empty())
+
+    assert unmet == []
+    assert sqlite_ground.names() == ["something-happened"]
+    await host.aclose()
 
 
 @each_driver("postgresql+asyncpg", "postgresql+psycopg")
