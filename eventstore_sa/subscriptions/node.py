@@ -237,7 +237,7 @@ class Node:
             yield partial(self._poll.wait, pause_s)
             woken = time.monotonic() - before < pause_s * 0.9
             if woken:
-                # By a publish in this process, which may not be committed yet.
+                # By a commit: others may follow, and older transactions may still hold the watermark back.
                 pause_s = _FIRST_POLL_S
 
     def _look(self, *, woken: bool) -> Steps[bool]:
