@@ -33,7 +33,18 @@ from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
 from tests.hosts import statements_of
 from tests.patience import PATIENCE_S
 from tests.projectors import CustomerProjector, OrderProjector
-from tests.subscribers import ALL, DATABASES, EVERY, POSTGRES, Place, install_effects, numbers, open_place, policy
+from tests.subscribers import (
+    ALL,
+    DATABASES,
+    EVERY,
+    POSTGRES,
+    Place,
+    eventually,
+    install_effects,
+    numbers,
+    open_place,
+    policy,
+)
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +81,6 @@ with_every_driver = pytest.mark.parametrize("place", EVERY, indirect=True)
 on_databases = pytest.mark.parametrize("place", DATABASES, indirect=True)
 on_postgres = pytest.mark.parametrize("place", ["postgresql+asyncpg", "postgresql+psycopg2"], indirect=True)
 on_asyncpg = pytest.mark.parametrize("place", ["postgresql+asyncpg"], indirect=True)
-
-
-async def eventually(condition: Any, what: str) -> None:
-    """Wait until a condition holds, while the event loop runs."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + PATIENCE_S
-    while not await settled(condition()):
-        assert loop.time() < deadline, what
-        await asyncio.sleep(0.005)
 
 
 class Failing:
