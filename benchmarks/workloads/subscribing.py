@@ -80,7 +80,7 @@ def _projecting(opened: Opened, _: Setting) -> Sequence[Side]:
         projector = Changes()
         # A new name each time, because events that are applied already are left out.
         projector.name = f"changes-{next(_runs)}"
-        await catch_up(_subscription(ours, projector, batch_size=500))
+        await catch_up(_subscription(ours, projector))
 
     async def by_hand(_: int) -> None:
         if await raw.catch_up(f"by-hand-{next(_runs)}") != events:
