@@ -242,13 +242,16 @@ class Node:
             record = records.get(key)
             if task.done:
                 del self._workers[key]
+                # Usually it has given the partition back; if something unheard of has ended it, nobody else would.
+                if record is not None and record.epoch == worker.lease.epoch:
+                    yield from self._call(self.storage.release, worker.lease)
             elif record is None or record.owner != self._record.id or record.epoch != worker.lease.epoch:
                 worker.lose()
                 del self._workers[key]
                 self._abandoned.append(task)
             elif worker.is_overdue:
                 _log.error("%s: the handler hangs, and the partition is taken from it", worker)
-                worker.lose()
+                worker.abandon()
                 task.cancel()
                 yield from self._call(self.storage.evict, worker.lease)
                 del self._workers[key]
