@@ -113,8 +113,9 @@ class EventStorage:
             self.mode.check_conditions(conditions)
         document = None if conditions else publish_document(parts, mode=self.mode)
         results = self._publish(parts, document, each)
-        # In a transaction of the caller's they are not committed yet, and whoever is woken looks more often for a while.
-        self.schema.wakeups.wake()
+        if not self._runner.bind.in_transaction:
+            # Otherwise they are not committed yet, and whoever publishes in the transaction follows its end.
+            self.schema.wakeups.wake()
         return results
 
     def _publish(

@@ -27,6 +27,7 @@ from eventstore_sa.persistence.subscriptions.storage import SQLSubscriptionStora
 from eventstore_sa.persistence.transactions.binds import Bind
 from eventstore_sa.publishing import StreamPublication, keyed_results, publications
 from eventstore_sa.session import CommitCallback, SessionStorage, StagedPublish
+from eventstore_sa.session.connection_watch import watch
 from eventstore_sa.sources.base import checked_limit
 from eventstore_sa.sources.constraints import QueryConstraint, QueryConstraints, checked_constraints
 from eventstore_sa.store.adapters.bindables import AsyncBindable, SyncBindable, async_bind
@@ -261,7 +262,17 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
     @property
     def _publish(self) -> Callable[[Sequence[StreamPublication]], list[list[AnyStoredEvent]]]:
         storage = self._storage
-        return storage.publish if self._in_session is None else self._in_session.publish_at_once
+        if self._in_session is not None:
+            return self._in_session.publish_at_once
+        return self._publish_on_connection if self.bind.in_transaction else storage.publish
+
+    def _publish_on_connection(self, parts: Sequence[StreamPublication]) -> list[list[AnyStoredEvent]]:
+        """Publish in the transaction of a connection of the caller's, and tell those who wait once it is committed."""
+        results = self._storage.publish(parts)
+        if self.wakeups.is_heard:
+            with self.bind.reading() as scope:
+                watch(scope.connection).add(when_durable=self.wakeups.wake)
+        return results
 
     @property
     def _session_storage(self) -> SessionStorage:
