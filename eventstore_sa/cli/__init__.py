@@ -25,6 +25,7 @@ __all__ = ["main"]
     cls=LazyGroup,
     places={
         "categories": Place("eventstore_sa.cli.figures", "categories", "Print the categories, with their last events."),
+        "doctor": Place("eventstore_sa.cli.health", "doctor", "Print what is wrong, and what to do."),
         "run": Place(
             "eventstore_sa.subscriptions.commands", "run_command", "Run subscriptions until SIGTERM or SIGINT."
         ),

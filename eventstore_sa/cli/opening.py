@@ -32,7 +32,7 @@ from eventstore_sa.persistence.sqlalchemy_internals import run_in_greenlet
 from eventstore_sa.store import EventStore, SyncEventStore
 from eventstore_sa.store.adapters import SQLAlchemyEventStorageAdapter, SyncSQLAlchemyEventStorageAdapter
 
-__all__ = ["NOT_SO", "REFUSED", "OpenStore", "ending", "on_store"]
+__all__ = ["NOT_SO", "REFUSED", "OpenStore", "ending", "on_database", "on_store"]
 
 NOT_SO: Final = 1
 """Exit code: what was looked for is not there, or not as it should be."""
@@ -80,12 +80,25 @@ _url: Final = click.option(
 
 def on_store(command: Command) -> Command:
     """Give a command the options that say which event store; call it with that, opened, as its first argument."""
+    return _on_store(command, must_exist=True)
 
+
+def on_database(command: Command) -> Command:
+    """The same for a command that finds out itself whether there is an event store in the database."""
+    return _on_store(command, must_exist=False)
+
+
+def _on_store(command: Command, *, must_exist: bool) -> Command:
     @functools.wraps(command)
     def opened(*, url: str, prefix: str, schema: str | None, **options: Any) -> None:
         with ending():
             engine, known = _engine(url)
-            run(engine, lambda: command(OpenStore(engine, known or _schema(engine, prefix, schema)), **options))
+
+            def work() -> None:
+                tables = known or _schema(engine, prefix, schema, must_exist=must_exist)
+                command(OpenStore(engine, tables), **options)
+
+            run(engine, work)
 
     decorated: Any = opened
     for option in (schema_option, prefix_option, _url):
@@ -155,11 +168,13 @@ def _engine_of_url(url: str) -> Engine:
     return engine
 
 
-def _schema(engine: Engine, prefix: str, schema: str | None) -> EventStoreSchema:
+def _schema(engine: Engine, prefix: str, schema: str | None, *, must_exist: bool) -> EventStoreSchema:
     """Return the tables with the locking that is recorded in the database."""
     plain = EventStoreSchema(prefix=prefix, schema=schema)
     with engine.connect() as connection:
         if not inspect(connection).has_table(plain.version.name, schema=schema):
+            if not must_exist:
+                return plain
             place = "" if schema is None else f" in schema {schema!r}"
             raise SchemaError(
                 f"there is no event store with prefix {prefix!r}{place} in this database: give --prefix and --schema, or "
