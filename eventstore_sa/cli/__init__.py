@@ -24,16 +24,25 @@ __all__ = ["main"]
 @click.group(
     cls=LazyGroup,
     places={
+        "categories": Place("eventstore_sa.cli.figures", "categories", "Print the categories, with their last events."),
+        "doctor": Place("eventstore_sa.cli.health", "doctor", "Print what is wrong, and what to do."),
         "run": Place(
             "eventstore_sa.subscriptions.commands", "run_command", "Run subscriptions until SIGTERM or SIGINT."
         ),
         "schema": Place(
             "eventstore_sa.cli.schema", "schema", "Create, change and check tables, functions and triggers."
         ),
+        "show": Place("eventstore_sa.cli.events", "show", "Print one event."),
+        "stats": Place("eventstore_sa.cli.figures", "stats", "Print how many events there are, and what they take."),
+        "stream": Place("eventstore_sa.cli.events", "stream", "Print the events of a stream."),
+        "streams": Place("eventstore_sa.cli.figures", "streams", "Print the streams, with how many events they have."),
         "subscriptions": Place(
             "eventstore_sa.subscriptions.commands", "subscriptions", "Look at subscriptions, steer them."
         ),
+        "tail": Place("eventstore_sa.cli.events", "tail", "Print the last events, and those to come."),
+        "trace": Place("eventstore_sa.cli.events", "trace", "Print the events that belong together."),
         "types": Place("eventstore_sa.cli.types", "types", "Check how event types change."),
+        "watermark": Place("eventstore_sa.cli.figures", "watermark", "Print who holds readers of the log back."),
     },
 )
 @click.version_option(package_name="eventstore-sa", message="%(version)s")

@@ -9,7 +9,7 @@ import click
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.schema.locking import FENCE, RecordedLocking, recorded_locking_mode
 
-__all__ = ["locking_option", "prefix_option", "schema_option"]
+__all__ = ["json_option", "locking_option", "prefix_option", "schema_option"]
 
 
 def _checked_locking(_: click.Context, __: click.Parameter, locking: str) -> RecordedLocking:
@@ -19,6 +19,7 @@ def _checked_locking(_: click.Context, __: click.Parameter, locking: str) -> Rec
         raise click.BadParameter(error.message) from error
 
 
+json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON, an object a line.")
 prefix_option: Final = click.option(
     "--prefix", default="es_", show_default=True, help="The prefix of the names of its tables."
 )

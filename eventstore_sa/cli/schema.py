@@ -17,6 +17,12 @@ from sqlalchemy.schema import ExecutableDDLElement
 
 from eventstore_sa.cli.options import locking_option, prefix_option, schema_option
 from eventstore_sa.errors import ConfigurationError, SchemaError
+from eventstore_sa.persistence.inspection.indexes import (
+    INSPECTION_INDEXES,
+    IndexedField,
+    creation_of,
+    inspection_index,
+)
 from eventstore_sa.persistence.schema import SCHEMA_VERSION, EventStoreSchema, verify_schema, versions
 from eventstore_sa.persistence.schema.locking import (
     EventSerialisationGuarantee,
@@ -77,6 +83,19 @@ def sql(
 def repair_command(dialect: str, prefix: str, schema: str | None) -> None:
     """Print the SQL that restores the functions and triggers of the newest version of the schema."""
     _print_script(repair(SCHEMA_VERSION, Site(dialect, prefix, schema)), dialect)
+
+
+@schema.command()
+@click.argument("field", type=click.Choice(INSPECTION_INDEXES))
+@prefix_option
+@schema_option
+def index(*, field: IndexedField, prefix: str, schema: str | None) -> None:
+    """Print the SQL that creates an optional index on PostgreSQL, while writers run; outside of a transaction.
+
+    The one for `correlation` serves traces, the one for `time` reads of a range of times. Every publish pays for it.
+    """
+    store = EventStoreSchema(prefix=prefix, schema=schema)
+    click.echo(f"{creation_of(inspection_index(field, schema=store))};")
 
 
 @schema.command()

@@ -16,20 +16,24 @@ from eventstore_sa.contracts.inspection import (
     WatermarkReport,
 )
 from eventstore_sa.inspection.inspecting import Inspection, SyncInspection
+from eventstore_sa.persistence.inspection.health import Finding, Severity, diagnose
 from eventstore_sa.persistence.inspection.indexes import inspection_index
 
 __all__ = [
     "CategoryCount",
     "CategorySummary",
+    "Finding",
     "Growth",
     "HeldBack",
     "Inspection",
     "InspectionStorage",
+    "Severity",
     "Statistics",
     "StreamSummary",
     "SyncInspection",
     "TableSize",
     "TraceSlice",
     "WatermarkReport",
+    "diagnose",
     "inspection_index",
 ]

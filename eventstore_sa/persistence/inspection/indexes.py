@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final, Literal, TypeAlias
 
-from sqlalchemy import ColumnElement, Index, MetaData, Table
+from sqlalchemy import ColumnElement, Index, Table
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateIndex
 from sqlalchemy.sql.elements import conv
 
 from eventstore_sa.errors import ConfigurationError
@@ -18,7 +20,7 @@ from eventstore_sa.persistence.schema.correlation import correlation_beginning
 __all__ = [
     "INSPECTION_INDEXES",
     "IndexedField",
-    "detached_index",
+    "creation_of",
     "index_name",
     "inspection_index",
     "inspection_indexes_of",
@@ -64,9 +66,11 @@ def inspection_index(field: IndexedField, *, schema: EventStoreSchema | None = N
     return _index(field, name, store.events)
 
 
-def detached_index(field: IndexedField, schema: EventStoreSchema) -> Index:
-    """Return the index on a copy of the table, for its SQL: what is created by `create_all` stays as it is."""
-    return _index(field, index_name(field, schema.prefix), schema.events.to_metadata(MetaData()))
+def creation_of(index: Index) -> str:
+    """Return the SQL that creates an index on PostgreSQL while writers run; outside of a transaction."""
+    create: Any = CreateIndex(index)
+    dialect: Any = postgresql.dialect
+    return str(create.compile(dialect=dialect())).replace(" INDEX ", " INDEX CONCURRENTLY ", 1)
 
 
 def inspection_indexes_of(table: Table) -> Iterator[Index]:
