@@ -6,18 +6,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from enum import StrEnum
 from inspect import getattr_static, iscoroutinefunction
-from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, cast, final
+from typing import Any, ClassVar, Generic, TypeAlias, cast, final
+
+from typing_extensions import TypeVar
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.projection.handlers import HandlerTable
 from eventstore_sa.projection.naming import NameOfClass
-from eventstore_sa.types import AnyStoredEvent, EventSourceIdentifier, StreamIdentifier, is_json_value
+from eventstore_sa.types import AnyStoredEvent, EventSourceIdentifier, JsonValue, StreamIdentifier, is_json_value
 
 __all__ = ["MissingHandlerBehaviour", "ProjectorDefinition", "check_categories", "check_storable"]
 
 Identifier = TypeVar("Identifier", bound=EventSourceIdentifier, contravariant=True)
 State = TypeVar("State")
-Metadata = TypeVar("Metadata")
+Metadata = TypeVar("Metadata", default=JsonValue)
 
 
 class MissingHandlerBehaviour(StrEnum):

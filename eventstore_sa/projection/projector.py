@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from inspect import getattr_static, iscoroutinefunction, isfunction, signature
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, cast, final
+
+from typing_extensions import TypeVar
 
 from eventstore_sa.errors import ConfigurationError, SerialisationError
 from eventstore_sa.projection.batches import Batch
@@ -26,6 +28,7 @@ from eventstore_sa.projection.resuming import resumed, resumed_sync
 from eventstore_sa.types import (
     AnyStoredEvent,
     EventSourceIdentifier,
+    JsonValue,
     Projection,
     Snapshots,
     StreamIdentifier,
@@ -41,7 +44,7 @@ __all__ = ["MissingHandlerBehaviour", "ProjectableSource", "Projector", "SyncPro
 
 Identifier = TypeVar("Identifier", bound=EventSourceIdentifier, contravariant=True)
 State = TypeVar("State")
-Metadata = TypeVar("Metadata")
+Metadata = TypeVar("Metadata", default=JsonValue)
 
 
 _FINAL = (
