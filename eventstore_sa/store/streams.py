@@ -92,7 +92,7 @@ class OfAdapter(AnySource[I], Generic[I, Adapter]):
         return f"{type(self).__name__}({self._identifier!r})"
 
 
-class _StoredSource(OfAdapter[I, EventStorageAdapter], EventSource[I, P], Generic[I, P]):
+class _StoredSource(OfAdapter[I, EventStorageAdapter], EventSource[I, StoredEvent[Any, P, Any]], Generic[I, P]):
     """Reads of whatever an adapter can scan."""
 
     async def latest(self) -> StoredEvent[Any, P, Any] | None:

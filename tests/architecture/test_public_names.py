@@ -139,6 +139,15 @@ PUBLIC: dict[str, list[str]] = {
         "SyncSQLAlchemySnapshotStorageAdapter",
         "SyncSnapshotStorageAdapter",
     ],
+    "eventstore_sa.projection.store": [
+        "InMemoryProjectionStorageAdapter",
+        "ProjectionStorageAdapter",
+        "ProjectionStore",
+    ],
+    "eventstore_sa.projection.store.adapters": [
+        "InMemoryProjectionStorageAdapter",
+        "ProjectionStorageAdapter",
+    ],
     "eventstore_sa.subscriptions": [
         "Consequence",
         "FailurePolicy",
@@ -198,6 +207,9 @@ PUBLIC: dict[str, list[str]] = {
         "sequence_number_after",
     ],
     "eventstore_sa.store": [
+        "EventStorageAdapter",
+        "InMemoryEventStorageAdapter",
+        "UnmetWriteConditionError",
         "EventCategory",
         "EventLog",
         "EventSerialisationGuarantee",
@@ -315,7 +327,21 @@ PUBLIC: dict[str, list[str]] = {
         "random_subscriber_group",
         "random_subscriber_id",
     ],
+    "eventstore_sa.types.event": [
+        "Event",
+        "NewEvent",
+        "StoredEvent",
+    ],
+    "eventstore_sa.types.identifier": [
+        "EventSequenceIdentifier",
+        "EventSourceIdentifier",
+        "LogIdentifier",
+        "StreamIdentifier",
+        "event_sequence_identifier",
+        "target",
+    ],
     "eventstore_sa.types": [
+        "Event",
         "CategoryIdentifier",
         "CategoryPartitionIdentifier",
         "Clock",
