@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -63,7 +64,8 @@ def main() -> int:
     places = write_reference(pages / "reference")
     write_configuration(workshop, [*navigation(), {"Examples": examples}, {"Reference": list_reference()}])
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean", "--config-file", "zensical.toml"]
-    built = subprocess.run(command, cwd=workshop, check=False, capture_output=True, text=True)
+    plain = {**os.environ, "NO_COLOR": "1"}
+    built = subprocess.run(command, cwd=workshop, env=plain, check=False, capture_output=True, text=True)
     if built.returncode != 0:
         print(built.stdout, built.stderr.partition("Traceback")[0], sep="\n", file=sys.stderr)
         return built.returncode
