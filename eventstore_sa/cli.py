@@ -39,6 +39,7 @@ from eventstore_sa.types.type_history import described, incompatible_changes
 try:
     import click
 
+    from eventstore_sa.store.commands import backfill_tags_command
     from eventstore_sa.subscriptions.commands import run_command, subscriptions
 except ImportError as _error:
     raise ImportError("the command line needs click: install it with the extra 'eventstore-sa[cli]'") from _error
@@ -83,6 +84,7 @@ def main() -> None:
     """Manage an event store."""
 
 
+main.add_command(backfill_tags_command)
 main.add_command(subscriptions)
 main.add_command(run_command)
 

@@ -17,6 +17,7 @@ from eventstore_sa.sources import (
     constraints,
 )
 from eventstore_sa.store import adapters, conditions, exceptions
+from eventstore_sa.store.backfilling import TagBackfill
 from eventstore_sa.store.deciding import Decision, DecisionUpdate
 from eventstore_sa.store.decorators import (
     event_store_transaction,
@@ -70,6 +71,7 @@ __all__ = [
     "SyncEventStream",
     "SyncInMemoryEventSource",
     "SyncInMemoryStoredEventSource",
+    "TagBackfill",
     "Watermark",
     "adapters",
     "conditions",

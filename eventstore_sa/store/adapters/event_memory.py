@@ -7,6 +7,7 @@ one storage. Nothing outlives the process, and events here cannot be part of a s
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Self
 
 from eventstore_sa.conditions import WriteCondition
@@ -95,6 +96,12 @@ class SyncInMemoryEventStorageAdapter(SyncEventStorageAdapter):
 
     def categories(self) -> Iterator[CategoryIdentifier]:
         return self._storage.categories()
+
+    def add_tags(self, added: Mapping[int, AbstractSet[str]]) -> int:
+        return self._storage.add_tags(added)
+
+    def tags_epoch(self, *, current: bool = False) -> str:
+        return self._storage.tags_epoch
 
     def drop_schema(self) -> None:
         self._storage.clear()
