@@ -91,6 +91,13 @@ class SyncInMemoryEventStorageAdapter(SyncEventStorageAdapter):
     ) -> Iterator[AnyStoredEvent]:
         return self._storage.scan(target=target, constraints=constraints, limit=limit, backwards=backwards)
 
+    def scan_text(
+        self, *, target: Scannable, constraints: QueryConstraints, limit: int | None, backwards: bool
+    ) -> Iterator[AnyStoredEvent]:
+        return self._storage.scan(
+            target=target, constraints=constraints, limit=limit, backwards=backwards, as_text=True
+        )
+
     def streams(self, *, target: Listable = LogIdentifier()) -> Iterator[StreamIdentifier]:  # noqa: B008
         return self._storage.streams(target)
 

@@ -96,6 +96,10 @@ class _Record(Struct, frozen=True):
         """Return it as an event with its own payload and metadata."""
         return self._event(decode_json(self.content.payload), decode_json(self.content.metadata))
 
+    def text_event(self) -> AnyStoredEvent:
+        """Return it as an event whose payload is the JSON text."""
+        return self._event(self.content.payload, decode_json(self.content.metadata))
+
     def outline(self) -> AnyStoredEvent:
         """Return it without payload and metadata, which are not decoded."""
         return self._event(None, None)
@@ -355,9 +359,17 @@ class InMemoryEventStorage:
         return next(scan, None)
 
     def scan(
-        self, *, target: Scannable, constraints: QueryConstraints, limit: int | None, backwards: bool
+        self,
+        *,
+        target: Scannable,
+        constraints: QueryConstraints,
+        limit: int | None,
+        backwards: bool,
+        as_text: bool = False,
     ) -> Iterator[AnyStoredEvent]:
         """Iterate over the events that are stored at the time of the call; each is decoded when its turn comes.
+
+        With `as_text`, payloads remain JSON text.
 
         Raises:
             ConfigurationError: If the limit is negative or not an integer, or the constraints are not a set of constraints.
@@ -367,7 +379,7 @@ class InMemoryEventStorage:
         with self._lock:
             records = self._records.of(checked_target(target))
             end = len(records)
-        events = selected(records, end, target, checked, backwards=backwards)
+        events = selected(records, end, target, checked, backwards=backwards, as_text=as_text)
         return islice(events, end if most is None else min(most, end))
 
     @property
