@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from eventstore_sa.errors import ConfigurationError, SerialisationError, TransactionError
 from eventstore_sa.sources.constraints import sequence_number_after
@@ -72,7 +72,7 @@ def _checked(store: EventStore[Any] | SyncEventStore[Any], tags_of: object) -> T
             "not within a session"
         )
     if callable(tags_of):
-        return tags_of
+        return cast("TagsOf", tags_of)
     if tags_of is None and store.types is not None:
         return store.types.tags_of
     raise ConfigurationError(

@@ -51,9 +51,7 @@ def backfill_tags_command(
     """
     options: dict[str, Any] = {"after": after, "batch_size": batch_size, "on_progress": _print}
     try:
-        found = imported(where)
-        types: EventTypes[Any] | None = found if isinstance(found, EventTypes) else None
-        tags_of: Any = None if types is not None else found
+        types, tags_of = _types_or_function(imported(where))
         mode = recorded_locking_mode(locking)
         tables = EventStoreSchema(
             prefix=prefix,
@@ -82,6 +80,13 @@ async def _with_asyncio(
 ) -> None:
     async with EventStore(url, schema=tables, types=types) as store:
         await store.backfill_tags(tags_of, **options)
+
+
+def _types_or_function(found: object) -> tuple[EventTypes[Any] | None, Any]:
+    if isinstance(found, EventTypes):
+        types: EventTypes[Any] = found  # pyright: ignore[reportUnknownVariableType]
+        return types, None
+    return None, found
 
 
 def _print(progress: TagBackfill) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
 from msgspec import Struct
 
@@ -436,7 +436,8 @@ def _conditional(
 ) -> Mapping[StreamIdentifier, Any]:
     """Return what was decided, with the condition on the first stream: it is about all of them."""
     if isinstance(decided, Sequence) and not isinstance(decided, str | bytes):
-        decided = by_stream(types, None, decided, None) if decided else {}
+        events = cast("Sequence[object]", decided)
+        decided = by_stream(types, None, events, None) if events else {}
     if not isinstance(decided, Mapping):
         raise ConfigurationError(
             "a decision returns the events for each stream, such as {StreamIdentifier('orders', '42'): {'events': [...]}}, "

@@ -219,23 +219,28 @@ class EventTypes(Generic[P]):
             ConfigurationError: If its type is unknown, or declares no stream.
             SerialisationError: If the category or the name cannot be stored.
         """
-        payload: object = given.payload if isinstance(given, NewEvent) else given
-        declaration = self._declaration_of(given.name if isinstance(given, NewEvent) else "", payload)
+        name: object = ""
+        payload: object = given
+        if isinstance(given, NewEvent):
+            new: AnyNewEvent = given  # pyright: ignore[reportUnknownVariableType]
+            name, payload = new.name, new.payload
+        declaration = self._declaration_of(name, payload)
         if declaration is None or declaration.stream is None:
             what = type(payload).__name__ if declaration is None else f"the event {declaration.name!r}"
             raise ConfigurationError(
                 f"{what} does not say which stream it belongs to: publish to a stream, or declare it, as in "
                 '@event("order-placed", stream=lambda placed: ("orders", placed.order_id))'
             )
-        match declaration.stream(payload):
-            case StreamIdentifier() as stream:
-                return stream
+        declared_stream: Any = declaration.stream(payload)
+        match declared_stream:
+            case StreamIdentifier():
+                return declared_stream
             case (category, stream):
                 return StreamIdentifier(category, stream)
-            case other:
+            case _:
                 raise ConfigurationError(
                     f"stream of the event {declaration.name!r} returns a StreamIdentifier, or a category and a name; got a "
-                    f"{type(other).__name__}"
+                    f"{type(declared_stream).__name__}"
                 )
 
     def _declaration_of(self, name: object, payload: object) -> Declaration | None:
