@@ -15,6 +15,7 @@ from benchmarks.workloads import (
     reading,
     searching,
     sqlite,
+    subscribing,
     typed,
     writing,
 )
@@ -30,6 +31,7 @@ SUITES: Final[Sequence[Suite]] = (
     sqlite.SUITE,
     typed.SUITE,
     deciding.SUITE,
+    *subscribing.SUITES,
     *alone.SUITES,
     growth.SUITE,
 )
