@@ -161,7 +161,7 @@ class ConstraintCases(EventStorageSetting):
         stored = [*await adapter.save(target=stream(), events=events)]
 
         for text in (*texts, "true", '["c"]', "unknown", "a\0b", "\ud800"):
-            await self.assert_returns_what_meets_them(adapter, stored, LOG, correlation_is(text))
+            await self.assert_returns_what_meets_them(adapter, stored, correlation_is(text))
 
     async def test_time_ranges_hold_their_start_and_not_their_end(self, adapter: EventStorageAdapter) -> None:
         stored = await varied(adapter)
