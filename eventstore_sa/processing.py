@@ -1,7 +1,7 @@
-"""Where `logicblocks.event.store` has consumers, brokers and services: here, subscriptions do their work.
+"""Where `logicblocks.event.store` has services, consumers and brokers.
 
-Nothing can be imported from this module. Importing one of those names says what to use instead; docs/from-logicblocks.md
-shows how.
+Services are those of `eventstore_sa.subscriptions.services`. The work of consumers and brokers is done by subscriptions:
+importing one of their names says what to use instead; docs/from-logicblocks.md shows how.
 """
 
 from __future__ import annotations
@@ -9,13 +9,50 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from eventstore_sa.replacements import replaced
+from eventstore_sa.subscriptions.services import (
+    CallableService,
+    ContinueErrorHandler,
+    ContinueErrorHandlerDecision,
+    ErrorHandler,
+    ErrorHandlerDecision,
+    ErrorHandlingService,
+    ExitErrorHandler,
+    ExitErrorHandlerDecision,
+    PollingService,
+    ProcessStatus,
+    RaiseErrorHandler,
+    RaiseErrorHandlerDecision,
+    RetryErrorHandler,
+    RetryErrorHandlerDecision,
+    Service,
+    ServiceManager,
+    TypeMappingErrorHandler,
+)
 
-__all__: list[str] = []
+__all__ = [
+    "CallableService",
+    "ContinueErrorHandler",
+    "ContinueErrorHandlerDecision",
+    "ErrorHandler",
+    "ErrorHandlerDecision",
+    "ErrorHandlingService",
+    "ExitErrorHandler",
+    "ExitErrorHandlerDecision",
+    "PollingService",
+    "ProcessStatus",
+    "RaiseErrorHandler",
+    "RaiseErrorHandlerDecision",
+    "RetryErrorHandler",
+    "RetryErrorHandlerDecision",
+    "Service",
+    "ServiceManager",
+    "TypeMappingErrorHandler",
+]
 
 _SUBSCRIPTION: Final = "Subscription of eventstore_sa.subscriptions, which keeps its own position"
 _RUN: Final = "run([...]) of eventstore_sa.subscriptions, which divides the work between processes"
 _FAILURES: Final = "the FailurePolicy of a Subscription (eventstore_sa.subscriptions)"
-_SERVICES: Final = "run([...]) of eventstore_sa.subscriptions, or asyncio.TaskGroup for tasks of your own"
+_SERVICES: Final = "ServiceManager, which runs all services on one event loop"
 _STATUS: Final = "status() of a Subscription (eventstore_sa.subscriptions)"
 _LOCKS: Final = "Subscription, whose partitions are leased, or an advisory lock of the database"
 
@@ -58,19 +95,7 @@ _REPLACED: Final = {
     ),
     **dict.fromkeys(
         (
-            "ContinueErrorHandler",
-            "ContinueErrorHandlerDecision",
-            "ErrorHandler",
-            "ErrorHandlerDecision",
-            "ErrorHandlingService",
             "ErrorHandlingServiceMixin",
-            "ExitErrorHandler",
-            "ExitErrorHandlerDecision",
-            "RaiseErrorHandler",
-            "RaiseErrorHandlerDecision",
-            "RetryErrorHandler",
-            "RetryErrorHandlerDecision",
-            "TypeMappingErrorHandler",
             "continue_execution_type_mapping",
             "error_handler_type_mappings",
             "exit_fatally_type_mapping",
@@ -81,14 +106,10 @@ _REPLACED: Final = {
     ),
     **dict.fromkeys(
         (
-            "CallableService",
             "DeferredFuture",
             "ExecutionMode",
             "IsolationMode",
             "ManagedServiceState",
-            "PollingService",
-            "Service",
-            "ServiceManager",
         ),
         _SERVICES,
     ),
@@ -98,7 +119,6 @@ _REPLACED: Final = {
             "EventSubscriberHealth",
             "HasProcessStatus",
             "Process",
-            "ProcessStatus",
             "StatusTrackingService",
             "determine_multi_process_status",
         ),

@@ -15,32 +15,11 @@ from types import ModuleType
 from typing import Any, get_origin
 
 from eventstore_sa.types import JsonValueType
+from tests.architecture.test_public_names import PUBLIC
 from tests.project import PACKAGE, ROOT
 
 SNAPSHOT = ROOT / "tests" / "api.txt"
-MODULES = (
-    "eventstore_sa",
-    "eventstore_sa.conditions",
-    "eventstore_sa.errors",
-    "eventstore_sa.migrations",
-    "eventstore_sa.projection",
-    "eventstore_sa.projection.adapters",
-    "eventstore_sa.projection.store",
-    "eventstore_sa.projection.store.adapters",
-    "eventstore_sa.query",
-    "eventstore_sa.sources",
-    "eventstore_sa.sources.constraints",
-    "eventstore_sa.store",
-    "eventstore_sa.store.adapters",
-    "eventstore_sa.store.conditions",
-    "eventstore_sa.store.exceptions",
-    "eventstore_sa.subscriptions",
-    "eventstore_sa.testing",
-    "eventstore_sa.testing.data",
-    "eventstore_sa.types",
-    "eventstore_sa.types.event",
-    "eventstore_sa.types.identifier",
-)
+MODULES = sorted(PUBLIC)
 
 
 class _AnyJson:

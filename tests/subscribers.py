@@ -5,6 +5,7 @@ A test is written once: what has to be awaited is awaited (`tests/awaiting.py`).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ from eventstore_sa.testing import clear
 from tests.awaiting import entered, settled
 from tests.databases import PostgresDatabase
 from tests.hosts import ASYNC_DRIVERS
+from tests.patience import PATIENCE_S
 from tests.stores import install_schema
 
 __all__ = [
@@ -37,8 +39,10 @@ __all__ = [
     "AT_ONCE",
     "DATABASES",
     "EVERY",
+    "MEMORY",
     "POSTGRES",
     "Place",
+    "eventually",
     "install_effects",
     "numbers",
     "open_place",
@@ -154,6 +158,15 @@ class Place:
     async def checkpoints(self, subscription: Any) -> list[int]:
         """Return the checkpoint of each partition."""
         return [each.sequence_number for each in await settled(subscription.status())]
+
+
+async def eventually(condition: Any, what: str) -> None:
+    """Wait until a condition holds, while the event loop runs."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + PATIENCE_S
+    while not await settled(condition()):
+        assert loop.time() < deadline, what
+        await asyncio.sleep(0.005)
 
 
 def numbers(events: Iterable[Any]) -> list[int]:

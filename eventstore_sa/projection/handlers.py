@@ -43,7 +43,7 @@ def handles(*event_names: str) -> Callable[[Handler], Handler]:
     Raises:
         ConfigurationError: If there is no name, a name is not a string or is empty, or the decorated object is not a method.
 
-    Example:
+    Examples:
         >>> from eventstore_sa.projection import Projector, handles
         >>> from eventstore_sa.types import StoredEvent, StreamIdentifier
         >>> class NameProjector(Projector[StreamIdentifier, str, None]):

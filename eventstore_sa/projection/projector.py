@@ -98,7 +98,7 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
         ConfigurationError: When a subclass is defined: if two handlers claim the same event, a decorated method cannot be a
             handler, or a method that Projector defines is overridden in a way that cannot work.
 
-    Example:
+    Examples:
         >>> from eventstore_sa.types import StoredEvent, StreamIdentifier
         >>> class AccountBalanceProjector(Projector[StreamIdentifier, int, None]):
         ...     def initial_state_factory(self) -> int:

@@ -38,7 +38,7 @@ class event_store_transaction(ABC, Generic[AdditionalReturn]):  # noqa: N801 - a
     Implement `wrap_handler` for `async def` functions, and `wrap_handler_sync` to decorate ordinary functions too. A
     decorator that returns something of its own says so: `event_store_transaction[str]` may return a string as well.
 
-    Example:
+    Examples:
         >>> class counting(event_store_transaction):
         ...     calls = 0
         ...
@@ -113,7 +113,7 @@ class retry_on_error(event_store_transaction):  # noqa: N801 - a decorator
     Raises:
         ConfigurationError: If `tries` is not an integer from 1.
 
-    Example:
+    Examples:
         >>> attempts = iter([OSError("once"), OSError("twice"), None])
         >>> @retry_on_error(3)
         ... def place_order() -> str:

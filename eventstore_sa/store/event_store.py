@@ -83,7 +83,7 @@ class EventStore(Store[EventStorageAdapter], Generic[P]):
         ConfigurationError: If the bind cannot be used, its driver is not installed, the schema has another locking mode,
             or options are given together with an adapter.
 
-    Example:
+    Examples:
         >>> import asyncio
         >>> from eventstore_sa import EventStore, NewEvent
         >>> async def main() -> None:

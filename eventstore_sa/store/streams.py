@@ -158,7 +158,7 @@ class EventStream(_StoredSource[StreamIdentifier, P]):
             SerialisationError: If a value cannot be stored exactly.
             TransactionError: If the transaction cannot continue; see `retryable`.
 
-            In each case nothing is stored, and a session stays usable unless the TransactionError says otherwise.
+        In each case nothing is stored, and a session stays usable unless the TransactionError says otherwise.
         """
         return await self._adapter.save(target=self._identifier, events=events, condition=condition)
 

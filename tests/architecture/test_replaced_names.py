@@ -28,7 +28,7 @@ REPLACED = [
     ("eventstore_sa.types.event", "serialise_stored_event", "serialise"),
     ("eventstore_sa.processing", "EventBroker", "eventstore_sa.subscriptions"),
     ("eventstore_sa.processing", "ProjectionEventProcessor", "Subscription"),
-    ("eventstore_sa.processing", "RetryErrorHandler", "FailurePolicy"),
+    ("eventstore_sa.processing", "error_handler_type_mappings", "FailurePolicy"),
     ("eventstore_sa.processing", "PostgresLockManager", "leased"),
 ]
 

@@ -19,6 +19,7 @@ from eventstore_sa.errors import ConfigurationError, TransactionError
 from eventstore_sa.persistence.events.conditions import ConditionEvaluator, ConditionEvaluators
 from eventstore_sa.persistence.events.constraints import ConstraintConverter, ConstraintConverters
 from eventstore_sa.persistence.events.storage import EventStorage
+from eventstore_sa.persistence.inspection.storage import SQLInspectionStorage
 from eventstore_sa.persistence.rebuilding import SQLRebuildStorage
 from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee, Locking
@@ -26,6 +27,7 @@ from eventstore_sa.persistence.subscriptions.storage import SQLSubscriptionStora
 from eventstore_sa.persistence.transactions.binds import Bind
 from eventstore_sa.publishing import StreamPublication, keyed_results, publications
 from eventstore_sa.session import CommitCallback, SessionStorage, StagedPublish
+from eventstore_sa.session.connection_watch import watch
 from eventstore_sa.sources.base import checked_limit
 from eventstore_sa.sources.constraints import QueryConstraint, QueryConstraints, checked_constraints
 from eventstore_sa.store.adapters.bindables import AsyncBindable, SyncBindable, async_bind
@@ -250,6 +252,9 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
     def subscription_storage(self) -> SQLSubscriptionStorage:
         return SQLSubscriptionStorage(self.bind, self._storage)
 
+    def inspection_storage(self) -> SQLInspectionStorage:
+        return SQLInspectionStorage(self.bind, self._storage)
+
     @property
     def wakeups(self) -> Wakeups:
         return self.schema.wakeups
@@ -257,7 +262,17 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
     @property
     def _publish(self) -> Callable[[Sequence[StreamPublication]], list[list[AnyStoredEvent]]]:
         storage = self._storage
-        return storage.publish if self._in_session is None else self._in_session.publish_at_once
+        if self._in_session is not None:
+            return self._in_session.publish_at_once
+        return self._publish_on_connection if self.bind.in_transaction else storage.publish
+
+    def _publish_on_connection(self, parts: Sequence[StreamPublication]) -> list[list[AnyStoredEvent]]:
+        """Publish in the transaction of a connection of the caller's, and tell those who wait once it is committed."""
+        results = self._storage.publish(parts)
+        if self.wakeups.is_heard:
+            with self.bind.reading() as scope:
+                watch(scope.connection).add(when_durable=self.wakeups.wake)
+        return results
 
     @property
     def _session_storage(self) -> SessionStorage:
