@@ -63,7 +63,7 @@ def compare_without_projection_indexes(  # noqa: PLR0917 - as Alembic calls it
     """
     from alembic.util import PriorityDispatchResult  # noqa: PLC0415 - not in all versions
 
-    ours = set() if table is None else {index.name for index in _compared_by_name(table)}
+    ours: set[str | None] = set() if table is None else {index.name for index in _compared_by_name(table)}
     if table is None or not ours:
         return PriorityDispatchResult.CONTINUE
     infos = {each.name: each.info for each in table.indexes}
