@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Final, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from sqlalchemy import Connection
 
@@ -18,6 +19,7 @@ from eventstore_sa.attempts import Attempts
 from eventstore_sa.conditions import custom_conditions, decided
 from eventstore_sa.contracts.inline_projections import LostRace, Projections, known_ids
 from eventstore_sa.contracts.projection_records import ProjectionRecord
+from eventstore_sa.errors import UnmetWriteConditionError
 from eventstore_sa.persistence.events.conditions import ConditionEvaluators, verdicts_on_rows
 from eventstore_sa.persistence.events.constraints import ConstraintConverters
 from eventstore_sa.persistence.events.dialects import Appended, AppendOutcome, constraints_of_events
@@ -27,6 +29,7 @@ from eventstore_sa.persistence.events.reads import Wanted
 from eventstore_sa.persistence.events.repository import EventRepository
 from eventstore_sa.persistence.events.scanning import EventPages
 from eventstore_sa.persistence.events.stall import StallWatch
+from eventstore_sa.persistence.events.tags_epoch import FIRST_EPOCH, KnownEpoch
 from eventstore_sa.persistence.projections.publishes import SQLPublishPlace, update_projections
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.schema.locking import LockingMode
@@ -70,6 +73,7 @@ class EventStorage:
         stall_warning_s: For how many seconds the watermark may stand still before a warning is logged.
         constraint_converters: How the constraints of reads are translated to SQL.
         projections: What publishes update in their transactions.
+        known_epoch: What is known of the epoch of tags, shared by all storage of a store.
     """
 
     def __init__(
@@ -82,12 +86,14 @@ class EventStorage:
         constraint_converters: ConstraintConverters,
         stall_warning_s: float = 30.0,
         projections: Projections = (),
+        known_epoch: KnownEpoch | None = None,
     ) -> None:
         self.schema: Final = schema
         self.projections: Final = projections
         self.mode: Final[LockingMode] = schema.locking_mode
         self.evaluators: Final = evaluators
         self._converters = constraint_converters
+        self._known_epoch = KnownEpoch() if known_epoch is None else known_epoch
         self._page_size = page_size
         self._stall = StallWatch(stall_warning_s)
         self._runner = TransactionRunner(bind, constraints_of_events(schema.prefix))
@@ -112,7 +118,11 @@ class EventStorage:
         if conditions:
             self.mode.check_conditions(conditions)
         document = None if conditions else publish_document(parts, mode=self.mode)
-        results = self._publish(parts, document, each)
+        try:
+            results = self._publish(parts, document, each)
+        except UnmetWriteConditionError:
+            self._known_epoch.doubt()
+            raise
         if not self._runner.bind.in_transaction:
             # Otherwise they are not committed yet, and whoever publishes in the transaction follows its end.
             self.schema.wakeups.wake()
@@ -226,6 +236,22 @@ class EventStorage:
         repository.dialect.lock(connection, locks)
         conditions = self.evaluators.decide(connection, self.schema.events, parts, repository, known=found)
         return publish_document(parts, conditions=conditions, mode=self.mode)
+
+    def add_tags(self, added: Mapping[int, AbstractSet[str]]) -> int:
+        """Add tags to stored events, by their numbers, in a transaction of our own; return how many events got any."""
+        epoch = uuid4().hex
+        for attempt in self._runner.attempts():
+            with attempt, self._runner.savepoint() as scope:
+                return self._repository(scope.connection).add_tags(scope.connection, added, epoch)
+        raise AssertionError("the last attempt returns or raises")
+
+    def tags_epoch(self, *, current: bool) -> str:
+        """Return the epoch of tags: the current one, or one that was current when it was last asked for."""
+        if self._known_epoch.is_first and not current:
+            return FIRST_EPOCH
+        epoch = self._read(lambda connection, repository: repository.tags_epoch(connection))
+        self._known_epoch.learn(epoch)
+        return epoch
 
     def latest(self, target: AnyTarget) -> AnyStoredEvent | None:
         """Return the last event of a target."""
