@@ -20,7 +20,7 @@ from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
 from eventstore_sa.testing.cases.tables import in_turn
 from tests.awaiting import settled
 from tests.databases import PostgresDatabase
-from tests.hosts import Host, each_driver, new_event
+from tests.hosts import Host, each_driver, new_event, statements_of
 from tests.interleaving import Stage, install_schema, open_stage
 
 ONE_OF_EACH = ("sqlite", "postgresql+asyncpg", "postgresql+psycopg2")
@@ -272,3 +272,20 @@ def test_command_adds_the_tags_of_a_function_and_says_how_far_it_is(
         ("shop_tags:tags_of", "sqlite:///missing.db", 3),
     ):
         assert CliRunner().invoke(main, ["backfill-tags", where, "--url", url]).exit_code == code
+
+
+@each_driver("postgresql+psycopg")
+async def test_decision_asks_for_the_epoch_once_until_tags_are_added(host: Host) -> None:
+    await join(host.store, "1")
+    host.store.decide(COURSE, Count())
+
+    with statements_of(host.engine) as before:
+        host.store.decide(COURSE, Count())
+    host.store.backfill_tags(tags_of)
+    decision = host.store.decide(EventQuery.tagged("course:c2"), Count())
+    with pytest.raises(UnmetWriteConditionError):
+        await join(host.store, "2", condition=no_event_matches(COURSE) & decision.unchanged())
+    with statements_of(host.engine) as after:
+        host.store.decide(COURSE, Count())
+
+    assert [sum("tags_epoch" in each for each in statements) for statements in (before, after)] == [0, 1]
