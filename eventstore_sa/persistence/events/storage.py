@@ -13,7 +13,6 @@ from functools import partial
 from typing import Final, TypeVar
 from uuid import UUID, uuid4
 
-from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from eventstore_sa.attempts import Attempts
@@ -28,6 +27,7 @@ from eventstore_sa.persistence.events.document import PublishDocument, publish_d
 from eventstore_sa.persistence.events.hydration import Page
 from eventstore_sa.persistence.events.reads import Wanted
 from eventstore_sa.persistence.events.repository import EventRepository
+from eventstore_sa.persistence.events.scanning import EventPages
 from eventstore_sa.persistence.events.stall import StallWatch
 from eventstore_sa.persistence.events.tags_epoch import FIRST_EPOCH, KnownEpoch
 from eventstore_sa.persistence.projections.publishes import SQLPublishPlace, update_projections
@@ -270,8 +270,8 @@ class EventStorage:
         limit: int | None,
         backwards: bool,
         as_text: bool = False,
-    ) -> Iterator[list[AnyStoredEvent]]:
-        """Yield the events of a target, page by page; no connection of our own is held in between.
+    ) -> EventPages:
+        """Return the events of a target, page by page; no connection of our own is held in between.
 
         What is stored after the first page was read is not part of the scan, so that it comes to an end. With `as_text`,
         payloads remain JSON text.
@@ -279,22 +279,11 @@ class EventStorage:
         low, high, others = order_range(constraints, by_position=isinstance(target, StreamIdentifier))
         conditions = [self._converters.expression(other, self.schema.events) for other in others]
         wanted = Wanted(target, self._page_size, low, high, conditions, backwards, as_text)
-        remaining, looks_ahead, is_first = limit, self._page_size, True
-        while remaining is None or remaining > 0:
-            size = looks_ahead if remaining is None else min(looks_ahead, remaining)
-            wanted = replace(wanted, size=size)
-            page, wanted = self._read(partial(self._page, wanted, is_first=is_first, is_last=size == remaining))
-            if page.events:
-                yield page.events
-            if page.unreadable is not None:
-                raise page.unreadable
-            count = len(page.events)
-            if not page.more or count == 0:
-                return
-            wanted, is_first = wanted.beyond(page.events[-1]), False
-            remaining = None if remaining is None else remaining - count
-            # Databases that copy values look at the sizes of all rows that a page might have.
-            looks_ahead = min(self._page_size, 2 * count)
+
+        def read(wanted: Wanted, is_first: bool, is_last: bool) -> tuple[Page, Wanted]:
+            return self._read(partial(self._page, wanted, is_first=is_first, is_last=is_last))
+
+        return EventPages(read, wanted, limit)
 
     def _page(
         self, wanted: Wanted, connection: Connection, repository: EventRepository, *, is_first: bool, is_last: bool

@@ -189,7 +189,7 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
             backwards=backwards,
             as_text=as_text,
         )
-        return paged(pages)
+        return paged(pages, ahead=True)
 
     def streams(self, *, target: Listable = LogIdentifier()) -> Iterator[StreamIdentifier]:  # noqa: B008
         return paged(self._storage.stream_pages(checked_listable(target)))
