@@ -67,6 +67,7 @@ class EventStorageSetting:
         reads_are_complete_within: The scope in which reads that run beside publishes have no gaps. Below LOG, wider reads
             and the watermark are refused; the fixture `adapter` must still serve wider reads, to show what is stored.
         keeps_tags: Whether events keep their tags, and queries find events by them. If False, cases of tags are skipped.
+        adds_tags: Whether tags can be added to stored events. If False, that is refused.
         checks_queries: Whether conditions on events of queries can be checked. If False, they are refused.
         can_be_inspected: Whether `inspection_storage` answers. If False, cases of inspection are skipped.
         thorough: Whether cases combine every value with every direction and limit, and publish up to 20,000 events at
@@ -78,6 +79,7 @@ class EventStorageSetting:
     publishes_run_concurrently: ClassVar[bool] = True
     reads_are_complete_within: ClassVar[EventSerialisationGuarantee] = EventSerialisationGuarantee.LOG
     keeps_tags: ClassVar[bool] = True
+    adds_tags: ClassVar[bool] = True
     checks_queries: ClassVar[bool] = True
     can_be_inspected: ClassVar[bool] = True
     thorough: ClassVar[bool] = True
