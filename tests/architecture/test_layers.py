@@ -22,6 +22,7 @@ OPTIONAL = {
     "psycopg2",
     "pytest",
     "pytest_asyncio",
+    "rich",
     "uvicorn",
 }
 
