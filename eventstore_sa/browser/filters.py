@@ -21,7 +21,7 @@ from eventstore_sa.errors import ConfigurationError, SerialisationError
 from eventstore_sa.sources.constraints import (
     QueryConstraint,
     category_in,
-    metadata_contains,
+    correlation_is,
     name_in,
     observed_between,
     payload_contains,
@@ -118,7 +118,7 @@ class Filters(Struct, frozen=True):
         if self.text is not None:
             yield payload_contains(self.text)
         if self.correlation is not None:
-            yield metadata_contains(self.correlation)
+            yield correlation_is(self.correlation)
 
     def keep(self, redaction: Redaction) -> Keep | None:
         """Return what else is asked of events that the database has found; None: nothing."""

@@ -93,6 +93,7 @@ class Reads:
 
     def __init__(self, adapter: SyncEventStorageAdapter, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.adapter: Final = adapter
+        self.inspection: Final = adapter.inspection_storage()
         self._clock = clock
 
     def page(

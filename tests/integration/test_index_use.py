@@ -69,8 +69,6 @@ READS: dict[str, Read] = {
         EventQuery([QueryItem(tags=["rare:7"]), QueryItem(tags=["tenth:3"]), QueryItem(names=["a"], tags=["rare:8"])])
     ).read(limit=10, backwards=True),
     "tag partition": lambda store: store.tag("rare:7").partitions(2)[1].read(),
-    "page of categories": lambda store: store.adapter.category_page(after="category-4", size=3),
-    "page of streams": lambda store: store.adapter.stream_page(category="category-3", after="stream-2", size=50),
     "event by number": lambda store: store.adapter.find_text(sequence_numbers=[30_000]),
     "event by id": lambda store: store.adapter.find_text(ids=[store.adapter.find_text(sequence_numbers=[5])[0].id]),
     "text in a part of the log": lambda store: store.log().read(

@@ -3,40 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
-from htpy import Node, a, button, code, dd, div, dl, dt, form, h1, input, label, li, p, span, strong, ul  # noqa: A004
+from htpy import (
+    Node,
+    a,
+    button,
+    code,
+    dd,
+    div,
+    dl,
+    dt,
+    form,
+    h1,
+    input,  # noqa: A004 - the element
+    label,
+    p,
+    span,
+    strong,
+    table,
+    tbody,
+    td,
+    th,
+    thead,
+    tr,
+)
 
-from eventstore_sa.browser.layout import badge, card, crumbs, empty, framed, pager
+from eventstore_sa.browser.layout import badge, card, crumbs, empty, framed, pager, scrolling
 from eventstore_sa.browser.requests import Answer, BrowserRequest, page_answer
 from eventstore_sa.browser.site import Site
-from eventstore_sa.browser.text import ago, moment, visible
+from eventstore_sa.browser.text import ago, moment, plural, visible
+from eventstore_sa.contracts.inspection import CategorySummary, HeldBack, StreamSummary, WatermarkReport
 from eventstore_sa.steps import Steps
-from eventstore_sa.types import CategoryIdentifier, StreamIdentifier
-from eventstore_sa.types.watermark import Watermark, WatermarkHolder
 
 __all__ = ["categories_page", "just_before", "streams_page", "watermark_page"]
 
-_SIZE = 200
+_SIZE: Final = 100
+_CATEGORY_HEADS: Final = ("Category", "Last event", "Observed", "Streams")
+_STREAM_HEADS: Final = ("Stream", "Events", "Last event", "Name", "Observed")
+_HOLDER_HEADS: Final = ("Held back by", "Application", "Role", "State", "At", "Since")
+_NUMBERS: Final = ("Last event", "Events", "At")
 
 
 def categories_page(site: Site, request: BrowserRequest) -> Steps[Answer]:
     """List the categories."""
     after = request.text("after")
-    found: Sequence[CategoryIdentifier] = yield site.run(site.reads.adapter.category_page, after=after, size=_SIZE)
+    found: Sequence[CategorySummary] = yield site.run(site.reads.inspection.categories, after=after, limit=_SIZE)
     names = [each.category for each in found]
     listed = [
-        li(data_row=True)[
-            a(".main-link", href=request.url("/", category=name))[visible(name, 200)],
-            a(".quiet", href=request.url("/streams", category=name))["streams"],
+        tr(data_row=True)[
+            td[a(".main-link", href=request.url("/", category=each.category))[visible(each.category, 200)]],
+            td(".numeric")[_event(request, each.last_sequence_number)],
+            td(".when")[moment(each.last_observed_at)],
+            td[a(".quiet", href=request.url("/streams", category=each.category))["streams"]],
         ]
-        for name in names
+        for each in found
     ]
     return page_answer(
         framed(
             site,
             request,
             "Categories",
-            card(None, ul(".list")[listed], kind=".flush")
+            _table("Categories", _CATEGORY_HEADS, listed)
             if listed
             else empty("No categories", "Nothing is published yet."),
             _next(request, names, after),
@@ -50,20 +78,28 @@ def streams_page(site: Site, request: BrowserRequest) -> Steps[Answer]:
     category = request.needed("category")
     begin, after = request.text("begin"), request.text("after")
     above = after if after is not None else None if begin is None else just_before(begin)
-    found: Sequence[StreamIdentifier] = yield site.run(
-        site.reads.adapter.stream_page, category=category, after=above, size=_SIZE
+    found: Sequence[StreamSummary] = yield site.run(
+        site.reads.inspection.streams, category=category, after=above, limit=_SIZE
     )
     names = [each.stream for each in found]
     listed = [
-        li(data_row=True)[a(".main-link", href=request.url("/", category=category, stream=name))[visible(name, 200)]]
-        for name in names
+        tr(data_row=True)[
+            td[
+                a(".main-link", href=request.url("/", category=category, stream=each.stream))[visible(each.stream, 200)]
+            ],
+            td(".numeric")[f"{each.events:,}"],
+            td(".numeric")[_event(request, each.last_sequence_number)],
+            td[visible(each.last_name, 120)],
+            td(".when")[moment(each.last_observed_at)],
+        ]
+        for each in found
     ]
     return page_answer(
         framed(
             site,
             request,
             f"Streams of {category}",
-            card(None, ul(".list.dense")[listed], kind=".flush") if listed else empty("No streams from here on"),
+            _table("Streams", _STREAM_HEADS, listed) if listed else empty("No streams from here on"),
             _next(request, names, above),
             section="categories",
             lead=div(".lead")[
@@ -99,28 +135,42 @@ def just_before(begin: str) -> str | None:
     return f"{begin[:-1]}{chr(last if not 0xD800 <= last <= 0xDFFF else 0xD7FF)}\U0010ffff"
 
 
+def _table(what: str, heads: Sequence[str], rows: Sequence[Node]) -> Node:
+    return card(
+        None,
+        scrolling(what)[
+            table(".grid")[
+                thead[tr[(th(".numeric" if head in _NUMBERS else "", scope="col")[head] for head in heads)]],
+                tbody[rows],
+            ]
+        ],
+        kind=".flush",
+    )
+
+
+def _event(request: BrowserRequest, sequence_number: int) -> Node:
+    return a(".quiet", href=request.url(f"/event/{sequence_number}"))[str(sequence_number)]
+
+
 def watermark_page(site: Site, request: BrowserRequest) -> Steps[Answer]:
     """Show how far the log is complete, and who holds it back."""
-    watermark: Watermark = yield site.run(site.reads.adapter.watermark)
-    holder = watermark.holder
+    report: WatermarkReport = yield site.run(site.reads.inspection.watermark)
+    number = report.sequence_number
     facts: list[tuple[str, Node]] = [
-        (
-            "Complete up to",
-            a(href=request.url("/", before=watermark.sequence_number + 1))[strong[str(watermark.sequence_number)]],
-        ),
-        ("State", badge("held back", "bad") if holder is not None else badge("free", "good")),
+        ("Complete up to", a(href=request.url("/", before=number + 1))[strong[str(number)]]),
+        ("Last number", str(report.last_number)),
+        ("Behind", plural(max(0, report.last_number - number), "number")),
+        ("State", badge("held back", "bad") if report.holders else badge("free", "good")),
     ]
-    if holder is not None:
-        facts += _holder(site, holder)
     return page_answer(
         framed(
             site,
             request,
             "Watermark",
-            card(
-                "The log",
-                dl(".facts.wide")[([dt[name], dd[value]] for name, value in facts)],
-            ),
+            card("The log", dl(".facts.wide")[([dt[name], dd[value]] for name, value in facts)]),
+            _table("Held back by", _HOLDER_HEADS, [_holder(site, each) for each in report.holders])
+            if report.holders
+            else None,
             card(
                 "What it means",
                 p[
@@ -128,31 +178,31 @@ def watermark_page(site: Site, request: BrowserRequest) -> Steps[Answer]:
                     "by others with lower numbers, so readers of the log and of categories, subscriptions among them, wait "
                     "at the watermark. A transaction that has published and does not end holds it back."
                 ],
-                holder is not None
-                and p[
-                    "End that transaction, or the process that has forgotten it. On PostgreSQL: ",
-                    code[
-                        f"SELECT pg_terminate_backend({holder.pid})"
-                        if holder.pid is not None
-                        else "ROLLBACK PREPARED, or COMMIT PREPARED, with its name"
-                    ],
-                    ". An idle_in_transaction_session_timeout ends forgotten transactions by itself.",
-                ],
+                p["To end one, on PostgreSQL: ", code[_remedy(report.holders[0])]] if report.holders else None,
+                p["An idle_in_transaction_session_timeout ends forgotten transactions by itself."],
             ),
             section="watermark",
         )
     )
 
 
-def _holder(site: Site, holder: WatermarkHolder) -> list[tuple[str, Node]]:
-    prepared = holder.pid is None
-    return [
-        ("Held back by", "a prepared transaction" if prepared else f"process {holder.pid}"),
-        ("Name" if prepared else "Application", visible(holder.application_name or "unnamed", 200)),
-        (
-            "Since",
-            span(".muted")["not visible for this role: grant it pg_read_all_stats"]
+def _remedy(holder: HeldBack) -> str:
+    if holder.pid is None:
+        return "ROLLBACK PREPARED, or COMMIT PREPARED, with its name"
+    return f"SELECT pg_terminate_backend({holder.pid})"
+
+
+def _holder(site: Site, holder: HeldBack) -> Node:
+    unseen = span(".muted")["not shown to this role"]
+    return tr[
+        td["a prepared transaction" if holder.pid is None else f"process {holder.pid}"],
+        td[visible(holder.application_name or "unnamed", 200)],
+        td[unseen if holder.user is None else visible(holder.user, 100)],
+        td[unseen if holder.state is None else visible(holder.state, 100)],
+        td(".numeric")[str(holder.sequence_number)],
+        td[
+            unseen
             if holder.since is None
-            else [moment(holder.since), span(".muted")[" ", ago(holder.since, site.now())]],
-        ),
+            else [moment(holder.since), span(".muted")[" ", ago(holder.since, site.now())]]
+        ],
     ]

@@ -273,7 +273,7 @@ def go_page(site: Site, request: BrowserRequest) -> Steps[Answer]:  # noqa: PLR0
         tagged: EventPage = yield site.run(site.reads.page, Filters(tag=text).target, size=1)
         if tagged.events:
             return redirect(request.url("/", tag=text))
-        if (yield site.run(site.reads.adapter.stream_page, category=text, size=1)):
+        if (yield site.run(site.reads.inspection.streams, category=text, after=None, limit=1)):
             return redirect(request.url("/", category=text))
     except SerialisationError:
         # Too long for a name.

@@ -1,7 +1,8 @@
 """What led to an event, and what followed from it.
 
-Causes are found by their ids. What has the same correlation has no index: it is looked for around the event, within a range
-of numbers that links make larger.
+Causes are found by their ids. What has the same correlation is found by the optional index of
+`inspection_index("correlation")`; without it, it is looked for around the event, within a range of numbers that links make
+larger, and so is what names the event as its cause and has another correlation.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from eventstore_sa.browser.reads import Slice
 from eventstore_sa.browser.requests import Answer, BrowserRequest, page_answer
 from eventstore_sa.browser.site import Site
 from eventstore_sa.browser.text import plural, visible
+from eventstore_sa.contracts.inspection import TraceSlice
 from eventstore_sa.sources.constraints import metadata_contains
 from eventstore_sa.steps import Steps
 from eventstore_sa.types import AnyStoredEvent, LogIdentifier
@@ -40,8 +42,13 @@ def trace_page(site: Site, request: BrowserRequest, number: str) -> Steps[Answer
     first = min((each.sequence_number for each in causes), default=event.sequence_number)
     end: int = yield site.run(site.reads.end)
     low, high = max(1, first - around), min(event.sequence_number + around, max(end, event.sequence_number))
+    # Looks at one number, unless there is an index: then it returns all of them.
+    indexed: TraceSlice = yield site.run(
+        site.reads.inspection.trace, correlation, before=None, limit=_MOST_EVENTS, within=1
+    )
+    is_indexed = indexed.next_before is None or len(indexed.events) > 1
     found: list[Slice] = []
-    for text in dict.fromkeys([correlation, str(event.id)]):
+    for text in dict.fromkeys([*([] if is_indexed else [correlation]), str(event.id)]):
 
         def belongs(other: AnyStoredEvent) -> bool:
             return (
@@ -62,7 +69,9 @@ def trace_page(site: Site, request: BrowserRequest, number: str) -> Steps[Answer
                 )
             )
         )
-    events = {each.id: each for each in [event, *causes, *(each for part in found for each in part.events)]}
+    events = {
+        each.id: each for each in [event, *causes, *indexed.events, *(each for part in found for each in part.events)]
+    }
     reached = max(low, *(part.looked_to for part in found))
     forest = forest_of(list(events.values()), site.redaction)
     wider = request.here(around=around * _GROWTH) if low > 1 or high < end else None
@@ -80,7 +89,9 @@ def trace_page(site: Site, request: BrowserRequest, number: str) -> Steps[Answer
                     plural(len(events), "event"),
                     " with the correlation ",
                     visible(correlation, 80),
-                    f", or on the way to this one. Looked at numbers {high:,} down to {reached:,}.",
+                    ", or on the way to this one. ",
+                    "An index has found those with the correlation. " if is_indexed else None,
+                    f"Looked at numbers {high:,} down to {reached:,}.",
                     len(events) >= _MOST_EVENTS and f" Only {_MOST_EVENTS} are drawn.",
                 ],
                 div(".pages")[

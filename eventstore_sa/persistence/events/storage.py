@@ -331,23 +331,6 @@ class EventStorage:
         """Return events by id, or by sequence number; their payloads are JSON text."""
         return self._read(lambda connection, repository: repository.find_text(connection, ids, sequence_numbers))
 
-    def category_page(self, after: str | None, size: int) -> list[CategoryIdentifier]:
-        """Return some categories that have events, those above `after`."""
-        names = self._read(
-            lambda connection, repository: repository.names.categories(connection, after=after, size=size)
-        )
-        return [CategoryIdentifier(name) for name in names]
-
-    def stream_page(self, category: str, after: str | None, size: int) -> list[StreamIdentifier]:
-        """Return some streams of a category that have events, those above `after`."""
-        above = None if after is None else (category, after)
-        pairs = self._read(
-            lambda connection, repository: repository.names.streams(
-                connection, category=category, after=above, size=size
-            )
-        )
-        return [StreamIdentifier(*pair) for pair in pairs]
-
     def category_pages(self) -> Iterator[list[CategoryIdentifier]]:
         """Yield the categories that have events, page by page, in code-point order."""
         after: str | None = None

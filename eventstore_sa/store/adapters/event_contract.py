@@ -10,7 +10,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from itertools import islice
 from typing import Any, Self, TypeAlias, overload
 from uuid import UUID
 
@@ -343,16 +342,6 @@ class SyncEventStorageAdapter(_EventStorage, SyncStorageAdapter):
             for event in self.scan(target=LogIdentifier())
             if event.id in wanted_ids or event.sequence_number in wanted_numbers
         ]
-
-    def category_page(self, *, after: str | None = None, size: int) -> Sequence[CategoryIdentifier]:
-        """Return up to `size` categories that have events, in code-point order: those whose names are above `after`."""
-        listed = (each for each in self.categories() if after is None or each.category > after)
-        return list(islice(listed, size))
-
-    def stream_page(self, *, category: str, after: str | None = None, size: int) -> Sequence[StreamIdentifier]:
-        """Return up to `size` streams of a category, in code-point order: those whose names are above `after`."""
-        streams = self.streams(target=CategoryIdentifier(category))
-        return list(islice((each for each in streams if after is None or each.stream > after), size))
 
     def streams(
         self,

@@ -204,12 +204,6 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
         by_id = self._storage.find_text(list(ids), []) if ids else []
         return [*by_id, *(self._storage.find_text([], list(sequence_numbers)) if sequence_numbers else [])]
 
-    def category_page(self, *, after: str | None = None, size: int) -> Sequence[CategoryIdentifier]:
-        return self._storage.category_page(after, size)
-
-    def stream_page(self, *, category: str, after: str | None = None, size: int) -> Sequence[StreamIdentifier]:
-        return self._storage.stream_page(category, after, size)
-
     def watermark(self) -> Watermark:
         return self._storage.watermark()
 
