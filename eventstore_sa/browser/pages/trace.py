@@ -48,7 +48,8 @@ def trace_page(site: Site, request: BrowserRequest, number: str) -> Steps[Answer
     )
     is_indexed = indexed.next_before is None or len(indexed.events) > 1
     found: list[Slice] = []
-    for text in dict.fromkeys([*([] if is_indexed else [correlation]), str(event.id)]):
+    texts = {str(event.id)} if is_indexed else {correlation, str(event.id)}
+    for text in sorted(texts):
 
         def belongs(other: AnyStoredEvent) -> bool:
             return (
