@@ -26,6 +26,10 @@ __all__ = ["main"]
     places={
         "categories": Place("eventstore_sa.cli.figures", "categories", "Print the categories, with their last events."),
         "doctor": Place("eventstore_sa.cli.health", "doctor", "Print what is wrong, and what to do."),
+        "export": Place("eventstore_sa.cli.transfer", "export", "Write events to a file, as lines of JSON."),
+        "import": Place(
+            "eventstore_sa.cli.transfer", "import_command", "Store events from an export or another store."
+        ),
         "run": Place(
             "eventstore_sa.subscriptions.commands", "run_command", "Run subscriptions until SIGTERM or SIGINT."
         ),

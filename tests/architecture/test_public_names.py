@@ -50,6 +50,7 @@ PUBLIC: dict[str, list[str]] = {
         "stream_exists",
     ],
     "eventstore_sa.errors": [
+        "BrokenExportError",
         "ConfigurationError",
         "DuplicateEventError",
         "EventStoreError",
@@ -314,6 +315,19 @@ PUBLIC: dict[str, list[str]] = {
         "random_projection_state",
         "random_subscriber_group",
         "random_subscriber_id",
+    ],
+    "eventstore_sa.transfer": [
+        "ExportHeader",
+        "ExportProgress",
+        "ExportTrailer",
+        "FOREIGN_STORES",
+        "ForeignStore",
+        "ImportResult",
+        "export_events",
+        "foreign_events",
+        "import_events",
+        "read_export",
+        "verify_export",
     ],
     "eventstore_sa.types": [
         "CategoryIdentifier",
