@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar, cast
 
 import click
 from sqlalchemy import Engine, inspect, make_url, select
@@ -135,19 +135,17 @@ def _engine(where: str) -> tuple[Engine, EventStoreSchema | None, EventTypes[Any
         found = imported(where)
     except ConfigurationError as error:
         raise click.UsageError(f"{error.message}, or a URL such as postgresql+psycopg://user@host/database") from None
-    match found:
-        case AsyncEngine():
-            return found.sync_engine, None, None
-        case Engine():
-            return found, None, None
-        case EventStore() | SyncEventStore():
-            adapter: Any = found.adapter  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-            engine = getattr(getattr(adapter, "bind", None), "engine", None)
-            if isinstance(engine, Engine):
-                return engine, adapter.schema, found.types  # pyright: ignore[reportUnknownMemberType]
-    raise click.UsageError(
-        f"{where} is a {type(found).__name__}: give an Engine, an AsyncEngine, or a store on one of them"
-    )
+    kind = type(found).__name__
+    if isinstance(found, AsyncEngine):
+        return found.sync_engine, None, None
+    if isinstance(found, Engine):
+        return found, None, None
+    if isinstance(found, EventStore | SyncEventStore):
+        store = cast("Any", found)
+        engine = getattr(getattr(store.adapter, "bind", None), "engine", None)
+        if isinstance(engine, Engine):
+            return engine, store.adapter.schema, store.types
+    raise click.UsageError(f"{where} is a {kind}: give an Engine, an AsyncEngine, or a store on one of them")
 
 
 def _engine_of_url(url: str) -> Engine:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import click
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -89,9 +89,8 @@ def _projector(where: str) -> Projector[Any, Any, Any]:
         found = imported(where)
     except ConfigurationError as error:
         raise click.UsageError(error.message) from error
-    if isinstance(found, type) and issubclass(found, Projector):
-        found = found()
-    if not isinstance(found, Projector):
-        raise click.UsageError(f"{where} is a {type(found).__name__}, not a Projector")
-    projector: Projector[Any, Any, Any] = found  # pyright: ignore[reportUnknownVariableType]
-    return projector
+    kind = type(found).__name__
+    made: object = found() if isinstance(found, type) and issubclass(found, Projector) else found
+    if isinstance(made, Projector):
+        return cast("Projector[Any, Any, Any]", made)
+    raise click.UsageError(f"{where} is a {kind}, not a Projector")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -118,7 +118,7 @@ def _import(
 
 
 @contextmanager
-def _importing(source: str, engine: Engine | None) -> Iterator[tuple[BinaryIO | None, int | None]]:
+def _importing(source: str, engine: Engine | None) -> Generator[tuple[BinaryIO | None, int | None]]:
     """Open what is imported; of a file, verify it as a whole before an event of it is stored."""
     if engine is not None:
         try:
@@ -148,7 +148,7 @@ def _source(url: str) -> Engine:
 
 
 @contextmanager
-def _failures() -> Iterator[None]:
+def _failures() -> Generator[None]:
     """Say what is wrong with what was to be moved."""
     try:
         yield

@@ -60,7 +60,7 @@ def compare_without_projection_indexes(  # noqa: PLR0917 - as Alembic calls it
     Alembic would compare their expressions as text, and no database returns them as they were written; for SQLite it would
     warn that it cannot compare them. What it compares instead is a copy of the table: the host's own is left as it is.
     """
-    ours = set() if table is None else {index.name for index in _compared_by_name(table)}
+    ours: set[str | None] = set() if table is None else {index.name for index in _compared_by_name(table)}
     if table is None or not ours:
         return PriorityDispatchResult.CONTINUE
     infos = {each.name: each.info for each in table.indexes}

@@ -32,6 +32,7 @@ from sqlalchemy import (
 
 from eventstore_sa.errors import ConfigurationError, UnreadableEventError
 from eventstore_sa.types import AnyStoredEvent, StoredEvent, decode_json
+from eventstore_sa.types.json import is_mapping
 
 __all__ = ["FOREIGN_STORES", "ForeignStore", "foreign_events"]
 
@@ -153,10 +154,11 @@ def _logicblocks(engine: Engine, table: str | None, schema: str | None, _: str |
 
     def event(row: Any) -> AnyStoredEvent:
         number, event_id, name, stream, of_category, position, payload, observed_at, occurred_at, *metadata = row
-        known = _json(metadata[0]) if metadata else None
+        known: Any = _json(metadata[0]) if metadata else None
         found = _uuid(event_id)
         if found is None:
-            known = {**(known or {}), "imported_id": event_id}
+            more = {"imported_id": event_id}
+            known = {**known, **more} if is_mapping(known) else more if known is None else known
             found = uuid5(_NAMESPACE, f"logicblocks {event_id}")
         return StoredEvent(
             found, name, stream, of_category, position, number, _json(payload), known, observed_at, occurred_at
@@ -275,14 +277,14 @@ def _state(state: bytes) -> dict[str, Any]:
         raise ValueError(
             "its state is not JSON: if it is compressed, encrypted or transcoded in another way, write it again without"
         ) from error
-    if not isinstance(found, dict):
+    if not is_mapping(found):
         raise TypeError("its state is not a JSON object")
-    return found
+    return {**found}
 
 
 def _moment(value: Any) -> datetime:
     """Read a time as its transcoding for JSON writes it, or as text."""
-    text = value.get("_data_") if isinstance(value, dict) else value
+    text: object = value.get("_data_") if is_mapping(value) else value
     if not isinstance(text, str):
         raise TypeError("its state has no timestamp")
     found = datetime.fromisoformat(text)
