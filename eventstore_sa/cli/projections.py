@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import click
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -90,7 +90,10 @@ def _projector(where: str) -> Projector[Any, Any, Any]:
     except ConfigurationError as error:
         raise click.UsageError(error.message) from error
     kind = type(found).__name__
-    made: object = found() if isinstance(found, type) and issubclass(found, Projector) else found
-    if isinstance(made, Projector):
-        return cast("Projector[Any, Any, Any]", made)
-    raise click.UsageError(f"{where} is a {kind}, not a Projector")
+    if isinstance(found, type) and issubclass(found, Projector):
+        made: Projector[Any, Any, Any] = found()  # pyright: ignore[reportUnknownVariableType]
+        return made
+    if not isinstance(found, Projector):
+        raise click.UsageError(f"{where} is a {kind}, not a Projector")
+    projector: Projector[Any, Any, Any] = found  # pyright: ignore[reportUnknownVariableType]
+    return projector

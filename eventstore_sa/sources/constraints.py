@@ -17,6 +17,7 @@ from msgspec import Struct
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.types import StoredEvent, serialise_to_string
 from eventstore_sa.types.event_declaration import names_of
+from eventstore_sa.types.open_structs import OpenStructMeta
 
 __all__ = [
     "CategoryInConstraint",
@@ -47,10 +48,11 @@ __all__ = [
 _MAX_NAMES: Final = 10_000
 
 
-class QueryConstraint(Struct, frozen=True):
+class QueryConstraint(Struct, metaclass=OpenStructMeta):
     """The base of all constraints.
 
-    A subclass of your own works on events in memory as it is; for a SQL adapter, register how to translate it:
+    A subclass of your own, which may be decorated with `@dataclass(frozen=True)`, works on events in memory as it is; for a
+    SQL adapter, register how to translate it:
     `adapter.register_constraint(type, converter)`.
     """
 

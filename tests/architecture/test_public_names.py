@@ -140,6 +140,15 @@ PUBLIC: dict[str, list[str]] = {
         "SyncSQLAlchemySnapshotStorageAdapter",
         "SyncSnapshotStorageAdapter",
     ],
+    "eventstore_sa.projection.store": [
+        "InMemoryProjectionStorageAdapter",
+        "ProjectionStorageAdapter",
+        "ProjectionStore",
+    ],
+    "eventstore_sa.projection.store.adapters": [
+        "InMemoryProjectionStorageAdapter",
+        "ProjectionStorageAdapter",
+    ],
     "eventstore_sa.subscriptions": [
         "Consequence",
         "FailurePolicy",
@@ -199,6 +208,9 @@ PUBLIC: dict[str, list[str]] = {
         "sequence_number_after",
     ],
     "eventstore_sa.store": [
+        "EventStorageAdapter",
+        "InMemoryEventStorageAdapter",
+        "UnmetWriteConditionError",
         "EventCategory",
         "EventLog",
         "EventSerialisationGuarantee",
@@ -329,7 +341,21 @@ PUBLIC: dict[str, list[str]] = {
         "read_export",
         "verify_export",
     ],
+    "eventstore_sa.types.event": [
+        "Event",
+        "NewEvent",
+        "StoredEvent",
+    ],
+    "eventstore_sa.types.identifier": [
+        "EventSequenceIdentifier",
+        "EventSourceIdentifier",
+        "LogIdentifier",
+        "StreamIdentifier",
+        "event_sequence_identifier",
+        "target",
+    ],
     "eventstore_sa.types": [
+        "Event",
         "CategoryIdentifier",
         "CategoryPartitionIdentifier",
         "Clock",

@@ -52,7 +52,7 @@ _LAST_BUT_ONE: Final = datetime.max.replace(tzinfo=UTC) - timedelta(microseconds
 class ConstraintConverters:
     """The constraints that an adapter can translate to SQL: the built-in ones, and those that are registered.
 
-    Example:
+    Examples:
         >>> class AboutCustomer(QueryConstraint, frozen=True):
         ...     customer: str
         ...

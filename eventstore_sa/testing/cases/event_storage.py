@@ -34,6 +34,7 @@ from eventstore_sa.testing.cases.refusals import RefusalCases
 from eventstore_sa.testing.cases.repetition import RepetitionCases
 from eventstore_sa.testing.cases.setting import EventStorageSetting, Operation, Outcome, outcome_of
 from eventstore_sa.testing.cases.tags import TagCases
+from eventstore_sa.testing.cases.typed import TypedCases
 from eventstore_sa.testing.cases.volume import VolumeCases
 
 __all__ = ["AsyncSetting", "EventStorageAdapterCases", "SyncEventStorageAdapterCases", "SyncSetting"]
@@ -52,6 +53,7 @@ class _AllCases(
     FidelityCases,
     NameCases,
     TagCases,
+    TypedCases,
     RefusalCases,
     VolumeCases,
     ConcurrencyCases,
@@ -95,7 +97,7 @@ class EventStorageAdapterCases(AsyncSetting, _AllCases):
     override the fixture `storage_adapter`, which can take other fixtures and clean up after itself. Each case needs empty
     storage. The class attributes declare optional capabilities of the adapter; see `EventStorageSetting`.
 
-    Example:
+    Examples:
         class TestMyAdapter(EventStorageAdapterCases):
             def construct_storage_adapter(self) -> EventStorageAdapter:
                 return MyAdapter()
