@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,6 +32,8 @@ from eventstore_sa.transfer import (
 )
 from tests.commands.conftest import Command, each_kind_of_driver
 from tests.databases import PostgresDatabase
+from tests.patience import wait_until
+from tests.project import ROOT
 
 MOMENT = datetime(2001, 2, 3, 4, 5, 6, 7, tzinfo=UTC)
 PAYLOADS: list[Any] = [
@@ -176,6 +182,38 @@ def test_a_stream_that_has_gone_on_refuses_an_import(
     import_events(other, [moved])
     with pytest.raises(DuplicateEventError, match="is to be stored in 'a'/'s/0' at position 0"):
         import_events(other, events)
+
+
+def test_an_import_that_ctrl_c_ends_is_resumed_by_the_same_command(
+    command: Command, other: SyncEventStore, tmp_path: Path
+) -> None:
+    memory = SyncEventStore(SyncInMemoryEventStorageAdapter())
+    events = [NewEvent(name="x", payload=number) for number in range(700)]
+    memory.stream(category="a", stream="1").publish(events=events)
+    file, url = tmp_path / "export.jsonl", f"sqlite:///{tmp_path}/other.db"
+    export_events(memory, file)
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "eventstore_sa.cli", "import", "-", "--url", url],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdin is not None
+    assert process.stderr is not None
+
+    # It waits for more, and has stored a batch.
+    process.stdin.writelines(file.read_bytes().splitlines(keepends=True)[:650])
+    process.stdin.flush()
+    wait_until(lambda: other.log().latest() is not None, "it has stored a batch", interval_s=0.05)
+    process.send_signal(signal.SIGINT)
+
+    assert (process.wait(), process.stderr.read()) == (130, b"interrupted: the same command goes on from here\n")
+    process.stderr.close()
+    process.stdin.close()
+    stored = len(other.log().read())
+    assert 0 < stored < 700
+    assert command("import", str(file), "--url", url).stdout == f"700 events, {700 - stored} of them new\n"
+    assert [event.id for event in other.log()] == [event.id for event in events]
 
 
 @in_turn("part", [0.0, 0.02, 0.3, 0.5, 0.999])
