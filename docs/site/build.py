@@ -35,6 +35,8 @@ PUBLIC_MODULES = {
     "eventstore_sa.projection": "Projectors, table projections, the stores of projections and of snapshots, rebuilding.",
     "eventstore_sa.query": "Searching projections.",
     "eventstore_sa.subscriptions": "Handing events to handlers.",
+    "eventstore_sa.inspection": "Looking at a store as a whole.",
+    "eventstore_sa.telemetry": "OpenTelemetry.",
     "eventstore_sa.types": "Events, identifiers, values, event types, pipelines.",
     "eventstore_sa.errors": "Exceptions.",
     "eventstore_sa.testing": "Testing applications and adapters.",

@@ -398,8 +398,8 @@ PUBLIC: dict[str, list[str]] = {
         "str_serialisation_fallback",
         "target",
     ],
+    "eventstore_sa.telemetry": ["EventStoreInstrumentor", "rebuild_gauge", "watch", "watch_sync"],
 }
-
 
 PROMISES = [(module, name) for module, names in PUBLIC.items() for name in names]
 
