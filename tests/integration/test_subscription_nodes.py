@@ -21,6 +21,7 @@ from eventstore_sa import NewEvent, SyncEventStore
 from eventstore_sa.subscriptions import SyncSubscription
 from eventstore_sa.testing.postgres import PostgresServer
 from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
+from tests.failure_table import row
 from tests.patience import wait_until
 from tests.stores import install_schema
 from tests.subscribing import CREATE_EFFECTS, start_node
@@ -148,6 +149,7 @@ def disturbed(cluster: Cluster, *, writers: int, events: int, disturbances: int,
     cluster.check()
 
 
+@row("a process is killed", "a process is stopped, and resumed after its lease")
 def test_every_effect_happens_once_while_nodes_are_killed_and_stopped(cluster: Cluster) -> None:
     disturbed(cluster, writers=3, events=200, disturbances=2, nodes=2)
 
@@ -164,6 +166,7 @@ def test_every_effect_happens_once_at_full_size(
             cluster.end()
 
 
+@row("a process joins", "a process ends gracefully")
 def test_nodes_that_join_and_leave_share_the_partitions(cluster: Cluster) -> None:
     cluster.start()
     wait_until(lambda: cluster.owners() == [4], "one node holds all")
