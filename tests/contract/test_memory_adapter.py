@@ -43,6 +43,7 @@ STREAM = StreamIdentifier("orders", "42")
 
 class TestInMemoryEventStorageAdapter(EventStorageAdapterCases):
     scans_are_snapshots = True
+    keeps_subscriptions = True
 
     def construct_storage_adapter(self) -> InMemoryEventStorageAdapter:
         return InMemoryEventStorageAdapter()
@@ -50,6 +51,7 @@ class TestInMemoryEventStorageAdapter(EventStorageAdapterCases):
 
 class TestSyncInMemoryEventStorageAdapter(SyncEventStorageAdapterCases):
     scans_are_snapshots = True
+    keeps_subscriptions = True
 
     def construct_storage_adapter(self) -> SyncInMemoryEventStorageAdapter:
         return SyncInMemoryEventStorageAdapter()

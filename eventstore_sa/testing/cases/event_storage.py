@@ -32,6 +32,7 @@ from eventstore_sa.testing.cases.reading import ReadingCases
 from eventstore_sa.testing.cases.refusals import RefusalCases
 from eventstore_sa.testing.cases.repetition import RepetitionCases
 from eventstore_sa.testing.cases.setting import EventStorageSetting, Operation, Outcome, outcome_of
+from eventstore_sa.testing.cases.subscriptions import SubscriptionCases
 from eventstore_sa.testing.cases.tags import TagCases
 from eventstore_sa.testing.cases.volume import VolumeCases
 
@@ -50,6 +51,7 @@ class _AllCases(
     FidelityCases,
     NameCases,
     TagCases,
+    SubscriptionCases,
     RefusalCases,
     VolumeCases,
     ConcurrencyCases,

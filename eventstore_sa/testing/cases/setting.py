@@ -66,6 +66,8 @@ class EventStorageSetting:
             and the watermark are refused; the fixture `adapter` must still serve wider reads, to show what is stored.
         keeps_tags: Whether events keep their tags, and queries find events by them. If False, cases of tags are skipped.
         checks_queries: Whether conditions on events of queries can be checked. If False, they are refused.
+        keeps_subscriptions: Whether subscriptions are kept beside the events. If False, the default, `subscription_storage`
+            has to refuse.
         thorough: Whether cases combine every value with every direction and limit, and publish up to 20,000 events at
             once. If False, they try each value with two combinations, and publish up to 8,000: enough for a further driver
             of a database on which another class is thorough.
@@ -76,6 +78,7 @@ class EventStorageSetting:
     reads_are_complete_within: ClassVar[EventSerialisationGuarantee] = EventSerialisationGuarantee.LOG
     keeps_tags: ClassVar[bool] = True
     checks_queries: ClassVar[bool] = True
+    keeps_subscriptions: ClassVar[bool] = False
     thorough: ClassVar[bool] = True
 
     async def run_concurrently(self, operations: Sequence[Operation]) -> list[Outcome]:
