@@ -321,7 +321,7 @@ class ErrorHandlingService(Service[T]):
 
     async def _execute(self) -> T:
         while True:
-            self.status, began = ProcessStatus.RUNNING, time.monotonic()
+            self.status, began, pause_s = ProcessStatus.RUNNING, time.monotonic(), 0.0
             try:
                 return await self._service.execute()
             except Exception as error:
