@@ -19,6 +19,7 @@ from msgspec import Struct
 from eventstore_sa.errors import ConfigurationError, UnmetWriteConditionError
 from eventstore_sa.types import EventQuery, QueryItem, StreamIdentifier
 from eventstore_sa.types.numbers import LARGEST_NUMBER
+from eventstore_sa.types.open_structs import OpenStructMeta
 
 __all__ = [
     "ANY_POSITION",
@@ -64,11 +65,12 @@ class ConditionScope(Enum):
     LOG = "log"
 
 
-class WriteCondition(Struct, frozen=True):
+class WriteCondition(Struct, metaclass=OpenStructMeta):
     """The base of all conditions. `a & b` needs both, `a | b` needs one of them.
 
-    A condition of the application's own is a subclass with fields for what it needs to know, and a `scope`. How it is
-    checked is said by a method `to_expression(context)`, or registered with the adapter.
+    A condition of the application's own is a subclass with fields for what it needs to know, and a `scope`; it may be
+    decorated with `@dataclass(frozen=True)`. How it is checked is said by a method `to_expression(context)`, or registered
+    with the adapter.
 
     Attributes:
         scope: What the condition looks at: events of its stream only (the default), of the stream's category, or of the

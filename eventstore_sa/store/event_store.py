@@ -71,7 +71,7 @@ class EventStore(Store[EventStorageAdapter], Generic[P]):
     """Events in streams, streams in categories, all of them in one log; used with asyncio.
 
     Args:
-        bind_or_adapter: An AsyncEngine, async_sessionmaker or URL: every publish is a transaction of its own, and the
+        adapter: An AsyncEngine, async_sessionmaker or URL: every publish is a transaction of its own, and the
             engine of a URL belongs to the store. An AsyncConnection or AsyncSession: everything happens in its
             transaction, as with `within`. Or a storage adapter.
         schema: The tables; by default those of an `EventStoreSchema` with the next two options.
@@ -83,7 +83,7 @@ class EventStore(Store[EventStorageAdapter], Generic[P]):
         ConfigurationError: If the bind cannot be used, its driver is not installed, the schema has another locking mode,
             or options are given together with an adapter.
 
-    Example:
+    Examples:
         >>> import asyncio
         >>> from eventstore_sa import EventStore, NewEvent
         >>> async def main() -> None:
@@ -98,7 +98,7 @@ class EventStore(Store[EventStorageAdapter], Generic[P]):
 
     def __init__(
         self,
-        bind_or_adapter: AsyncBindable | EventStorageAdapter,
+        adapter: AsyncBindable | EventStorageAdapter,
         *,
         schema: EventStoreSchema | None = None,
         locking: Locking | None = None,
@@ -107,7 +107,7 @@ class EventStore(Store[EventStorageAdapter], Generic[P]):
     ) -> None:
         self.adapter: EventStorageAdapter = adapter_of(
             self,
-            bind_or_adapter,
+            adapter,
             EventStorageAdapter,
             SQLAlchemyEventStorageAdapter,
             schema=schema,
@@ -348,7 +348,7 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter], Generic[P]):
     """Events in streams, streams in categories, all of them in one log; the twin of `EventStore` without asyncio.
 
     Args:
-        bind_or_adapter: An Engine, sessionmaker or URL: every publish is a transaction of its own, and the engine of a
+        adapter: An Engine, sessionmaker or URL: every publish is a transaction of its own, and the engine of a
             URL belongs to the store. A Connection or Session: everything happens in its transaction, as with `within`.
             Or a storage adapter; the in-memory one serves both stores.
         schema: The tables; by default those of an `EventStoreSchema` with the next two options.
@@ -363,18 +363,18 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter], Generic[P]):
 
     def __init__(
         self,
-        bind_or_adapter: SyncBindable | SyncEventStorageAdapter | InMemoryEventStorageAdapter,
+        adapter: SyncBindable | SyncEventStorageAdapter | InMemoryEventStorageAdapter,
         *,
         schema: EventStoreSchema | None = None,
         locking: Locking | None = None,
         serialisation_guarantee: EventSerialisationGuarantee | None = None,
         types: EventTypes[P] | None = None,
     ) -> None:
-        if isinstance(bind_or_adapter, InMemoryEventStorageAdapter):
-            bind_or_adapter = bind_or_adapter.sync_adapter
+        if isinstance(adapter, InMemoryEventStorageAdapter):
+            adapter = adapter.sync_adapter
         self.adapter: SyncEventStorageAdapter = adapter_of(
             self,
-            bind_or_adapter,
+            adapter,
             SyncEventStorageAdapter,
             SyncSQLAlchemyEventStorageAdapter,
             schema=schema,

@@ -92,7 +92,7 @@ class OfAdapter(AnySource[I], Generic[I, Adapter]):
         return f"{type(self).__name__}({self._identifier!r})"
 
 
-class _StoredSource(OfAdapter[I, EventStorageAdapter], EventSource[I, P], Generic[I, P]):
+class _StoredSource(OfAdapter[I, EventStorageAdapter], EventSource[I, StoredEvent[Any, P, Any]], Generic[I, P]):
     """Reads of whatever an adapter can scan."""
 
     async def latest(self) -> StoredEvent[Any, P, Any] | None:
@@ -158,7 +158,7 @@ class EventStream(_StoredSource[StreamIdentifier, P]):
             SerialisationError: If a value cannot be stored exactly.
             TransactionError: If the transaction cannot continue; see `retryable`.
 
-            In each case nothing is stored, and a session stays usable unless the TransactionError says otherwise.
+        In each case nothing is stored, and a session stays usable unless the TransactionError says otherwise.
         """
         return await self._adapter.save(target=self._identifier, events=events, condition=condition)
 

@@ -1,6 +1,6 @@
 """Commands about subscriptions, for the command line: of a database, or of an application that is imported.
 
-It needs click; only `cli.py` imports this.
+It needs click; only the command line imports this.
 """
 
 from __future__ import annotations

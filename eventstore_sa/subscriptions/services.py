@@ -321,7 +321,7 @@ class ErrorHandlingService(Service[T]):
 
     async def _execute(self) -> T:
         while True:
-            self.status, began, pause_s = ProcessStatus.RUNNING, time.monotonic(), 0.0
+            self.status, began = ProcessStatus.RUNNING, time.monotonic()
             try:
                 return await self._service.execute()
             except Exception as error:
@@ -340,11 +340,10 @@ class ErrorHandlingService(Service[T]):
                         _log.exception("a service has failed, and is not executed again")
                         result: T = value
                         return result
-                    case RetryErrorHandlerDecision(wait_before_retry_s):
-                        pause_s = wait_before_retry_s
+                    case RetryErrorHandlerDecision(pause_s):
                         _log.exception("a service has failed, and is executed again in %.1f s", pause_s)
-            self.status = ProcessStatus.WAITING
-            await asyncio.sleep(pause_s)
+                        self.status = ProcessStatus.WAITING
+                        await asyncio.sleep(pause_s)
 
 
 class ServiceStatus(Struct, frozen=True):

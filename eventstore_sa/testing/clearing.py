@@ -63,7 +63,7 @@ def clear(bind: object, *, schema: EventStoreSchema | None = None, timeout_s: fl
         StorageError: If the database refuses, for example because a row of the application refers to an event.
         TransactionError: If it is a session or connection in autocommit mode on PostgreSQL.
 
-        After any of these, the caller's transaction remains usable on PostgreSQL and SQLite.
+    After any of these, the caller's transaction remains usable on PostgreSQL and SQLite.
     """
     tables = default_schema() if schema is None else schema
     if isinstance(bind, URL | str):

@@ -239,7 +239,7 @@ def given(
         SerialisationError: If an event could not be stored.
         UnreadableEventError: If an event cannot be read with these types.
 
-    Example:
+    Examples:
         >>> from eventstore_sa import NewEvent
         >>> placed = NewEvent(name="order-placed", payload={"total": 12})
         >>> given([placed]).when(lambda event: event.payload["total"]).then([12])

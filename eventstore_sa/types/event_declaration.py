@@ -69,7 +69,7 @@ def event(
     Raises:
         ConfigurationError: If an argument is not as described, or an upcast is missing.
 
-    Example:
+    Examples:
         >>> from dataclasses import dataclass
         >>> from eventstore_sa import EventTypes, SyncEventStore, event
         >>> @event("order-placed")

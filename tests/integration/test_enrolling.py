@@ -14,7 +14,7 @@ from eventstore_sa import SyncEventStore
 from tests.databases import PostgresDatabase
 from tests.enrolling import EnrolmentPlan, illegal
 from tests.interleaving import install_schema
-from tests.project import run_python
+from tests.preloaded import run_preloaded
 from tests.soak.mutations import read_last_position_before_the_lock
 
 SMALL = EnrolmentPlan(processes=4, least=60, courses=4, places=2, students=8, most=3, seed=0)
@@ -25,7 +25,7 @@ def enrol(database: PostgresDatabase, plan: EnrolmentPlan) -> list[str]:
     """Have students enrol; return what should not have been stored."""
     plan = replace(plan, seed=secrets.randbelow(2**32))
     url = database.url("psycopg").render_as_string(hide_password=False)
-    outcome = run_python("-m", "tests.enrolling", url, encode(plan).decode())
+    outcome = run_preloaded("-m", "tests.enrolling", url, encode(plan).decode())
     assert outcome.returncode == 0, outcome.stderr
     killed, refused = map(int, outcome.stdout.split())
     with SyncEventStore(url) as store:

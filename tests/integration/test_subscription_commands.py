@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from eventstore_sa.cli import main
 from eventstore_sa.subscriptions import FailurePolicy, SyncSubscription, catch_up_sync
 from tests.integration import markdown
 from tests.patience import wait_until
+from tests.preloaded import run_preloaded, start_preloaded
 from tests.project import ROOT
 
 APPLICATION = """
@@ -136,25 +135,20 @@ def test_what_cannot_be_reached_or_imported_is_said(store: SyncEventStore) -> No
     assert "is not a subscription" in command("run", "os:path").stderr
 
 
-def test_the_worker_of_the_documentation_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_worker_of_the_documentation_works(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "subscriptions.md").read_text(encoding="utf-8")
     for name, code in markdown.files(page).items():
         (tmp_path / name).write_text(code)
     order, run, listing = re.findall(r"^(?:python|eventstore-sa) [^#\n]+", page, re.MULTILINE)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
-    def started(command: str) -> subprocess.Popen[str]:
-        program, *arguments = command.split()
-        how = ["-m", "eventstore_sa.cli"] if program == "eventstore-sa" else []
-        return subprocess.Popen(
-            [sys.executable, *how, *arguments], env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True
-        )
+    def program(command: str) -> tuple[str, ...]:
+        name, *arguments = command.split()
+        return ("-m", "eventstore_sa.cli", *arguments) if name == "eventstore-sa" else tuple(arguments)
 
     def said(command: str) -> str:
-        with started(command) as process:
-            output, _ = process.communicate()
-        assert process.returncode == 0
-        return output
+        outcome = run_preloaded(*program(command), cwd=tmp_path)
+        assert (outcome.returncode, outcome.stderr) == (0, "")
+        return outcome.stdout
 
     def bills() -> int:
         with engine.connect() as connection:
@@ -162,13 +156,12 @@ def test_the_worker_of_the_documentation_works(tmp_path: Path, monkeypatch: pyte
 
     engine = create_engine(f"sqlite:///{tmp_path}/shop.db", poolclass=NullPool)
     said(order)
-    worker = started(run)
+    worker = start_preloaded(*program(run), cwd=tmp_path)
     said(order)
     wait_until(lambda: bills() == 2, "both orders are billed", interval_s=0.1)
     assert "subscription=billing" in said(listing)
     worker.send_signal(signal.SIGTERM)
-    worker.communicate()
-    assert worker.returncode == 0
+    assert worker.wait() == 0
 
 
 def test_a_worker_runs_an_application_until_it_is_told_to_end(store: SyncEventStore) -> None:
@@ -176,20 +169,15 @@ def test_a_worker_runs_an_application_until_it_is_told_to_end(store: SyncEventSt
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE effects (number int)"))
     poisoned(store)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    arguments = [sys.executable, "-W", "error", "-m", "eventstore_sa.cli"]
+    here = Path.cwd()
 
-    replayed = subprocess.run(
-        [*arguments, "subscriptions", "replay", "subscribing_app:all", "billing"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+    replayed = run_preloaded(
+        "-m", "eventstore_sa.cli", "subscriptions", "replay", "subscribing_app:all", "billing", cwd=here
     )
     assert (replayed.stdout, replayed.stderr) == ("1 events handled\n", "")
 
     store.stream(category="orders", stream="1").publish(events=[NewEvent(name="placed", payload=1)])
-    worker = subprocess.Popen([*arguments, "run", "subscribing_app:all"], env=environment)
+    worker = start_preloaded("-m", "eventstore_sa.cli", "run", "subscribing_app:all", cwd=here)
 
     def handled() -> list[int]:
         with engine.connect() as connection:

@@ -17,7 +17,8 @@ from examples.fastapi_orders.app import Order, create_app
 from examples.flask_inventory.app import Article, db
 from examples.flask_inventory.app import create_app as create_inventory
 from tests.hosts import new_event
-from tests.project import ROOT, run_python
+from tests.preloaded import run_preloaded
+from tests.project import ROOT
 
 PLACED = {"customer": "ada", "total": 12}
 
@@ -160,7 +161,7 @@ def test_what_a_request_has_staged_is_dropped_when_it_fails(inventory: FlaskClie
 
 @pytest.mark.parametrize("module", ["fastapi_deliveries.app", "fastapi_orders.app", "flask_inventory.app"])
 def test_web_example_can_be_imported_as_its_text_says(module: str, tmp_path: Path) -> None:
-    outcome = run_python(
+    outcome = run_preloaded(
         "-c", f"import {module}", cwd=tmp_path, environment={"PYTHONPATH": f"{ROOT / 'examples'}:{ROOT}"}
     )
 

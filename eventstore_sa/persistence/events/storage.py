@@ -292,11 +292,11 @@ class EventStorage:
             wanted = wanted.up_to(self._end_of(wanted, repository, connection))
         return page, wanted
 
-    def page(self, target: AnyTarget, *, constraints: QueryConstraints, limit: int) -> Page:
+    def page(self, target: AnyTarget, *, constraints: QueryConstraints, limit: int, backwards: bool = False) -> Page:
         """Read a page without asking for the watermark: for readers that know it, and have it among the constraints."""
         low, high, others = order_range(constraints, by_position=isinstance(target, StreamIdentifier))
         conditions = [self._converters.expression(other, self.schema.events) for other in others]
-        wanted = Wanted(target, limit, low, high, conditions)
+        wanted = Wanted(target, limit, low, high, conditions, backwards)
         return self._read(lambda connection, repository: repository.page(connection, wanted))
 
     def complete_up_to(self) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from typing_extensions import TypeVar
 
 from eventstore_sa.conditions import WriteCondition
 from eventstore_sa.contracts.inline_projections import InlineProjection
+from eventstore_sa.contracts.inspection import InspectionStorage
 from eventstore_sa.contracts.rebuilds import RebuildStorage
 from eventstore_sa.contracts.subscriptions import SubscriptionStorage
 from eventstore_sa.contracts.wakeups import Wakeups
@@ -23,6 +24,7 @@ from eventstore_sa.errors import ConfigurationError, TransactionError
 from eventstore_sa.publishing import StreamPublishDefinition
 from eventstore_sa.session import CommitCallback, StagedPublish
 from eventstore_sa.sources.constraints import QueryConstraints
+from eventstore_sa.store.adapters.scanned_inspection import ScannedInspectionStorage
 from eventstore_sa.store.adapters.storage_adapter import AwaitableStorageAdapter, StorageAdapter, SyncStorageAdapter
 from eventstore_sa.types import (
     AnyNewEvent,
@@ -109,6 +111,16 @@ class _EventStorage:
         """
         raise ConfigurationError(
             f"{type(self).__name__} keeps no subscriptions beside its events: use a store on a SQLAlchemy bind or in memory"
+        )
+
+    def inspection_storage(self) -> InspectionStorage:
+        """Return what answers questions about the store as a whole; see `eventstore_sa.inspection`.
+
+        Raises:
+            ConfigurationError: If there is none.
+        """
+        raise ConfigurationError(
+            f"{type(self).__name__} cannot be inspected: use a store on a SQLAlchemy bind or in memory"
         )
 
     @property
@@ -307,6 +319,10 @@ class SyncEventStorageAdapter(_EventStorage, SyncStorageAdapter):
                 category = stream.category
                 yield CategoryIdentifier(category)
 
+    def inspection_storage(self) -> InspectionStorage:
+        """Return what answers questions about the store as a whole, by default by reading its events."""
+        return ScannedInspectionStorage(self)
+
     def watermark(self) -> Watermark:
         """Return up to where the log can be read without missing an event."""
         latest = self.latest(target=LogIdentifier())
@@ -381,6 +397,9 @@ class AwaitableEventStorageAdapter(AwaitableStorageAdapter[S], EventStorageAdapt
 
     def subscription_storage(self) -> SubscriptionStorage:
         return self.sync_adapter.subscription_storage()
+
+    def inspection_storage(self) -> InspectionStorage:
+        return self.sync_adapter.inspection_storage()
 
     @property
     def wakeups(self) -> Wakeups:

@@ -105,7 +105,8 @@ class InMemoryEventStorageAdapter(AwaitableEventStorageAdapter[SyncInMemoryEvent
 
     Safe to use from any number of tasks, event loops and threads at once. A scan returns what is stored when `scan` is
     called: what is published meanwhile neither appears in it nor disturbs it. Each read returns
-    new copies of the events. `drop_schema` forgets all events.
+    new copies of the events. Each call first yields to the event loop, so that concurrent tasks meet as they would over a
+    database. `drop_schema` forgets all events.
 
     Args:
         storage: Where the events are kept; by default a storage of its own. Adapters may share one.

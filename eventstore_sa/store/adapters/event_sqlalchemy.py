@@ -19,6 +19,7 @@ from eventstore_sa.errors import ConfigurationError, TransactionError
 from eventstore_sa.persistence.events.conditions import ConditionEvaluator, ConditionEvaluators
 from eventstore_sa.persistence.events.constraints import ConstraintConverter, ConstraintConverters
 from eventstore_sa.persistence.events.storage import EventStorage
+from eventstore_sa.persistence.inspection.storage import SQLInspectionStorage
 from eventstore_sa.persistence.rebuilding import SQLRebuildStorage
 from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee, Locking
@@ -250,6 +251,9 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
 
     def subscription_storage(self) -> SQLSubscriptionStorage:
         return SQLSubscriptionStorage(self.bind, self._storage)
+
+    def inspection_storage(self) -> SQLInspectionStorage:
+        return SQLInspectionStorage(self.bind, self._storage)
 
     @property
     def wakeups(self) -> Wakeups:

@@ -56,12 +56,18 @@ class Runner(Protocol):
 
 
 class InTaskRunner:
-    """Runs work in the calling task, which it blocks: for work without I/O, and for tests."""
+    """Runs work in the calling task, which it blocks: for work without I/O, and for tests.
+
+    Other tasks get a turn before each call, as they do while a database is waited for. Otherwise tasks that read, decide
+    and publish would never meet one another, and code that forgets a condition would pass its tests.
+    """
 
     async def run(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        await asyncio.sleep(0)
         return work(*args, **kwargs)
 
     async def iterate(self, items: Iterator[T], /) -> AsyncIterator[T]:
+        await asyncio.sleep(0)
         for item in items:
             yield item
 

@@ -18,6 +18,7 @@ from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.sources.constraints import (
     QueryConstraint,
     category_in,
+    correlation_is,
     name_in,
     observed_between,
     occurred_between,
@@ -161,6 +162,17 @@ class ConstraintCases(EventStorageSetting):
                 await self.assert_returns_what_meets_them(adapter, stored, target, category_in(categories))
             many = name_in([*(f"unknown-{number}" for number in range(2000)), "paid"])
             await self.assert_returns_what_meets_them(adapter, stored, target, many)
+
+    async def test_correlation_ids_are_compared_exactly_and_only_as_text(self, adapter: EventStorageAdapter) -> None:
+        texts = ["c", "C", "c ", "", "1", "null", 'it\'s %s "🎉"', "x" * 3000, "x" * 3001]
+        no_texts: list[Any] = [None, 1, True, ["c"], {}]
+        others: list[Any] = [None, "c", ["c"], {}, *({"correlation_id": value} for value in no_texts)]
+        events = [new_event(metadata=metadata) for metadata in ({"correlation_id": text} for text in texts)]
+        events += [new_event(metadata=metadata) for metadata in others]
+        stored = [*await adapter.save(target=stream(), events=events)]
+
+        for text in (*texts, "true", '["c"]', "unknown", "a\0b", "\ud800"):
+            await self.assert_returns_what_meets_them(adapter, stored, LOG, correlation_is(text))
 
     async def test_time_ranges_hold_their_start_and_not_their_end(self, adapter: EventStorageAdapter) -> None:
         stored = await varied(adapter)

@@ -24,6 +24,7 @@ from eventstore_sa.testing.cases.constraints import ConstraintCases
 from eventstore_sa.testing.cases.decisions import QueryConditionCases
 from eventstore_sa.testing.cases.fidelity import FidelityCases
 from eventstore_sa.testing.cases.fixtures import AsyncFixtures, SyncFixtures
+from eventstore_sa.testing.cases.inspection import InspectionCases
 from eventstore_sa.testing.cases.listing import ListingCases
 from eventstore_sa.testing.cases.names import NameCases
 from eventstore_sa.testing.cases.partitions import PartitionCases
@@ -44,6 +45,7 @@ class _AllCases(
     ConstraintCases,
     PartitionCases,
     ListingCases,
+    InspectionCases,
     PublishingCases,
     ConditionCases,
     QueryConditionCases,
@@ -95,7 +97,7 @@ class EventStorageAdapterCases(AsyncSetting, _AllCases):
     override the fixture `storage_adapter`, which can take other fixtures and clean up after itself. Each case needs empty
     storage. The class attributes declare optional capabilities of the adapter; see `EventStorageSetting`.
 
-    Example:
+    Examples:
         class TestMyAdapter(EventStorageAdapterCases):
             def construct_storage_adapter(self) -> EventStorageAdapter:
                 return MyAdapter()

@@ -22,6 +22,7 @@ from eventstore_sa.persistence.events.document import PublishDocument
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.transactions.databases import Database
 from eventstore_sa.persistence.transactions.failures import Failure, FailureKind
+from eventstore_sa.persistence.transactions.prepared import PreparedStatement
 from eventstore_sa.types.watermark import Watermark
 
 __all__ = ["AppendOutcome", "Appended", "EventDialect", "Unmet", "constraints_of_events"]
@@ -79,7 +80,7 @@ class EventDialect(ABC):
     def __init__(self, schema: EventStoreSchema, database: Database) -> None:
         self.database: Final = database
         self._schema = schema
-        self._last_number = select(func.coalesce(func.max(schema.events.c.sequence_number), 0))
+        self._last_number = PreparedStatement(select(func.coalesce(func.max(schema.events.c.sequence_number), 0)))
 
     @abstractmethod
     def append(self, connection: Connection, document: PublishDocument, *, guarded: bool) -> AppendOutcome:
@@ -139,12 +140,13 @@ class EventDialect(ABC):
         By default that is twice the highest number that is committed: where the writers of the log exclude each other, all
         earlier ones are committed.
         """
-        last = connection.scalar(self._last_number) or 0
+        last = EventDialect.last_number(self, connection)
         return last, last
 
     def last_number(self, connection: Connection) -> int:
         """Return the last number drawn, as cheaply as possible: whoever polls looks for the watermark when it has moved."""
-        return connection.scalar(self._last_number) or 0
+        number: int = self._last_number.scalar(connection, {})
+        return number
 
     def watermark(self, connection: Connection) -> Watermark:
         """Return the watermark together with the transaction that holds it back; by default there can be none."""

@@ -22,8 +22,6 @@ from sqlalchemy import (
     FromClause,
     Insert,
     Text,
-    TextClause,
-    TextualSelect,
     bindparam,
     case,
     cast,
@@ -141,19 +139,15 @@ class PostgreSQLDialect(EventDialect):
         call = self._call(
             connection, "append_guarded_v1(:document)" if guarded else "append_v1(:document, false)", _APPEND
         )
-        return self._outcome(connection.execute(call, {"document": document.text}).one())
+        [outcome] = call.rows(connection, {"document": document.text})
+        return self._outcome(outcome)
 
     def append_loading(
         self, connection: Connection, document: PublishDocument, wanted: Mapping[str, str]
     ) -> tuple[AppendOutcome, Sequence[ProjectionRecord] | None]:
         """Call the function that does both."""
         check_jsonb(document.text, "the events to publish")
-        call = _prepared_call(
-            "append_and_load_v1(:document, :wanted)",
-            f"{_APPEND}, loaded",
-            self._schema.prefix,
-            effective_schema(connection, self._schema.schema),
-        )
+        call = self._call(connection, "append_and_load_v1(:document, :wanted)", f"{_APPEND}, loaded")
         parts = [{"name": name, "id": key} for name, key in wanted.items()]
         parameters = {"document": document.text, "wanted": encode_json(parts).decode()}
         [(*outcome, loaded)] = call.rows(connection, parameters)
@@ -182,7 +176,7 @@ class PostgreSQLDialect(EventDialect):
     def lock(self, connection: Connection, document: PublishDocument) -> None:
         """Call the function that takes the locks without appending."""
         call = self._call(connection, "lock_for_conditions_v1(:document)", "*")
-        connection.execute(call, {"document": document.text})
+        call.rows(connection, {"document": document.text})
 
     @contextmanager
     def locked_alone(self, connection: Connection, *, timeout_s: float) -> Generator[None]:
@@ -220,14 +214,14 @@ class PostgreSQLDialect(EventDialect):
 
     def complete_up_to(self, connection: Connection) -> tuple[int, int]:
         """Ask for the last number, and the lower of it and the lowest fence."""
-        last_number, watermark = connection.execute(self._call(connection, "watermark_v1()", _WATERMARK)).one()
+        [(last_number, watermark)] = self._call(connection, "watermark_v1()", _WATERMARK).rows(connection, {})
         return last_number, watermark
 
     def last_number(self, connection: Connection) -> int:
         """Ask the sequence, and not the table of locks."""
         schema = effective_schema(connection, self._schema.schema)
         call = _last_number(self._schema.prefix, schema)
-        number: int = connection.execute(call, {"events": quoted(self._schema.events.name, schema)}).scalar_one()
+        number: int = call.scalar(connection, {"events": quoted(self._schema.events.name, schema)})
         return number
 
     def watermark(self, connection: Connection) -> Watermark:
@@ -301,7 +295,7 @@ class PostgreSQLDialect(EventDialect):
         stream_hash = cast(cast(literal_column("'x'", Text).op("||")(digits), BIT(32)), BigInteger)
         return case((stream_hash % partitions == partition, true()), else_=false())
 
-    def _call(self, connection: Connection, call: str, columns: str) -> TextualSelect:
+    def _call(self, connection: Connection, call: str, columns: str) -> PreparedStatement:
         return _call(call, columns, self._schema.prefix, effective_schema(connection, self._schema.schema))
 
 
@@ -344,7 +338,7 @@ def _described(pid: int | None, application: str | None, state: str | None, sinc
 
 
 @lru_cache(maxsize=256)
-def _call(call: str, columns: str, prefix: str, schema: str | None) -> TextualSelect:
+def _call(call: str, columns: str, prefix: str, schema: str | None) -> PreparedStatement:
     function, arguments = call.split("(", 1)
     name = in_text(quoted(f"{prefix}{function}", schema))
     parameters = [each for each in ("document", "wanted") if f":{each}" in arguments]
@@ -355,18 +349,14 @@ def _call(call: str, columns: str, prefix: str, schema: str | None) -> TextualSe
     statement = statement.bindparams(*(bindparam(parameter, type_=Text()) for parameter in parameters))
     # With columns, SQLAlchemy prepares the reading of results once, not for each of them.
     names = (each.rsplit(" ", 1)[-1] for each in columns.split(", "))
-    return statement.columns(*map(column, names))
+    return PreparedStatement(statement.columns(*map(column, names)))
 
 
 @lru_cache(maxsize=256)
-def _prepared_call(call: str, columns: str, prefix: str, schema: str | None) -> PreparedStatement:
-    return PreparedStatement(_call(call, columns, prefix, schema))
-
-
-@lru_cache(maxsize=256)
-def _last_number(prefix: str, schema: str | None) -> TextClause:
+def _last_number(prefix: str, schema: str | None) -> PreparedStatement:
     name = in_text(quoted(f"{prefix}last_number_v1", schema))
-    return text(f"SELECT {name}(CAST(:events AS regclass))")
+    statement = text(f"SELECT {name}(CAST(:events AS regclass))")
+    return PreparedStatement(statement.columns(column("last_number")))
 
 
 def _numbers(array: str | None) -> Sequence[int]:

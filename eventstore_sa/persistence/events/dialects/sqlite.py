@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import accumulate
+from operator import itemgetter
 from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     FromClause,
-    Row,
     String,
-    TextClause,
+    column,
     func,
     text,
     type_coerce,
@@ -26,6 +26,7 @@ from eventstore_sa.persistence.events.document import PublishDocument
 from eventstore_sa.persistence.page_bytes import size_on_sqlite
 from eventstore_sa.persistence.schema.ddl import effective_schema, in_text, quoted
 from eventstore_sa.persistence.transactions.failures import Failure, FailureKind
+from eventstore_sa.persistence.transactions.prepared import PreparedStatement
 from eventstore_sa.types import stream_hash
 
 __all__ = ["SQLiteDialect"]
@@ -133,21 +134,24 @@ class SQLiteDialect(EventDialect):
         """Run one INSERT; only if it stored nothing, a second statement finds out why."""
         parameters = {"document": document.text}
         schema = effective_schema(connection, self._schema.schema)
-        rows: Sequence[Row[Any]] = ()
+        rows: Sequence[Sequence[Any]] = ()
         if any(document.counts):
-            rows = connection.execute(_statement(_INSERT, self._schema.prefix, schema), parameters).all()
+            rows = _insertion(self._schema.prefix, schema).rows(connection, parameters)
         if rows:
-            rows = sorted(rows)
+            rows = sorted(rows, key=itemgetter(0))
             firsts = accumulate(document.counts, initial=0)
             return Appended(
-                [rows[first].position if count else 0 for count, first in zip(document.counts, firsts, strict=False)],
-                [row.sequence_number for row in rows],
+                [rows[first][1] if count else 0 for count, first in zip(document.counts, firsts, strict=False)],
+                [number for number, _ in rows],
             )
-        for item, last_position, met in connection.execute(_statement(_CHECK, self._schema.prefix, schema), parameters):
+        for item, last_position, met in _check(self._schema.prefix, schema).rows(connection, parameters):
             if not met:
                 return Unmet(item, last_position)
         if any(document.counts):
-            return Failure(FailureKind.REFUSED, "the stream changed while its condition was being checked")
+            # Each statement is a transaction, and somebody else has published in between.
+            return Failure(
+                FailureKind.SERIALISATION_FAILURE, "a stream changed while its condition was being looked at"
+            )
         return Appended([0] * len(document.counts), ())
 
     def lock(self, connection: Connection, document: PublishDocument) -> None:
@@ -200,7 +204,17 @@ class SQLiteDialect(EventDialect):
 
 
 @lru_cache(maxsize=64)
-def _statement(sql: str, prefix: str, schema: str | None) -> TextClause:
+def _insertion(prefix: str, schema: str | None) -> PreparedStatement:
+    return _statement(_INSERT, ("sequence_number", "position"), prefix, schema)
+
+
+@lru_cache(maxsize=64)
+def _check(prefix: str, schema: str | None) -> PreparedStatement:
+    return _statement(_CHECK, ("item", "last", "met"), prefix, schema)
+
+
+def _statement(sql: str, columns: Sequence[str], prefix: str, schema: str | None) -> PreparedStatement:
     for table in ("events", "event_tags"):
         sql = sql.replace(f"{{{table}}}", in_text(quoted(f"{prefix}{table}", schema)))
-    return text(sql)
+    # With columns, SQLAlchemy prepares the reading of results once, not for each of them.
+    return PreparedStatement(text(sql).columns(*map(column, columns)))
