@@ -96,6 +96,15 @@ bench: $(BENCH_READY) ## measure beside raw drivers and peers, and write benchma
 bench-quick: $(BENCH_READY) ## the same in three minutes, for a look: writes nothing
 	@$(BENCH_BIN)/python -m benchmarks --quick $(BENCH_ARGS)
 
+.PHONY: api
+api: $(DEV_READY) ## record the public API in tests/api.txt, which a test compares
+	@$(BIN)/python -m tests.api
+
+.PHONY: dist
+dist: $(DEV_READY) ## build what a release uploads into dist/, and check it
+	@rm -rf dist && $(BIN)/python -m hatchling build -t sdist -t wheel
+	@$(BIN)/python -m twine check --strict dist/* && $(BIN)/check-wheel-contents dist/*.whl
+
 .PHONY: clean
 clean: ## remove environments, caches and build results
 	@rm -rf .venv .venv-bench .venv-matrix .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \

@@ -137,11 +137,14 @@ class NoEventMatchesCondition(WriteCondition, frozen=True):
         after: The number of the last matching event that is known; 0: none is.
         last_id: The id of that event. If it is not stored with this number any more, the condition is not met: the
             savepoint in which it was read was rolled back, or the database has lost it.
+        tags_epoch: What `tags_epoch` of the storage adapter returned before that event was read. If tags have been added
+            to stored events since, the condition is not met: an earlier event may match now. None: not checked.
     """
 
     item: QueryItem
     after: int = 0
     last_id: UUID | None = None
+    tags_epoch: str | None = None
 
     def __post_init__(self) -> None:
         after: object = self.after
@@ -220,7 +223,8 @@ def no_event_matches(query: EventQuery, *, after: int | None = None) -> WriteCon
         query: Which events. Those of earlier publishes of the same transaction count, those that this publish stores itself
             do not.
         after: The number of the last event of this query that the decision took into account. It must be complete up to
-            there: read the query from a store, not from a copy that may lag behind.
+            there: read the query from a store, not from a copy that may lag behind, and not before tags were added to
+            stored events by `backfill_tags`.
 
     Raises:
         ConfigurationError: If it is not a query, the number is negative, or it is to serve several items: of these, one may

@@ -9,7 +9,6 @@ import contextlib
 import os
 import random
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from eventstore_sa import NewEvent, SyncEventStore
 from eventstore_sa.subscriptions import SyncSubscription
 from eventstore_sa.testing.postgres import PostgresDriver
 from tests.patience import wait_until
+from tests.preloaded import PreloadedProcess
 from tests.subscribing import CREATE_EFFECTS, start_node
 
 __all__ = ["LEASE_S", "Cluster", "disturbed"]
@@ -38,7 +38,7 @@ class Cluster:
         self.engine: Engine = create_engine(url_for("psycopg"), pool_size=20)
         self.store = SyncEventStore(self.engine)
         self.partitions = partitions
-        self.nodes: list[subprocess.Popen[str]] = []
+        self.nodes: list[PreloadedProcess] = []
         with self.engine.begin() as connection:
             connection.execute(text(CREATE_EFFECTS))
             connection.execute(text("CREATE TABLE rows (what text)"))
@@ -46,7 +46,7 @@ class Cluster:
             "billing", self.store.category(category="orders"), lambda event: None, partitions=partitions
         )
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self) -> PreloadedProcess:
         """Start a node, and wait until it has begun."""
         node = start_node(self.url, "billing", partitions=self.partitions, lease_s=LEASE_S)
         self.nodes.append(node)
@@ -63,7 +63,7 @@ class Cluster:
             node.stdout.close()
         self.engine.dispose()
 
-    def alive(self) -> list[subprocess.Popen[str]]:
+    def alive(self) -> list[PreloadedProcess]:
         """Return the nodes that have not ended."""
         return [node for node in self.nodes if node.poll() is None]
 

@@ -24,6 +24,9 @@ __all__ = ["main"]
 @click.group(
     cls=LazyGroup,
     places={
+        "backfill-tags": Place(
+            "eventstore_sa.cli.tags", "backfill_tags", "Add tags to events that were stored without them."
+        ),
         "categories": Place("eventstore_sa.cli.figures", "categories", "Print the categories, with their last events."),
         "doctor": Place("eventstore_sa.cli.health", "doctor", "Print what is wrong, and what to do."),
         "run": Place(

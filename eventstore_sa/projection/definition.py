@@ -55,15 +55,14 @@ class ProjectorDefinition(ABC, Generic[Identifier, State, Metadata]):
         """Return the metadata before the first event."""
         raise NotImplementedError
 
-    @abstractmethod
     def id_factory(self, state: State, source: Identifier) -> str:
-        """Return the id of the projection.
+        """Return the id of the projection; by default the source as JSON, which is different for each.
 
         Args:
             state: The state after the last event.
             source: What was projected.
         """
-        raise NotImplementedError
+        return source.json()
 
     def ids(self, event: AnyStoredEvent) -> Iterable[str]:
         """Return the ids of the stored projections that an event is applied to, inline or in batches.

@@ -22,6 +22,7 @@ from eventstore_sa.sources import (
 )
 from eventstore_sa.store import adapters, conditions, exceptions
 from eventstore_sa.store.adapters import EventStorageAdapter, InMemoryEventStorageAdapter
+from eventstore_sa.store.backfilling import TagBackfill
 from eventstore_sa.store.deciding import Decision, DecisionUpdate
 from eventstore_sa.store.decorators import (
     event_store_transaction,
@@ -77,6 +78,7 @@ __all__ = [
     "SyncEventStream",
     "SyncInMemoryEventSource",
     "SyncInMemoryStoredEventSource",
+    "TagBackfill",
     "UnmetWriteConditionError",
     "Watermark",
     "adapters",

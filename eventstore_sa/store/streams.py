@@ -38,6 +38,7 @@ from eventstore_sa.types import (
     StoredEvent,
     StreamIdentifier,
     is_complete_as_it_stands,
+    query_of,
 )
 
 __all__ = ["EventCategory", "EventLog", "EventPartition", "EventSelection", "EventStream", "OfAdapter"]
@@ -79,6 +80,10 @@ class OfAdapter(AnySource[I], Generic[I, Adapter]):
     @property
     def in_transaction(self) -> bool:
         return self._adapter.in_transaction
+
+    def tags_epoch(self) -> Any:
+        """Return the epoch of tags, on which the events of a query depend; with asyncio, an awaitable of it."""
+        return "" if query_of(self._identifier) is None else self._adapter.tags_epoch(current=True)
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):

@@ -49,11 +49,26 @@ def test_every_enrolment_of_many_is_legal_at_its_place(database: PostgresDatabas
     assert enrol(database, FULL) == []
 
 
-def test_too_many_enrol_if_conditions_are_checked_before_the_lock(database: PostgresDatabase) -> None:
-    """A test of the test. Mistakes of who decides are in `test_tag_interleavings.py`."""
+def with_a_late_lock(database: PostgresDatabase) -> EnrolmentPlan:
     with create_engine(database.url("psycopg"), poolclass=NullPool).begin() as connection:
         read_last_position_before_the_lock(connection)
+    return SMALL
+
+
+MISTAKES: dict[str, Callable[[PostgresDatabase], EnrolmentPlan]] = {
+    "conditions are checked before the lock": with_a_late_lock,
+    "one number serves all items": lambda _: replace(
+        SMALL, processes=6, courses=6, places=1, students=3, most=6, mistake="one number"
+    ),
+    "the pages of a decision are read one after another": lambda _: replace(SMALL, mistake="paged reads"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_too_many_enrol_if_a_mistake_is_made(database: PostgresDatabase, mistake: str) -> None:
+    """A test of the test."""
+    plan = MISTAKES[mistake](database)
     for _ in range(10):
-        if enrol(database, SMALL):
+        if enrol(database, plan):
             return
     pytest.fail("everything was legal nevertheless")

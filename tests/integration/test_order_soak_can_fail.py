@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from tests.databases import PostgresDatabase
 from tests.soak.mutations import (
     read_last_position_before_the_lock,
@@ -42,6 +44,7 @@ def test_soak_finds_that_the_last_position_is_read_before_the_lock(make_postgres
     assert any("at the same position of a stream" in finding for finding in report.findings)
 
 
+@pytest.mark.long
 def test_soak_finds_that_the_sequence_is_read_without_its_lock(make_postgres_database: MakeDatabase) -> None:
     report = soak(make_postgres_database().url, FENCES, seed=1, mutate=read_the_sequence_without_its_lock)
 

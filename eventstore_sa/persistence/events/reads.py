@@ -70,6 +70,10 @@ class Wanted(Struct, frozen=True):
         """Whether the order is that of positions, and not of sequence numbers."""
         return isinstance(self.target, StreamIdentifier)
 
+    def sized(self, size: int) -> Wanted:
+        """Return the same, but at most so many events."""
+        return self if size == self.size else replace(self, size=size)
+
     def up_to(self, end: int | None) -> Wanted:
         """Return the same, but nothing above this position or number."""
         if end is None or (self.high is not None and self.high <= end):

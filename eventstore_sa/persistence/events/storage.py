@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Final, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from eventstore_sa.attempts import Attempts
 from eventstore_sa.conditions import custom_conditions, decided
 from eventstore_sa.contracts.inline_projections import LostRace, Projections, known_ids
 from eventstore_sa.contracts.projection_records import ProjectionRecord
+from eventstore_sa.errors import UnmetWriteConditionError
 from eventstore_sa.persistence.events.conditions import ConditionEvaluators, verdicts_on_rows
 from eventstore_sa.persistence.events.constraints import ConstraintConverters
 from eventstore_sa.persistence.events.dialects import Appended, AppendOutcome, constraints_of_events
@@ -26,7 +27,9 @@ from eventstore_sa.persistence.events.document import PublishDocument, publish_d
 from eventstore_sa.persistence.events.hydration import Page
 from eventstore_sa.persistence.events.reads import Wanted
 from eventstore_sa.persistence.events.repository import EventRepository
+from eventstore_sa.persistence.events.scanning import EventPages
 from eventstore_sa.persistence.events.stall import StallWatch
+from eventstore_sa.persistence.events.tags_epoch import FIRST_EPOCH, KnownEpoch
 from eventstore_sa.persistence.projections.publishes import SQLPublishPlace, update_projections
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.schema.locking import LockingMode
@@ -70,6 +73,7 @@ class EventStorage:
         stall_warning_s: For how many seconds the watermark may stand still before a warning is logged.
         constraint_converters: How the constraints of reads are translated to SQL.
         projections: What publishes update in their transactions.
+        known_epoch: What is known of the epoch of tags, shared by all storage of a store.
     """
 
     def __init__(
@@ -82,12 +86,14 @@ class EventStorage:
         constraint_converters: ConstraintConverters,
         stall_warning_s: float = 30.0,
         projections: Projections = (),
+        known_epoch: KnownEpoch | None = None,
     ) -> None:
         self.schema: Final = schema
         self.projections: Final = projections
         self.mode: Final[LockingMode] = schema.locking_mode
         self.evaluators: Final = evaluators
         self._converters = constraint_converters
+        self._known_epoch = KnownEpoch() if known_epoch is None else known_epoch
         self._page_size = page_size
         self._stall = StallWatch(stall_warning_s)
         self._runner = TransactionRunner(bind, constraints_of_events(schema.prefix))
@@ -112,7 +118,11 @@ class EventStorage:
         if conditions:
             self.mode.check_conditions(conditions)
         document = None if conditions else publish_document(parts, mode=self.mode)
-        results = self._publish(parts, document, each)
+        try:
+            results = self._publish(parts, document, each)
+        except UnmetWriteConditionError:
+            self._known_epoch.doubt()
+            raise
         if not self._runner.bind.in_transaction:
             # Otherwise they are not committed yet, and whoever publishes in the transaction follows its end.
             self.schema.wakeups.wake()
@@ -227,6 +237,22 @@ class EventStorage:
         conditions = self.evaluators.decide(connection, self.schema.events, parts, repository, known=found)
         return publish_document(parts, conditions=conditions, mode=self.mode)
 
+    def add_tags(self, added: Mapping[int, AbstractSet[str]]) -> int:
+        """Add tags to stored events, by their numbers, in a transaction of our own; return how many events got any."""
+        epoch = uuid4().hex
+        for attempt in self._runner.attempts():
+            with attempt, self._runner.savepoint() as scope:
+                return self._repository(scope.connection).add_tags(scope.connection, added, epoch)
+        raise AssertionError("the last attempt returns or raises")
+
+    def tags_epoch(self, *, current: bool) -> str:
+        """Return the epoch of tags: the current one, or one that was current when it was last asked for."""
+        if self._known_epoch.is_first and not current:
+            return FIRST_EPOCH
+        epoch = self._read(lambda connection, repository: repository.tags_epoch(connection))
+        self._known_epoch.learn(epoch)
+        return epoch
+
     def latest(self, target: AnyTarget) -> AnyStoredEvent | None:
         """Return the last event of a target."""
 
@@ -244,8 +270,8 @@ class EventStorage:
         limit: int | None,
         backwards: bool,
         as_text: bool = False,
-    ) -> Iterator[list[AnyStoredEvent]]:
-        """Yield the events of a target, page by page; no connection of our own is held in between.
+    ) -> EventPages:
+        """Return the events of a target, page by page; no connection of our own is held in between.
 
         What is stored after the first page was read is not part of the scan, so that it comes to an end. With `as_text`,
         payloads remain JSON text.
@@ -253,22 +279,11 @@ class EventStorage:
         low, high, others = order_range(constraints, by_position=isinstance(target, StreamIdentifier))
         conditions = [self._converters.expression(other, self.schema.events) for other in others]
         wanted = Wanted(target, self._page_size, low, high, conditions, backwards, as_text)
-        remaining, looks_ahead, is_first = limit, self._page_size, True
-        while remaining is None or remaining > 0:
-            size = looks_ahead if remaining is None else min(looks_ahead, remaining)
-            wanted = replace(wanted, size=size)
-            page, wanted = self._read(partial(self._page, wanted, is_first=is_first, is_last=size == remaining))
-            if page.events:
-                yield page.events
-            if page.unreadable is not None:
-                raise page.unreadable
-            count = len(page.events)
-            if not page.more or count == 0:
-                return
-            wanted, is_first = wanted.beyond(page.events[-1]), False
-            remaining = None if remaining is None else remaining - count
-            # Databases that copy values look at the sizes of all rows that a page might have.
-            looks_ahead = min(self._page_size, 2 * count)
+
+        def read(wanted: Wanted, is_first: bool, is_last: bool) -> tuple[Page, Wanted]:
+            return self._read(partial(self._page, wanted, is_first=is_first, is_last=is_last))
+
+        return EventPages(read, wanted, limit)
 
     def _page(
         self, wanted: Wanted, connection: Connection, repository: EventRepository, *, is_first: bool, is_last: bool

@@ -52,11 +52,13 @@ class Database(ABC):
         ddl_commits: Whether a statement of DDL commits the transaction that it is in.
         executes_directly: Whether a connection of our own needs nothing of SQLAlchemy's before a statement is executed in
             a transaction that is begun; see `PreparedStatement`.
+        works_beside_us: Whether a server reads for us while we do something else, which it does not hold up.
     """
 
     read_committed: Mapping[str, Any] = MappingProxyType({"isolation_level": "READ COMMITTED"})
     ddl_commits: bool = False
     executes_directly: bool = False
+    works_beside_us: bool = True
 
     @property
     def listeners(self) -> Collection[Callable[..., object]]:
@@ -356,6 +358,7 @@ class _SQLite(Database):
     # There is no such level, and with a single writer no need of it.
     read_committed: Mapping[str, Any] = _NO_OPTIONS
     executes_directly: bool = True
+    works_beside_us: bool = False
 
     @property
     def listeners(self) -> Collection[Callable[..., object]]:

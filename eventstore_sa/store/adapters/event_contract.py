@@ -65,6 +65,8 @@ _NO_PROJECTIONS = (
     "store on a SQLAlchemy bind or in memory, or project into a ProjectionStore"
 )
 
+_NO_ADDED_TAGS = "{adapter} cannot add tags to events that are stored: use a store on PostgreSQL, SQLite or in memory"
+
 STAGING_NEEDS_A_SESSION = (
     "staging needs a session, whose commit stores the events: use store.within(session), or publish at once"
 )
@@ -245,6 +247,28 @@ class EventStorageAdapter(_EventStorage, StorageAdapter):
         """Store what is staged in the session's transaction now."""
         raise TransactionError(STAGING_NEEDS_A_SESSION)
 
+    async def add_tags(self, added: Mapping[int, AbstractSet[str]]) -> int:
+        """Add tags to stored events, and begin another epoch of tags; storage need not be able to.
+
+        Args:
+            added: The tags to add, by the sequence numbers of the events.
+
+        Returns:
+            How many events did not have all of them.
+
+        Raises:
+            ConfigurationError: If this storage cannot.
+        """
+        raise ConfigurationError(_NO_ADDED_TAGS.format(adapter=type(self).__name__))
+
+    async def tags_epoch(self, *, current: bool = False) -> str:
+        """Return the epoch of tags, which is another one whenever tags have been added to stored events.
+
+        Args:
+            current: Whether it must be the current one. Otherwise an earlier one will do, under which decisions are refused.
+        """
+        return ""
+
 
 class SyncEventStorageAdapter(_EventStorage, SyncStorageAdapter):
     """Storage of events, used without asyncio: the twin of `EventStorageAdapter`."""
@@ -332,6 +356,14 @@ class SyncEventStorageAdapter(_EventStorage, SyncStorageAdapter):
         """Store what is staged in the session's transaction now."""
         raise TransactionError(STAGING_NEEDS_A_SESSION)
 
+    def add_tags(self, added: Mapping[int, AbstractSet[str]]) -> int:
+        """Add tags to stored events, and begin another epoch of tags; see `EventStorageAdapter.add_tags`."""
+        raise ConfigurationError(_NO_ADDED_TAGS.format(adapter=type(self).__name__))
+
+    def tags_epoch(self, *, current: bool = False) -> str:
+        """Return the epoch of tags; see `EventStorageAdapter.tags_epoch`."""
+        return ""
+
 
 S = TypeVar("S", bound=SyncEventStorageAdapter, default=SyncEventStorageAdapter)
 
@@ -385,6 +417,12 @@ class AwaitableEventStorageAdapter(AwaitableStorageAdapter[S], EventStorageAdapt
 
     async def watermark(self) -> Watermark:
         return await self._runner.run(self.sync_adapter.watermark)
+
+    async def add_tags(self, added: Mapping[int, AbstractSet[str]]) -> int:
+        return await self._runner.run(self.sync_adapter.add_tags, added)
+
+    async def tags_epoch(self, *, current: bool = False) -> str:
+        return await self._runner.run(self.sync_adapter.tags_epoch, current=current)
 
     def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
         return self._over(self.sync_adapter.with_projections(projections))

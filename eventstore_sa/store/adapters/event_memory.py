@@ -7,6 +7,7 @@ one storage. Nothing outlives the process, and events here cannot be part of a s
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Self
 
 from eventstore_sa.conditions import WriteCondition
@@ -90,11 +91,24 @@ class SyncInMemoryEventStorageAdapter(SyncEventStorageAdapter):
     ) -> Iterator[AnyStoredEvent]:
         return self._storage.scan(target=target, constraints=constraints, limit=limit, backwards=backwards)
 
+    def scan_text(
+        self, *, target: Scannable, constraints: QueryConstraints, limit: int | None, backwards: bool
+    ) -> Iterator[AnyStoredEvent]:
+        return self._storage.scan(
+            target=target, constraints=constraints, limit=limit, backwards=backwards, as_text=True
+        )
+
     def streams(self, *, target: Listable = LogIdentifier()) -> Iterator[StreamIdentifier]:  # noqa: B008
         return self._storage.streams(target)
 
     def categories(self) -> Iterator[CategoryIdentifier]:
         return self._storage.categories()
+
+    def add_tags(self, added: Mapping[int, AbstractSet[str]]) -> int:
+        return self._storage.add_tags(added)
+
+    def tags_epoch(self, *, current: bool = False) -> str:
+        return self._storage.tags_epoch
 
     def drop_schema(self) -> None:
         self._storage.clear()

@@ -19,6 +19,7 @@ from eventstore_sa.errors import ConfigurationError, TransactionError
 from eventstore_sa.persistence.events.conditions import ConditionEvaluator, ConditionEvaluators
 from eventstore_sa.persistence.events.constraints import ConstraintConverter, ConstraintConverters
 from eventstore_sa.persistence.events.storage import EventStorage
+from eventstore_sa.persistence.events.tags_epoch import KnownEpoch
 from eventstore_sa.persistence.inspection.storage import SQLInspectionStorage
 from eventstore_sa.persistence.rebuilding import SQLRebuildStorage
 from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
@@ -64,6 +65,7 @@ class _Options(Struct, frozen=True):
     stall_warning_s: float
     evaluators: ConditionEvaluators
     constraint_converters: ConstraintConverters
+    known_epoch: KnownEpoch
     projections: Projections = ()
 
 
@@ -126,6 +128,7 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
             stall_warning_s,
             ConditionEvaluators(),
             ConstraintConverters() if constraint_converters is None else constraint_converters,
+            KnownEpoch(),
         )
         super().__init__(bind, options)
 
@@ -144,6 +147,7 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
             constraint_converters=options.constraint_converters,
             stall_warning_s=options.stall_warning_s,
             projections=options.projections,
+            known_epoch=options.known_epoch,
         )
 
     def save(
@@ -185,7 +189,7 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
             backwards=backwards,
             as_text=as_text,
         )
-        return paged(pages)
+        return paged(pages, ahead=True)
 
     def streams(self, *, target: Listable = LogIdentifier()) -> Iterator[StreamIdentifier]:  # noqa: B008
         return paged(self._storage.stream_pages(checked_listable(target)))
@@ -245,6 +249,12 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
 
     def boundary_of(self, tags: AbstractSet[str]) -> AbstractSet[str]:
         return self._options.schema.locking_mode.boundary_of(tags)
+
+    def add_tags(self, added: Mapping[int, AbstractSet[str]]) -> int:
+        return self._storage.add_tags(added)
+
+    def tags_epoch(self, *, current: bool = False) -> str:
+        return self._storage.tags_epoch(current=current)
 
     def rebuild_storage(self, name: str) -> SQLRebuildStorage:
         return SQLRebuildStorage(self.bind, self.schema, name)

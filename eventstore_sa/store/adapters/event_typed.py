@@ -188,6 +188,9 @@ class SyncTypedEventStorageAdapter(_Typed[SyncEventStorageAdapter], SyncEventSto
     def flush(self) -> None:
         self._adapter.flush()
 
+    def tags_epoch(self, *, current: bool = False) -> str:
+        return self._adapter.tags_epoch(current=current)
+
 
 class TypedEventStorageAdapter(_Typed[EventStorageAdapter], EventStorageAdapter):
     """See `typed`; for adapters that have no synchronous one to convert events in."""
@@ -250,6 +253,9 @@ class TypedEventStorageAdapter(_Typed[EventStorageAdapter], EventStorageAdapter)
 
     async def flush(self) -> None:
         await self._adapter.flush()
+
+    async def tags_epoch(self, *, current: bool = False) -> str:
+        return await self._adapter.tags_epoch(current=current)
 
 
 class _AwaitableTypedEventStorageAdapter(AwaitableEventStorageAdapter[SyncEventStorageAdapter]):

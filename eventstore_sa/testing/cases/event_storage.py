@@ -35,6 +35,7 @@ from eventstore_sa.testing.cases.repetition import RepetitionCases
 from eventstore_sa.testing.cases.setting import EventStorageSetting, Operation, Outcome, outcome_of
 from eventstore_sa.testing.cases.subscriptions import SubscriptionCases
 from eventstore_sa.testing.cases.tags import TagCases
+from eventstore_sa.testing.cases.typed import TypedCases
 from eventstore_sa.testing.cases.volume import VolumeCases
 
 __all__ = ["AsyncSetting", "EventStorageAdapterCases", "SyncEventStorageAdapterCases", "SyncSetting"]
@@ -54,6 +55,7 @@ class _AllCases(
     NameCases,
     TagCases,
     SubscriptionCases,
+    TypedCases,
     RefusalCases,
     VolumeCases,
     ConcurrencyCases,

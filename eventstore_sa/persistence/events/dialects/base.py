@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import lru_cache
@@ -18,6 +19,7 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, FromClause, String, and_, func, select, type_coerce
 
 from eventstore_sa.contracts.projection_records import ProjectionRecord
+from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.events.document import PublishDocument
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.transactions.databases import Database
@@ -114,6 +116,20 @@ class EventDialect(ABC):
             DBAPIError: If the database refused; `Database.failure_of` reads it.
         """
         return self.append(connection, document, guarded=True), None
+
+    def add_tags(self, connection: Connection, added: Mapping[int, AbstractSet[str]], epoch: str) -> int:
+        """Add tags to stored events, by their numbers; return how many events did not have all of them.
+
+        If there are any, a new epoch is recorded, under which decisions of earlier epochs are refused.
+
+        Raises:
+            ConfigurationError: If that is not possible on this database.
+            DBAPIError: If the database refused; `Database.failure_of` reads it.
+        """
+        raise ConfigurationError(
+            f"tags cannot be added to stored events on {connection.dialect.name}: its triggers forbid every update, and "
+            "cannot be changed within a transaction"
+        )
 
     @abstractmethod
     def lock(self, connection: Connection, document: PublishDocument) -> None:

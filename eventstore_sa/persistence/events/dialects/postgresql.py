@@ -7,6 +7,7 @@ raised error would make the transaction unusable.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -97,6 +98,7 @@ _APPEND_COLUMNS: Final = {
 }
 _APPEND: Final = ", ".join(f"{expression} AS {name}" for name, expression in _APPEND_COLUMNS.items())
 _WATERMARK: Final = "last_number, watermark"
+_PARAMETERS: Final = {"document": "jsonb", "wanted": "jsonb", "epoch": "text"}
 
 _HOLDER: Final = """
 SELECT fence.pid, a.application_name, p.gid, pg_catalog.timestamptz_send(coalesce(a.xact_start, p.prepared))
@@ -172,6 +174,14 @@ class PostgreSQLDialect(EventDialect):
                     said["sqlstate"], said["constraint"], said["message"], otherwise=FailureKind.REFUSED
                 )
                 return failure.refined(constraints_of_events(self._schema.prefix))
+
+    def add_tags(self, connection: Connection, added: Mapping[int, AbstractSet[str]], epoch: str) -> int:
+        """Call the function that does it under a lock on all tags."""
+        document = encode_json([{"number": number, "tags": sorted(tags)} for number, tags in added.items()]).decode()
+        check_jsonb(document, "the tags to add")
+        call = self._call(connection, "add_tags_v1(:document, :epoch)", "amount")
+        [(amount,)] = call.rows(connection, {"document": document, "epoch": epoch})
+        return int(amount)
 
     def lock(self, connection: Connection, document: PublishDocument) -> None:
         """Call the function that takes the locks without appending."""
@@ -341,9 +351,9 @@ def _described(pid: int | None, application: str | None, state: str | None, sinc
 def _call(call: str, columns: str, prefix: str, schema: str | None) -> PreparedStatement:
     function, arguments = call.split("(", 1)
     name = in_text(quoted(f"{prefix}{function}", schema))
-    parameters = [each for each in ("document", "wanted") if f":{each}" in arguments]
+    parameters = [each for each in _PARAMETERS if f":{each}" in arguments]
     for parameter in parameters:
-        arguments = arguments.replace(f":{parameter}", f"CAST(:{parameter} AS jsonb)")
+        arguments = arguments.replace(f":{parameter}", f"CAST(:{parameter} AS {_PARAMETERS[parameter]})")
     statement = text(f"SELECT {columns} FROM {name}({arguments}")  # noqa: S608 - a quoted name of ours
     # Without types of their own they would be jsonb to asyncpg, and encoded by a codec of the application's.
     statement = statement.bindparams(*(bindparam(parameter, type_=Text()) for parameter in parameters))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -15,19 +16,24 @@ from sqlalchemy import (
     Connection,
     FromClause,
     String,
+    bindparam,
     column,
     func,
+    select,
     text,
     type_coerce,
+    update,
 )
+from sqlalchemy.dialects import sqlite
 
 from eventstore_sa.persistence.events.dialects.base import Appended, AppendOutcome, EventDialect, Unmet
 from eventstore_sa.persistence.events.document import PublishDocument
 from eventstore_sa.persistence.page_bytes import size_on_sqlite
 from eventstore_sa.persistence.schema.ddl import effective_schema, in_text, quoted
+from eventstore_sa.persistence.schema.listeners import updates_allowed
 from eventstore_sa.persistence.transactions.failures import Failure, FailureKind
 from eventstore_sa.persistence.transactions.prepared import PreparedStatement
-from eventstore_sa.types import stream_hash
+from eventstore_sa.types import decode_json, encode_json, stream_hash
 
 __all__ = ["SQLiteDialect"]
 
@@ -51,12 +57,15 @@ def _named(name: str) -> str:
     )
 
 
-# What an alternative does not allow: the last known event is gone, or there is another, stored or in an earlier item.
+# What an alternative does not allow: the last known event is gone, tags have been added to stored events, or there is
+# another event, stored or in an earlier item.
 _PRESENT: Final = f"""
   (a.value ->> 'last_id' IS NOT NULL AND NOT EXISTS (
     SELECT 1 FROM {{events}} e
     WHERE e.sequence_number = a.value ->> 'after' AND e.id = replace(a.value ->> 'last_id', '-', '')
-  )) OR EXISTS (
+  )) OR (
+    a.value ->> 'epoch' <> coalesce((SELECT r.tags_epoch FROM {{schema}} r), '')
+  ) OR EXISTS (
     SELECT 1 FROM {{event_tags}} t
     WHERE t.tag = a.value ->> '$.tags[0]' AND t.sequence_number > a.value ->> 'after' AND {_named("t.name")}
       AND NOT EXISTS (
@@ -165,6 +174,35 @@ class SQLiteDialect(EventDialect):
         with connection.begin_nested():
             yield
 
+    def add_tags(self, connection: Connection, added: Mapping[int, AbstractSet[str]], epoch: str) -> int:
+        """Add them as the single writer; the trigger that forbids updates is missing until the transaction ends."""
+        self.database.begin_writing(connection)
+        events, entries, version = self._schema.events, self._schema.event_tags, self._schema.version
+        c = events.c
+        found = connection.execute(
+            select(c.sequence_number, c.name, self.json_column(c.tags)).where(c.sequence_number.in_(added))
+        ).all()
+        changed: list[tuple[int, str, AbstractSet[str]]] = []
+        for sequence_number, name, text_of_tags in found:
+            there = frozenset(decode_json(text_of_tags) if text_of_tags else ())
+            if not added[sequence_number] <= there:
+                changed.append((sequence_number, name, there | added[sequence_number]))
+        if not changed:
+            return 0
+        with updates_allowed(connection, self._schema.prefix, self._schema.schema):
+            connection.execute(
+                update(events)
+                .where(c.sequence_number == bindparam("number"))
+                .values(tags=bindparam("new_tags", type_=String())),
+                [{"number": each, "new_tags": encode_json(sorted(tags)).decode()} for each, _, tags in changed],
+            )
+        connection.execute(
+            sqlite.insert(entries).on_conflict_do_nothing(),
+            [{"tag": tag, "sequence_number": each, "name": name} for each, name, tags in changed for tag in tags],
+        )
+        connection.execute(update(version).values(tags_epoch=epoch))
+        return len(changed)
+
     def id_column(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
         """Select its digits, past SQLAlchemy's own conversion."""
         return type_coerce(column, String)
@@ -214,7 +252,7 @@ def _check(prefix: str, schema: str | None) -> PreparedStatement:
 
 
 def _statement(sql: str, columns: Sequence[str], prefix: str, schema: str | None) -> PreparedStatement:
-    for table in ("events", "event_tags"):
+    for table in ("events", "event_tags", "schema"):
         sql = sql.replace(f"{{{table}}}", in_text(quoted(f"{prefix}{table}", schema)))
     # With columns, SQLAlchemy prepares the reading of results once, not for each of them.
     return PreparedStatement(text(sql).columns(*map(column, columns)))
