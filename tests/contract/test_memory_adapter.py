@@ -51,9 +51,15 @@ class TestInMemoryEventStorageAdapter(EventStorageAdapterCases):
 
 class TestSyncInMemoryEventStorageAdapter(SyncEventStorageAdapterCases):
     scans_are_snapshots = True
+    thorough = False
 
     def construct_storage_adapter(self) -> SyncInMemoryEventStorageAdapter:
         return SyncInMemoryEventStorageAdapter()
+
+
+@pytest.mark.long
+class TestAllOfSyncInMemoryEventStorageAdapter(TestSyncInMemoryEventStorageAdapter):
+    thorough = True
 
 
 class EvenPosition(QueryConstraint, frozen=True):
