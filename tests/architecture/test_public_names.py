@@ -151,6 +151,7 @@ PUBLIC: dict[str, list[str]] = {
     "eventstore_sa.subscriptions": [
         "Consequence",
         "FailurePolicy",
+        "Notifier",
         "ParkedEvent",
         "ParkedState",
         "PartitionState",
@@ -161,6 +162,7 @@ PUBLIC: dict[str, list[str]] = {
         "SubscriptionError",
         "SubscriptionProgress",
         "SubscriptionRunner",
+        "SyncNotifier",
         "SyncSubscribableSource",
         "SyncSubscription",
         "SyncSubscriptionRunner",
