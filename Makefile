@@ -84,8 +84,9 @@ matrix: $(DEV_READY) ## run the suite over Pythons, SQLAlchemys, PostgreSQLs (MA
 	@$(BIN)/python -m tests.matrix $(MATRIX)
 
 .PHONY: soak
-soak: $(DEV_READY) ## hunt lost events for SOAK_SECONDS (default 600) on a durable PostgreSQL
+soak: $(DEV_READY) ## hunt lost events, then lost and doubled effects, each for SOAK_SECONDS (default 600)
 	@$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS) $(SOAK_ARGS)
+	@$(BIN)/python -m tests.soak.subscriptions --seconds $(SOAK_SECONDS)
 
 .PHONY: bench
 bench: $(BENCH_READY) ## measure beside raw drivers and peers, and write benchmarks/RESULTS.md (25 minutes)
@@ -94,6 +95,15 @@ bench: $(BENCH_READY) ## measure beside raw drivers and peers, and write benchma
 .PHONY: bench-quick
 bench-quick: $(BENCH_READY) ## the same in three minutes, for a look: writes nothing
 	@$(BENCH_BIN)/python -m benchmarks --quick $(BENCH_ARGS)
+
+.PHONY: api
+api: $(DEV_READY) ## record the public API in tests/api.txt, which a test compares
+	@$(BIN)/python -m tests.api
+
+.PHONY: dist
+dist: $(DEV_READY) ## build what a release uploads into dist/, and check it
+	@rm -rf dist && $(BIN)/python -m hatchling build -t sdist -t wheel
+	@$(BIN)/python -m twine check --strict dist/* && $(BIN)/check-wheel-contents dist/*.whl
 
 .PHONY: clean
 clean: ## remove environments, caches and build results

@@ -37,6 +37,7 @@ PUBLIC_MODULES = {
     "eventstore_sa.subscriptions": "Handing events to handlers.",
     "eventstore_sa.inspection": "Questions about a store as a whole, and what is wrong with it.",
     "eventstore_sa.transfer": "Exports and imports.",
+    "eventstore_sa.telemetry": "OpenTelemetry.",
     "eventstore_sa.types": "Events, identifiers, values, event types, pipelines.",
     "eventstore_sa.errors": "Exceptions.",
     "eventstore_sa.testing": "Testing applications and adapters.",

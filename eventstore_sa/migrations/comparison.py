@@ -8,7 +8,9 @@ ignores.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
+from importlib.metadata import version
 from typing import Final
 
 from alembic.autogenerate import comparators
@@ -24,7 +26,6 @@ from alembic.operations.ops import (
     ModifyTableOps,
     UpgradeOps,
 )
-from alembic.util import DispatchPriority, PriorityDispatchResult
 from sqlalchemy import Connection, Identity, Index, MetaData, Table, inspect, select
 
 from eventstore_sa.errors import SchemaError
@@ -46,7 +47,6 @@ __all__ = ["compare_event_stores", "compare_without_projection_indexes"]
 _log: Final = logging.getLogger(__name__)
 
 
-@comparators.dispatch_for("table", priority=DispatchPriority.FIRST, subgroup="indexes")
 def compare_without_projection_indexes(  # noqa: PLR0917 - as Alembic calls it
     context: AutogenContext,
     modified: ModifyTableOps,
@@ -54,12 +54,15 @@ def compare_without_projection_indexes(  # noqa: PLR0917 - as Alembic calls it
     name: str,
     found: Table | None,
     table: Table | None,
-) -> PriorityDispatchResult:
+) -> object:
     """Let Alembic compare the indexes of a table without those of `projection_index` and `inspection_index`.
 
     Alembic would compare their expressions as text, and no database returns them as they were written; for SQLite it would
-    warn that it cannot compare them. What it compares instead is a copy of the table: the host's own is left as it is.
+    warn that it cannot compare them, as it does before Alembic 1.18.3, which cannot be asked to do this. What it finds is
+    taken out by name in any case. What it compares instead is a copy of the table: the host's own is left as it is.
     """
+    from alembic.util import PriorityDispatchResult  # noqa: PLC0415 - not in all versions
+
     ours: set[str | None] = set() if table is None else {index.name for index in _compared_by_name(table)}
     if table is None or not ours:
         return PriorityDispatchResult.CONTINUE
@@ -88,7 +91,6 @@ def _is_about_indexes(operation: MigrateOperation) -> bool:
     return isinstance(operation, CreateIndexOp | DropIndexOp | CreateUniqueConstraintOp)
 
 
-@comparators.dispatch_for("schema", priority=DispatchPriority.LAST)
 def compare_event_stores(context: AutogenContext, upgrade: UpgradeOps, schemas: set[str | None]) -> None:
     """Compare every event store on the host's MetaData with the database, and leave alone those that are on none."""
     connection = context.connection
@@ -241,3 +243,20 @@ def _spare_unattached(connection: Connection, upgrade: UpgradeOps) -> None:
             MigrateOp(from_version=version, to_version=0, prefix=prefix, schema=schema).line(),
         )
         _take_out(connection, upgrade, store)
+
+
+def _register() -> None:
+    installed = tuple(map(int, re.findall(r"\d+", version("alembic"))[:3]))
+    if installed < (1, 18):
+        # Comparisons run in the order of their registration: after Alembic's own.
+        comparators.dispatch_for("schema")(compare_event_stores)
+        return
+    from alembic.util import DispatchPriority  # noqa: PLC0415 - not in all versions
+
+    comparators.dispatch_for("schema", priority=DispatchPriority.LAST)(compare_event_stores)
+    if installed >= (1, 18, 3):
+        compare = comparators.dispatch_for("table", priority=DispatchPriority.FIRST, subgroup="indexes")
+        compare(compare_without_projection_indexes)
+
+
+_register()

@@ -152,6 +152,7 @@ PUBLIC: dict[str, list[str]] = {
     "eventstore_sa.subscriptions": [
         "Consequence",
         "FailurePolicy",
+        "Notifier",
         "ParkedEvent",
         "ParkedState",
         "PartitionState",
@@ -162,6 +163,7 @@ PUBLIC: dict[str, list[str]] = {
         "SubscriptionError",
         "SubscriptionProgress",
         "SubscriptionRunner",
+        "SyncNotifier",
         "SyncSubscribableSource",
         "SyncSubscription",
         "SyncSubscriptionRunner",
@@ -412,8 +414,8 @@ PUBLIC: dict[str, list[str]] = {
         "str_serialisation_fallback",
         "target",
     ],
+    "eventstore_sa.telemetry": ["EventStoreInstrumentor", "rebuild_gauge", "watch", "watch_sync"],
 }
-
 
 PROMISES = [(module, name) for module, names in PUBLIC.items() for name in names]
 

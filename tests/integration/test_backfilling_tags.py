@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from click.testing import CliRunner
@@ -16,11 +16,12 @@ from eventstore_sa import EventQuery, EventStoreSchema, EventTypes, Projector, S
 from eventstore_sa.cli import main
 from eventstore_sa.conditions import no_event_matches
 from eventstore_sa.errors import ConfigurationError, SerialisationError, TransactionError, UnmetWriteConditionError
+from eventstore_sa.persistence.events.repository import EventRepository
 from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
 from eventstore_sa.testing.cases.tables import in_turn
 from tests.awaiting import settled
 from tests.databases import PostgresDatabase
-from tests.hosts import Host, each_driver, new_event
+from tests.hosts import Host, each_driver, new_event, statements_of
 from tests.interleaving import Stage, install_schema, open_stage
 
 ONE_OF_EACH = ("sqlite", "postgresql+asyncpg", "postgresql+psycopg2")
@@ -48,6 +49,18 @@ class Count(Projector[Any, int, None]):
 def stage(make_postgres_database: Callable[..., PostgresDatabase]) -> Iterator[Stage]:
     with open_stage(make_postgres_database(prepared_by=install_schema)) as opened:
         yield opened
+
+
+def added_and_then(fail: Callable[[], object]) -> Callable[..., int]:
+    """Return what adds tags as ever, and then fails."""
+    add_tags = EventRepository.add_tags
+
+    def add(*arguments: Any) -> int:
+        amount = add_tags(*arguments)
+        fail()
+        return amount
+
+    return add
 
 
 def tags_of(event: Any) -> list[str]:
@@ -272,3 +285,41 @@ def test_command_adds_the_tags_of_a_function_and_says_how_far_it_is(
         ("shop_tags:tags_of", "sqlite:///missing.db", 3),
     ):
         assert CliRunner().invoke(main, ["backfill-tags", where, "--url", url]).exit_code == code
+
+
+@each_driver("postgresql+psycopg")
+async def test_decision_asks_for_the_epoch_once_until_tags_are_added(host: Host) -> None:
+    await join(host.store, "1")
+    host.store.decide(COURSE, Count())
+
+    with statements_of(host.engine) as before:
+        host.store.decide(COURSE, Count())
+    host.store.backfill_tags(tags_of)
+    decision = host.store.decide(EventQuery.tagged("course:c2"), Count())
+    with pytest.raises(UnmetWriteConditionError):
+        await join(host.store, "2", condition=no_event_matches(COURSE) & decision.unchanged())
+    with statements_of(host.engine) as after:
+        host.store.decide(COURSE, Count())
+
+    assert [sum("tags_epoch" in each for each in statements) for statements in (before, after)] == [0, 1]
+
+
+@each_driver("sqlite", "postgresql+psycopg")
+async def test_batch_that_fails_half_way_leaves_nothing_and_events_are_protected(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await join(host.store, "1")
+
+    def fail() -> NoReturn:
+        raise RuntimeError("the process is about to end")
+
+    with monkeypatch.context() as patch:
+        # After the change, before the commit.
+        patch.setattr(EventRepository, "add_tags", added_and_then(fail))
+        with pytest.raises(RuntimeError):
+            host.store.backfill_tags(tags_of)
+
+    assert [each.tags for each in host.store.log().read()] == [frozenset()]
+    with pytest.raises(DBAPIError, match="is forbidden"), host.ground.outside.begin() as connection:
+        connection.execute(text("UPDATE es_events SET tags = NULL"))
+    assert host.store.backfill_tags(tags_of).changed == 1

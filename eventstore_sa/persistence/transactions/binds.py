@@ -174,7 +174,7 @@ class EngineBind:
                 with connection.execution_options(**self._own, **self.database.read_committed).begin():
                     yield ConnectionScope(connection)
                 return
-            own = self._own if self.database.commits_each(connection) else {}
+            own: Mapping[str, Any] = self._own if self.database.commits_each(connection) else {}
             connection.execution_options(**options, **own)
             with self.database.committing_each(connection):
                 yield ConnectionScope(connection, single_statement=True)

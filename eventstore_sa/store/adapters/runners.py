@@ -22,6 +22,8 @@ from eventstore_sa.persistence.transactions.cancellation import uninterrupted
 
 __all__ = ["IN_TASK", "GreenletRunner", "InTaskRunner", "Paged", "Runner", "paged"]
 
+_LONGEST_PAGE_S: Final = 5.0
+
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -162,10 +164,10 @@ class GreenletRunner:
 async def _settled(task: asyncio.Task[Any]) -> None:
     """Wait until a task that nobody needs any more has ended, whatever comes of it.
 
-    It is not cancelled, because that would cost its connection.
+    It is cancelled only if it takes long, such as on a lock, because that costs its connection.
     """
     try:
-        await asyncio.wait([task])
+        await asyncio.wait([task], timeout=_LONGEST_PAGE_S)
     finally:
         if not task.cancel() and not task.cancelled():
             task.exception()

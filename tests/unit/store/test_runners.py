@@ -12,6 +12,7 @@ from sqlalchemy import create_engine
 
 from eventstore_sa.errors import StorageError
 from eventstore_sa.persistence.transactions.binds import ConnectionBind, EngineBind
+from eventstore_sa.store.adapters import runners
 from eventstore_sa.store.adapters.runners import IN_TASK, GreenletRunner, Paged, Runner, paged
 from eventstore_sa.testing.cases.tables import in_turn
 
@@ -129,6 +130,17 @@ async def test_iterator_that_is_closed_waits_for_the_page_that_is_being_fetched(
     assert not closing.done()
     runner.may_end.set()
     await closing
+
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_iterator_that_is_closed_gives_up_a_page_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runners, "_LONGEST_PAGE_S", 0)
+    items: Any = Ahead().iterate(four_pages())
+    assert [await anext(items), await anext(items)] == [0, 1]
+
+    await items.aclose()
+    await asyncio.sleep(0)
 
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
