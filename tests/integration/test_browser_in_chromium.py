@@ -329,15 +329,16 @@ def test_trees_fold(tab: Tab) -> None:
     assert not page.locator("#payload >> text=bolts-m8").is_visible()
 
 
-@pytest.mark.skipif(PICTURES is None, reason="takes the pictures of the documentation, if it is told where to")
-def test_pictures(chromium: Browser, address: str, shop: Shop) -> None:
-    for scheme in ("light", "dark"):
-        context = chromium.new_context(
-            color_scheme=scheme,  # type: ignore[arg-type]
-            viewport={"width": 1180, "height": 640},
-            reduced_motion="reduce",
-        )
-        tab = Tab(context.new_page(), address)
-        for name in ("log", "event", "trace", "state", "subscriptions"):
-            tab.go(PAGES[name]).screenshot(path=Path(PICTURES or "", f"browser-{name}-{scheme}.png"))
-        context.close()
+if PICTURES:
+
+    def test_pictures(chromium: Browser, address: str, shop: Shop) -> None:
+        for scheme in ("light", "dark"):
+            context = chromium.new_context(
+                color_scheme=scheme,  # type: ignore[arg-type]
+                viewport={"width": 1180, "height": 640},
+                reduced_motion="reduce",
+            )
+            tab = Tab(context.new_page(), address)
+            for name in ("log", "event", "trace", "state", "subscriptions"):
+                tab.go(PAGES[name]).screenshot(path=Path(PICTURES, f"browser-{name}-{scheme}.png"))
+            context.close()
