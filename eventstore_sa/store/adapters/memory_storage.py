@@ -232,7 +232,7 @@ class InMemoryEventStorage:
         self.subscriptions: Final = InMemorySubscriptions()
         self.wakeups: Final = Wakeups()
         self._evaluators: dict[type[WriteCondition], InMemoryConditionEvaluator] = {}
-        self.tags_epoch = ""
+        self.tags_epoch: str = ""
         """Another text whenever tags have been added to stored events."""
 
     def register_condition(self, condition: type[WriteCondition], evaluate: InMemoryConditionEvaluator) -> None:
