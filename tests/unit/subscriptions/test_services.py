@@ -152,10 +152,14 @@ async def test_a_failure_is_not_lost_if_nobody_waits_for_the_services() -> None:
 
 async def test_a_failure_is_logged_if_something_else_is_raised(caplog: pytest.LogCaptureFixture) -> None:
     error = ValueError("no")
-    with pytest.raises(KeyError):
+
+    async def raise_another() -> None:
         async with ServiceManager().register(CallableService(failing(error))):
             await asyncio.sleep(0)
             raise KeyError
+
+    with pytest.raises(KeyError):
+        await raise_another()
     assert [record.exc_info[1] for record in caplog.records if record.exc_info] == [error]
 
 
