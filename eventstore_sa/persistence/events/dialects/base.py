@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
+from enum import Enum
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
@@ -24,7 +25,16 @@ from eventstore_sa.persistence.transactions.databases import Database
 from eventstore_sa.persistence.transactions.failures import Failure, FailureKind
 from eventstore_sa.types.watermark import Watermark
 
-__all__ = ["AppendOutcome", "Appended", "EventDialect", "Unmet", "constraints_of_events"]
+__all__ = [
+    "AppendOutcome",
+    "Appended",
+    "AppendedEach",
+    "EachOutcome",
+    "EventDialect",
+    "NotTried",
+    "Unmet",
+    "constraints_of_events",
+]
 
 
 class Appended(Struct, frozen=True):
@@ -47,6 +57,31 @@ class Unmet(Struct, frozen=True):
 
 
 AppendOutcome: TypeAlias = Appended | Unmet | Failure
+
+
+class NotTried(Enum):
+    """Why a publish was left out of a batch: it has to be looked at by itself."""
+
+    BUSY = "busy"
+    """A lock was not free at once, or it follows such a publish to the same stream."""
+
+    TAKEN = "taken"
+    """One of its ids is stored already."""
+
+
+EachOutcome: TypeAlias = Appended | Unmet | NotTried
+
+
+class AppendedEach(Struct, frozen=True):
+    """What became of the publishes of a batch.
+
+    Attributes:
+        outcomes: One for each publish.
+        most_locks: How many locks the publishes of a batch should need at most.
+    """
+
+    outcomes: Sequence[EachOutcome]
+    most_locks: int
 
 
 @lru_cache(maxsize=64)
@@ -72,9 +107,11 @@ class EventDialect(ABC):
 
     Attributes:
         copies_values: Whether a row that passes through a subquery is copied with all that is in it, however long.
+        appends_each: Whether there is `append_each`.
     """
 
     copies_values: bool = True
+    appends_each: bool = False
 
     def __init__(self, schema: EventStoreSchema, database: Database) -> None:
         self.database: Final = database
@@ -113,6 +150,17 @@ class EventDialect(ABC):
             DBAPIError: If the database refused; `Database.failure_of` reads it.
         """
         return self.append(connection, document, guarded=True), None
+
+    def append_each(self, connection: Connection, documents: Sequence[PublishDocument]) -> AppendedEach | Failure:
+        """Store several documents with one statement, each of which stands for itself; nothing is waited for.
+
+        Returns:
+            What became of each; or a failure of them all, of which nothing was stored.
+
+        Raises:
+            DBAPIError: If the database refused; `Database.failure_of` reads it.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def lock(self, connection: Connection, document: PublishDocument) -> None:
