@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from functools import partial
 from typing import Any, Final, Self, TypeVar
 
 from msgspec import Struct
@@ -29,6 +30,7 @@ from eventstore_sa.session import CommitCallback, SessionStorage, StagedPublish
 from eventstore_sa.sources.base import checked_limit
 from eventstore_sa.sources.constraints import QueryConstraint, QueryConstraints, checked_constraints
 from eventstore_sa.store.adapters.bindables import AsyncBindable, SyncBindable, async_bind
+from eventstore_sa.store.adapters.coalescing import Coalescing, SyncCoalescing
 from eventstore_sa.store.adapters.event_contract import (
     STAGING_NEEDS_A_SESSION,
     AnyStreamPublishDefinition,
@@ -100,6 +102,7 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
         stall_warning_s: After how many seconds a warning is logged that an open transaction holds readers of the log back.
         constraint_converters: How your own constraints are translated to SQL, if several adapters share that; see
             `register_constraint`.
+        coalesce: Whether publishes that are made at the same time travel to PostgreSQL together; see `EventStore`.
 
     Raises:
         ConfigurationError: If the bind cannot be used, its driver is not installed, or the schema has another locking mode.
@@ -117,6 +120,7 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
         page_size: int = _PAGE_SIZE,
         stall_warning_s: float = _STALL_WARNING_S,
         constraint_converters: ConstraintConverters | None = None,
+        coalesce: bool | None = None,
     ) -> None:
         options = _Options(
             _tables(schema, locking, serialisation_guarantee),
@@ -125,6 +129,7 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
             ConditionEvaluators(),
             ConstraintConverters() if constraint_converters is None else constraint_converters,
         )
+        self._coalescing = SyncCoalescing() if coalesce else None
         super().__init__(bind, options)
 
     def _open(self, bind: Bind, options: _Options) -> None:
@@ -143,6 +148,15 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
             stall_warning_s=options.stall_warning_s,
             projections=options.projections,
         )
+
+    @property
+    def storage(self) -> EventStorage:
+        """The events.
+
+        Raises:
+            ConfigurationError: If the adapter is closed.
+        """
+        return self._storage
 
     def save(
         self,
@@ -257,7 +271,11 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
     @property
     def _publish(self) -> Callable[[Sequence[StreamPublication]], list[list[AnyStoredEvent]]]:
         storage = self._storage
-        return storage.publish if self._in_session is None else self._in_session.publish_at_once
+        if self._in_session is not None:
+            return self._in_session.publish_at_once
+        if self._coalescing is not None:
+            return partial(self._coalescing.publish, storage, self._bind)
+        return storage.publish
 
     @property
     def _session_storage(self) -> SessionStorage:
@@ -283,6 +301,7 @@ class SQLAlchemyEventStorageAdapter(
         stall_warning_s: After how many seconds a warning is logged that an open transaction holds readers of the log back.
         constraint_converters: How your own constraints are translated to SQL, if several adapters share that; see
             `register_constraint`.
+        coalesce: Whether publishes that are made at the same time travel to PostgreSQL together; see `EventStore`.
 
     Raises:
         ConfigurationError: If the bind cannot be used, its driver is not installed, or the schema has another locking mode.
@@ -298,6 +317,7 @@ class SQLAlchemyEventStorageAdapter(
         page_size: int = _PAGE_SIZE,
         stall_warning_s: float = _STALL_WARNING_S,
         constraint_converters: ConstraintConverters | None = None,
+        coalesce: bool | None = None,
     ) -> None:
         tables = _tables(schema, locking, serialisation_guarantee)
         sync_adapter = SyncSQLAlchemyEventStorageAdapter(
@@ -308,8 +328,23 @@ class SQLAlchemyEventStorageAdapter(
             constraint_converters=constraint_converters,
         )
         super().__init__(sync_adapter, bind)
+        self._coalescing = Coalescing(self._runner) if coalesce else None
         self.locking: Locking = tables.locking
         self.serialisation_guarantee: EventSerialisationGuarantee = tables.serialisation_guarantee
+
+    async def save(
+        self,
+        *,
+        target: StreamIdentifier | CategoryIdentifier | LogIdentifier,
+        events: Sequence[AnyNewEvent] | None = None,
+        condition: WriteCondition | None = None,
+        streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
+    ) -> Any:
+        if self._coalescing is None or self.in_transaction:
+            return await super().save(target=target, events=events, condition=condition, streams=streams)
+        parts = publications(target=target, events=events, condition=condition, streams=streams)
+        publish = self._coalescing.publish
+        return keyed_results(streams, await publish(self.sync_adapter.storage, self.bind, parts))
 
     def register_constraint(self, constraint_type: type[C], converter: ConstraintConverter[C]) -> None:
         """Register how your own constraints are translated; see `SyncSQLAlchemyEventStorageAdapter.register_constraint`."""
