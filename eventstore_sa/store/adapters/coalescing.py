@@ -92,7 +92,8 @@ class _Carrier:
 
     def __init__(self, storage: EventStorage, engine: Engine) -> None:
         self._storage = storage
-        self._queue = PublishQueue(most_connections(engine.pool))
+        in_turn = storage.mode.serialise is not None
+        self._queue = PublishQueue(most_connections(engine.pool), in_turn=in_turn)
 
     def _arrived(self, travel: Travel, result: Any) -> list[WaitingPublish]:
         """Give what came of a travel to those who wait for it; return those that have no answer yet."""

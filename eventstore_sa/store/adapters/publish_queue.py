@@ -92,14 +92,15 @@ class PublishQueue:
     Args:
         connections: How many connections there are; None: any number. One is left to batches, or two, so that the way to
             the disk of one batch overlaps the next; the others are for what travels alone.
+        in_turn: Whether batches exclude each other in the database, so that a second one would find everything busy.
 
     Attributes:
         most_locks: How many locks the publishes of a batch may need.
     """
 
-    def __init__(self, connections: int | None = None) -> None:
+    def __init__(self, connections: int | None = None, *, in_turn: bool = False) -> None:
         few = connections is not None and connections <= _MOST_BATCHES
-        self._most_batches: Final = 1 if few else _MOST_BATCHES
+        self._most_batches: Final = 1 if few or in_turn else _MOST_BATCHES
         self._most_alone: Final = (
             _MOST_ALONE if connections is None else max(1, min(_MOST_ALONE, connections - self._most_batches))
         )

@@ -94,6 +94,18 @@ def test_at_most_two_batches_are_under_way() -> None:
     queue.finish(first)
 
 
+def test_batches_that_exclude_each_other_follow_one_another() -> None:
+    queue = PublishQueue(in_turn=True)
+    straight = queue.enter(publish("1"))
+    assert straight is not None
+    (waiting,) = all_added(queue, publish("2"))
+
+    assert queue.take() is None
+
+    queue.finish(straight)
+    assert taken(queue).publishes == [waiting]
+
+
 def test_nothing_overtakes_what_is_under_way_to_the_same_stream_or_tag_or_of_the_same_caller() -> None:
     queue, straight = busy_queue()
     all_added(queue, publish("1", "2", tags=["t"], caller="me"))
