@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -21,7 +22,8 @@ from sqlalchemy import NullPool, event, text
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session
 
-from eventstore_sa import EventStore, NewEvent, SyncEventStore, event_metadata
+from eventstore_sa import EventStore, EventTypes, NewEvent, SyncEventStore, event_metadata
+from eventstore_sa import event as event_type
 from eventstore_sa.conditions import position_is, stream_is_empty
 from eventstore_sa.errors import (
     ConfigurationError,
@@ -517,6 +519,31 @@ async def test_within_sessions_and_with_projections_nothing_is_coalesced(host: H
         outcomes = await at_once(host, [partial(publish_to, projecting, f"{number}") for number in range(4)])
     assert all(isinstance(outcome, list) for outcome in outcomes)
     assert "append_each" not in names_of(statements)
+    await settled(engine.dispose())
+
+
+@event_type("order-placed")
+@dataclass
+class OrderPlaced:
+    total: int
+
+
+@each_way
+async def test_objects_of_event_types_travel_together_too(host: Host) -> None:
+    engine = with_pool(host)
+    kind: Any = EventStore if host.asynchronous else SyncEventStore
+    store = kind(engine, types=EventTypes(OrderPlaced), coalesce=True)
+
+    with patch.object(EventStorage, "publish_each", autospec=True, side_effect=EventStorage.publish_each) as together:
+        for _ in range(20):
+            outcomes = await at_once(
+                host, [partial(publish_to, store, f"{number}", OrderPlaced(number)) for number in range(8)]
+            )
+            assert [stored[0].payload for stored in outcomes] == [OrderPlaced(number) for number in range(8)]
+            if together.called:
+                break
+
+    assert together.called
     await settled(engine.dispose())
 
 

@@ -39,10 +39,11 @@ from eventstore_sa.persistence.projections.publishes import SQLPublishPlace, upd
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.schema.locking import LockingMode
 from eventstore_sa.persistence.schema.schema import made_once
-from eventstore_sa.persistence.transactions.binds import Bind
+from eventstore_sa.persistence.transactions.binds import Bind, ConnectionBind
+from eventstore_sa.persistence.transactions.databases import limit_idleness
 from eventstore_sa.persistence.transactions.failures import Failure, FailureKind
 from eventstore_sa.persistence.transactions.running import TransactionRunner
-from eventstore_sa.publishing import StreamPublication
+from eventstore_sa.publishing import StreamPublication, publications
 from eventstore_sa.sources.constraints import QueryConstraints, order_range
 from eventstore_sa.types import (
     AnyStoredEvent,
@@ -60,6 +61,7 @@ from eventstore_sa.types.watermark import Watermark
 __all__ = ["EachResult", "EventStorage"]
 
 _ATTEMPTS_AT_PROJECTIONS: Final = 10
+_LONGEST_IDLE_S: Final = 10.0
 
 _log = logging.getLogger("eventstore_sa.store")
 
@@ -184,6 +186,24 @@ class EventStorage:
                     results.append(outcome)
         _log.debug("stored %d publishes together", len(results))
         return results, appended.most_locks
+
+    def locked(self, stream: StreamIdentifier, work: Callable[[Bind], T]) -> T:
+        """Lock a stream, do some work in the same transaction of ours, and commit it.
+
+        A transaction that is idle for long is ended by the server: what the work waits for may wait for the stream.
+
+        Args:
+            stream: The stream.
+            work: Is given a bind to the transaction.
+        """
+        parts = publications(target=stream, events=())
+        document = publish_document(parts, mode=self.mode, locks_only=True)
+        with self._runner.savepoint(publishing=True) as scope:
+            limit_idleness(scope.connection, _LONGEST_IDLE_S)
+            self._repository(scope.connection).dialect.lock(scope.connection, document)
+            done = work(ConnectionBind(scope.connection))
+        self.schema.wakeups.wake()
+        return done
 
     def repeated(self, parts: Sequence[StreamPublication]) -> list[list[AnyStoredEvent]]:
         """Return the stored events of a publish some of whose ids are stored already, if it is a repetition.

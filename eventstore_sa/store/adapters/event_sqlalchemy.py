@@ -5,7 +5,7 @@ The asyncio adapter owns the synchronous one and runs it in greenlets. For what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Any, Final, Self, TypeVar
@@ -23,6 +23,7 @@ from eventstore_sa.persistence.events.storage import EventStorage
 from eventstore_sa.persistence.rebuilding import SQLRebuildStorage
 from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee, Locking
+from eventstore_sa.persistence.sqlalchemy_internals import await_in_greenlet, most_connections
 from eventstore_sa.persistence.subscriptions.storage import SQLSubscriptionStorage
 from eventstore_sa.persistence.transactions.binds import Bind
 from eventstore_sa.publishing import StreamPublication, keyed_results, publications
@@ -35,6 +36,7 @@ from eventstore_sa.store.adapters.event_contract import (
     STAGING_NEEDS_A_SESSION,
     AnyStreamPublishDefinition,
     AwaitableEventStorageAdapter,
+    EventStorageAdapter,
     Latestable,
     Listable,
     Scannable,
@@ -42,8 +44,9 @@ from eventstore_sa.store.adapters.event_contract import (
     checked_listable,
     checked_target,
 )
-from eventstore_sa.store.adapters.runners import paged
+from eventstore_sa.store.adapters.runners import GreenletRunner, paged
 from eventstore_sa.store.adapters.sqlalchemy_adapter import AwaitableSQLAlchemyAdapter, SyncSQLAlchemyAdapter
+from eventstore_sa.store.turns import Turns
 from eventstore_sa.types import AnyNewEvent, AnyStoredEvent, CategoryIdentifier, LogIdentifier, StreamIdentifier
 from eventstore_sa.types.numbers import checked_count
 from eventstore_sa.types.watermark import Watermark
@@ -54,6 +57,7 @@ _PAGE_SIZE: Final = 1000
 _STALL_WARNING_S: Final = 30.0
 
 C = TypeVar("C", bound=QueryConstraint)
+R = TypeVar("R")
 
 
 class _Options(Struct, frozen=True):
@@ -130,6 +134,7 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
             ConstraintConverters() if constraint_converters is None else constraint_converters,
         )
         self._coalescing = SyncCoalescing() if coalesce else None
+        self._turns = Turns()
         super().__init__(bind, options)
 
     def _open(self, bind: Bind, options: _Options) -> None:
@@ -269,6 +274,24 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
         return self.schema.wakeups
 
     @property
+    def turns(self) -> Turns | None:
+        return self._turns
+
+    @property
+    def locks_streams(self) -> bool:
+        """Whether a stream can be locked for more than one statement, and there is a connection left for other work then."""
+        own = self.bind.engine_bind
+        if own is None or own.engine.dialect.name != "postgresql":
+            return False
+        connections = most_connections(own.engine.pool)
+        return connections is None or connections > 1
+
+    def locked(self, stream: StreamIdentifier, work: Callable[[SyncEventStorageAdapter], R]) -> R:
+        if not self.locks_streams:
+            return work(self)
+        return self._storage.locked(stream, lambda bind: work(self._reopened(bind, self._options)))
+
+    @property
     def _publish(self) -> Callable[[Sequence[StreamPublication]], list[list[AnyStoredEvent]]]:
         storage = self._storage
         if self._in_session is not None:
@@ -345,6 +368,16 @@ class SQLAlchemyEventStorageAdapter(
         parts = publications(target=target, events=events, condition=condition, streams=streams)
         publish = self._coalescing.publish
         return keyed_results(streams, await publish(self.sync_adapter.storage, self.bind, parts))
+
+    async def locked(self, stream: StreamIdentifier, work: Callable[[EventStorageAdapter], Awaitable[R]]) -> R:
+        if not self.sync_adapter.locks_streams:
+            return await work(self)
+
+        def in_greenlet(adapter: SyncEventStorageAdapter) -> R:
+            within: Any = adapter
+            return await_in_greenlet(work(self._over(within, GreenletRunner(within.bind))))
+
+        return await self._runner.run(self.sync_adapter.locked, stream, in_greenlet)
 
     def register_constraint(self, constraint_type: type[C], converter: ConstraintConverter[C]) -> None:
         """Register how your own constraints are translated; see `SyncSQLAlchemyEventStorageAdapter.register_constraint`."""
