@@ -36,6 +36,12 @@ help: ## list these targets
 demo: $(DEMO_READY) ## watch events being published, refused, read back and projected (SQLite)
 	@$(BIN)/python examples/quickstart.py
 
+.PHONY: example
+example: $(DEV_READY) ## start examples/shop on SQLite, at http://127.0.0.1:8000, until Ctrl-C
+	@cd examples/shop && env $(IN_VENV) alembic upgrade head && \
+	echo 'The shop: http://127.0.0.1:8000/docs' && \
+	exec env $(IN_VENV) uvicorn shop.app:app --port 8000
+
 .PHONY: test
 test: $(DEV_READY) ## run the suite: in memory, SQLite, a real PostgreSQL
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope $(PYTEST_ARGS)
@@ -45,7 +51,7 @@ test-all: $(DEV_READY) ## run the suite with the tests that take long
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope -m '' $(PYTEST_ARGS)
 
 .PHONY: check
-check: $(DEV_READY) ## run every checker: style, format, types, layers
+check: $(DEV_READY) ## run every checker: style, format, types, layers, links of the documentation
 	@failed=''; \
 	run() { \
 	    printf '== %s\n' "$$*"; \
@@ -57,8 +63,13 @@ check: $(DEV_READY) ## run every checker: style, format, types, layers
 	run pyright; \
 	run pyright --ignoreexternal --verifytypes eventstore_sa; \
 	run lint-imports --no-cache --no-logo; \
+	run python docs/site/build.py; \
 	if [ -n "$$failed" ]; then printf 'These checks failed:\n%b' "$$failed" >&2; exit 1; fi; \
 	echo 'All checks passed.'
+
+.PHONY: docs
+docs: $(DEV_READY) ## build the documentation as a site, in build/docs
+	@$(BIN)/python docs/site/build.py
 
 .PHONY: format
 format: $(DEV_READY) ## put imports and layout in order
@@ -83,6 +94,15 @@ bench: $(BENCH_READY) ## measure beside raw drivers and peers, and write benchma
 .PHONY: bench-quick
 bench-quick: $(BENCH_READY) ## the same in three minutes, for a look: writes nothing
 	@$(BENCH_BIN)/python -m benchmarks --quick $(BENCH_ARGS)
+
+.PHONY: api
+api: $(DEV_READY) ## record the public API in tests/api.txt, which a test compares
+	@$(BIN)/python -m tests.api
+
+.PHONY: dist
+dist: $(DEV_READY) ## build what a release uploads into dist/, and check it
+	@rm -rf dist && $(BIN)/python -m hatchling build -t sdist -t wheel
+	@$(BIN)/python -m twine check --strict dist/* && $(BIN)/check-wheel-contents dist/*.whl
 
 .PHONY: clean
 clean: ## remove environments, caches and build results

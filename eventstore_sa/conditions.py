@@ -19,6 +19,7 @@ from msgspec import Struct
 from eventstore_sa.errors import ConfigurationError, UnmetWriteConditionError
 from eventstore_sa.types import EventQuery, QueryItem, StreamIdentifier
 from eventstore_sa.types.numbers import LARGEST_NUMBER
+from eventstore_sa.types.open_structs import OpenStructMeta
 
 __all__ = [
     "ANY_POSITION",
@@ -64,11 +65,12 @@ class ConditionScope(Enum):
     LOG = "log"
 
 
-class WriteCondition(Struct, frozen=True):
+class WriteCondition(Struct, metaclass=OpenStructMeta):
     """The base of all conditions. `a & b` needs both, `a | b` needs one of them.
 
-    A condition of the application's own is a subclass with fields for what it needs to know, and a `scope`. How it is
-    checked is said by a method `to_expression(context)`, or registered with the adapter.
+    A condition of the application's own is a subclass with fields for what it needs to know, and a `scope`; it may be
+    decorated with `@dataclass(frozen=True)`. How it is checked is said by a method `to_expression(context)`, or registered
+    with the adapter.
 
     Attributes:
         scope: What the condition looks at: events of its stream only (the default), of the stream's category, or of the
@@ -135,11 +137,14 @@ class NoEventMatchesCondition(WriteCondition, frozen=True):
         after: The number of the last matching event that is known; 0: none is.
         last_id: The id of that event. If it is not stored with this number any more, the condition is not met: the
             savepoint in which it was read was rolled back, or the database has lost it.
+        tags_epoch: What `tags_epoch` of the storage adapter returned before that event was read. If tags have been added
+            to stored events since, the condition is not met: an earlier event may match now. None: not checked.
     """
 
     item: QueryItem
     after: int = 0
     last_id: UUID | None = None
+    tags_epoch: str | None = None
 
     def __post_init__(self) -> None:
         after: object = self.after
@@ -218,7 +223,8 @@ def no_event_matches(query: EventQuery, *, after: int | None = None) -> WriteCon
         query: Which events. Those of earlier publishes of the same transaction count, those that this publish stores itself
             do not.
         after: The number of the last event of this query that the decision took into account. It must be complete up to
-            there: read the query from a store, not from a copy that may lag behind.
+            there: read the query from a store, not from a copy that may lag behind, and not before tags were added to
+            stored events by `backfill_tags`.
 
     Raises:
         ConfigurationError: If it is not a query, the number is negative, or it is to serve several items: of these, one may

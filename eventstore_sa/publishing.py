@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Generic, NotRequired, TypeVar
+from typing import Any, Final, Generic, NotRequired
 from uuid import UUID
 
 from msgspec import Raw, Struct
 from msgspec.structs import replace
-from typing_extensions import ReadOnly, TypedDict
+from typing_extensions import ReadOnly, TypedDict, TypeVar
 
 from eventstore_sa.conditions import (
     EMPTY_STREAM_POSITION,
@@ -60,9 +60,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Name = TypeVar("Name", covariant=True)
-Payload = TypeVar("Payload", covariant=True)
-Metadata = TypeVar("Metadata", covariant=True)
+Name = TypeVar("Name", covariant=True, default=str)
+Payload = TypeVar("Payload", covariant=True, default=Any)
+Metadata = TypeVar("Metadata", covariant=True, default=Any)
 
 _CONTAINERS: Final = (dict, list)
 

@@ -47,9 +47,6 @@ class Model(Projector[EventQuery, Any, None]):
     def initial_metadata_factory(self) -> None:
         return None
 
-    def id_factory(self, state: Any, source: EventQuery) -> str:
-        return source.json()
-
 
 class Participants(Model):
     """How many subscriptions there are to a course, or of a student."""

@@ -6,9 +6,10 @@ MariaDB is left out where there is none, and the summary says so.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -47,6 +48,17 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.loadscopereorder = False
     if os.environ.keys().isdisjoint(("TMPDIR", "TEMP", "TMP")) and _memory_is_roomy():
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Spare the garbage collector the tests themselves: they are hundreds of thousands of objects, and stay to the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _memory_is_roomy() -> bool:

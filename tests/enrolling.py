@@ -19,11 +19,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import uuid4
 
 from msgspec import Struct
 from msgspec.json import decode
+from msgspec.structs import replace
 from sqlalchemy import NullPool, create_engine, make_url, text
 from sqlalchemy.orm import Session
 
@@ -52,6 +53,8 @@ class EnrolmentPlan(Struct, frozen=True):
         students: How many students there are.
         most: How many courses a student may take.
         seed: Where the chances begin.
+        mistake: How the clerks get the conditions of their decisions wrong: with "one number" for all items, or by "paged
+            reads", of which the last page is younger than the first.
     """
 
     processes: int
@@ -61,6 +64,7 @@ class EnrolmentPlan(Struct, frozen=True):
     students: int
     most: int
     seed: int
+    mistake: Literal["one number", "paged reads"] | None = None
 
 
 class Enrolments(Projector[EventQuery, list[tuple[Course, Student]], None]):
@@ -180,7 +184,17 @@ class _Clerk:
 
     def _decide(self, store: SyncEventStore, course: Course, student: Student) -> Decision[Any]:
         models = {tag: (EventQuery.tagged(tag), Enrolments()) for tag in (course, student)}
-        return store.decide(models)
+        decision = store.decide(models)
+        match self._plan.mistake:
+            case "one number":
+                last = max(decision.items, key=lambda item: item.after)
+                items = [replace(item, after=last.after, last_id=last.last_id) for item in decision.items]
+                return Decision(decision.state, tuple(items))
+            case "paged reads":
+                self._hesitate()
+                return Decision(decision.state, store.decide(models).items)
+            case None:
+                return decision
 
     def _publish(
         self, store: SyncEventStore, decision: Decision[Any], course: Course, student: Student, *, staged: bool = False

@@ -27,8 +27,8 @@ from eventstore_sa.testing.postgres import URL_VARIABLE, find_postgres_binaries,
 from tests.project import ROOT
 
 WORKSHOP = ROOT / ".venv-matrix"
-PYTHONS = ("3.11", "3.12", "3.13")
-SQLALCHEMYS = {"2.0": "SQLAlchemy>=2.0.40,<2.1", "2.1": "SQLAlchemy>=2.1,<2.2"}
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+SQLALCHEMYS = {"2.0": "SQLAlchemy>=2.0.38,<2.1", "2.1": "SQLAlchemy>=2.1,<2.2"}
 LOWEST = "lowest"
 SOAK_SECONDS = 60
 SOAK_FENCES = 100_000

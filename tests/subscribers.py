@@ -5,9 +5,12 @@ A test is written once: what has to be awaited is awaited (`tests/awaiting.py`).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from sqlalchemy import Engine, NullPool, create_engine, text
@@ -30,6 +33,7 @@ from eventstore_sa.testing import clear
 from tests.awaiting import entered, settled
 from tests.databases import PostgresDatabase
 from tests.hosts import ASYNC_DRIVERS
+from tests.patience import PATIENCE_S
 from tests.stores import install_schema
 
 __all__ = [
@@ -37,8 +41,10 @@ __all__ = [
     "AT_ONCE",
     "DATABASES",
     "EVERY",
+    "MEMORY",
     "POSTGRES",
     "Place",
+    "eventually",
     "install_effects",
     "numbers",
     "open_place",
@@ -156,9 +162,37 @@ class Place:
         return [each.sequence_number for each in await settled(subscription.status())]
 
 
+async def eventually(condition: Any, what: str) -> None:
+    """Wait until a condition holds, while the event loop runs."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + PATIENCE_S
+    while not await settled(condition()):
+        assert loop.time() < deadline, what
+        await asyncio.sleep(0.005)
+
+
 def numbers(events: Iterable[Any]) -> list[int]:
     """Return the sequence numbers of events."""
     return [event.sequence_number for event in events]
+
+
+@cache
+def _engines(kind: str, postgres: PostgresDatabase) -> tuple[Any, Engine]:
+    """Return engines that tests use one after the other: they keep the statements that they have compiled."""
+    driver: Any = kind.partition("+")[2].removesuffix("_async")
+    create: Any = create_async_engine if kind in ASYNC_DRIVERS else create_engine
+    return create(postgres.url(driver)), create_engine(postgres.url("psycopg"), poolclass=NullPool)
+
+
+@cache
+def _prepared_sqlite_file() -> bytes:
+    with TemporaryDirectory() as folder:
+        url = f"sqlite:///{folder}/events.db"
+        with SyncEventStore(url) as store:
+            store.create_schema()
+        with create_engine(url, poolclass=NullPool).begin() as connection:
+            connection.execute(text(_EFFECTS.format(serial="INTEGER PRIMARY KEY")))
+        return Path(folder, "events.db").read_bytes()
 
 
 @asynccontextmanager
@@ -167,22 +201,18 @@ async def open_place(kind: str, tmp_path: Path, postgres: PostgresDatabase | Non
     if kind.startswith("memory"):
         yield Place(kind, None, None)
         return
-    driver = kind.partition("+")[2].removesuffix("_async")
+    engine: Any
     if postgres is not None:
-        url = postgres.url(driver)  # type: ignore[arg-type]
-        outside = create_engine(postgres.url("psycopg"), poolclass=NullPool)
+        engine, outside = _engines(kind, postgres)
         clear(outside)
         with outside.begin() as connection:
             connection.execute(text("DELETE FROM effects"))
     else:
-        url = f"{kind}:///{tmp_path}/events.db"  # type: ignore[assignment]
-        outside = create_engine(f"sqlite:///{tmp_path}/events.db", poolclass=NullPool)
-        with SyncEventStore(outside.url) as store:
-            store.create_schema()
-        with outside.begin() as connection:
-            connection.execute(text(_EFFECTS.format(serial="INTEGER PRIMARY KEY")))
-    engine: Any = create_async_engine(url) if kind in ASYNC_DRIVERS else create_engine(url)
-    configure_sqlite(engine)
+        path = tmp_path / "events.db"
+        path.write_bytes(_prepared_sqlite_file())
+        engine = (create_async_engine if kind in ASYNC_DRIVERS else create_engine)(f"{kind}:///{path}")
+        configure_sqlite(engine)
+        outside = create_engine(f"sqlite:///{path}", poolclass=NullPool)
     yield Place(kind, engine, outside)
     await settled(engine.dispose())
     outside.dispose()

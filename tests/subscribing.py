@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 
 from eventstore_sa import EventStore
 from eventstore_sa.subscriptions import Subscription, SubscriptionRunner
+from tests.preloaded import PreloadedProcess, start_preloaded
 
 __all__ = ["CREATE_EFFECTS", "start_node"]
 
@@ -59,11 +60,12 @@ async def main(url: str, name: str, partitions: str, lease_s: str) -> None:
     await engine.dispose()
 
 
-def start_node(url: Any, name: str, *, partitions: int, lease_s: float) -> subprocess.Popen[str]:
+def start_node(url: Any, name: str, *, partitions: int, lease_s: float) -> PreloadedProcess:
     """Start a node, and wait until it has begun."""
     address = url.render_as_string(hide_password=False)
-    command = [sys.executable, "-W", "error", "-m", "tests.subscribing", address, name, str(partitions), str(lease_s)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = start_preloaded(
+        "-m", "tests.subscribing", address, name, str(partitions), str(lease_s), stdout=subprocess.PIPE
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "begun\n"
     return process

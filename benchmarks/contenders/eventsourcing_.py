@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from uuid import UUID
@@ -149,6 +149,7 @@ class EventSourcingDcb(Contender):
         self.recorder = application.recorder
         # Where the log was at the last append to a stream: a condition asks for what came later.
         self._heads: dict[int, int] = {}
+        self._heads_of_tags: dict[tuple[str, ...], int] = {}
 
     @classmethod
     @asynccontextmanager
@@ -173,6 +174,13 @@ class EventSourcingDcb(Contender):
             self._heads[stream] = self.recorder.append(rows, condition)
         except IntegrityError as error:
             raise ConflictError(str(error)) from error
+
+    def append_on_tags(self, tags: Sequence[str], payload: Any) -> None:
+        """Append an event with tags, unless another with one of them has been appended since the last call with these."""
+        query = DCBQuery([DCBQueryItem(tags=[tag]) for tag in tags])
+        condition = DCBAppendCondition(query, after=self._heads_of_tags.get(tuple(tags)))
+        event = DCBEvent(NAME, msgspec.json.encode([payload, METADATA]), list(tags))
+        self._heads_of_tags[tuple(tags)] = self.recorder.append([event], condition)
 
     async def append_decided(self, category: str, stream: int) -> int:
         attempts = 0

@@ -6,7 +6,19 @@ from collections.abc import Sequence
 from typing import Final
 
 from benchmarks.harness import Suite
-from benchmarks.workloads import alone, business, catching_up, growth, reading, searching, sqlite, typed, writing
+from benchmarks.workloads import (
+    alone,
+    business,
+    catching_up,
+    deciding,
+    growth,
+    reading,
+    searching,
+    sqlite,
+    subscribing,
+    typed,
+    writing,
+)
 
 __all__ = ["SUITES"]
 
@@ -18,6 +30,8 @@ SUITES: Final[Sequence[Suite]] = (
     business.SUITE,
     sqlite.SUITE,
     typed.SUITE,
+    deciding.SUITE,
+    *subscribing.SUITES,
     *alone.SUITES,
     growth.SUITE,
 )

@@ -14,6 +14,7 @@ from benchmarks.contenders.raw import RawDriver
 from benchmarks.databases import Setting, database
 from benchmarks.harness import OURS, Side, Suite, Workload, rate, value
 from benchmarks.samples import STATUSES, new_events, new_stream
+from benchmarks.tagged import fill_with_tags
 from eventstore_sa import EventStore, Projector, StoredEvent, StreamIdentifier
 from eventstore_sa.projection import SnapshotStore, projection_index
 from eventstore_sa.query import Path, SortField, SortOrder
@@ -30,23 +31,6 @@ _INDEX = """
 CREATE INDEX by_hand ON es_projections ((state ->> 'status'), ((state ->> 'total')::numeric) DESC, id)
 WHERE name = 'orders'
 """
-# Streams and tags of as many events each, spread over the log alike; as the owner who restores a store.
-_TAGGED = (
-    "SET LOCAL eventstore_sa.restoring = 'on'",
-    """
-    INSERT INTO es_events (id, category, stream, position, name, payload, metadata, observed_at, occurred_at, tags)
-    SELECT
-      gen_random_uuid(), 'orders', 'order-' || i % {streams}, i / {streams}, 'order-placed',
-      jsonb_build_object('order_id', 'order-' || i % {streams}, 'customer', 'customer-' || i % 997, 'total', i * 0.01),
-      jsonb_build_object('user', 'user-' || i % 31), now(), now(),
-      jsonb_build_array('course:' || i % {streams}, 'student:' || i % 9973)
-    FROM generate_series(0, {events} - 1) i
-    """,
-    """
-    INSERT INTO es_event_tags (tag, sequence_number, name)
-    SELECT t.tag, e.sequence_number, e.name FROM es_events e, jsonb_array_elements_text(e.tags) t(tag)
-    """,
-)
 
 
 class _Quantities(Projector[StreamIdentifier, dict[str, int], None]):
@@ -195,11 +179,8 @@ async def _tagged(setting: Setting) -> AsyncIterator[tuple[EventStore, int]]:
     """Store a million events, 1,000 of each tag and stream."""
     events, each = setting.sized(1_000_000, 100_000, 200), setting.sized(1000, 1000, 20)
     async with database(setting) as db:
-        store, connection = await db.store(), await db.raw()
-        async with connection.transaction():
-            for statement in _TAGGED:
-                await connection.execute(statement.format(events=events, streams=events // each))
-        await connection.execute("VACUUM ANALYZE es_events, es_event_tags")
+        store = await db.store()
+        await fill_with_tags(await db.raw(), events=events, streams=events // each, students=9973)
         yield store, each
 
 

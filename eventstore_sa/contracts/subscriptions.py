@@ -6,7 +6,7 @@ transaction of its own, except those that are given a session: these are part of
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from eventstore_sa.types import AnyStoredEvent, EventSourceIdentifier, StreamIde
 __all__ = [
     "Advance",
     "Definition",
+    "Ear",
     "Lease",
     "Node",
     "ParkedEvent",
@@ -207,6 +208,26 @@ class ParkedEvent(Struct, frozen=True):
     parked_at: datetime
 
 
+class Ear(Protocol):
+    """Hears of commits in other processes."""
+
+    def listen(self, sender: str, heard: Callable[[], object]) -> None:
+        """Listen until `stop` is called.
+
+        Args:
+            sender: Who listens; what it has sent itself is not passed on.
+            heard: Called at the beginning, and for what others have sent.
+
+        Raises:
+            StorageError: If nothing can be heard any more.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Have `listen` return."""
+        ...
+
+
 class SubscriptionStorage(Protocol):
     """The subscriptions beside the events of one store."""
 
@@ -243,6 +264,18 @@ class SubscriptionStorage(Protocol):
 
     def complete_up_to(self) -> tuple[int, int]:
         """Return the last sequence number, and the watermark."""
+        ...
+
+    def notify(self, sender: str) -> None:
+        """Tell other processes that events were committed, if there can be others."""
+        ...
+
+    def ear(self) -> Ear | None:
+        """Return what hears of commits in other processes; None if there cannot be others.
+
+        Raises:
+            ConfigurationError: If the driver cannot receive notifications.
+        """
         ...
 
     def number_at(self, moment: datetime) -> int:

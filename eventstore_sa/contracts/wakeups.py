@@ -15,7 +15,7 @@ Listener: TypeAlias = Callable[[], object]
 
 
 class Wakeups:
-    """Calls those who listen when a publish is done, from the thread that published; they must not block or raise."""
+    """Calls those who listen when events are committed, from the thread that did it; they must not block or raise."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -31,6 +31,11 @@ class Wakeups:
         """Call it no longer."""
         with self._lock:
             self._listeners = tuple(each for each in self._listeners if each != listener)
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether anybody listens: otherwise nobody has to find out when a transaction is committed."""
+        return bool(self._listeners)
 
     def wake(self) -> None:
         """Say that events may have been stored."""

@@ -12,9 +12,9 @@ from importlib.util import find_spec
 
 if find_spec("alembic") is None:
     raise ImportError("eventstore_sa.migrations needs Alembic: install it with the extra 'eventstore-sa[alembic]'")
-if tuple(map(int, re.findall(r"\d+", version("alembic"))[:3])) < (1, 18, 3):
+if tuple(map(int, re.findall(r"\d+", version("alembic"))[:2])) < (1, 16):
     raise ImportError(
-        f"eventstore_sa.migrations needs Alembic 1.18.3 or newer, but {version('alembic')} is installed: upgrade it with "
+        f"eventstore_sa.migrations needs Alembic 1.16 or newer, but {version('alembic')} is installed: upgrade it with "
         "the extra 'eventstore-sa[alembic]'"
     )
 

@@ -8,7 +8,9 @@ ignores.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from importlib.metadata import version
 from typing import Final
 
 from alembic.autogenerate import comparators
@@ -24,11 +26,15 @@ from alembic.operations.ops import (
     ModifyTableOps,
     UpgradeOps,
 )
-from alembic.util import DispatchPriority, PriorityDispatchResult
-from sqlalchemy import Connection, Identity, MetaData, Table, inspect, select
+from sqlalchemy import Connection, Identity, Index, MetaData, Table, inspect, select
 
 from eventstore_sa.errors import SchemaError
 from eventstore_sa.migrations.operations import ChangeLockingOp, EventStoreOp, MigrateOp, MigrationError, RepairOp
+from eventstore_sa.persistence.inspection.indexes import (
+    INSPECTION_INDEXES,
+    index_name,
+    inspection_indexes_of,
+)
 from eventstore_sa.persistence.projections.indexes import projection_indexes_of
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.schema.drift import differences
@@ -41,7 +47,6 @@ __all__ = ["compare_event_stores", "compare_without_projection_indexes"]
 _log: Final = logging.getLogger(__name__)
 
 
-@comparators.dispatch_for("table", priority=DispatchPriority.FIRST, subgroup="indexes")
 def compare_without_projection_indexes(  # noqa: PLR0917 - as Alembic calls it
     context: AutogenContext,
     modified: ModifyTableOps,
@@ -49,18 +54,19 @@ def compare_without_projection_indexes(  # noqa: PLR0917 - as Alembic calls it
     name: str,
     found: Table | None,
     table: Table | None,
-) -> PriorityDispatchResult:
-    """Let Alembic compare the indexes of a table of projections without those of `projection_index`.
+) -> object:
+    """Let Alembic compare the indexes of a table without those of `projection_index` and `inspection_index`.
 
     Alembic would compare their expressions as text, and no database returns them as they were written; for SQLite it would
-    warn that it cannot compare them. What it compares instead is a copy of the table: the host's own is left as it is.
+    warn that it cannot compare them, as it does before Alembic 1.18.3, which cannot be asked to do this. What it finds is
+    taken out by name in any case. What it compares instead is a copy of the table: the host's own is left as it is.
     """
-    if table is None or not any(projection_indexes_of(table)):
+    from alembic.util import PriorityDispatchResult  # noqa: PLC0415 - not in all versions
+
+    ours: set[str | None] = set() if table is None else {index.name for index in _compared_by_name(table)}
+    if table is None or not ours:
         return PriorityDispatchResult.CONTINUE
-    ours, infos = (
-        {index.name for index in projection_indexes_of(table)},
-        {each.name: each.info for each in table.indexes},
-    )
+    infos = {each.name: each.info for each in table.indexes}
     copied = table.to_metadata(MetaData())
     copied.indexes.difference_update([index for index in copied.indexes if index.name in ours])
     for index in copied.indexes:
@@ -74,13 +80,17 @@ def compare_without_projection_indexes(  # noqa: PLR0917 - as Alembic calls it
     return PriorityDispatchResult.STOP
 
 
+def _compared_by_name(table: Table) -> Iterator[Index]:
+    yield from projection_indexes_of(table)
+    yield from inspection_indexes_of(table)
+
+
 def _is_about_indexes(operation: MigrateOperation) -> bool:
     if isinstance(operation, DropConstraintOp):
         return operation.constraint_type == "unique"
     return isinstance(operation, CreateIndexOp | DropIndexOp | CreateUniqueConstraintOp)
 
 
-@comparators.dispatch_for("schema", priority=DispatchPriority.LAST)
 def compare_event_stores(context: AutogenContext, upgrade: UpgradeOps, schemas: set[str | None]) -> None:
     """Compare every event store on the host's MetaData with the database, and leave alone those that are on none."""
     connection = context.connection
@@ -95,6 +105,7 @@ def compare_event_stores(context: AutogenContext, upgrade: UpgradeOps, schemas: 
         if migrates or not _is_compared(connection, store, schemas):
             _take_out(connection, upgrade, store)
         _compare_projection_indexes(connection, store, upgrade)
+        _compare_inspection_indexes(connection, store, upgrade)
     if not connection.dialect.supports_identity_columns:
         # `compare_server_default` detects changes in identity columns, which this database does not have.
         _take_out_changes(
@@ -178,13 +189,28 @@ def _compare_projection_indexes(connection: Connection, store: EventStoreSchema,
     _take_out_changes(
         upgrade, lambda operation: getattr(operation, "index_name", None) in names, store.projections.name
     )
+    _create_missing(connection, store, store.projections, indexes, upgrade)
+
+
+def _compare_inspection_indexes(connection: Connection, store: EventStoreSchema, upgrade: UpgradeOps) -> None:
+    """Compare the indexes of `inspection_index` by name; one that exists although it is not declared is left alone."""
+    optional = {index_name(field, store.prefix) for field in INSPECTION_INDEXES}
+    _take_out_changes(upgrade, lambda operation: getattr(operation, "index_name", None) in optional, store.events.name)
+    declared = [*inspection_indexes_of(store.events)]
+    _create_missing(connection, store, store.events, declared, upgrade)
+
+
+def _create_missing(
+    connection: Connection, store: EventStoreSchema, table: Table, indexes: Sequence[Index], upgrade: UpgradeOps
+) -> None:
+    """Create those indexes that the database does not have; there are none on databases other than PostgreSQL."""
     if connection.dialect.name != "postgresql":
         return
     site = site_on(connection, store.prefix, store.schema)
     catalogue = inspect(connection)
     existing: set[str | None] = set()
-    if catalogue.has_table(store.projections.name, site.schema):
-        existing = {index["name"] for index in catalogue.get_indexes(store.projections.name, site.schema)}
+    if catalogue.has_table(table.name, site.schema):
+        existing = {index["name"] for index in catalogue.get_indexes(table.name, site.schema)}
     upgrade.ops += [CreateIndexOp.from_index(index) for index in indexes if index.name not in existing]
 
 
@@ -217,3 +243,20 @@ def _spare_unattached(connection: Connection, upgrade: UpgradeOps) -> None:
             MigrateOp(from_version=version, to_version=0, prefix=prefix, schema=schema).line(),
         )
         _take_out(connection, upgrade, store)
+
+
+def _register() -> None:
+    installed = tuple(map(int, re.findall(r"\d+", version("alembic"))[:3]))
+    if installed < (1, 18):
+        # Comparisons run in the order of their registration: after Alembic's own.
+        comparators.dispatch_for("schema")(compare_event_stores)
+        return
+    from alembic.util import DispatchPriority  # noqa: PLC0415 - not in all versions
+
+    comparators.dispatch_for("schema", priority=DispatchPriority.LAST)(compare_event_stores)
+    if installed >= (1, 18, 3):
+        compare = comparators.dispatch_for("table", priority=DispatchPriority.FIRST, subgroup="indexes")
+        compare(compare_without_projection_indexes)
+
+
+_register()

@@ -6,16 +6,18 @@ commit fails, and a commit of the outermost transaction looks like the release o
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar, cast
 
-from sqlalchemy import Column, Connection, NestedTransaction, util
+from sqlalchemy import Column, Compiled, Connection, NestedTransaction, util
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.pool import Pool, QueuePool
+from sqlalchemy.types import TypeEngine
 
 __all__ = [
     "await_in_greenlet",
+    "column_types",
     "connections_of",
     "executed",
     "is_closed",
@@ -55,11 +57,22 @@ def is_closed(connection: Connection) -> bool:
     return bool(driver.is_closed() if hasattr(driver, "is_closed") else getattr(driver, "closed", False))
 
 
-def is_observed(connection: Connection) -> bool:
-    """Return whether anybody is to see what is executed on a connection: a listener of SQLAlchemy's events, or a log."""
+def is_observed(connection: Connection, besides: Collection[Callable[..., object]] = ()) -> bool:
+    """Return whether anybody is to see what is executed on a connection: a listener of SQLAlchemy's events, or a log.
+
+    Args:
+        connection: The connection.
+        besides: Listeners that do not count, because they are ours.
+    """
     engine, known = cast("Any", connection.engine), cast("Any", connection)
-    # A listener for all engines, and one for a single engine or its dialect, set these.
-    return bool(known._has_events or engine._has_events or engine.dialect._has_events or known._echo)  # noqa: SLF001
+    # A listener for all engines, and one for a single engine or its dialect, set `_has_events`.
+    if known._echo or engine.dialect._has_events or cast("Any", Connection)._has_events:  # noqa: SLF001
+        return True
+    if not engine._has_events:  # noqa: SLF001
+        return bool(known._has_events)  # noqa: SLF001
+    # A connection has listeners of its own only if one of its engine has set them.
+    names: Iterable[str] = Connection.dispatch._event_names  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    return any(listener not in besides for name in names for listener in getattr(engine.dispatch, name))
 
 
 @contextmanager
@@ -88,6 +101,12 @@ def executed(connection: Connection, sql: str, parameters: Any) -> Generator[Any
         handle = connection._handle_dbapi_exception  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
         handle(error, sql if of_driver else None, parameters if of_driver else None, cursor, None)
     cursor.close()
+
+
+def column_types(compiled: Compiled) -> Sequence[TypeEngine[Any]]:
+    """Return the types of the columns of a compiled statement's result."""
+    # What a result is made from; empty if the statement does not say what it returns.
+    return [each.type for each in cast("Any", compiled)._result_columns]  # noqa: SLF001
 
 
 def is_flushing(session: Session) -> bool:

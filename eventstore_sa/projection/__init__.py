@@ -5,6 +5,8 @@ and finds them again by what is in them; `rebuild` rebuilds them; `SnapshotStore
 long source begins. `project` makes classes that keep the host's own tables up to date.
 """
 
+from typing import TYPE_CHECKING
+
 from eventstore_sa.contracts.inline_projections import InlineProjection, PublishPlace
 from eventstore_sa.errors import MissingProjectionHandlerError
 from eventstore_sa.persistence.projections.dialects.base import JsonPlace, ProjectionColumns
@@ -29,6 +31,7 @@ from eventstore_sa.projection.rebuilding import RebuildProgress, is_rebuilding, 
 from eventstore_sa.projection.row_batch import DELETE, RowDeletion
 from eventstore_sa.projection.snapshot_store import SnapshotStore, SyncSnapshotStore
 from eventstore_sa.projection.table import TableProjection, project
+from eventstore_sa.replacements import POSTGRES_PROJECTIONS, replaced
 from eventstore_sa.types import Projection
 
 __all__ = [
@@ -63,3 +66,6 @@ __all__ = [
     "rebuild",
     "rebuild_sync",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = replaced(__name__, {"PostgresProjectionStorageAdapter": POSTGRES_PROJECTIONS})

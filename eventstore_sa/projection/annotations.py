@@ -7,7 +7,7 @@ nothing: the handler is found by its name.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from inspect import currentframe, signature
+from inspect import currentframe, getattr_static, signature
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, NamedTuple, Union, get_args, get_origin, is_typeddict
 
@@ -16,7 +16,7 @@ from eventstore_sa.types.event_declaration import declared
 
 __all__ = ["TakenEvent", "taken_event"]
 
-_EVENT: Final = 2  # after `self` and the state, row or session
+_EVENT: Final = 2  # after `self` and the state, row or session; static and class methods are without `self`
 _ABOVE_HERE: Final = "eventstore_sa.projection."
 
 
@@ -71,13 +71,14 @@ def _members(annotation: Any) -> Iterator[Any]:
 
 def _annotation(owner: type, attribute: str) -> Any:
     function: Any = getattr(owner, attribute)
+    is_bound = isinstance(getattr_static(owner, attribute), staticmethod | classmethod)
     try:
-        parameters = [*signature(function).parameters.values()]
-        annotation: Any = parameters[_EVENT].annotation
+        parameter = [*signature(function).parameters.values()][_EVENT - is_bound]
     except (TypeError, ValueError, IndexError):
         return None
+    annotation: Any = parameter.annotation
     if not isinstance(annotation, str):
-        return None if annotation is parameters[_EVENT].empty else annotation
+        return None if annotation is parameter.empty else annotation
     unwrapped: Any = function
     while hasattr(unwrapped, "__wrapped__"):
         unwrapped = unwrapped.__wrapped__

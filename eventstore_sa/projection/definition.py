@@ -6,18 +6,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from enum import StrEnum
 from inspect import getattr_static, iscoroutinefunction
-from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, cast, final
+from typing import Any, ClassVar, Generic, TypeAlias, cast, final
+
+from typing_extensions import TypeVar
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.projection.handlers import HandlerTable
 from eventstore_sa.projection.naming import NameOfClass
-from eventstore_sa.types import AnyStoredEvent, EventSourceIdentifier, StreamIdentifier, is_json_value
+from eventstore_sa.types import AnyStoredEvent, EventSourceIdentifier, JsonValue, StreamIdentifier, is_json_value
 
 __all__ = ["MissingHandlerBehaviour", "ProjectorDefinition", "check_categories", "check_storable"]
 
 Identifier = TypeVar("Identifier", bound=EventSourceIdentifier, contravariant=True)
 State = TypeVar("State")
-Metadata = TypeVar("Metadata")
+Metadata = TypeVar("Metadata", default=JsonValue)
 
 
 class MissingHandlerBehaviour(StrEnum):
@@ -53,15 +55,14 @@ class ProjectorDefinition(ABC, Generic[Identifier, State, Metadata]):
         """Return the metadata before the first event."""
         raise NotImplementedError
 
-    @abstractmethod
     def id_factory(self, state: State, source: Identifier) -> str:
-        """Return the id of the projection.
+        """Return the id of the projection; by default the source as JSON, which is different for each.
 
         Args:
             state: The state after the last event.
             source: What was projected.
         """
-        raise NotImplementedError
+        return source.json()
 
     def ids(self, event: AnyStoredEvent) -> Iterable[str]:
         """Return the ids of the stored projections that an event is applied to, inline or in batches.
@@ -116,7 +117,7 @@ class ProjectorDefinition(ABC, Generic[Identifier, State, Metadata]):
 
     def _takes(self, category: str, name: Any) -> bool:
         if self.categories is None:
-            return self._handlers.attribute_for(name) is not None
+            return self._handler_of(name) is not None
         return category in self.categories
 
     @final
@@ -124,7 +125,12 @@ class ProjectorDefinition(ABC, Generic[Identifier, State, Metadata]):
         """Tell whether state or metadata depend on events of a name: one has a handler, or the other takes all events."""
         here: Any = ProjectorDefinition
         noted = type(self).update_metadata is not here.update_metadata
-        return noted or self._handlers.attribute_for(event_name) is not None
+        return noted or self._handler_of(event_name) is not None
+
+    def _handler_of(self, event_name: object) -> str | None:
+        """Return the name of the method that handles events of this name; None if there is none."""
+        handlers = self._handlers
+        return handlers.attribute_for(event_name) or handlers.added_later(self, event_name)
 
     @property
     @final

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import keyword
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -42,7 +43,7 @@ def handles(*event_names: str) -> Callable[[Handler], Handler]:
     Raises:
         ConfigurationError: If there is no name, a name is not a string or is empty, or the decorated object is not a method.
 
-    Example:
+    Examples:
         >>> from eventstore_sa.projection import Projector, handles
         >>> from eventstore_sa.types import StoredEvent, StreamIdentifier
         >>> class NameProjector(Projector[StreamIdentifier, str, None]):
@@ -65,7 +66,7 @@ def handles(*event_names: str) -> Callable[[Handler], Handler]:
 
     def mark(handler: Handler) -> Handler:
         decorated: object = handler
-        if _is_no_function(decorated):
+        if isinstance(decorated, type) or not callable(getattr(decorated, "__func__", decorated)):
             kind = type(decorated).__name__
             raise ConfigurationError(f"@handles decorates a {kind}: put it on a method (self, state, event)")
         setattr(handler, _MARK, tuple(dict.fromkeys(names + _marked_names(handler))))
@@ -84,19 +85,20 @@ class _Claim(NamedTuple):
 class HandlerTable:
     """The handlers of one class, found by event name.
 
-    A handler is a method that can be called as `method(state, event)`, is not a static method, class method, property,
-    nested class or generator, and is either
+    A handler is a method, static and class methods included, that can be called as `method(state, event)`, is not a
+    property, nested class or generator, and is either
 
     - decorated with `@handles`: then it handles exactly those events, or
     - annotated with event types, see `annotations.py`: then it handles the events of these types, under all their names, or
-    - public (no leading underscore) and defined in a class that derives from `framework`: then it handles the events whose
-      name in snake_case is its own name in snake_case. A plain mixin, which may know nothing of events, is not searched.
+    - public (no leading underscore): then it handles the events whose name in snake_case is its own name in snake_case. It
+      may be defined in a class that derives from `framework` or in a plain mixin.
 
     What `framework` itself defines is never a handler. Events of these names can be handled with `@handles`, or by a method
     with an underscore appended: `apply_` handles "apply", as `import_` handles "import".
 
     Of two methods that claim an event the one in the subclass wins. A method that is overridden by something else, such as
-    None, is no longer a handler.
+    None, is no longer a handler. Methods that are added to the class or an instance afterwards are not in the table:
+    `added_later` finds these by their name.
 
     Args:
         owner: The class.
@@ -108,7 +110,7 @@ class HandlerTable:
             `@handles` cannot be a handler.
     """
 
-    __slots__ = ("_by_event_name", "_by_snake_case", "_found", "payload_types")
+    __slots__ = ("_by_event_name", "_by_snake_case", "_found", "_framework", "_known", "_possible", "payload_types")
 
     def __init__(self, owner: type, *, framework: type, argument: str = "state") -> None:
         by_event_name: dict[str, list[_Claim]] = {}
@@ -129,6 +131,9 @@ class HandlerTable:
         self._by_event_name = {name: _winner(owner, name, claims) for name, claims in by_event_name.items()}
         self._by_snake_case = {name: _winner(owner, name, claims) for name, claims in by_snake_case.items()}
         self._found: dict[object, str | None] = {}
+        self._possible: dict[str, str | None] = {}
+        self._known = frozenset(_attributes(owner, framework))
+        self._framework = framework
 
     @property
     def attributes(self) -> Collection[str]:
@@ -162,6 +167,38 @@ class HandlerTable:
             return self._found[event_name]
         except (KeyError, TypeError):  # not met yet, or not hashable
             return self._find(event_name)
+
+    def added_later(self, instance: object, event_name: object) -> str | None:
+        """Return the name of a method that handles events of this name and was added after the class was made.
+
+        Args:
+            instance: An instance of the class, whose own attributes count too.
+            event_name: As for `attribute_for`, which knows no handler for it.
+        """
+        attribute = self._possible_name(event_name)
+        if attribute is None:
+            return None
+        own: object = vars(instance).get(attribute)
+        if own is not None:
+            return attribute if _takes_state_and_event(own) else None
+        owner = type(instance)
+        if attribute in self._known or not hasattr(owner, attribute) or not _is_defined(owner, attribute):
+            return None
+        return attribute if _is_method(owner, attribute) else None
+
+    def _possible_name(self, event_name: object) -> str | None:
+        """Return what a method for events of this name would be called; None if no method is looked for by that name."""
+        text = event_name if type(event_name) is str else serialise_to_string(event_name)
+        try:
+            return self._possible[text]
+        except KeyError:
+            attribute: str | None = snake_case(text)
+            if not attribute or attribute.startswith("_") or _is_defined(self._framework, attribute):
+                attribute = None
+            if len(self._possible) >= _REMEMBERED_NAMES:
+                self._possible.clear()
+            self._possible[text] = attribute
+            return attribute
 
     def _find(self, event_name: object) -> str | None:
         text = event_name if type(event_name) is str else serialise_to_string(event_name)
@@ -283,19 +320,31 @@ def _named_definition(owner: type, attribute: str, framework: type) -> type | No
     """Return the class that defines the attribute as a handler by its name; None if it is not a handler."""
     if attribute.startswith("_") or _is_defined(framework, attribute) or not _is_method(owner, attribute):
         return None
-    return next((base for base in _definitions(owner, attribute) if _derives(base, framework)), None)
+    return next(_definitions(owner, attribute))
 
 
 def _is_method(owner: type, attribute: str) -> bool:
     """Tell whether instances can call the attribute as `method(state, event)`, to get a state or a coroutine."""
     value: object = inspect.getattr_static(owner, attribute)
-    if isinstance(value, staticmethod | classmethod | type) or not hasattr(type(value), "__get__"):
+    if isinstance(value, type) or not hasattr(type(value), "__get__"):
         return False
     function = getattr(owner, attribute, None)
+    # What is static or belongs to the class is bound already; an ordinary method is yet to receive its instance.
+    arguments = (None, None) if isinstance(value, staticmethod | classmethod) else (None, None, None)
+    return _can_be_called(function, *arguments)
+
+
+def _takes_state_and_event(value: object) -> bool:
+    """Tell whether an attribute of an instance is a function of state and event, and not, say, a collaborator."""
+    partials: Any = partial
+    return (inspect.isroutine(value) or isinstance(value, partials)) and _can_be_called(value, None, None)
+
+
+def _can_be_called(function: object, *arguments: None) -> bool:
     if not callable(function) or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         return False
     try:
-        inspect.signature(function).bind(None, None, None)
+        inspect.signature(function).bind(*arguments)
     except (TypeError, ValueError):
         return False
     return True
@@ -321,10 +370,6 @@ def _marked_names(value: object) -> tuple[str, ...]:
         if isinstance(names, tuple):
             return cast("tuple[str, ...]", names)
     return ()
-
-
-def _is_no_function(value: object) -> bool:
-    return isinstance(value, staticmethod | classmethod | type) or not callable(value)
 
 
 def _checked_name(name: object) -> str:

@@ -41,7 +41,7 @@ def snake_case(name: str) -> str:
     is one word; digits belong to the word before them. Applying the function to its result changes nothing, and the result
     is what Python makes of an identifier with those letters (NFKC). A name without any letter or digit gives "".
 
-    Example:
+    Examples:
         >>> (
         ...     snake_case("order-placed"),
         ...     snake_case("OrderPlaced"),
@@ -58,7 +58,7 @@ def snake_case(name: str) -> str:
 def kebab_case(name: str) -> str:
     """Return the words of `name`, which are those of `snake_case`, in lower case, joined by hyphens.
 
-    Example:
+    Examples:
         >>> kebab_case("HTTPOrderV2")
         'http-order-v2'
     """

@@ -6,7 +6,7 @@ They convert states and metadata to JSON and back; everything else is done by th
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 from typing_extensions import TypeVar
 
@@ -19,7 +19,7 @@ from eventstore_sa.projection.adapters import (
     SyncProjectionStorageAdapter,
     SyncSQLAlchemyProjectionStorageAdapter,
 )
-from eventstore_sa.projection.adapters.projection_contract import JsonProjection
+from eventstore_sa.projection.adapters.projection_contract import typed_projections
 from eventstore_sa.projection.batches import apply_batch, apply_batch_sync
 from eventstore_sa.projection.projector import Projector
 from eventstore_sa.query import FilterClause, FilterExpression, Lookup, Operator, PagingClause, Path, Search, SortClause
@@ -33,7 +33,6 @@ from eventstore_sa.types import (
     JsonValue,
     JsonValueType,
     Projection,
-    deserialise_projection,
 )
 
 __all__ = ["ProjectionStore", "SyncProjectionStore"]
@@ -46,7 +45,7 @@ class ProjectionStore(Store[ProjectionStorageAdapter]):
     """Projections in memory or in a SQL database, found by key, by source, or by their content.
 
     Args:
-        bind_or_adapter: What an `EventStore` may be bound to, with the same meaning; or a storage adapter; or an
+        adapter: What an `EventStore` may be bound to, with the same meaning; or a storage adapter; or an
             `EventStore`: then these are the projections that are kept beside its events.
         schema: The tables; those of `EventStoreSchema()` by default.
 
@@ -56,16 +55,16 @@ class ProjectionStore(Store[ProjectionStorageAdapter]):
 
     def __init__(
         self,
-        bind_or_adapter: AsyncBindable | ProjectionStorageAdapter | EventStore,
+        adapter: AsyncBindable | ProjectionStorageAdapter | EventStore,
         *,
         schema: EventStoreSchema | None = None,
     ) -> None:
-        if isinstance(bind_or_adapter, EventStore):
-            in_memory = isinstance(bind_or_adapter.adapter, InMemoryEventStorageAdapter)
+        if isinstance(adapter, EventStore):
+            in_memory = isinstance(adapter.adapter, InMemoryEventStorageAdapter)
             kind = InMemoryProjectionStorageAdapter if in_memory else SQLAlchemyProjectionStorageAdapter
-            bind_or_adapter = kind.of_store(bind_or_adapter)
+            adapter = kind.of_store(adapter)
         self.adapter: ProjectionStorageAdapter = adapter_of(
-            self, bind_or_adapter, ProjectionStorageAdapter, SQLAlchemyProjectionStorageAdapter, schema=schema
+            self, adapter, ProjectionStorageAdapter, SQLAlchemyProjectionStorageAdapter, schema=schema
         )
 
     async def save(self, *, projection: Projection[Any, Any], expected_version: int | None = None) -> int:
@@ -142,7 +141,7 @@ class ProjectionStore(Store[ProjectionStorageAdapter]):
             SerialisationError: If state or metadata are not of these types.
         """
         lookup = Lookup(filters=[_equal("name", name), _equal("source", source)])
-        return _typed(await self.adapter.find_one(lookup=lookup), state_type, metadata_type)
+        return await self.adapter.find_one(lookup=lookup, state_type=state_type, metadata_type=metadata_type)
 
     async def load(
         self,
@@ -158,7 +157,7 @@ class ProjectionStore(Store[ProjectionStorageAdapter]):
             SerialisationError: If state or metadata are not of these types.
         """
         lookup = Lookup(filters=[_equal("name", name), _equal("id", id)])
-        return _typed(await self.adapter.find_one(lookup=lookup), state_type, metadata_type)
+        return await self.adapter.find_one(lookup=lookup, state_type=state_type, metadata_type=metadata_type)
 
     async def search(
         self,
@@ -182,8 +181,8 @@ class ProjectionStore(Store[ProjectionStorageAdapter]):
             QueryError: If the search cannot be answered.
             SerialisationError: If a state or metadata are not of these types.
         """
-        found = await self.adapter.find_many(search=Search(filters=filters, sort=sort, paging=paging))
-        return _all_typed(found, state_type, metadata_type)
+        search = Search(filters=filters, sort=sort, paging=paging)
+        return await self.adapter.find_many(search=search, state_type=state_type, metadata_type=metadata_type)
 
     async def iterate(
         self,
@@ -210,7 +209,7 @@ class ProjectionStore(Store[ProjectionStorageAdapter]):
             SerialisationError: If a state or metadata are not of these types.
         """
         async for projection in self.adapter.scan(filters=filters, sort=sort):
-            yield _all_typed([projection], state_type, metadata_type)[0]
+            yield typed_projections([projection], state_type, metadata_type)[0]
 
     async def count(self, *, filters: Collection[FilterExpression] = ()) -> int:
         """Count the projections that meet all filters.
@@ -225,7 +224,7 @@ class SyncProjectionStore(SyncStore[SyncProjectionStorageAdapter]):
     """Projections, found by key, by source, or by their content; `ProjectionStore` without asyncio.
 
     Args:
-        bind_or_adapter: What a `SyncEventStore` may be bound to, with the same meaning; or a storage adapter, of which
+        adapter: What a `SyncEventStore` may be bound to, with the same meaning; or a storage adapter, of which
             the in-memory one serves both stores; or a `SyncEventStore`, for the projections beside its events.
         schema: The tables; those of `EventStoreSchema()` by default.
 
@@ -235,21 +234,18 @@ class SyncProjectionStore(SyncStore[SyncProjectionStorageAdapter]):
 
     def __init__(
         self,
-        bind_or_adapter: SyncBindable
-        | SyncProjectionStorageAdapter
-        | InMemoryProjectionStorageAdapter
-        | SyncEventStore,
+        adapter: SyncBindable | SyncProjectionStorageAdapter | InMemoryProjectionStorageAdapter | SyncEventStore,
         *,
         schema: EventStoreSchema | None = None,
     ) -> None:
-        if isinstance(bind_or_adapter, SyncEventStore):
-            in_memory = isinstance(bind_or_adapter.adapter, SyncInMemoryEventStorageAdapter)
+        if isinstance(adapter, SyncEventStore):
+            in_memory = isinstance(adapter.adapter, SyncInMemoryEventStorageAdapter)
             kind = SyncInMemoryProjectionStorageAdapter if in_memory else SyncSQLAlchemyProjectionStorageAdapter
-            bind_or_adapter = kind.of_store(bind_or_adapter)
-        if isinstance(bind_or_adapter, InMemoryProjectionStorageAdapter):
-            bind_or_adapter = bind_or_adapter.sync_adapter
+            adapter = kind.of_store(adapter)
+        if isinstance(adapter, InMemoryProjectionStorageAdapter):
+            adapter = adapter.sync_adapter
         self.adapter: SyncProjectionStorageAdapter = adapter_of(
-            self, bind_or_adapter, SyncProjectionStorageAdapter, SyncSQLAlchemyProjectionStorageAdapter, schema=schema
+            self, adapter, SyncProjectionStorageAdapter, SyncSQLAlchemyProjectionStorageAdapter, schema=schema
         )
 
     def save(self, *, projection: Projection[Any, Any], expected_version: int | None = None) -> int:
@@ -278,7 +274,7 @@ class SyncProjectionStore(SyncStore[SyncProjectionStorageAdapter]):
     ) -> Projection[State, Metadata] | None:
         """Return the projection of a source by its name; see `ProjectionStore.locate`."""
         lookup = Lookup(filters=[_equal("name", name), _equal("source", source)])
-        return _typed(self.adapter.find_one(lookup=lookup), state_type, metadata_type)
+        return self.adapter.find_one(lookup=lookup, state_type=state_type, metadata_type=metadata_type)
 
     def load(
         self,
@@ -290,7 +286,7 @@ class SyncProjectionStore(SyncStore[SyncProjectionStorageAdapter]):
     ) -> Projection[State, Metadata] | None:
         """Return the projection with a key; see `ProjectionStore.load`."""
         lookup = Lookup(filters=[_equal("name", name), _equal("id", id)])
-        return _typed(self.adapter.find_one(lookup=lookup), state_type, metadata_type)
+        return self.adapter.find_one(lookup=lookup, state_type=state_type, metadata_type=metadata_type)
 
     def search(
         self,
@@ -302,8 +298,8 @@ class SyncProjectionStore(SyncStore[SyncProjectionStorageAdapter]):
         metadata_type: type[Metadata] = JsonValueType,
     ) -> Sequence[Projection[State, Metadata]]:
         """Return projections of any name: filtered, then sorted, then one page of them; see `ProjectionStore.search`."""
-        found = self.adapter.find_many(search=Search(filters=filters, sort=sort, paging=paging))
-        return _all_typed(found, state_type, metadata_type)
+        search = Search(filters=filters, sort=sort, paging=paging)
+        return self.adapter.find_many(search=search, state_type=state_type, metadata_type=metadata_type)
 
     def iterate(
         self,
@@ -315,7 +311,7 @@ class SyncProjectionStore(SyncStore[SyncProjectionStorageAdapter]):
     ) -> Iterator[Projection[State, Metadata]]:
         """Iterate over all that `search` finds without paging; see `ProjectionStore.iterate`."""
         for projection in self.adapter.scan(filters=filters, sort=sort):
-            yield _all_typed([projection], state_type, metadata_type)[0]
+            yield typed_projections([projection], state_type, metadata_type)[0]
 
     def count(self, *, filters: Collection[FilterExpression] = ()) -> int:
         """Count the projections that meet all filters; see `ProjectionStore.count`."""
@@ -324,17 +320,3 @@ class SyncProjectionStore(SyncStore[SyncProjectionStorageAdapter]):
 
 def _equal(field: str, value: object) -> FilterClause:
     return FilterClause(Operator.EQUAL, Path(field), value)
-
-
-def _typed(
-    projection: JsonProjection | None, state_type: type[State], metadata_type: type[Metadata]
-) -> Projection[State, Metadata] | None:
-    return None if projection is None else _all_typed([projection], state_type, metadata_type)[0]
-
-
-def _all_typed(
-    projections: Sequence[JsonProjection], state_type: type[State], metadata_type: type[Metadata]
-) -> Sequence[Projection[State, Metadata]]:
-    if state_type is JsonValueType and metadata_type is JsonValueType:
-        return cast("Sequence[Projection[State, Metadata]]", projections)  # JSON is what adapters return
-    return [deserialise_projection(projection, state_type, metadata_type) for projection in projections]

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from inspect import getattr_static, iscoroutinefunction, isfunction, signature
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, cast, final
+
+from typing_extensions import TypeVar
 
 from eventstore_sa.errors import ConfigurationError, SerialisationError
 from eventstore_sa.projection.batches import Batch
@@ -26,6 +28,7 @@ from eventstore_sa.projection.resuming import resumed, resumed_sync
 from eventstore_sa.types import (
     AnyStoredEvent,
     EventSourceIdentifier,
+    JsonValue,
     Projection,
     Snapshots,
     StreamIdentifier,
@@ -41,7 +44,7 @@ __all__ = ["MissingHandlerBehaviour", "ProjectableSource", "Projector", "SyncPro
 
 Identifier = TypeVar("Identifier", bound=EventSourceIdentifier, contravariant=True)
 State = TypeVar("State")
-Metadata = TypeVar("Metadata")
+Metadata = TypeVar("Metadata", default=JsonValue)
 
 
 _FINAL = (
@@ -72,11 +75,11 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
     A handler whose annotation names event types, as in `placed: OrderPlaced` or `event: StoredEvent[str, OrderPlaced]`,
     handles the events of these types, whatever it is called, and receives the payload or the event.
 
-    A handler is any method that can be called with a state and an event and is defined in a subclass of Projector; give
-    helpers that take two arguments a leading underscore. Static and class methods, properties, nested classes, generators,
-    private names and whatever Projector itself defines are never called for an event. To handle an event with such a name,
-    or with a name that no method can have, decorate a method of any name with `@handles("apply")`, or append an underscore:
-    `apply_`, `import_`. Methods of mixins that do not derive from Projector count only when decorated.
+    A handler is any method that can be called with a state and an event, whether it is an ordinary, static or class method,
+    inherited from a plain mixin, or set on the class or an instance later on; give helpers that take two arguments a leading
+    underscore. Properties, nested classes, generators, private names and whatever Projector itself defines are never called
+    for an event. To handle an event with such a name, or with a name that no method can have, decorate a method of any name
+    with `@handles("apply")`, or append an underscore: `apply_`, `import_`.
 
     Instances keep nothing between calls: one instance can serve any number of tasks and threads, if its handlers can.
 
@@ -95,7 +98,7 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
         ConfigurationError: When a subclass is defined: if two handlers claim the same event, a decorated method cannot be a
             handler, or a method that Projector defines is overridden in a way that cannot work.
 
-    Example:
+    Examples:
         >>> from eventstore_sa.types import StoredEvent, StreamIdentifier
         >>> class AccountBalanceProjector(Projector[StreamIdentifier, int, None]):
         ...     def initial_state_factory(self) -> int:
@@ -331,7 +334,7 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
 
     def _handle(self, state: State, event: AnyStoredEvent) -> Any:
         """Return what the handler returns: the new state, or a coroutine that will."""
-        attribute = self._handlers.attribute_for(event.name)
+        attribute = self._handler_of(event.name)
         if attribute is not None:
             argument = self._handlers.argument_for(attribute, event) if self._handlers.payload_types else event
             return getattr(self, attribute)(state, argument)
@@ -343,7 +346,7 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
         if isinstance(result, CoroutineType):
             result.close()
             raise ConfigurationError(
-                f"{type(self).__name__}.{self._handlers.attribute_for(event.name)} is a coroutine function, which only an "
+                f"{type(self).__name__}.{self._handler_of(event.name)} is a coroutine function, which only an "
                 "event loop can run: call `await projector.project(source=...)` with an asynchronous source, or make it "
                 "an ordinary method"
             )

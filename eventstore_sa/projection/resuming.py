@@ -82,7 +82,7 @@ class Resumption:
         self._projector = projector
         self._every = _checked_interval(projector)
         types: EventTypes[Any] | None = getattr(source, "types", None)
-        self._event_types = "" if types is None else types.versions(projector.depends_on)
+        self._bound_to = "" if types is None else types.versions(projector.depends_on)
         self._initial = self._checked_initial()
         self._is_stream = isinstance(source.identifier, StreamIdentifier)
         # What a caller's transaction sees may be rolled back; and of a category or the log it may not see all, yet.
@@ -92,6 +92,15 @@ class Resumption:
         self._applied = 0
         self.replaced: Snapshot | None = None
 
+    def in_epoch(self, tags_epoch: str) -> None:
+        """Trust only snapshots that were taken since tags were last added to stored events, if the source depends on tags.
+
+        Args:
+            tags_epoch: What the epoch was before anything was read.
+        """
+        if tags_epoch:
+            self._bound_to = f"{self._bound_to};tags={tags_epoch}"
+
     def begin(self, found: Snapshot | None) -> Reached:
         """Return the state and metadata to start from: those of the snapshot, if it can be read.
 
@@ -100,7 +109,7 @@ class Resumption:
         """
         if found is None:
             return self._initial
-        problem = found.bound_to(self._event_types).problem
+        problem = found.bound_to(self._bound_to).problem
         if problem is not None:
             return self.start_over(found, problem)
         self._begun_with = found
@@ -175,7 +184,7 @@ class Resumption:
             state=_exact_text("state", state, projector.state_type, projector),
             metadata=_exact_text("metadata", metadata, projector.metadata_type, projector),
         )
-        return taken.bound_to(self._event_types)
+        return taken.bound_to(self._bound_to)
 
     def failed(self, error: Exception) -> None:
         """Log that no snapshot could be saved; the projection is returned all the same."""
@@ -284,6 +293,9 @@ def resumed_sync(
 def _resume(
     run: Resumption, snapshots: Snapshots | SyncSnapshots, reduce: Callable[[Any, Any, Any], Any]
 ) -> Steps[Reached]:
+    tags_epoch = getattr(run.source, "tags_epoch", None)
+    if tags_epoch is not None:
+        run.in_epoch((yield tags_epoch))
     begun = run.begin((yield partial(snapshots.find, key=run.key)))
     try:
         reached: Reached = yield partial(reduce, _EventsToProject(run), *begun)

@@ -31,7 +31,7 @@ class SnapshotStore(Store[SnapshotStorageAdapter]):
     One snapshot, the newest, is kept for each projector, version of it, and source.
 
     Args:
-        bind_or_adapter: What an `EventStore` may be bound to, with the same meaning; or a storage adapter.
+        adapter: What an `EventStore` may be bound to, with the same meaning; or a storage adapter.
         schema: The tables; those of `EventStoreSchema()` by default.
 
     Raises:
@@ -39,10 +39,10 @@ class SnapshotStore(Store[SnapshotStorageAdapter]):
     """
 
     def __init__(
-        self, bind_or_adapter: AsyncBindable | SnapshotStorageAdapter, *, schema: EventStoreSchema | None = None
+        self, adapter: AsyncBindable | SnapshotStorageAdapter, *, schema: EventStoreSchema | None = None
     ) -> None:
         self.adapter: SnapshotStorageAdapter = adapter_of(
-            self, bind_or_adapter, SnapshotStorageAdapter, SQLAlchemySnapshotStorageAdapter, schema=schema
+            self, adapter, SnapshotStorageAdapter, SQLAlchemySnapshotStorageAdapter, schema=schema
         )
 
     async def find(self, *, key: SnapshotKey) -> Snapshot | None:
@@ -83,7 +83,7 @@ class SyncSnapshotStore(SyncStore[SyncSnapshotStorageAdapter]):
     """Snapshots for `projector.project_sync(source=..., snapshots=store)`; `SnapshotStore` without asyncio.
 
     Args:
-        bind_or_adapter: What a `SyncEventStore` may be bound to, with the same meaning; or a storage adapter, of which
+        adapter: What a `SyncEventStore` may be bound to, with the same meaning; or a storage adapter, of which
             the in-memory one serves both stores.
         schema: The tables; those of `EventStoreSchema()` by default.
 
@@ -93,14 +93,14 @@ class SyncSnapshotStore(SyncStore[SyncSnapshotStorageAdapter]):
 
     def __init__(
         self,
-        bind_or_adapter: SyncBindable | SyncSnapshotStorageAdapter | InMemorySnapshotStorageAdapter,
+        adapter: SyncBindable | SyncSnapshotStorageAdapter | InMemorySnapshotStorageAdapter,
         *,
         schema: EventStoreSchema | None = None,
     ) -> None:
-        if isinstance(bind_or_adapter, InMemorySnapshotStorageAdapter):
-            bind_or_adapter = bind_or_adapter.sync_adapter
+        if isinstance(adapter, InMemorySnapshotStorageAdapter):
+            adapter = adapter.sync_adapter
         self.adapter: SyncSnapshotStorageAdapter = adapter_of(
-            self, bind_or_adapter, SyncSnapshotStorageAdapter, SyncSQLAlchemySnapshotStorageAdapter, schema=schema
+            self, adapter, SyncSnapshotStorageAdapter, SyncSQLAlchemySnapshotStorageAdapter, schema=schema
         )
 
     def find(self, *, key: SnapshotKey) -> Snapshot | None:

@@ -250,7 +250,7 @@ def project(kind: type[Any], /, *, sequence_number: str | None = None) -> Callab
         ConfigurationError: If the argument or the decorated object is not a class, a handler is a coroutine function, or
             the class overrides an attribute that cannot be overridden.
 
-    Example:
+    Examples:
         >>> from sqlalchemy import Text
         >>> from sqlalchemy.orm import DeclarativeBase, mapped_column
         >>> from eventstore_sa.projection import DELETE, RowDeletion, TableProjection, handles, project

@@ -3,6 +3,8 @@
 Pure Python. `evaluation` defines the meaning of queries; storage in a database translates them to SQL.
 """
 
+from typing import TYPE_CHECKING
+
 from eventstore_sa.query.clauses import (
     AllOf,
     AnyOf,
@@ -27,6 +29,7 @@ from eventstore_sa.query.clauses import (
     SortOrder,
 )
 from eventstore_sa.query.evaluation import Document, value_at
+from eventstore_sa.replacements import replaced
 
 __all__ = [
     "AllOf",
@@ -53,3 +56,12 @@ __all__ = [
     "SortOrder",
     "value_at",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = replaced(
+        __name__,
+        {
+            "Clause": "FilterExpression, SortClause and PagingClause; clauses of your own derive from CustomFilter",
+            "Query": "Lookup or Search",
+        },
+    )

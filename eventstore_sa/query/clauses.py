@@ -68,7 +68,7 @@ class Path:
     Raises:
         QueryError: If a step is neither a string that can be stored nor a 32-bit integer, or if there are too many steps.
 
-    Example:
+    Examples:
         >>> Path("state", "lines", 0, "sku")
         Path('state', 'lines', 0, 'sku')
     """

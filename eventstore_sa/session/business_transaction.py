@@ -22,6 +22,7 @@ from sqlalchemy import Connection, event
 from sqlalchemy.orm import Session, SessionTransaction
 
 from eventstore_sa.contracts.inline_projections import Projections
+from eventstore_sa.contracts.wakeups import Wakeups
 from eventstore_sa.errors import ConfigurationError, DuplicateEventError, TransactionError
 from eventstore_sa.persistence.events.conditions import ConditionEvaluators
 from eventstore_sa.persistence.events.constraints import ConstraintConverters
@@ -178,7 +179,10 @@ class SessionStorage:
     def publish_at_once(self, parts: Sequence[StreamPublication]) -> list[list[AnyStoredEvent]]:
         """Store a publish now; callbacks that wait for the commit are given its events too."""
         results = self.events.publish(parts)
-        transaction = BusinessTransaction.find(self._bind.session)
+        session = self._bind.session
+        transaction = BusinessTransaction.find(session)
+        if transaction is None and self.events.schema.wakeups.is_heard:
+            transaction = BusinessTransaction.of(session)
         if transaction is not None:
             transaction.add_published(self, results)
         return results
@@ -247,6 +251,7 @@ class BusinessTransaction:
         self._by_subject: dict[int, list[Publish]] = {}
         self._callbacks: list[CommitCallback] = []
         self._connections: dict[Connection, None] = {}
+        self._wakeups: dict[Wakeups, None] = {}
         self._committed: list[SessionTransaction] = []
         self._rolled_back = False
         self._writing = False
@@ -315,7 +320,8 @@ class BusinessTransaction:
         self._callbacks.append(callback)
 
     def add_published(self, storage: SessionStorage, results: Sequence[Sequence[AnyStoredEvent]]) -> None:
-        """Keep what was published at once, if a callback waits for it."""
+        """Keep what was published at once, if a callback waits for it, and who is to be told of it."""
+        self._note_wakeups(storage)
         if self._callbacks:
             publish = Publish(storage)
             publish.owner = _innermost(self._session)
@@ -429,9 +435,12 @@ class BusinessTransaction:
         if transaction in self._committed:
             for publish in publishes:
                 publish.committed = True
+            callbacks: list[CommitCallback] = [_waking(wakeups) for wakeups in self._wakeups]
             events = [event for publish in publishes for result in publish.results for event in result]
-            if self._callbacks and events:
-                call_when_durable(self._connections, self._callbacks, events)
+            if events:
+                callbacks += self._callbacks
+            if callbacks:
+                call_when_durable(self._connections, callbacks, events)
             return
         for publish in publishes:
             publish.drop()
@@ -546,6 +555,19 @@ class BusinessTransaction:
             self._insist_on_writing()
         if self._callbacks:
             self._connections[connection] = None
+        for publish in publishes:
+            self._note_wakeups(publish.storage)
+
+    def _note_wakeups(self, storage: SessionStorage) -> None:
+        """Have those who wait for events told of the commit: not before, when they would find nothing."""
+        wakeups = storage.events.schema.wakeups
+        if wakeups.is_heard:
+            self._wakeups[wakeups] = None
+            self._connections[self._connection(storage)] = None
+
+
+def _waking(wakeups: Wakeups) -> CommitCallback:
+    return lambda _: wakeups.wake()
 
 
 def _accepting(session: Session) -> SessionTransaction:

@@ -51,7 +51,7 @@ class RecordsEvents:
         __event_types__: The types of the events, as those of a store: then objects of their classes can be recorded. By
             default there are none, and events are NewEvents.
 
-    Example:
+    Examples:
         >>> from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
         >>> from eventstore_sa import NewEvent
         >>> class Base(DeclarativeBase):

@@ -14,12 +14,12 @@ from typing_extensions import TypeVar
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.sources.constraints import QueryConstraints
-from eventstore_sa.types import AnyStoredEvent, EventSourceIdentifier, EventTypes, StoredEvent
+from eventstore_sa.types import AnyStoredEvent, EventSourceIdentifier, EventTypes
 
 __all__ = ["AnySource", "EventSource", "SyncEventSource", "checked_limit"]
 
 I = TypeVar("I", bound=EventSourceIdentifier, covariant=True, default=EventSourceIdentifier)  # noqa: E741
-P = TypeVar("P", covariant=True, default=Any)
+E = TypeVar("E", bound=AnyStoredEvent, covariant=True, default=AnyStoredEvent)
 
 
 class AnySource(ABC, Generic[I]):
@@ -50,11 +50,14 @@ class AnySource(ABC, Generic[I]):
         return False
 
 
-class EventSource(AnySource[I], Generic[I, P]):
-    """Events in order: by position within a stream, by sequence number elsewhere. Read with asyncio."""
+class EventSource(AnySource[I], Generic[I, E]):
+    """Events in order: by position within a stream, by sequence number elsewhere. Read with asyncio.
+
+    Its parameters are the types of its identifier and of its events: `EventSource[StreamIdentifier, StoredEvent]`.
+    """
 
     @abstractmethod
-    async def latest(self) -> StoredEvent[Any, P, Any] | None:
+    async def latest(self) -> E | None:
         """Return the last event, or None if there is none."""
         raise NotImplementedError
 
@@ -67,7 +70,7 @@ class EventSource(AnySource[I], Generic[I, P]):
         backwards: bool = False,
         wait_for: AnyStoredEvent | None = None,
         timeout_s: float | None = None,
-    ) -> AsyncIterator[StoredEvent[Any, P, Any]]:
+    ) -> AsyncIterator[E]:
         """Iterate over the events, first to last.
 
         Args:
@@ -91,22 +94,22 @@ class EventSource(AnySource[I], Generic[I, P]):
         backwards: bool = False,
         wait_for: AnyStoredEvent | None = None,
         timeout_s: float | None = None,
-    ) -> Sequence[StoredEvent[Any, P, Any]]:
+    ) -> Sequence[E]:
         """Read the events into a list; parameters, order and errors are those of `iterate`."""
         events = self.iterate(
             constraints=constraints, limit=limit, backwards=backwards, wait_for=wait_for, timeout_s=timeout_s
         )
         return [event async for event in events]
 
-    def __aiter__(self) -> AsyncIterator[StoredEvent[Any, P, Any]]:
+    def __aiter__(self) -> AsyncIterator[E]:
         return self.iterate()
 
 
-class SyncEventSource(AnySource[I], Generic[I, P]):
+class SyncEventSource(AnySource[I], Generic[I, E]):
     """Events in order: by position within a stream, by sequence number elsewhere. The twin of `EventSource`."""
 
     @abstractmethod
-    def latest(self) -> StoredEvent[Any, P, Any] | None:
+    def latest(self) -> E | None:
         """Return the last event, or None if there is none."""
         raise NotImplementedError
 
@@ -119,7 +122,7 @@ class SyncEventSource(AnySource[I], Generic[I, P]):
         backwards: bool = False,
         wait_for: AnyStoredEvent | None = None,
         timeout_s: float | None = None,
-    ) -> Iterator[StoredEvent[Any, P, Any]]:
+    ) -> Iterator[E]:
         """Iterate over the events, first to last; see `EventSource.iterate`."""
         raise NotImplementedError
 
@@ -131,7 +134,7 @@ class SyncEventSource(AnySource[I], Generic[I, P]):
         backwards: bool = False,
         wait_for: AnyStoredEvent | None = None,
         timeout_s: float | None = None,
-    ) -> Sequence[StoredEvent[Any, P, Any]]:
+    ) -> Sequence[E]:
         """Read the events into a list; parameters, order and errors are those of `iterate`."""
         return list(
             self.iterate(
@@ -139,7 +142,7 @@ class SyncEventSource(AnySource[I], Generic[I, P]):
             )
         )
 
-    def __iter__(self) -> Iterator[StoredEvent[Any, P, Any]]:
+    def __iter__(self) -> Iterator[E]:
         return self.iterate()
 
 

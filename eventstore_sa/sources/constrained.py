@@ -14,6 +14,7 @@ from eventstore_sa.types import AnyStoredEvent, EventSourceIdentifier, EventType
 __all__ = ["ConstrainedEventSource", "SyncConstrainedEventSource"]
 
 I = TypeVar("I", bound=EventSourceIdentifier, covariant=True, default=EventSourceIdentifier)  # noqa: E741
+E = TypeVar("E", bound=AnyStoredEvent, covariant=True, default=AnyStoredEvent)
 Delegate = TypeVar("Delegate", bound=AnySource[Any], covariant=True, default=AnySource[Any])
 
 
@@ -60,7 +61,7 @@ class _Constrained(AnySource[I], Generic[I, Delegate]):
         return f"{type(self).__name__}({self._delegate!r}, {set(self._constraints)!r})"
 
 
-class ConstrainedEventSource(_Constrained[I, EventSource[I]], EventSource[I]):
+class ConstrainedEventSource(_Constrained[I, EventSource[I, E]], EventSource[I, E], Generic[I, E]):
     """Those events of another source that meet all constraints; `latest` is the last of them.
 
     Equal to another over an equal source with the same constraints.
@@ -70,7 +71,7 @@ class ConstrainedEventSource(_Constrained[I, EventSource[I]], EventSource[I]):
         constraints: The constraints that they must meet, besides those of each read.
     """
 
-    async def latest(self) -> AnyStoredEvent | None:
+    async def latest(self) -> E | None:
         for event in await self.read(limit=1, backwards=True):
             return event
         return None
@@ -83,7 +84,7 @@ class ConstrainedEventSource(_Constrained[I, EventSource[I]], EventSource[I]):
         backwards: bool = False,
         wait_for: AnyStoredEvent | None = None,
         timeout_s: float | None = None,
-    ) -> AsyncIterator[AnyStoredEvent]:
+    ) -> AsyncIterator[E]:
         return self._delegate.iterate(
             constraints=self._constraints | checked_constraints(constraints),
             limit=limit,
@@ -93,7 +94,7 @@ class ConstrainedEventSource(_Constrained[I, EventSource[I]], EventSource[I]):
         )
 
 
-class SyncConstrainedEventSource(_Constrained[I, SyncEventSource[I]], SyncEventSource[I]):
+class SyncConstrainedEventSource(_Constrained[I, SyncEventSource[I, E]], SyncEventSource[I, E], Generic[I, E]):
     """Those events of another source that meet all constraints; the twin of `ConstrainedEventSource` without asyncio.
 
     Args:
@@ -101,7 +102,7 @@ class SyncConstrainedEventSource(_Constrained[I, SyncEventSource[I]], SyncEventS
         constraints: The constraints that they must meet, besides those of each read.
     """
 
-    def latest(self) -> AnyStoredEvent | None:
+    def latest(self) -> E | None:
         for event in self.read(limit=1, backwards=True):
             return event
         return None
@@ -114,7 +115,7 @@ class SyncConstrainedEventSource(_Constrained[I, SyncEventSource[I]], SyncEventS
         backwards: bool = False,
         wait_for: AnyStoredEvent | None = None,
         timeout_s: float | None = None,
-    ) -> Iterator[AnyStoredEvent]:
+    ) -> Iterator[E]:
         return self._delegate.iterate(
             constraints=self._constraints | checked_constraints(constraints),
             limit=limit,

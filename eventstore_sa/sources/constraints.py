@@ -7,7 +7,7 @@ SQL (`persistence/events/constraints.py`). Constraints of one read are ANDed. Pu
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias, cast
@@ -17,9 +17,11 @@ from msgspec import Struct
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.types import StoredEvent, serialise_to_string
 from eventstore_sa.types.event_declaration import names_of
+from eventstore_sa.types.open_structs import OpenStructMeta
 
 __all__ = [
     "CategoryInConstraint",
+    "CorrelationIsConstraint",
     "NameInConstraint",
     "ObservedBetweenConstraint",
     "OccurredBetweenConstraint",
@@ -31,6 +33,7 @@ __all__ = [
     "SequenceNumberBeforeConstraint",
     "category_in",
     "checked_constraints",
+    "correlation_is",
     "name_in",
     "observed_between",
     "occurred_between",
@@ -45,10 +48,11 @@ __all__ = [
 _MAX_NAMES: Final = 10_000
 
 
-class QueryConstraint(Struct, frozen=True):
+class QueryConstraint(Struct, metaclass=OpenStructMeta):
     """The base of all constraints.
 
-    A subclass of your own works on events in memory as it is; for a SQL adapter, register how to translate it:
+    A subclass of your own, which may be decorated with `@dataclass(frozen=True)`, works on events in memory as it is; for a
+    SQL adapter, register how to translate it:
     `adapter.register_constraint(type, converter)`.
     """
 
@@ -126,6 +130,23 @@ class CategoryInConstraint(QueryConstraint, frozen=True):
 
     def met_by(self, *, event: StoredEvent[Any, Any, Any]) -> bool:
         return event.category in self.categories
+
+
+class CorrelationIsConstraint(QueryConstraint, frozen=True):
+    """Met by events whose metadata has this text as its `correlation_id`."""
+
+    correlation_id: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.correlation_id, str):
+            raise ConfigurationError(f"correlation_is takes a str; got a {type(self.correlation_id).__name__}")
+
+    def met_by(self, *, event: StoredEvent[Any, Any, Any]) -> bool:
+        metadata: object = event.metadata
+        if not isinstance(metadata, Mapping):
+            return False
+        found: object = cast("Mapping[str, Any]", metadata).get("correlation_id")
+        return isinstance(found, str) and found == self.correlation_id
 
 
 class OccurredBetweenConstraint(QueryConstraint, frozen=True):
@@ -236,6 +257,17 @@ def category_in(categories: Iterable[str]) -> CategoryInConstraint:
             f"category_in takes at most {_MAX_NAMES} categories, not {len(names)}: read all events and filter them"
         )
     return CategoryInConstraint(names)
+
+
+def correlation_is(correlation_id: str) -> CorrelationIsConstraint:
+    """Return only events whose metadata has this text as its `correlation_id`, as `event_metadata(caused_by=...)` gives it.
+
+    Without an index for it, all events of the read are looked at; see `inspection_index`.
+
+    Raises:
+        ConfigurationError: If it is not a string.
+    """
+    return CorrelationIsConstraint(correlation_id)
 
 
 def occurred_between(start: datetime | None, end: datetime | None) -> OccurredBetweenConstraint:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Generic
 
 from typing_extensions import TypeVar
 
@@ -24,12 +25,15 @@ __all__ = [
 
 I = TypeVar("I", bound=EventSourceIdentifier, covariant=True, default=EventSourceIdentifier)  # noqa: E741
 
+E = TypeVar("E", bound=AnyStoredEvent, covariant=True, default=AnyStoredEvent)
+T = TypeVar("T", bound=AnyStoredEvent)
 
-class _Given(AnySource[I]):
+
+class _Given(AnySource[I], Generic[I, E]):
     """Events that are in memory already."""
 
-    def __init__(self, events: Sequence[AnyStoredEvent], identifier: I) -> None:
-        self._events = tuple(events)
+    def __init__(self, events: Sequence[E], identifier: I) -> None:
+        self._events: tuple[E, ...] = tuple(events)
         self._identifier = identifier
 
     @property
@@ -48,7 +52,7 @@ class _Given(AnySource[I]):
         return f"{type(self).__name__}({len(self._events)} events, {self._identifier!r})"
 
 
-class InMemoryEventSource(_Given[I], EventSource[I]):
+class InMemoryEventSource(_Given[I, E], EventSource[I, E], Generic[I, E]):
     """The given events, in the order given; equal to another with the same identifier and events.
 
     It never changes, so `wait_for` has nothing to wait for.
@@ -59,11 +63,11 @@ class InMemoryEventSource(_Given[I], EventSource[I]):
     """
 
     @classmethod
-    def matching(cls, events: Iterable[AnyStoredEvent], query: EventQuery) -> InMemoryEventSource[EventQuery]:
+    def matching(cls, events: Iterable[T], query: EventQuery) -> InMemoryEventSource[EventQuery, T]:
         """Return a source of those events that match a query, as `store.query(query)` is one."""
         return InMemoryEventSource([event for event in events if query.met_by(event=event)], query)
 
-    async def latest(self) -> AnyStoredEvent | None:
+    async def latest(self) -> E | None:
         return self._events[-1] if self._events else None
 
     def iterate(
@@ -74,11 +78,11 @@ class InMemoryEventSource(_Given[I], EventSource[I]):
         backwards: bool = False,
         wait_for: AnyStoredEvent | None = None,
         timeout_s: float | None = None,
-    ) -> AsyncIterator[AnyStoredEvent]:
+    ) -> AsyncIterator[E]:
         return _awaitable(_selected(self._events, constraints, limit=limit, backwards=backwards))
 
 
-class SyncInMemoryEventSource(_Given[I], SyncEventSource[I]):
+class SyncInMemoryEventSource(_Given[I, E], SyncEventSource[I, E], Generic[I, E]):
     """The given events, in the order given; the twin of `InMemoryEventSource` without asyncio.
 
     Args:
@@ -87,11 +91,11 @@ class SyncInMemoryEventSource(_Given[I], SyncEventSource[I]):
     """
 
     @classmethod
-    def matching(cls, events: Iterable[AnyStoredEvent], query: EventQuery) -> SyncInMemoryEventSource[EventQuery]:
+    def matching(cls, events: Iterable[T], query: EventQuery) -> SyncInMemoryEventSource[EventQuery, T]:
         """Return a source of those events that match a query, as `store.query(query)` is one."""
         return SyncInMemoryEventSource([event for event in events if query.met_by(event=event)], query)
 
-    def latest(self) -> AnyStoredEvent | None:
+    def latest(self) -> E | None:
         return self._events[-1] if self._events else None
 
     def iterate(
@@ -102,7 +106,7 @@ class SyncInMemoryEventSource(_Given[I], SyncEventSource[I]):
         backwards: bool = False,
         wait_for: AnyStoredEvent | None = None,
         timeout_s: float | None = None,
-    ) -> Iterator[AnyStoredEvent]:
+    ) -> Iterator[E]:
         return _selected(self._events, constraints, limit=limit, backwards=backwards)
 
 
@@ -113,15 +117,13 @@ SyncInMemoryStoredEventSource = SyncInMemoryEventSource
 """The same: all events of a source are stored ones."""
 
 
-def _selected(
-    events: Sequence[AnyStoredEvent], constraints: QueryConstraints, *, limit: int | None, backwards: bool
-) -> Iterator[AnyStoredEvent]:
+def _selected(events: Sequence[T], constraints: QueryConstraints, *, limit: int | None, backwards: bool) -> Iterator[T]:
     most, checked = checked_limit(limit), checked_constraints(constraints)
     ordered = reversed(events) if backwards else iter(events)
     matching = (event for event in ordered if all(constraint.met_by(event=event) for constraint in checked))
     return islice(matching, len(events) if most is None else min(most, len(events)))
 
 
-async def _awaitable(events: Iterator[AnyStoredEvent]) -> AsyncIterator[AnyStoredEvent]:
+async def _awaitable(events: Iterator[T]) -> AsyncIterator[T]:
     for event in events:
         yield event

@@ -1,8 +1,12 @@
 """The event store: streams, categories and the log, and the adapters that keep their events."""
 
+from typing import TYPE_CHECKING
+
 from eventstore_sa.attempts import Backoff
+from eventstore_sa.errors import UnmetWriteConditionError
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee
 from eventstore_sa.publishing import StreamPublishDefinition, stream_publish_definition
+from eventstore_sa.replacements import POSTGRES_EVENTS, replaced
 from eventstore_sa.sources import (
     ConstrainedEventSource,
     EventSource,
@@ -17,6 +21,8 @@ from eventstore_sa.sources import (
     constraints,
 )
 from eventstore_sa.store import adapters, conditions, exceptions
+from eventstore_sa.store.adapters import EventStorageAdapter, InMemoryEventStorageAdapter
+from eventstore_sa.store.backfilling import TagBackfill
 from eventstore_sa.store.deciding import Decision, DecisionUpdate
 from eventstore_sa.store.decorators import (
     event_store_transaction,
@@ -51,10 +57,12 @@ __all__ = [
     "EventSerialisationGuarantee",
     "EventSource",
     "EventSourceFactory",
+    "EventStorageAdapter",
     "EventStore",
     "EventStoreEventSourceFactory",
     "EventStream",
     "InMemoryEventSource",
+    "InMemoryEventStorageAdapter",
     "InMemoryStoredEventSource",
     "StreamPublishDefinition",
     "StreamUpdate",
@@ -70,6 +78,8 @@ __all__ = [
     "SyncEventStream",
     "SyncInMemoryEventSource",
     "SyncInMemoryStoredEventSource",
+    "TagBackfill",
+    "UnmetWriteConditionError",
     "Watermark",
     "adapters",
     "conditions",
@@ -84,3 +94,6 @@ __all__ = [
     "retry_transaction_sync",
     "stream_publish_definition",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = replaced(__name__, {"PostgresEventStorageAdapter": POSTGRES_EVENTS})

@@ -8,9 +8,9 @@ matter: it passes only if all items together are still what was read.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
 from msgspec import Struct
 
@@ -19,10 +19,20 @@ from eventstore_sa.conditions import AndCondition, NoEventMatchesCondition, Writ
 from eventstore_sa.errors import ConfigurationError, UnmetWriteConditionError
 from eventstore_sa.publishing import StreamPublishDefinition, TypedPublishDefinition, own_copy
 from eventstore_sa.sources import InMemoryEventSource, SyncInMemoryEventSource
-from eventstore_sa.sources.constraints import QueryConstraint, sequence_number_before
+from eventstore_sa.sources.constraints import QueryConstraint, sequence_number_after, sequence_number_before
 from eventstore_sa.steps import Steps, drive, drive_async
+from eventstore_sa.store.declared_streams import by_stream
 from eventstore_sa.store.updating import StreamProjector, SyncStreamProjector, check_complete, copied
-from eventstore_sa.types import AnyStoredEvent, EventQuery, Projection, QueryItem, StreamIdentifier
+from eventstore_sa.types import (
+    AnyStoredEvent,
+    EventQuery,
+    EventTypes,
+    Projection,
+    QueryItem,
+    Snapshots,
+    StreamIdentifier,
+    SyncSnapshots,
+)
 from eventstore_sa.types.json import is_mapping
 from eventstore_sa.types.numbers import checked_count
 
@@ -54,8 +64,10 @@ Models: TypeAlias = Mapping[str, Model]
 SyncModel: TypeAlias = tuple[EventQuery, SyncStreamProjector[Any]]
 SyncModels: TypeAlias = Mapping[str, SyncModel]
 
-Publishes: TypeAlias = Mapping[StreamIdentifier, StreamPublishDefinition[Any, Any, Any] | TypedPublishDefinition[Any]]
-"""What a decision comes to: the events for each stream, as `publish` takes them."""
+Publishes: TypeAlias = (
+    Mapping[StreamIdentifier, StreamPublishDefinition[Any, Any, Any] | TypedPublishDefinition[Any]] | Sequence[object]
+)
+"""What a decision comes to, as `publish` takes it: events for each stream, or events whose types declare their streams."""
 
 _BACKOFF: Final = Backoff()
 _SINGLE: Final = ""
@@ -93,25 +105,126 @@ class DecisionUpdate(NamedTuple, Generic[State]):
     events: Mapping[StreamIdentifier, Sequence[AnyStoredEvent]]
 
 
+class _Reached(NamedTuple):
+    """What a projector has made of some events."""
+
+    state: Any
+    metadata: Any
+
+    @classmethod
+    def of(cls, projection: Projection[Any, Any]) -> _Reached:
+        return cls(projection.state, projection.metadata)
+
+
+class _Begun(NamedTuple):
+    """Where a model begins: what was made of its events up to the last one, which is complete."""
+
+    reached: _Reached | None
+    last: AnyStoredEvent | None
+
+    @property
+    def place(self) -> int:
+        return 0 if self.last is None else self.last.sequence_number
+
+
+_FROM_THE_START: Final = _Begun(None, None)
+
+
+class _WatchedSource:
+    """The events of a query, up to a number, for projectors with snapshots; notes the last one."""
+
+    is_complete: Final = True
+
+    def __init__(self, source: Any, constraints: frozenset[QueryConstraint]) -> None:
+        self._source = source
+        self._constraints = constraints
+        self.identifier: EventQuery = source.identifier
+        self.in_transaction: bool = source.in_transaction
+        self.types: Any = source.types
+        self.tags_epoch: Callable[[], Any] = source.tags_epoch
+        self.last: AnyStoredEvent | None = None
+
+    def _events(self, constraints: frozenset[QueryConstraint]) -> Any:
+        self.last = None
+        return self._source.iterate(constraints=constraints | self._constraints)
+
+
+class _AsyncWatchedSource(_WatchedSource):
+    """For projectors with asyncio."""
+
+    def __aiter__(self) -> AsyncIterator[AnyStoredEvent]:
+        return self.iterate()
+
+    async def iterate(self, *, constraints: frozenset[QueryConstraint] = frozenset()) -> AsyncIterator[AnyStoredEvent]:
+        async for event in self._events(constraints):
+            self.last = event
+            yield event
+
+
+class _SyncWatchedSource(_WatchedSource):
+    """For projectors without asyncio."""
+
+    def __iter__(self) -> Iterator[AnyStoredEvent]:
+        return self.iterate()
+
+    def iterate(self, *, constraints: frozenset[QueryConstraint] = frozenset()) -> Iterator[AnyStoredEvent]:
+        for event in self._events(constraints):
+            self.last = event
+            yield event
+
+
 class _Read(NamedTuple):
     """What was read for a decision."""
 
     items: tuple[NoEventMatchesCondition, ...]
-    projections: Mapping[str, Projection[Any, Any]]
+    reached: Mapping[str, _Reached]
 
     @property
     def states(self) -> dict[str, Any]:
-        return {name: projection.state for name, projection in self.projections.items()}
+        return {name: reached.state for name, reached in self.reached.items()}
 
 
-async def decide(store: EventStore, models: EventQuery | Models, projector: object) -> Decision[Any]:
+@runtime_checkable
+class _Reducer(Protocol):
+    """A projector that reduces events without making a projection, which would need an id for the query."""
+
+    def initial_state_factory(self) -> Any: ...
+    def initial_metadata_factory(self) -> Any: ...
+    async def reduce(self, *, events: Iterable[AnyStoredEvent], state: Any, metadata: Any) -> tuple[Any, Any]: ...
+
+
+@runtime_checkable
+class _SyncReducer(Protocol):
+    """The twin of `_Reducer` without asyncio."""
+
+    def initial_state_factory(self) -> Any: ...
+    def initial_metadata_factory(self) -> Any: ...
+    def reduce_sync(self, *, events: Iterable[AnyStoredEvent], state: Any, metadata: Any) -> tuple[Any, Any]: ...
+
+
+def _begun(projector: _Reducer | _SyncReducer, reached: _Reached | None) -> dict[str, Any]:
+    """Return the state and metadata that a reduction begins with."""
+    if reached is None:
+        reached = _Reached(projector.initial_state_factory(), projector.initial_metadata_factory())
+    return reached._asdict()
+
+
+def _passed(reached: _Reached | None) -> dict[str, Any]:
+    return {} if reached is None else reached._asdict()
+
+
+async def decide(
+    store: EventStore, models: EventQuery | Models, projector: object, snapshots: Snapshots | None
+) -> Decision[Any]:
     """See `EventStore.decide`."""
-    return await drive_async(_Deciding.of(store, models, projector).decision())
+    return await drive_async(_Deciding.of(store, models, projector, snapshots).decision())
 
 
-def decide_sync(store: SyncEventStore, models: EventQuery | SyncModels, projector: object) -> Decision[Any]:
+def decide_sync(
+    store: SyncEventStore, models: EventQuery | SyncModels, projector: object, snapshots: SyncSnapshots | None
+) -> Decision[Any]:
     """See `SyncEventStore.decide`."""
-    return drive(_Deciding.of_sync(store, models, projector).decision())
+    return drive(_Deciding.of_sync(store, models, projector, snapshots).decision())
 
 
 async def update_decision(
@@ -121,9 +234,10 @@ async def update_decision(
     decide: Callable[[Any], Publishes | Awaitable[Publishes]],
     *,
     retries: int,
+    snapshots: Snapshots | None,
 ) -> DecisionUpdate[Any]:
     """See `EventStore.update_decision`."""
-    return await drive_async(_Deciding.of(store, models, projector).update(decide, retries))
+    return await drive_async(_Deciding.of(store, models, projector, snapshots).update(decide, retries))
 
 
 def update_decision_sync(
@@ -133,9 +247,10 @@ def update_decision_sync(
     decide: Callable[[Any], Publishes],
     *,
     retries: int,
+    snapshots: SyncSnapshots | None,
 ) -> DecisionUpdate[Any]:
     """See `SyncEventStore.update_decision`."""
-    return drive(_Deciding.of_sync(store, models, projector).update(decide, retries))
+    return drive(_Deciding.of_sync(store, models, projector, snapshots).update(decide, retries))
 
 
 class _Deciding(NamedTuple):
@@ -147,6 +262,9 @@ class _Deciding(NamedTuple):
         single: Whether it is one model without a name, whose state is not in a dict.
         scan: Reads the events of an item.
         project: Projects events with a projector.
+        snapshots: Where projectors find snapshots to begin with.
+        resume: Projects a source with a projector, from its snapshot on.
+        watched: Makes a source of a query that notes which event is its last.
     """
 
     store: EventStore | SyncEventStore
@@ -154,30 +272,63 @@ class _Deciding(NamedTuple):
     single: bool
     scan: Callable[[EventQuery, frozenset[QueryConstraint]], Any]
     project: Callable[..., Any]
+    snapshots: Snapshots | SyncSnapshots | None
+    resume: Callable[..., Any]
+    watched: Callable[[EventQuery, frozenset[QueryConstraint]], _WatchedSource]
 
     @classmethod
-    def of(cls, store: EventStore, models: EventQuery | Models, projector: object) -> _Deciding:
+    def of(
+        cls, store: EventStore, models: EventQuery | Models, projector: object, snapshots: Snapshots | None
+    ) -> _Deciding:
         async def scan(query: EventQuery, constraints: frozenset[QueryConstraint]) -> Sequence[AnyStoredEvent]:
             return await store.query(query).read(constraints=constraints)
 
         async def project(
-            projector: StreamProjector[Any], events: Sequence[AnyStoredEvent], query: EventQuery, **reached: Any
-        ) -> Projection[Any, Any]:
-            return await projector.project(source=InMemoryEventSource(events, identifier=query), **reached)
+            projector: StreamProjector[Any],
+            events: Sequence[AnyStoredEvent],
+            query: EventQuery,
+            reached: _Reached | None,
+        ) -> _Reached:
+            if isinstance(projector, _Reducer):
+                return _Reached(*await projector.reduce(events=events, **_begun(projector, reached)))
+            source = InMemoryEventSource(events, identifier=query)
+            return _Reached.of(await projector.project(source=source, **_passed(reached)))
 
-        return cls(store, *_checked(store, models, projector, "project"), scan, project)
+        async def resume(projector: StreamProjector[Any], source: _WatchedSource) -> _Reached:
+            return _Reached.of(await projector.project(source=source, snapshots=snapshots))
+
+        def watched(query: EventQuery, constraints: frozenset[QueryConstraint]) -> _WatchedSource:
+            return _AsyncWatchedSource(store.query(query), constraints)
+
+        checked = _checked(store, models, projector, "project")
+        return cls(store, *checked, scan, project, snapshots, resume, watched)
 
     @classmethod
-    def of_sync(cls, store: SyncEventStore, models: EventQuery | SyncModels, projector: object) -> _Deciding:
+    def of_sync(
+        cls, store: SyncEventStore, models: EventQuery | SyncModels, projector: object, snapshots: SyncSnapshots | None
+    ) -> _Deciding:
         def scan(query: EventQuery, constraints: frozenset[QueryConstraint]) -> Sequence[AnyStoredEvent]:
             return store.query(query).read(constraints=constraints)
 
         def project(
-            projector: SyncStreamProjector[Any], events: Sequence[AnyStoredEvent], query: EventQuery, **reached: Any
-        ) -> Projection[Any, Any]:
-            return projector.project_sync(source=SyncInMemoryEventSource(events, identifier=query), **reached)
+            projector: SyncStreamProjector[Any],
+            events: Sequence[AnyStoredEvent],
+            query: EventQuery,
+            reached: _Reached | None,
+        ) -> _Reached:
+            if isinstance(projector, _SyncReducer):
+                return _Reached(*projector.reduce_sync(events=events, **_begun(projector, reached)))
+            source = SyncInMemoryEventSource(events, identifier=query)
+            return _Reached.of(projector.project_sync(source=source, **_passed(reached)))
 
-        return cls(store, *_checked(store, models, projector, "project_sync"), scan, project)
+        def resume(projector: SyncStreamProjector[Any], source: _WatchedSource) -> _Reached:
+            return _Reached.of(projector.project_sync(source=source, snapshots=snapshots))
+
+        def watched(query: EventQuery, constraints: frozenset[QueryConstraint]) -> _WatchedSource:
+            return _SyncWatchedSource(store.query(query), constraints)
+
+        checked = _checked(store, models, projector, "project_sync")
+        return cls(store, *checked, scan, project, snapshots, resume, watched)
 
     def decision(self) -> Steps[Decision[Any]]:
         """Read, and return what is to be decided on."""
@@ -186,24 +337,58 @@ class _Deciding(NamedTuple):
 
     def read(self) -> Steps[_Read]:
         """Read each item of the queries, and project the events of each model in the order of their numbers."""
+        # Before the events: tags that are added to earlier ones in between have the decision refused.
+        adapter = self.store.adapter
+        epoch: str = yield partial(adapter.tags_epoch, current=self.snapshots is not None)
+        begun: Mapping[str, _Begun] = {}
+        if self.snapshots is not None:
+            begun = yield from self._resumed()
         events: dict[int, AnyStoredEvent] = {}
         items: list[NoEventMatchesCondition] = []
         for item in dict.fromkeys(item for query, _ in self.models.values() for item in query.items):
-            of_item: Sequence[AnyStoredEvent] = yield from self._read_item(item)
+            starts = [
+                begun.get(name, _FROM_THE_START) for name, (query, _) in self.models.items() if item in query.items
+            ]
+            start = min(starts, key=_place)
+            of_item: Sequence[AnyStoredEvent] = yield from self._read_item(item, start.place)
             events |= {event.sequence_number: event for event in of_item}
-            last = of_item[-1] if of_item else None
+            last = of_item[-1] if of_item else start.last
             items.append(
                 NoEventMatchesCondition(item)
                 if last is None
-                else NoEventMatchesCondition(item, last.sequence_number, last.id)
+                else NoEventMatchesCondition(item, last.sequence_number, last.id, epoch if item.tags else None)
             )
         in_order = [events[number] for number in sorted(events)]
-        projections: dict[str, Projection[Any, Any]] = {}
+        reached: dict[str, _Reached] = {}
         for name, (query, projector) in self.models.items():
+            start = begun.get(name, _FROM_THE_START)
             # Copies, because a handler may change what it is given.
-            matching = [own_copy(event) for event in in_order if query.met_by(event=event)]
-            projections[name] = yield partial(self.project, projector, matching, query)
-        return _Read(tuple(items), projections)
+            matching = [
+                own_copy(event)
+                for event in in_order
+                if event.sequence_number > start.place and query.met_by(event=event)
+            ]
+            reached[name] = yield partial(self.project, projector, matching, query, start.reached)
+        return _Read(tuple(items), reached)
+
+    def _resumed(self) -> Steps[Mapping[str, _Begun]]:
+        """Project the events of models up to a number below which all of them are complete, from snapshots on.
+
+        What follows is read item by item, so a single number is enough for a snapshot. Within a transaction of the caller's,
+        reads go beyond that number, so it is asked for.
+        """
+        constraints: frozenset[QueryConstraint] = frozenset()
+        if self.store.adapter.in_transaction:
+            watermark = yield self.store.adapter.watermark
+            constraints = frozenset([sequence_number_before(watermark.sequence_number + 1)])
+        begun: dict[str, _Begun] = {}
+        kept = {name for name, (_, each) in self.models.items() if getattr(each, "snapshot_every", None) is not None}
+        for name in kept or self.models:
+            query, projector = self.models[name]
+            source = self.watched(query, constraints)
+            reached: _Reached = yield partial(self.resume, projector, source)
+            begun[name] = _Begun(reached, source.last)
+        return begun
 
     def update(self, decide: Callable[[Any], Any], retries: int) -> Steps[DecisionUpdate[Any]]:
         """Publish what `decide` returns for the states, and add it to them."""
@@ -213,7 +398,7 @@ class _Deciding(NamedTuple):
             yield attempt.pause
             before: _Read = yield from self.read()
             decided = yield partial(decide, copied(self._state(before.states)))
-            streams = _conditional(decided, Decision(None, before.items).unchanged())
+            streams = _conditional(decided, Decision(None, before.items).unchanged(), self.store.types)
             if not streams:
                 return DecisionUpdate(self._state(before.states), {})
             with attempt:
@@ -221,14 +406,14 @@ class _Deciding(NamedTuple):
                 return (yield from self._updated(before, stored))
         raise AssertionError("the last attempt returns or raises")
 
-    def _read_item(self, item: QueryItem) -> Steps[Sequence[AnyStoredEvent]]:
-        constraints: frozenset[QueryConstraint] = frozenset()
+    def _read_item(self, item: QueryItem, after: int) -> Steps[Sequence[AnyStoredEvent]]:
+        constraints: set[QueryConstraint] = {sequence_number_after(after)} if after else set()
         adapter = self.store.adapter
         if adapter.in_transaction and not adapter.boundary_of(item.tags):
             # Reads within a transaction go beyond the watermark, below which alone such an item is complete.
             watermark = yield adapter.watermark
-            constraints = frozenset([sequence_number_before(watermark.sequence_number + 1)])
-        events: Sequence[AnyStoredEvent] = yield partial(self.scan, EventQuery([item]), constraints)
+            constraints.add(sequence_number_before(watermark.sequence_number + 1))
+        events: Sequence[AnyStoredEvent] = yield partial(self.scan, EventQuery([item]), frozenset(constraints))
         return events
 
     def _updated(
@@ -237,11 +422,8 @@ class _Deciding(NamedTuple):
         in_order = sorted((event for of_one in stored.values() for event in of_one), key=_number)
         states: dict[str, Any] = {}
         for name, (query, projector) in self.models.items():
-            reached = before.projections[name]
             matching = [event for event in in_order if query.met_by(event=event)]
-            after = yield partial(
-                self.project, projector, matching, query, state=reached.state, metadata=reached.metadata
-            )
+            after: _Reached = yield partial(self.project, projector, matching, query, before.reached[name])
             states[name] = after.state
         return DecisionUpdate(self._state(states), stored)
 
@@ -249,8 +431,13 @@ class _Deciding(NamedTuple):
         return states[_SINGLE] if self.single else states
 
 
-def _conditional(decided: Any, unchanged: WriteCondition) -> Publishes:
+def _conditional(
+    decided: Any, unchanged: WriteCondition, types: EventTypes[Any] | None
+) -> Mapping[StreamIdentifier, Any]:
     """Return what was decided, with the condition on the first stream: it is about all of them."""
+    if isinstance(decided, Sequence) and not isinstance(decided, str | bytes):
+        events = cast("Sequence[object]", decided)
+        decided = by_stream(types, None, events, None) if events else {}
     if not isinstance(decided, Mapping):
         raise ConfigurationError(
             "a decision returns the events for each stream, such as {StreamIdentifier('orders', '42'): {'events': [...]}}, "
@@ -295,3 +482,7 @@ def _checked(
 
 def _number(event: AnyStoredEvent) -> int:
     return event.sequence_number
+
+
+def _place(begun: _Begun) -> int:
+    return begun.place

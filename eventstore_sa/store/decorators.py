@@ -11,7 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial, wraps
 from inspect import isasyncgenfunction, isawaitable, iscoroutinefunction, isgeneratorfunction
-from typing import Any, ClassVar, ParamSpec, TypeVar, overload
+from typing import Any, ClassVar, Generic, Never, ParamSpec, overload
+
+from typing_extensions import TypeVar
 
 from eventstore_sa.attempts import Attempts, Backoff
 from eventstore_sa.errors import ConfigurationError, UnmetWriteConditionError
@@ -27,14 +29,16 @@ __all__ = [
 
 P = ParamSpec("P")
 R = TypeVar("R")
+AdditionalReturn = TypeVar("AdditionalReturn", covariant=True, default=Never)
 
 
-class event_store_transaction(ABC):  # noqa: N801 - a decorator
+class event_store_transaction(ABC, Generic[AdditionalReturn]):  # noqa: N801 - a decorator
     """The base of the decorators: subclass it for a decorator of your own, such as one that logs or measures.
 
-    Implement `wrap_handler` for `async def` functions, and `wrap_handler_sync` to decorate ordinary functions too.
+    Implement `wrap_handler` for `async def` functions, and `wrap_handler_sync` to decorate ordinary functions too. A
+    decorator that returns something of its own says so: `event_store_transaction[str]` may return a string as well.
 
-    Example:
+    Examples:
         >>> class counting(event_store_transaction):
         ...     calls = 0
         ...
@@ -48,17 +52,23 @@ class event_store_transaction(ABC):  # noqa: N801 - a decorator
         (42, 1)
     """
 
-    def __call__(self, handler: Callable[P, R]) -> Callable[P, R]:
+    @overload
+    def __call__(
+        self, handler: Callable[P, Coroutine[Any, Any, R]]
+    ) -> Callable[P, Coroutine[Any, Any, R | AdditionalReturn]]: ...
+    @overload
+    def __call__(self, handler: Callable[P, R]) -> Callable[P, R | AdditionalReturn]: ...
+    def __call__(self, handler: Callable[P, Any]) -> Callable[P, Any]:
         """Decorate a function: its arguments are passed on, and `wrap_handler` decides when it runs."""
-        decorated: Callable[P, R] = self._decorated(handler)
+        decorated: Callable[P, Any] = self._decorated(handler)
         return decorated
 
     @abstractmethod
-    async def wrap_handler(self, handler: Callable[[], Awaitable[R]]) -> R:
+    async def wrap_handler(self, handler: Callable[[], Awaitable[R]]) -> R | AdditionalReturn:
         """Run a call of the decorated function: never, once or several times; return what the caller gets."""
         raise NotImplementedError
 
-    def wrap_handler_sync(self, handler: Callable[[], R]) -> R:
+    def wrap_handler_sync(self, handler: Callable[[], R]) -> R | AdditionalReturn:
         """Run a call of an ordinary function; the twin of `wrap_handler`."""
         raise NotImplementedError
 
@@ -91,7 +101,10 @@ class event_store_transaction(ABC):  # noqa: N801 - a decorator
 class retry_on_error(event_store_transaction):  # noqa: N801 - a decorator
     """Run the function again when it raises an exception, up to `tries` times in all; then raise its last error.
 
-    Cancellation, KeyboardInterrupt and the like are not retried.
+    Cancellation, KeyboardInterrupt and the like are not retried. A subclass may name the errors that are:
+
+        class retry_on_timeout(retry_on_error):
+            exception = TimeoutError
 
     Args:
         tries: How often the function runs at most, 1 or more.
@@ -100,7 +113,7 @@ class retry_on_error(event_store_transaction):  # noqa: N801 - a decorator
     Raises:
         ConfigurationError: If `tries` is not an integer from 1.
 
-    Example:
+    Examples:
         >>> attempts = iter([OSError("once"), OSError("twice"), None])
         >>> @retry_on_error(3)
         ... def place_order() -> str:
@@ -111,7 +124,7 @@ class retry_on_error(event_store_transaction):  # noqa: N801 - a decorator
         'placed'
     """
 
-    error_type: ClassVar[type[Exception]] = Exception
+    exception: ClassVar[type[Exception] | tuple[type[Exception], ...]] = Exception
 
     def __init__(self, tries: int, *, backoff: Backoff | None = None) -> None:
         self.tries: int = checked_count("tries, how often a function runs at most,", tries)
@@ -124,7 +137,7 @@ class retry_on_error(event_store_transaction):  # noqa: N801 - a decorator
         return self._attempts().call(handler)
 
     def _attempts(self) -> Attempts:
-        return Attempts(self.tries, on=self.error_type, backoff=self.backoff)
+        return Attempts(self.tries, on=self.exception, backoff=self.backoff)
 
 
 class retry_on_unmet_condition_error(retry_on_error):  # noqa: N801 - a decorator
@@ -138,39 +151,34 @@ class retry_on_unmet_condition_error(retry_on_error):  # noqa: N801 - a decorato
         ConfigurationError: If `tries` is not an integer from 1.
     """
 
-    error_type: ClassVar[type[Exception]] = UnmetWriteConditionError
+    exception: ClassVar[type[Exception] | tuple[type[Exception], ...]] = UnmetWriteConditionError
 
 
-class ignore_on_error(event_store_transaction):  # noqa: N801 - a decorator
-    """Return None when the function raises an exception; cancellation, KeyboardInterrupt and the like are raised."""
+class ignore_on_error(event_store_transaction[None]):  # noqa: N801 - a decorator
+    """Return None when the function raises an exception; cancellation, KeyboardInterrupt and the like are raised.
 
-    error_type: ClassVar[type[Exception]] = Exception
+    A subclass may name the errors that are ignored, as with `retry_on_error`.
+    """
 
-    @overload  # type: ignore[override]
-    def __call__(self, handler: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R | None]]: ...
-    @overload
-    def __call__(self, handler: Callable[P, R]) -> Callable[P, R | None]: ...
-    def __call__(self, handler: Callable[P, Any]) -> Callable[P, Any]:
-        """Decorate a function, which then may return None."""
-        return super().__call__(handler)
+    exception: ClassVar[type[Exception] | tuple[type[Exception], ...]] = Exception
 
-    async def wrap_handler(self, handler: Callable[[], Awaitable[R]]) -> Any:
+    async def wrap_handler(self, handler: Callable[[], Awaitable[R]]) -> R | None:
         try:
             return await handler()
-        except self.error_type:
+        except self.exception:
             return None
 
-    def wrap_handler_sync(self, handler: Callable[[], R]) -> Any:
+    def wrap_handler_sync(self, handler: Callable[[], R]) -> R | None:
         try:
             return handler()
-        except self.error_type:
+        except self.exception:
             return None
 
 
 class ignore_on_unmet_condition_error(ignore_on_error):  # noqa: N801 - a decorator
     """Return None when another writer was faster: the function raised an UnmetWriteConditionError."""
 
-    error_type: ClassVar[type[Exception]] = UnmetWriteConditionError
+    exception: ClassVar[type[Exception] | tuple[type[Exception], ...]] = UnmetWriteConditionError
 
 
 def _at_once(handler: Callable[..., R], *args: Any, **kwargs: Any) -> R:

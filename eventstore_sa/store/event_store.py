@@ -11,11 +11,13 @@ from typing import Any, Generic, Self, overload
 
 from typing_extensions import TypeVar
 
+from eventstore_sa.conditions import WriteCondition
 from eventstore_sa.contracts.inline_projections import InlineProjection, typed_projections
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee, Locking
 from eventstore_sa.publishing import StreamPublishDefinition, TypedPublishDefinition
 from eventstore_sa.session import CommitCallback, StagedPublish
+from eventstore_sa.steps import drive, drive_async
 from eventstore_sa.store.adapters.bindables import AsyncBindable, SyncBindable
 from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, Listable, SyncEventStorageAdapter
 from eventstore_sa.store.adapters.event_memory import InMemoryEventStorageAdapter
@@ -24,6 +26,7 @@ from eventstore_sa.store.adapters.event_sqlalchemy import (
     SyncSQLAlchemyEventStorageAdapter,
 )
 from eventstore_sa.store.adapters.event_typed import typed, typed_sync
+from eventstore_sa.store.backfilling import TagBackfill, TagsOf, backfill_tags
 from eventstore_sa.store.deciding import (
     Decision,
     DecisionUpdate,
@@ -35,6 +38,7 @@ from eventstore_sa.store.deciding import (
     update_decision,
     update_decision_sync,
 )
+from eventstore_sa.store.declared_streams import by_stream
 from eventstore_sa.store.lifecycle import Store, SyncStore, adapter_of
 from eventstore_sa.store.streams import EventCategory, EventLog, EventPartition, EventSelection, EventStream
 from eventstore_sa.store.sync_streams import (
@@ -52,8 +56,10 @@ from eventstore_sa.types import (
     EventTypes,
     LogIdentifier,
     QueryPartitionIdentifier,
+    Snapshots,
     StoredEvent,
     StreamIdentifier,
+    SyncSnapshots,
 )
 from eventstore_sa.types.event_types import checked_types
 from eventstore_sa.types.watermark import Watermark
@@ -71,7 +77,7 @@ class EventStore(Store[EventStorageAdapter], Generic[P]):
     """Events in streams, streams in categories, all of them in one log; used with asyncio.
 
     Args:
-        bind_or_adapter: An AsyncEngine, async_sessionmaker or URL: every publish is a transaction of its own, and the
+        adapter: An AsyncEngine, async_sessionmaker or URL: every publish is a transaction of its own, and the
             engine of a URL belongs to the store. An AsyncConnection or AsyncSession: everything happens in its
             transaction, as with `within`. Or a storage adapter.
         schema: The tables; by default those of an `EventStoreSchema` with the next two options.
@@ -88,7 +94,7 @@ class EventStore(Store[EventStorageAdapter], Generic[P]):
         ConfigurationError: If the bind cannot be used, its driver is not installed, the schema has another locking mode,
             or options are given together with an adapter.
 
-    Example:
+    Examples:
         >>> import asyncio
         >>> from eventstore_sa import EventStore, NewEvent
         >>> async def main() -> None:
@@ -103,7 +109,7 @@ class EventStore(Store[EventStorageAdapter], Generic[P]):
 
     def __init__(
         self,
-        bind_or_adapter: AsyncBindable | EventStorageAdapter,
+        adapter: AsyncBindable | EventStorageAdapter,
         *,
         schema: EventStoreSchema | None = None,
         locking: Locking | None = None,
@@ -113,13 +119,13 @@ class EventStore(Store[EventStorageAdapter], Generic[P]):
     ) -> None:
         self.adapter: EventStorageAdapter = adapter_of(
             self,
-            bind_or_adapter,
+            adapter,
             EventStorageAdapter,
             SQLAlchemyEventStorageAdapter,
             schema=schema,
             locking=locking,
             serialisation_guarantee=serialisation_guarantee,
-            coalesce=_coalesce(coalesce, bind_or_adapter),
+            coalesce=_coalesce(coalesce, adapter),
         )
         self.types: EventTypes[P] | None = checked_types(types)
         self._face = self._face_of(self.adapter)
@@ -193,12 +199,32 @@ class EventStore(Store[EventStorageAdapter], Generic[P]):
         self, *, streams: Mapping[StreamIdentifier, TypedPublishDefinition[P]]
     ) -> Mapping[StreamIdentifier, Sequence[StoredEvent[Any, P, Any]]]: ...
 
+    @overload
     async def publish(
-        self, *, streams: Mapping[StreamIdentifier, Any]
+        self, *, events: Sequence[P], condition: WriteCondition | None = None
+    ) -> Mapping[StreamIdentifier, Sequence[StoredEvent[Any, P, Any]]]: ...
+
+    async def publish(
+        self,
+        *,
+        streams: Mapping[StreamIdentifier, Any] | None = None,
+        events: Sequence[Any] | None = None,
+        condition: WriteCondition | None = None,
     ) -> Mapping[StreamIdentifier, Sequence[StoredEvent[Any, Any, Any]]]:
-        """Store events at the end of several streams of any categories: all or none; see `EventCategory.publish`."""
+        """Store events at the end of several streams of any categories: all or none; see `EventCategory.publish`.
+
+        Args:
+            streams: The events for each stream, and its condition.
+            events: Instead, on a store with event types: objects whose types declare their streams, in order.
+            condition: A condition for `events`, of the stream of the first: for `decision.unchanged()` and the like, which
+                are about any streams.
+
+        Raises:
+            ConfigurationError: If both are given, or the type of an event declares no stream.
+            EventStoreError: As for `EventCategory.publish`.
+        """
         results: Mapping[StreamIdentifier, Sequence[Any]] = await self._face.save(
-            target=LogIdentifier(), streams=streams
+            target=LogIdentifier(), streams=by_stream(self.types, streams, events, condition)
         )
         return results
 
@@ -212,19 +238,36 @@ class EventStore(Store[EventStorageAdapter], Generic[P]):
         self, *, streams: Mapping[StreamIdentifier, TypedPublishDefinition[P]]
     ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Any, P, Any]]]]: ...
 
+    @overload
     def stage(
-        self, *, streams: Mapping[StreamIdentifier, Any]
+        self, *, events: Sequence[P], condition: WriteCondition | None = None
+    ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Any, P, Any]]]]: ...
+
+    def stage(
+        self,
+        *,
+        streams: Mapping[StreamIdentifier, Any] | None = None,
+        events: Sequence[Any] | None = None,
+        condition: WriteCondition | None = None,
     ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Any, Any, Any]]]]:
         """Stage events for streams of any categories, to be stored when the session commits; see `EventStream.stage`."""
-        return self._face.stage(target=LogIdentifier(), streams=streams)
+        return self._face.stage(target=LogIdentifier(), streams=by_stream(self.types, streams, events, condition))
 
     @overload
-    async def decide(self, query: EventQuery, projector: StreamProjector[State]) -> Decision[State]: ...
+    async def decide(
+        self, query: EventQuery, projector: StreamProjector[State], *, snapshots: Snapshots | None = None
+    ) -> Decision[State]: ...
 
     @overload
-    async def decide(self, query: Models) -> Decision[dict[str, Any]]: ...
+    async def decide(self, query: Models, *, snapshots: Snapshots | None = None) -> Decision[dict[str, Any]]: ...
 
-    async def decide(self, query: EventQuery | Models, projector: StreamProjector[Any] | None = None) -> Decision[Any]:
+    async def decide(
+        self,
+        query: EventQuery | Models,
+        projector: StreamProjector[Any] | None = None,
+        *,
+        snapshots: Snapshots | None = None,
+    ) -> Decision[Any]:
         """Project the events that a query chooses, and remember which they were; no lock is taken.
 
         Publish what is decided with the condition `decision.unchanged()`: it is stored only if no other event has been
@@ -235,6 +278,8 @@ class EventStore(Store[EventStorageAdapter], Generic[P]):
                 own. All events of the queries are read, so choose them by tags. An item without tags is read up to the
                 watermark, and makes the publish wait for all other writers of the log.
             projector: Makes the state from the events, in the order of their sequence numbers.
+            snapshots: A `SnapshotStore`: projectors that set `snapshot_every` begin with their snapshot of the query, and
+                only later events are read. Their `id_factory`, if they have one, is called with the query.
 
         Returns:
             The decision, whose state is that of the projector, or a dict of the states of all models.
@@ -242,7 +287,7 @@ class EventStore(Store[EventStorageAdapter], Generic[P]):
         Raises:
             ConfigurationError: If it is not a query and a projector, or a dict of these.
         """
-        return await decide(self, query, projector)
+        return await decide(self, query, projector, snapshots)
 
     @overload
     async def update_decision(
@@ -252,6 +297,7 @@ class EventStore(Store[EventStorageAdapter], Generic[P]):
         *,
         decide: Callable[[State], Publishes | Awaitable[Publishes]],
         retries: int = 3,
+        snapshots: Snapshots | None = None,
     ) -> DecisionUpdate[State]: ...
 
     @overload
@@ -261,6 +307,7 @@ class EventStore(Store[EventStorageAdapter], Generic[P]):
         *,
         decide: Callable[[dict[str, Any]], Publishes | Awaitable[Publishes]],
         retries: int = 3,
+        snapshots: Snapshots | None = None,
     ) -> DecisionUpdate[dict[str, Any]]: ...
 
     async def update_decision(
@@ -270,6 +317,7 @@ class EventStore(Store[EventStorageAdapter], Generic[P]):
         *,
         decide: Callable[[Any], Publishes | Awaitable[Publishes]],
         retries: int = 3,
+        snapshots: Snapshots | None = None,
     ) -> DecisionUpdate[Any]:
         """Read, decide and publish, and do it again if other events that matter were stored in the meantime.
 
@@ -280,8 +328,10 @@ class EventStore(Store[EventStorageAdapter], Generic[P]):
             query: As for `decide`.
             projector: As for `decide`.
             decide: Takes a copy of the state and returns the events for each stream, as `publish` takes them, or `{}` to
-                publish nothing. It may be an `async def`. It is called again for each attempt.
+                publish nothing; or a list of events whose types declare their streams. It may be an `async def`. It is
+                called again for each attempt.
             retries: How often to retry, after a short random pause.
+            snapshots: As for `decide`.
 
         Returns:
             The state, the new events included, and the stored events of each stream.
@@ -291,7 +341,46 @@ class EventStore(Store[EventStorageAdapter], Generic[P]):
                 was not met.
             ConfigurationError: If the state cannot be copied.
         """
-        return await update_decision(self, query, projector, decide, retries=retries)
+        return await update_decision(self, query, projector, decide, retries=retries, snapshots=snapshots)
+
+    async def backfill_tags(
+        self,
+        tags_of: TagsOf | None = None,
+        *,
+        after: int = 0,
+        batch_size: int = 1000,
+        on_progress: Callable[[TagBackfill], object] | None = None,
+    ) -> TagBackfill:
+        """Add tags to events that were stored without them, in batches; the only change that a stored event ever undergoes.
+
+        Rules on tags hold for all events that have them, so before decisions rely on new tags, give them to old events
+        too: first deploy the code that publishes them everywhere, then run this. Each batch is a transaction, which
+        other publishes with tags wait for. Decisions that were made before it are refused, because what they remember of an
+        item says nothing about earlier events that belong to it now; `update_decision` decides again. Tags are only
+        added: an event keeps those that it has, and one that has all of them is left alone, so an interrupted call can be
+        repeated. Subscriptions to tags and queries do not see events again that they have passed: reset them.
+
+        Only the owner of the tables can do this; on PostgreSQL, run VACUUM afterwards. Not on MariaDB.
+
+        Args:
+            tags_of: Called with each stored event of the log; returns the tags that it should have. None, on a store with
+                event types: those that the types declare.
+            after: Begin after this sequence number: `up_to` of a call that did not come to its end.
+            batch_size: How many events to read and change at a time.
+            on_progress: Called after each batch.
+
+        Returns:
+            How far it went, and how many events were looked at and changed.
+
+        Raises:
+            SerialisationError: If what `tags_of` returns are no tags, or an event would have too many.
+            TransactionError: If the store is within a session.
+            LockTimeoutError: If others used tags for too long; go on from the last progress.
+            ConfigurationError: If this storage cannot do it, or an argument is not as described.
+        """
+        return await drive_async(
+            backfill_tags(self, tags_of, after=after, batch_size=batch_size, on_progress=on_progress)
+        )
 
     async def flush(self) -> None:
         """Flush the session and store now what is staged in it, instead of at the commit. Only within a session.
@@ -355,7 +444,7 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter], Generic[P]):
     """Events in streams, streams in categories, all of them in one log; the twin of `EventStore` without asyncio.
 
     Args:
-        bind_or_adapter: An Engine, sessionmaker or URL: every publish is a transaction of its own, and the engine of a
+        adapter: An Engine, sessionmaker or URL: every publish is a transaction of its own, and the engine of a
             URL belongs to the store. A Connection or Session: everything happens in its transaction, as with `within`.
             Or a storage adapter; the in-memory one serves both stores.
         schema: The tables; by default those of an `EventStoreSchema` with the next two options.
@@ -371,7 +460,7 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter], Generic[P]):
 
     def __init__(
         self,
-        bind_or_adapter: SyncBindable | SyncEventStorageAdapter | InMemoryEventStorageAdapter,
+        adapter: SyncBindable | SyncEventStorageAdapter | InMemoryEventStorageAdapter,
         *,
         schema: EventStoreSchema | None = None,
         locking: Locking | None = None,
@@ -379,17 +468,17 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter], Generic[P]):
         types: EventTypes[P] | None = None,
         coalesce: bool = False,
     ) -> None:
-        if isinstance(bind_or_adapter, InMemoryEventStorageAdapter):
-            bind_or_adapter = bind_or_adapter.sync_adapter
+        if isinstance(adapter, InMemoryEventStorageAdapter):
+            adapter = adapter.sync_adapter
         self.adapter: SyncEventStorageAdapter = adapter_of(
             self,
-            bind_or_adapter,
+            adapter,
             SyncEventStorageAdapter,
             SyncSQLAlchemyEventStorageAdapter,
             schema=schema,
             locking=locking,
             serialisation_guarantee=serialisation_guarantee,
-            coalesce=_coalesce(coalesce, bind_or_adapter),
+            coalesce=_coalesce(coalesce, adapter),
         )
         self.types: EventTypes[P] | None = checked_types(types)
         self._face = self._face_of(self.adapter)
@@ -437,11 +526,22 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter], Generic[P]):
         self, *, streams: Mapping[StreamIdentifier, TypedPublishDefinition[P]]
     ) -> Mapping[StreamIdentifier, Sequence[StoredEvent[Any, P, Any]]]: ...
 
+    @overload
     def publish(
-        self, *, streams: Mapping[StreamIdentifier, Any]
+        self, *, events: Sequence[P], condition: WriteCondition | None = None
+    ) -> Mapping[StreamIdentifier, Sequence[StoredEvent[Any, P, Any]]]: ...
+
+    def publish(
+        self,
+        *,
+        streams: Mapping[StreamIdentifier, Any] | None = None,
+        events: Sequence[Any] | None = None,
+        condition: WriteCondition | None = None,
     ) -> Mapping[StreamIdentifier, Sequence[StoredEvent[Any, Any, Any]]]:
         """Store events at the end of several streams of any categories: all or none; see `EventStore.publish`."""
-        results: Mapping[StreamIdentifier, Sequence[Any]] = self._face.save(target=LogIdentifier(), streams=streams)
+        results: Mapping[StreamIdentifier, Sequence[Any]] = self._face.save(
+            target=LogIdentifier(), streams=by_stream(self.types, streams, events, condition)
+        )
         return results
 
     @overload
@@ -454,23 +554,38 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter], Generic[P]):
         self, *, streams: Mapping[StreamIdentifier, TypedPublishDefinition[P]]
     ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Any, P, Any]]]]: ...
 
+    @overload
     def stage(
-        self, *, streams: Mapping[StreamIdentifier, Any]
+        self, *, events: Sequence[P], condition: WriteCondition | None = None
+    ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Any, P, Any]]]]: ...
+
+    def stage(
+        self,
+        *,
+        streams: Mapping[StreamIdentifier, Any] | None = None,
+        events: Sequence[Any] | None = None,
+        condition: WriteCondition | None = None,
     ) -> StagedPublish[Mapping[StreamIdentifier, Sequence[StoredEvent[Any, Any, Any]]]]:
         """Stage events for streams of any categories, to be stored when the session commits; see `EventStream.stage`."""
-        return self._face.stage(target=LogIdentifier(), streams=streams)
+        return self._face.stage(target=LogIdentifier(), streams=by_stream(self.types, streams, events, condition))
 
     @overload
-    def decide(self, query: EventQuery, projector: SyncStreamProjector[State]) -> Decision[State]: ...
+    def decide(
+        self, query: EventQuery, projector: SyncStreamProjector[State], *, snapshots: SyncSnapshots | None = None
+    ) -> Decision[State]: ...
 
     @overload
-    def decide(self, query: SyncModels) -> Decision[dict[str, Any]]: ...
+    def decide(self, query: SyncModels, *, snapshots: SyncSnapshots | None = None) -> Decision[dict[str, Any]]: ...
 
     def decide(
-        self, query: EventQuery | SyncModels, projector: SyncStreamProjector[Any] | None = None
+        self,
+        query: EventQuery | SyncModels,
+        projector: SyncStreamProjector[Any] | None = None,
+        *,
+        snapshots: SyncSnapshots | None = None,
     ) -> Decision[Any]:
         """Project the events that a query chooses, and remember which they were; see `EventStore.decide`."""
-        return decide_sync(self, query, projector)
+        return decide_sync(self, query, projector, snapshots)
 
     @overload
     def update_decision(
@@ -480,11 +595,17 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter], Generic[P]):
         *,
         decide: Callable[[State], Publishes],
         retries: int = 3,
+        snapshots: SyncSnapshots | None = None,
     ) -> DecisionUpdate[State]: ...
 
     @overload
     def update_decision(
-        self, query: SyncModels, *, decide: Callable[[dict[str, Any]], Publishes], retries: int = 3
+        self,
+        query: SyncModels,
+        *,
+        decide: Callable[[dict[str, Any]], Publishes],
+        retries: int = 3,
+        snapshots: SyncSnapshots | None = None,
     ) -> DecisionUpdate[dict[str, Any]]: ...
 
     def update_decision(
@@ -494,9 +615,21 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter], Generic[P]):
         *,
         decide: Callable[[Any], Publishes],
         retries: int = 3,
+        snapshots: SyncSnapshots | None = None,
     ) -> DecisionUpdate[Any]:
         """Read, decide and publish, and do it again after a lost race; see `EventStore.update_decision`."""
-        return update_decision_sync(self, query, projector, decide, retries=retries)
+        return update_decision_sync(self, query, projector, decide, retries=retries, snapshots=snapshots)
+
+    def backfill_tags(
+        self,
+        tags_of: TagsOf | None = None,
+        *,
+        after: int = 0,
+        batch_size: int = 1000,
+        on_progress: Callable[[TagBackfill], object] | None = None,
+    ) -> TagBackfill:
+        """Add tags to events that were stored without them, in batches; see `EventStore.backfill_tags`."""
+        return drive(backfill_tags(self, tags_of, after=after, batch_size=batch_size, on_progress=on_progress))
 
     def flush(self) -> None:
         """Flush the session and store now what is staged in it; see `EventStore.flush`."""

@@ -55,7 +55,7 @@ class EventStoreEventSourceFactory(EventSourceFactory):
         adapter: The storage adapter of the store.
         types: The types of its events, if it has any.
 
-    Example:
+    Examples:
         >>> from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
         >>> factory = EventStoreEventSourceFactory(InMemoryEventStorageAdapter())
         >>> factory.construct(CategoryIdentifier("orders"))

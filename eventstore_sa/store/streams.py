@@ -38,6 +38,7 @@ from eventstore_sa.types import (
     StoredEvent,
     StreamIdentifier,
     is_complete_as_it_stands,
+    query_of,
 )
 
 __all__ = ["EventCategory", "EventLog", "EventPartition", "EventSelection", "EventStream", "OfAdapter"]
@@ -80,6 +81,10 @@ class OfAdapter(AnySource[I], Generic[I, Adapter]):
     def in_transaction(self) -> bool:
         return self._adapter.in_transaction
 
+    def tags_epoch(self) -> Any:
+        """Return the epoch of tags, on which the events of a query depend; with asyncio, an awaitable of it."""
+        return "" if query_of(self._identifier) is None else self._adapter.tags_epoch(current=True)
+
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
@@ -92,7 +97,7 @@ class OfAdapter(AnySource[I], Generic[I, Adapter]):
         return f"{type(self).__name__}({self._identifier!r})"
 
 
-class _StoredSource(OfAdapter[I, EventStorageAdapter], EventSource[I, P], Generic[I, P]):
+class _StoredSource(OfAdapter[I, EventStorageAdapter], EventSource[I, StoredEvent[Any, P, Any]], Generic[I, P]):
     """Reads of whatever an adapter can scan."""
 
     async def latest(self) -> StoredEvent[Any, P, Any] | None:
@@ -158,7 +163,7 @@ class EventStream(_StoredSource[StreamIdentifier, P]):
             SerialisationError: If a value cannot be stored exactly.
             TransactionError: If the transaction cannot continue; see `retryable`.
 
-            In each case nothing is stored, and a session stays usable unless the TransactionError says otherwise.
+        In each case nothing is stored, and a session stays usable unless the TransactionError says otherwise.
         """
         return await self._adapter.save(target=self._identifier, events=events, condition=condition)
 

@@ -45,7 +45,7 @@ Metadata = TypeVar("Metadata")
 P = TypeVar("P", default=Any)
 
 
-class _StoredSource(OfAdapter[I, SyncEventStorageAdapter], SyncEventSource[I, P], Generic[I, P]):
+class _StoredSource(OfAdapter[I, SyncEventStorageAdapter], SyncEventSource[I, StoredEvent[Any, P, Any]], Generic[I, P]):
     """Reads of whatever an adapter can scan."""
 
     def latest(self) -> StoredEvent[Any, P, Any] | None:

@@ -3,6 +3,7 @@
 from eventstore_sa.contracts.subscriptions import ParkedEvent, ParkedState, PartitionState
 from eventstore_sa.errors import SubscriptionError
 from eventstore_sa.subscriptions.failures import Consequence, FailurePolicy
+from eventstore_sa.subscriptions.notifying import Notifier, SyncNotifier
 from eventstore_sa.subscriptions.running import (
     SubscriptionRunner,
     SyncSubscriptionRunner,
@@ -17,6 +18,7 @@ from eventstore_sa.subscriptions.subscription import Start, Subscription, SyncSu
 __all__ = [
     "Consequence",
     "FailurePolicy",
+    "Notifier",
     "ParkedEvent",
     "ParkedState",
     "PartitionState",
@@ -27,6 +29,7 @@ __all__ = [
     "SubscriptionError",
     "SubscriptionProgress",
     "SubscriptionRunner",
+    "SyncNotifier",
     "SyncSubscribableSource",
     "SyncSubscription",
     "SyncSubscriptionRunner",

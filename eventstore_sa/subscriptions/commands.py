@@ -1,6 +1,6 @@
 """Commands about subscriptions, for the command line: of a database, or of an application that is imported.
 
-It needs click; only `cli.py` imports this.
+It needs click; only the command line imports this.
 """
 
 from __future__ import annotations
@@ -8,20 +8,26 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 from msgspec import to_builtins
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from eventstore_sa.contracts.subscriptions import PartitionState, SubscriptionStorage
-from eventstore_sa.errors import ConfigurationError, EventStoreError
+from eventstore_sa.errors import ConfigurationError, EventStoreError, SubscriptionError
 from eventstore_sa.importing import imported
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.store import EventStore, SyncEventStore
-from eventstore_sa.subscriptions.running import SubscriptionRunner, SyncSubscriptionRunner
-from eventstore_sa.subscriptions.status import statuses
+from eventstore_sa.subscriptions.running import (
+    SubscriptionRunner,
+    SyncSubscriptionRunner,
+    catch_up,
+    catch_up_sync,
+)
+from eventstore_sa.subscriptions.status import SubscriptionProgress, statuses
 from eventstore_sa.subscriptions.subscription import Subscription, SyncSubscription
 
 try:
@@ -104,14 +110,106 @@ def rewind(*, url: str, name: str, to: int, prefix: str, schema: str | None) -> 
 
 
 @subscriptions.command()
+@click.argument("url")
+@click.argument("name")
+@click.option("--to", type=click.IntRange(min=0), help="The last event not handled. [default: the last there is]")
+@_prefix
+@_schema
+def skip(*, url: str, name: str, to: int | None, prefix: str, schema: str | None) -> None:
+    """Set NAME forward, so that events are not handled."""
+
+    def work(storage: SubscriptionStorage) -> bool:
+        _, end = storage.complete_up_to()
+        number = end if to is None else to
+        if number > end:
+            raise click.UsageError(f"the log is complete up to {end} only")
+        if any(record.sequence_number > number for record in storage.survey([name]).partitions):
+            raise click.UsageError(f"a partition of {name} is beyond {number} already")
+        return storage.move(name, number)
+
+    _change(url, prefix, schema, name, work)
+
+
+@subscriptions.command()
+@click.argument("url")
+@click.argument("name")
+@click.argument("sequence_number", type=click.IntRange(min=1))
+@_prefix
+@_schema
+def discard(*, url: str, name: str, sequence_number: int, prefix: str, schema: str | None) -> None:
+    """Forget an event that NAME keeps aside: it is never handled."""
+
+    def work(storage: SubscriptionStorage) -> bool:
+        event = storage.find_parked(name, sequence_number)
+        return event is not None and storage.discard(None, event)
+
+    if not _with_storage(url, prefix, schema, work):
+        click.echo(f"{name} keeps no event {sequence_number} aside", err=True)
+        raise SystemExit(1)
+
+
+@subscriptions.command(name="catch-up")
+@click.argument("application")
+@click.argument("names", nargs=-1)
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def catch_up_command(*, application: str, names: Sequence[str], quiet: bool) -> None:
+    """Process subscriptions of APPLICATION, all or those with NAMES, up to the end of the log."""
+    found = _named(application, names)
+    try:
+        with _Bar() as bar:
+            progress = None if quiet else bar.show
+            if all(isinstance(each, Subscription) for each in found):
+                asyncio.run(catch_up(*cast("Sequence[Subscription]", found), progress=progress))
+            else:
+                catch_up_sync(*cast("Sequence[SyncSubscription]", found), progress=progress)
+    except SubscriptionError as error:
+        click.echo(error.message, err=True)
+        raise SystemExit(1) from error
+    except (EventStoreError, SQLAlchemyError, OSError) as error:
+        click.echo(f"{type(error).__name__}: {error}", err=True)
+        raise SystemExit(3) from error
+
+
+class _Bar:
+    """A bar that shows how far the slowest partition has come; it begins with the first that is known of that."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._start = 0
+
+    def show(self, progress: SubscriptionProgress) -> None:
+        if self._bar is None:
+            self._start = progress.sequence_number
+            length = max(1, progress.last_sequence_number - self._start)
+            self._bar = click.progressbar(
+                length=length,
+                label="catching up",
+                file=sys.stderr,
+                item_show_func=lambda handled: None if handled is None else f"{handled} events handled",
+            )
+            self._bar.render_progress()
+        # All of it, however little there was to do.
+        done = (
+            self._bar.length
+            if progress.sequence_number >= progress.last_sequence_number
+            else progress.sequence_number - self._start
+        )
+        self._bar.update(max(0, done - self._bar.pos), progress.handled)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.render_finish()
+
+
+@subscriptions.command()
 @click.argument("application")
 @click.argument("name")
 def replay(*, application: str, name: str) -> None:
     """Handle the parked events of NAME again; APPLICATION is `module:name`, a list of subscriptions."""
-    found = [each for each in _subscriptions_of(application) if each.name == name]
-    if not found:
-        raise click.UsageError(f"{application} has no subscription {name}")
-    subscription = found[0]
+    (subscription,) = _named(application, [name])
     count = asyncio.run(subscription.replay()) if isinstance(subscription, Subscription) else subscription.replay()
     click.echo(f"{count} events handled")
 
@@ -120,13 +218,15 @@ def replay(*, application: str, name: str) -> None:
 @click.argument("application")
 @click.option("--lease", "lease_s", type=float, default=30.0, show_default=True, help="In seconds.")
 @click.option("--connections", type=int, default=4, show_default=True, help="How many are used at a time.")
-def run_command(*, application: str, lease_s: float, connections: int) -> None:
+@click.option("--notifications", is_flag=True, help="Listen for commits of other processes, and notify them.")
+def run_command(*, application: str, lease_s: float, connections: int, notifications: bool) -> None:
     """Run the subscriptions of APPLICATION, `module:name`, until SIGTERM or SIGINT."""
     found = _subscriptions_of(application)
+    options: dict[str, Any] = {"lease_s": lease_s, "connections": connections, "notifications": notifications}
     if all(isinstance(each, Subscription) for each in found):
-        asyncio.run(_run(cast("Sequence[Subscription]", found), lease_s=lease_s, connections=connections))
+        asyncio.run(_run(cast("Sequence[Subscription]", found), **options))
         return
-    runner = SyncSubscriptionRunner(cast("Sequence[SyncSubscription]", found), lease_s=lease_s, connections=connections)
+    runner = SyncSubscriptionRunner(cast("Sequence[SyncSubscription]", found), **options)
 
     def stop(_number: int, _frame: object) -> None:
         runner.stop()
@@ -137,11 +237,19 @@ def run_command(*, application: str, lease_s: float, connections: int) -> None:
         runner.wait()
 
 
-async def _run(found: Sequence[Subscription], *, lease_s: float, connections: int) -> None:
-    async with SubscriptionRunner(found, lease_s=lease_s, connections=connections) as runner:
+async def _run(found: Sequence[Subscription], **options: Any) -> None:
+    async with SubscriptionRunner(found, **options) as runner:
         for each in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(each, runner.stop)
         await runner.wait()
+
+
+def _named(application: str, names: Sequence[str]) -> Sequence[Subscription | SyncSubscription]:
+    found = _subscriptions_of(application)
+    unknown = [name for name in names if name not in {each.name for each in found}]
+    if unknown:
+        raise click.UsageError(f"{application} has no subscription {unknown[0]}")
+    return [each for each in found if not names or each.name in names]
 
 
 def _subscriptions_of(application: str) -> Sequence[Subscription | SyncSubscription]:

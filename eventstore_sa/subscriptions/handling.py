@@ -194,13 +194,25 @@ async def handle(
 async def _call(
     call: Callable[[Any, Any], Any], given: Any, session: Any, index: int | None, deadline_s: float
 ) -> None:
+    deadline = asyncio.timeout(deadline_s)
     try:
-        async with asyncio.timeout(deadline_s):
+        async with deadline:
             result = call(given, session)
             if isawaitable(result):
                 await result
+    except TimeoutError as error:
+        late = TimeoutError(f"the handler took longer than {deadline_s} s") if deadline.expired() else error
+        raise HandlerFailed(late, index) from error
     except Exception as error:
         raise HandlerFailed(error, index) from error
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # Of what the handler has waited for, not of this task, which would end and leave its partition to nobody.
+        raise HandlerFailed(_as_exception(error), index) from error
 
 
 def handle_sync(
@@ -234,5 +246,13 @@ def handle_sync(
 def _call_sync(call: Callable[[Any, Any], Any], given: Any, session: Any, index: int | None) -> None:
     try:
         call(given, session)
-    except Exception as error:
-        raise HandlerFailed(error, index) from error
+    except BaseException as error:
+        # Whatever it is: in a thread, even SystemExit ends nothing but the thread.
+        raise HandlerFailed(_as_exception(error), index) from error
+
+
+def _as_exception(error: BaseException) -> Exception:
+    """Return what failure policies can handle."""
+    if isinstance(error, Exception):
+        return error
+    return RuntimeError(f"the handler has raised {type(error).__name__}, which is not an Exception: {error}")

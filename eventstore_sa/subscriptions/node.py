@@ -17,13 +17,14 @@ from typing import Any, Final
 from uuid import uuid4
 
 from eventstore_sa.attempts import Backoff
+from eventstore_sa.contracts.subscriptions import Ear, PartitionRecord, SubscriptionStorage, Survey
 from eventstore_sa.contracts.subscriptions import Node as NodeRecord
-from eventstore_sa.contracts.subscriptions import PartitionRecord, SubscriptionStorage, Survey
 from eventstore_sa.contracts.wakeups import Wakeups
 from eventstore_sa.steps import Steps
 from eventstore_sa.subscriptions.balance import balanced
 from eventstore_sa.subscriptions.faces import Face, Task
 from eventstore_sa.subscriptions.failures import described, traceable
+from eventstore_sa.subscriptions.notifying import Sending
 from eventstore_sa.subscriptions.partition import PartitionWorker, Work
 
 __all__ = ["Node"]
@@ -33,6 +34,7 @@ _SOON_S: Final = 0.05
 _FIRST_POLL_S: Final = 0.002
 _LONGEST_POLL_S: Final = 0.25
 _OUTAGE: Final = Backoff(first_s=0.2, longest_s=5.0)
+_OUTAGE_OF_EARS: Final = Backoff(first_s=0.2, longest_s=60.0)
 
 _log = logging.getLogger("eventstore_sa.subscriptions")
 
@@ -51,6 +53,7 @@ class Node:
         connections: How many connections are used at once, besides the one that says that the node is alive.
         end_within_s: How long the current events may take when the node ends.
         save_every_s: How often a checkpoint is stored that moves without an event to handle.
+        notifications: Whether to listen for what other processes commit, and to tell them of what this one does.
 
     Attributes:
         face: As given.
@@ -71,6 +74,7 @@ class Node:
         connections: int,
         end_within_s: float,
         save_every_s: float,
+        notifications: bool,
     ) -> None:
         self.face: Face = face
         self.storage: SubscriptionStorage = storage
@@ -80,6 +84,8 @@ class Node:
         self._works: Mapping[str, Work] = {work.name: work for work in works}
         name = f"{socket.gethostname()}:{os.getpid()}"
         self._record = NodeRecord(uuid4(), name, frozenset(self._works))
+        self._ear: Ear | None = storage.ear() if notifications else None
+        self._hear_again = face.signal()
         self._wakeups = wakeups
         self._lease_s = lease_s
         self._end_within_s = end_within_s
@@ -113,6 +119,7 @@ class Node:
         # Before the first look, which may miss what is published right after it.
         self._wakeups.listen(self._poll.set)
         poller = self.face.spawn(self._polling(), "eventstore_sa poller")
+        sending, helpers = self._notifying()
         failures = 0
         try:
             while not self._ending:
@@ -129,10 +136,43 @@ class Node:
                     yield partial(self._signal.wait, pause_s)
         finally:
             self._wakeups.ignore(self._poll.set)
-            yield from self._end(poller)
+            if sending is not None:
+                sending.end()
+            yield from self._end(poller, helpers)
 
-    def _end(self, poller: Task) -> Steps[None]:
+    def _notifying(self) -> tuple[Sending | None, list[Task]]:
+        """Begin to listen for notifications and to send them, if that is wanted."""
+        if self._ear is None:
+            return None, []
+        sending = Sending(self.face, self.storage, self._wakeups, self._record.id.hex)
+        return sending, [
+            self.face.spawn(sending.steps(), "eventstore_sa notifier"),
+            self.face.spawn(self._hearing(self._ear), "eventstore_sa listener"),
+        ]
+
+    def _hearing(self, ear: Ear) -> Steps[None]:
+        """Be woken by what other processes commit; polling goes on, so what is not heard is found later."""
+        failures = 0
+        while not self._ending:
+            began = time.monotonic()
+            try:
+                yield partial(self.face.run, ear.listen, self._record.id.hex, self._poll.set)
+            except Exception as error:  # noqa: BLE001 - a node goes on, whatever happens
+                if time.monotonic() - began > _OUTAGE_OF_EARS.longest_s:
+                    failures = 0
+                failures += 1
+                _log.warning(
+                    "the node cannot listen for notifications now, and polls: %s",
+                    described(error),
+                    exc_info=traceable(error),
+                )
+                yield partial(self._hear_again.wait, _OUTAGE_OF_EARS.pause_s(failures))
+
+    def _end(self, poller: Task, helpers: Sequence[Task]) -> Steps[None]:
         self.end()
+        self._hear_again.set()
+        if self._ear is not None:
+            self._ear.stop()
         for worker, _ in self._workers.values():
             worker.end()
         until = time.monotonic() + self._end_within_s
@@ -144,9 +184,11 @@ class Node:
                     yield partial(task.join, min(left_s, self._lease_s / 3))
                     with suppress(Exception):
                         yield from self._beat()
+            for task in helpers:
+                yield partial(task.join, 1.0)
         finally:
             # Also when cancelled meanwhile: then without waiting for the last events.
-            for task in tasks:
+            for task in (*tasks, *helpers):
                 if not task.done:
                     task.cancel()
                     yield partial(task.join, 1.0)
@@ -200,13 +242,16 @@ class Node:
             record = records.get(key)
             if task.done:
                 del self._workers[key]
+                # Usually it has given the partition back; if something unheard of has ended it, nobody else would.
+                if record is not None and record.epoch == worker.lease.epoch:
+                    yield from self._call(self.storage.release, worker.lease)
             elif record is None or record.owner != self._record.id or record.epoch != worker.lease.epoch:
                 worker.lose()
                 del self._workers[key]
                 self._abandoned.append(task)
             elif worker.is_overdue:
                 _log.error("%s: the handler hangs, and the partition is taken from it", worker)
-                worker.lose()
+                worker.abandon()
                 task.cancel()
                 yield from self._call(self.storage.evict, worker.lease)
                 del self._workers[key]
@@ -237,7 +282,7 @@ class Node:
             yield partial(self._poll.wait, pause_s)
             woken = time.monotonic() - before < pause_s * 0.9
             if woken:
-                # By a publish in this process, which may not be committed yet.
+                # By a commit: others may follow, and older transactions may still hold the watermark back.
                 pause_s = _FIRST_POLL_S
 
     def _look(self, *, woken: bool) -> Steps[bool]:

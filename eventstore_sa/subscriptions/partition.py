@@ -124,6 +124,8 @@ class PartitionWorker:
         self._looked_at = 0.0
         self._rate = 0.0
         self._batch_until = 0.0
+        # One item while a connection of the budget is in use; whoever takes it out gives the connection back.
+        self._in_use: list[None] = []
 
     def _begin_at(self, lease: Lease) -> None:
         self.lease = lease
@@ -145,6 +147,11 @@ class PartitionWorker:
         """End after the current event or batch: the partition is no longer ours."""
         self._lost = True
         self.end()
+
+    def abandon(self) -> None:
+        """Lose the partition, and give back what the handler uses of the budget: it may hang for ever."""
+        self.lose()
+        self._leave_budget()
 
     def renew(self) -> None:
         """Look at what is stored before the next batch: the log is not what it was."""
@@ -251,7 +258,7 @@ class PartitionWorker:
     def _in_session(self, events: Sequence[AnyStoredEvent], to: int) -> Steps[None]:
         """Handle events and move the checkpoint in the transaction of one session: all of it happens, once, or nothing."""
         storage, work = self._node.storage, self._work
-        yield self._node.budget.acquire
+        yield from self._enter_budget()
         try:
             session: Any = self._sessions()
             try:
@@ -272,7 +279,7 @@ class PartitionWorker:
             finally:
                 yield session.close
         finally:
-            self._node.budget.release()
+            self._leave_budget()
         self._moved(moved)
 
     def _inside(self, session: Any) -> Callable[..., Step]:
@@ -415,11 +422,23 @@ class PartitionWorker:
         return self._on_budget(work, *arguments)
 
     def _on_budget(self, work: Callable[..., Any], *arguments: Any) -> Generator[Step, Any, Any]:
-        yield self._node.budget.acquire
+        yield from self._enter_budget()
         try:
             return (yield partial(self._node.face.run, work, *arguments))
         finally:
-            self._node.budget.release()
+            self._leave_budget()
+
+    def _enter_budget(self) -> Steps[None]:
+        yield self._node.budget.acquire
+        self._in_use.append(None)
+
+    def _leave_budget(self) -> None:
+        try:
+            self._in_use.pop()
+        except IndexError:
+            # The node has given it back, from another thread perhaps.
+            return
+        self._node.budget.release()
 
     def __str__(self) -> str:
         lease = self.lease

@@ -33,6 +33,7 @@ async def run(
     lease_s: float = _LEASE_S,
     connections: int = _CONNECTIONS,
     end_within_s: float = _END_WITHIN_S,
+    notifications: bool = False,
 ) -> None:
     """Process subscriptions until the task is cancelled, beside all other processes that run them.
 
@@ -48,13 +49,20 @@ async def run(
         connections: How many connections are used at a time; the pool needs one more, with which the process says that it is
             alive. Handlers that use other connections than their session's need more.
         end_within_s: How long current events may take after the cancellation; then they are cancelled too.
+        notifications: Whether to listen for the notifications of other processes, on a connection besides those of the pool,
+            and to notify them of what this process publishes; see `Notifier`. Events are found sooner, and otherwise by
+            polling. It does nothing on SQLite and in memory, and nothing is heard through a pooler in transaction mode.
 
     Raises:
-        ConfigurationError: If the subscriptions are of several stores or have the same name, the pool is too small, or a
-            deadline is not below the lease.
+        ConfigurationError: If the subscriptions are of several stores or have the same name, the pool is too small, a
+            deadline is not below the lease, or the driver cannot receive notifications.
     """
     async with SubscriptionRunner(
-        subscriptions, lease_s=lease_s, connections=connections, end_within_s=end_within_s
+        subscriptions,
+        lease_s=lease_s,
+        connections=connections,
+        end_within_s=end_within_s,
+        notifications=notifications,
     ) as runner:
         await runner.wait()
 
@@ -67,6 +75,7 @@ class SubscriptionRunner:
         lease_s: As for `run`.
         connections: As for `run`.
         end_within_s: As for `run`.
+        notifications: As for `run`.
 
     Raises:
         ConfigurationError: As for `run`.
@@ -79,6 +88,7 @@ class SubscriptionRunner:
         lease_s: float = _LEASE_S,
         connections: int = _CONNECTIONS,
         end_within_s: float = _END_WITHIN_S,
+        notifications: bool = False,
     ) -> None:
         self._subscriptions = tuple(subscriptions)
         _check(self._subscriptions, Subscription, lease_s=lease_s, connections=connections, end_within_s=end_within_s)
@@ -86,6 +96,7 @@ class SubscriptionRunner:
             "lease_s": lease_s,
             "connections": connections,
             "end_within_s": end_within_s,
+            "notifications": notifications,
         }
         self.save_every_s: float = _SAVE_EVERY_S
         self._node: Node | None = None
@@ -135,6 +146,7 @@ class SyncSubscriptionRunner:
         lease_s: As for `run`.
         connections: As for `run`.
         end_within_s: As for `run`. A thread cannot be cancelled: it is abandoned, and its session is rolled back.
+        notifications: As for `run`.
 
     Raises:
         ConfigurationError: As for `run`.
@@ -147,6 +159,7 @@ class SyncSubscriptionRunner:
         lease_s: float = _LEASE_S,
         connections: int = _CONNECTIONS,
         end_within_s: float = _END_WITHIN_S,
+        notifications: bool = False,
     ) -> None:
         self._subscriptions = tuple(subscriptions)
         _check(
@@ -156,6 +169,7 @@ class SyncSubscriptionRunner:
             "lease_s": lease_s,
             "connections": connections,
             "end_within_s": end_within_s,
+            "notifications": notifications,
         }
         self.save_every_s: float = _SAVE_EVERY_S
         self._node: Node | None = None

@@ -204,7 +204,7 @@ def _random_source() -> EventSourceIdentifier:
 class BaseProjectionBuilder(ABC, Generic[State, Metadata]):
     """Builds a `Projection`; subclasses provide a random state and random metadata.
 
-    Example:
+    Examples:
         class OrderProjectionBuilder(BaseProjectionBuilder[Order, None]):
             def default_state_factory(self) -> Order:
                 return Order(total=data.random_int())

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, cast, overload
 
 from msgspec.structs import replace
-from sqlalchemy import URL, Connection, Engine, delete
+from sqlalchemy import URL, Connection, Engine, delete, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session, async_sessionmaker
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
@@ -63,7 +63,7 @@ def clear(bind: object, *, schema: EventStoreSchema | None = None, timeout_s: fl
         StorageError: If the database refuses, for example because a row of the application refers to an event.
         TransactionError: If it is a session or connection in autocommit mode on PostgreSQL.
 
-        After any of these, the caller's transaction remains usable on PostgreSQL and SQLite.
+    After any of these, the caller's transaction remains usable on PostgreSQL and SQLite.
     """
     tables = default_schema() if schema is None else schema
     if isinstance(bind, URL | str):
@@ -88,6 +88,8 @@ def _clear(bind: Bind, tables: EventStoreSchema, timeout_s: float) -> None:
             for table in tables.tables:
                 if table is not tables.version:
                     connection.execute(delete(table))
+            epoch = tables.version.c.tags_epoch
+            connection.execute(update(tables.version).where(epoch != "").values(tags_epoch=""))
 
 
 @contextmanager

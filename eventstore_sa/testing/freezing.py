@@ -36,7 +36,7 @@ def frozen(now: datetime = _NOW) -> Generator[StaticClock]:
     Raises:
         ConfigurationError: If the time has no time zone.
 
-    Example:
+    Examples:
         >>> from eventstore_sa import NewEvent
         >>> with frozen() as clock:
         ...     event = NewEvent(name="order-placed", payload=None)

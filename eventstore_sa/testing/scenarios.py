@@ -1,4 +1,4 @@
-"""`given(events).when(...).then(...)`: what projectors, deciders, handlers and table projections make of events.
+"""`given(events).when(...).then(...)`: what projectors, decisions, handlers and table projections make of events.
 
 Nothing is published and no store is needed. `when` runs the code at once, so what it raises is tested by `pytest.raises`.
 """
@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from difflib import unified_diff
+from functools import partial
 from inspect import isawaitable
 from itertools import zip_longest
-from typing import Any, Final, Generic, TypeGuard, TypeVar, cast, overload
+from typing import Any, Final, Generic, TypeAlias, TypeGuard, TypeVar, cast, overload
 
 from msgspec import Struct
 from msgspec.structs import replace
 from sqlalchemy import Table, create_engine, inspect, select
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.pool import StaticPool
 
@@ -23,8 +25,20 @@ from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.projection import Projector, TableProjection
 from eventstore_sa.projection.table import mapped_class_of
 from eventstore_sa.publishing import StreamPublication, as_read, own_copy, stored_events
+from eventstore_sa.store.adapters.event_contract import belongs_to
+from eventstore_sa.store.deciding import Publishes
+from eventstore_sa.subscriptions import Subscription, SyncSubscription
 from eventstore_sa.testing.matching import ExpectedEvent, described, json_text, matcher_of
-from eventstore_sa.types import AnyNewEvent, AnyStoredEvent, EventTypes, NewEvent, StoredEvent, StreamIdentifier, uuid7
+from eventstore_sa.types import (
+    AnyNewEvent,
+    AnyStoredEvent,
+    EventQuery,
+    EventTypes,
+    NewEvent,
+    StoredEvent,
+    StreamIdentifier,
+    uuid7,
+)
 from eventstore_sa.types.event_declaration import declared
 
 __all__ = ["Decided", "Given", "Result", "Rows", "given"]
@@ -32,6 +46,9 @@ __all__ = ["Decided", "Given", "Result", "Rows", "given"]
 State = TypeVar("State")
 Value = TypeVar("Value")
 
+AnyProjector: TypeAlias = Projector[Any, Any, Any]
+
+_SINGLE: Final = ""
 _STREAM: Final = StreamIdentifier("given", "given")
 
 
@@ -154,16 +171,20 @@ class Given(Struct, frozen=True):
     @overload
     def when(self, subject: TableProjection, *, session: Session | None = None) -> Rows: ...
     @overload
+    def when(self, subject: SyncSubscription, *, session: Session | None = None) -> Result[list[Any]]: ...
+    @overload
     def when(self, subject: Callable[[AnyStoredEvent], Value]) -> Result[list[Value]]: ...
     def when(self, subject: Any, decide: Any = None, *, session: Session | None = None) -> Result[Any] | Decided | Rows:
         """Run what is tested.
 
         Args:
             subject: A projector: its state after the events. A table projection: its rows after them. Any other function:
-                a handler, which is called with each event, in order.
+                a handler, which is called with each event, in order. A subscription: its handler is called with those
+                events, or lists of them, that its source would yield.
             decide: With a projector: a function of its state that returns new events, as for `stream.update`.
             session: With a table projection: the session to use, on a database with its tables. By default it is one on a
-                new SQLite database in memory, with nothing but the table of the projection.
+                new SQLite database in memory, with nothing but the table of the projection. With a subscription: the
+                session that its handler gets.
 
         Returns:
             What came of it; call its `then` with what is expected.
@@ -174,6 +195,8 @@ class Given(Struct, frozen=True):
         """
         if isinstance(subject, TableProjection):
             return self._rows(subject, session)
+        if isinstance(subject, Subscription | SyncSubscription):
+            return Result([_at_once(call()) for call in self._handed_over(subject, session)])
         if _is_projector(subject):
             state, _ = subject.reduce_sync(events=self._copies(), **_beginning(subject))
             return Result(state) if decide is None else _decided(_at_once(decide(state)))
@@ -188,13 +211,106 @@ class Given(Struct, frozen=True):
         decide: Callable[[State], Sequence[object] | Awaitable[Sequence[object]]],
     ) -> Decided: ...
     @overload
+    async def when_async(self, subject: Subscription, *, session: AsyncSession | None = None) -> Result[list[Any]]: ...
+    @overload
     async def when_async(self, subject: Callable[[AnyStoredEvent], Awaitable[Value]]) -> Result[list[Value]]: ...
-    async def when_async(self, subject: Any, decide: Any = None) -> Result[Any] | Decided:
+    async def when_async(
+        self, subject: Any, decide: Any = None, *, session: AsyncSession | None = None
+    ) -> Result[Any] | Decided:
         """Run what is tested and awaits something: the twin of `when` for coroutine functions."""
+        if isinstance(subject, Subscription | SyncSubscription):
+            return Result([await _awaited(call()) for call in self._handed_over(subject, session)])
         if _is_projector(subject):
             state, _ = await subject.reduce(events=self._copies(), **_beginning(subject))
             return Result(state) if decide is None else _decided(await _awaited(decide(state)))
         return Result([await _awaited(subject(event)) for event in self._copies()])
+
+    @overload
+    def when_deciding(self, query: EventQuery, projector: Projector[Any, State, Any]) -> Result[State]: ...
+    @overload
+    def when_deciding(
+        self,
+        query: EventQuery,
+        projector: Projector[Any, State, Any],
+        *,
+        decide: Callable[[State], Publishes],
+    ) -> Decided: ...
+    @overload
+    def when_deciding(self, query: Mapping[str, tuple[EventQuery, AnyProjector]]) -> Result[dict[str, Any]]: ...
+    @overload
+    def when_deciding(
+        self,
+        query: Mapping[str, tuple[EventQuery, AnyProjector]],
+        *,
+        decide: Callable[[dict[str, Any]], Publishes],
+    ) -> Decided: ...
+    def when_deciding(
+        self,
+        query: EventQuery | Mapping[str, tuple[EventQuery, AnyProjector]],
+        projector: AnyProjector | None = None,
+        *,
+        decide: Any = None,
+    ) -> Result[Any] | Decided:
+        """Decide on the events that queries choose; takes what `store.update_decision` takes.
+
+        Args:
+            query: A query; or models by name, `{"course": (query, projector), ...}`.
+            projector: With a single query: makes the state from its events.
+            decide: Takes the state, or the dict of states, and returns the events for each stream, or a list of events
+                whose types declare their streams. None: only the state is made.
+
+        Returns:
+            The decided events, in the order of their streams; without `decide`, the state.
+
+        Raises:
+            ConfigurationError: If it is not a query and a projector, or a dict of these.
+            Exception: Whatever the code raises.
+        """
+        models, is_single = _models(query, projector)
+        states = {
+            name: each.reduce_sync(events=self._matching(of_model), **_beginning(each))[0]
+            for name, (of_model, each) in models.items()
+        }
+        state = states[_SINGLE] if is_single else states
+        return Result(state) if decide is None else _decided(_flattened(_at_once(decide(state))))
+
+    async def when_deciding_async(
+        self,
+        query: EventQuery | Mapping[str, tuple[EventQuery, AnyProjector]],
+        projector: AnyProjector | None = None,
+        *,
+        decide: Callable[[Any], Publishes | Awaitable[Publishes]],
+    ) -> Decided:
+        """Decide on the events that queries choose, where something is awaited: the twin of `when_deciding`."""
+        models, is_single = _models(query, projector)
+        states: dict[str, Any] = {}
+        for name, (of_model, each) in models.items():
+            states[name], _ = await each.reduce(events=self._matching(of_model), **_beginning(each))
+        return _decided(_flattened(await _awaited(decide(states[_SINGLE] if is_single else states))))
+
+    def _matching(self, query: EventQuery) -> list[AnyStoredEvent]:
+        return [event for event in self._copies() if query.met_by(event=event)]
+
+    def _handed_over(self, subscription: Subscription | SyncSubscription, session: object) -> list[Callable[[], Any]]:
+        """Return the calls of a subscription's handler."""
+        work, how = subscription.work, subscription.work.handling
+        if how.needs_session and session is None:
+            raise ConfigurationError(
+                f"the handler of subscription {subscription.name!r} needs a session: pass session=, on a database with its "
+                "tables"
+            )
+        target, constraints = work.source.part(0, 1)
+        types = work.source.types
+        events: list[AnyStoredEvent] = []
+        for event in self._copies():
+            if belongs_to(event, target) and all(each.met_by(event=event) for each in constraints):
+                is_read = how.read is None or (types is not None and type(event.payload) in types.classes)
+                read = event if is_read or how.read is None else how.read(event)
+                if read is not None:
+                    events.append(read)
+        if how.per_batch:
+            return [partial(how.call, events, session)] if events else []
+        return [partial(how.call, event, session) for event in events]
 
     def _copies(self) -> list[AnyStoredEvent]:
         """Return the events for one consumer, which may change the payloads: what is given may be used again."""
@@ -239,7 +355,7 @@ def given(
         SerialisationError: If an event could not be stored.
         UnreadableEventError: If an event cannot be read with these types.
 
-    Example:
+    Examples:
         >>> from eventstore_sa import NewEvent
         >>> placed = NewEvent(name="order-placed", payload={"total": 12})
         >>> given([placed]).when(lambda event: event.payload["total"]).then([12])
@@ -286,6 +402,34 @@ def _decided(events: Iterable[object]) -> Decided:
             for event, declaration in cast("Any", declarations)
         )
     )
+
+
+def _models(query: object, projector: object) -> tuple[Mapping[str, tuple[EventQuery, AnyProjector]], bool]:
+    """Return models by name, and whether it is a single one.
+
+    Raises:
+        ConfigurationError: If they are not models.
+    """
+    is_single = isinstance(query, EventQuery)
+    models: object = {_SINGLE: (query, projector)} if is_single else query
+    if isinstance(models, Mapping) and models and (is_single or projector is None):
+        given = cast("Mapping[str, Any]", models)
+        if all(
+            isinstance(each, tuple) and isinstance(each[0], EventQuery) and _is_projector(each[-1])
+            for each in given.values()
+        ):
+            return given, is_single
+    raise ConfigurationError(
+        "a decision takes a query and a projector, or a dict of such pairs: {'course': (query, projector)}"
+    )
+
+
+def _flattened(decided: object) -> Sequence[object]:
+    """Return the events of all streams, in their order."""
+    if isinstance(decided, Mapping):
+        streams = cast("Mapping[Any, Mapping[str, Any]]", decided)
+        return [event for definition in streams.values() for event in definition["events"]]
+    return cast("Sequence[object]", decided)
 
 
 def _at_once(value: Any) -> Any:

@@ -125,7 +125,7 @@ class FakeSession(Session):
     Args:
         objects: Objects that exist from the start.
 
-    Example:
+    Examples:
         >>> from eventstore_sa import NewEvent, SyncEventStore
         >>> store, session = SyncEventStore("sqlite://"), FakeSession()
         >>> def place_order(session, number):

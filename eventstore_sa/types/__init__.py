@@ -5,6 +5,9 @@ Pure Python: nothing here knows SQLAlchemy or any database. Import from this pac
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from eventstore_sa.replacements import replaced
 from eventstore_sa.types.ambient_metadata import event_metadata, with_ambient_metadata
 from eventstore_sa.types.clock import (
     Clock,
@@ -39,7 +42,8 @@ from eventstore_sa.types.conversion import (
     str_serialisation_fallback,
 )
 from eventstore_sa.types.encryption import Encryption
-from eventstore_sa.types.event_declaration import event
+from eventstore_sa.types.event import Event
+from eventstore_sa.types.event_declaration import event  # after the module of that name, see there
 from eventstore_sa.types.event_query import (
     MAX_QUERY_ITEMS,
     MAX_QUERY_NAMES,
@@ -130,6 +134,7 @@ __all__ = [
     "Compression",
     "DeserialisationFallback",
     "Encryption",
+    "Event",
     "EventPartitionIdentifier",
     "EventQuery",
     "EventSequenceIdentifier",
@@ -211,3 +216,12 @@ __all__ = [
     "uuid7",
     "with_ambient_metadata",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = replaced(
+        __name__,
+        {
+            "Applier": "a function: adapters register those for conditions, constraints and queries of your own",
+            "Converter": "a function: adapters register those for conditions, constraints and queries of your own",
+        },
+    )

@@ -32,7 +32,7 @@ def event_metadata(*, caused_by: StoredEvent[Any, Any, Any] | None = None, **met
             the `correlation_id`.
         metadata: What to add, by key: JSON, or what `to_json` converts.
 
-    Example:
+    Examples:
         >>> from eventstore_sa import NewEvent
         >>> with event_metadata(actor="ada"):
         ...     with_ambient_metadata(NewEvent(name="order-placed", payload=None)).metadata

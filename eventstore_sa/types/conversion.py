@@ -143,11 +143,11 @@ def deserialise_from_json_value(  # noqa: PLR0911 - a case a line
     Known are classes with a `deserialise` class method, the JSON types, `T | None` and other unions, `list[T]` and
     other sequences, `tuple[...]`, `dict[str, T]` and other mappings, dataclasses field by field, and all that msgspec
     converts: datetimes, UUIDs, Decimals, enums, Structs, TypedDicts. Members of a union are tried in their order, the
-    type of the value itself first.
+    type of the value itself first. A dataclass is not made from an object that has other fields too.
 
     Args:
         klass: The type that is wanted.
-        value: A JSON value.
+        value: A JSON value; a mapping with keys other than strings is none.
         fallback: Called with type and value where, at whatever depth, no conversion is known or possible.
 
     Raises:
@@ -155,6 +155,8 @@ def deserialise_from_json_value(  # noqa: PLR0911 - a case a line
     """
     if klass is Any or klass is object or klass == JsonValue:
         return value if is_json_value(value) else fallback(klass, value)
+    if is_mapping(value) and not all(isinstance(key, str) for key in value):
+        return fallback(klass, value)
     origin: Any = get_origin(klass)
     if origin is Annotated:
         return deserialise_from_json_value(get_args(klass)[0], value, fallback)
@@ -252,6 +254,8 @@ def _sequence(klass: Any, origin: Any, value: object, fallback: DeserialisationF
 
 def _dataclass(klass: Any, value: object, fallback: DeserialisationFallback) -> Any:
     if not is_mapping(value):
+        return fallback(klass, value)
+    if not value.keys() <= klass.__dataclass_fields__.keys():
         return fallback(klass, value)
     arguments = {
         name: deserialise_from_json_value(kind, value[name], fallback)

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.types.conversion import serialise_to_string
+from eventstore_sa.types.identifiers import StreamIdentifier
 
 __all__ = ["Cast", "Declaration", "checked_version", "declared", "event", "names_of"]
 
@@ -33,6 +34,7 @@ class Declaration(Struct, frozen=True):
     downcast: Mapping[int, Cast]
     encrypted: frozenset[str]
     tags: Callable[[Any], Iterable[str]] | None
+    stream: Callable[[Any], StreamIdentifier | tuple[str, str]] | None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -49,6 +51,7 @@ def event(
     downcast: Mapping[int, Cast] | None = None,
     encrypted: Iterable[str] = (),
     tags: Callable[[Any], Iterable[str]] | None = None,
+    stream: Callable[[Any], StreamIdentifier | tuple[str, str]] | None = None,
 ) -> Callable[[Class], Class]:
     """Make a class the type of the payloads of an event, under a name that does not change with the code.
 
@@ -65,11 +68,13 @@ def event(
             before: `{2: remove_currency}`; needed only to publish older versions, see `EventTypes`.
         encrypted: The fields that the `Encryption` of the store encrypts.
         tags: Called with the payload; returns the tags of the event.
+        stream: Called with the payload; returns the stream that the event belongs to, as a `StreamIdentifier` or as its
+            category and its name. For `store.publish(events=[...])`, which need not say where to then.
 
     Raises:
         ConfigurationError: If an argument is not as described, or an upcast is missing.
 
-    Example:
+    Examples:
         >>> from dataclasses import dataclass
         >>> from eventstore_sa import EventTypes, SyncEventStore, event
         >>> @event("order-placed")
@@ -91,8 +96,12 @@ def event(
         dict(downcast or {}),
         frozenset(_several(name, "encrypted", encrypted)),
         tags,
+        stream,
     )
     _check_chain(declaration)
+    for what, function in (("tags", tags), ("stream", stream)):
+        if function is not None and not callable(function):
+            raise ConfigurationError(f"{what} of the event {name!r} is a function of the payload; got {function!r}")
 
     def mark(payload_type: Class) -> Class:
         decorated: object = payload_type

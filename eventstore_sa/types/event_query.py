@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import force_setattr
 
 from eventstore_sa.errors import ConfigurationError, SerialisationError
-from eventstore_sa.types.codec import text_problem
+from eventstore_sa.types.codec import SerialisationFallback, text_problem
 from eventstore_sa.types.conversion import serialise_to_string
 from eventstore_sa.types.event_declaration import names_of
 from eventstore_sa.types.identifiers import (
@@ -100,7 +100,7 @@ class QueryItem(Struct, frozen=True, kw_only=True):
         tags = " and ".join(map(repr, sorted(self.tags)))
         return f"event{f' {names}' if names else ''}{f' tagged {tags}' if tags else ''}"
 
-    def serialise(self) -> JsonObject:
+    def serialise(self, fallback: SerialisationFallback | None = None) -> JsonObject:
         """Return `{"names": [...], "tags": [...]}`, sorted."""
         return {"names": [*sorted(self.names)], "tags": [*sorted(self.tags)]}
 
@@ -143,7 +143,7 @@ class EventQuery(EventSourceIdentifier, Struct, metaclass=IdentifierMeta, frozen
         """Tell whether an event matches one of the items."""
         return any(item.met_by(event=event) for item in self.items)
 
-    def serialise(self) -> JsonObject:
+    def serialise(self, fallback: SerialisationFallback | None = None) -> JsonObject:
         """Return `{"type": "query", "items": [{"names": [...], "tags": [...]}, ...]}`; the same for equal queries."""
         return {"type": "query", "items": [item.serialise() for item in self.items]}
 
@@ -184,7 +184,7 @@ class QueryPartitionIdentifier(PartitionIdentifier, Struct, metaclass=Identifier
         """Tell whether those events of `stream` that match the query are in this part."""
         return partition_of(stream.category, stream.stream, self.partitions) == self.partition
 
-    def serialise(self) -> JsonObject:
+    def serialise(self, fallback: SerialisationFallback | None = None) -> JsonObject:
         """Return `{"type": "query-partition", "query": ..., "partition": ..., "partitions": ...}`."""
         return {
             "type": "query-partition",

@@ -31,7 +31,7 @@ from eventstore_sa.types.identifiers import StreamIdentifier
 from eventstore_sa.types.json import is_dict
 from eventstore_sa.types.payload_codecs import PayloadCodec, codec_of, field_names, harmless, invalid_reason
 from eventstore_sa.types.payload_pipeline import PayloadContext, PayloadTransform
-from eventstore_sa.types.tags import checked_tags
+from eventstore_sa.types.tags import NO_TAGS, checked_tags
 
 __all__ = ["EventTypes", "OnUnreadable", "Read", "checked_types", "with_payload"]
 
@@ -195,6 +195,62 @@ class EventTypes(Generic[P]):
     def name_of(self, payload_type: type) -> str:
         """Return the name of the events of a class, whatever name they are published under."""
         return self._by_class[payload_type].declaration.name
+
+    def tags_of(self, event: AnyStoredEvent) -> frozenset[str]:
+        """Return the tags that the type of an event that was read declares; none if it is unknown, or declares none.
+
+        Raises:
+            SerialisationError: If they are no tags.
+        """
+        declaration = self._declaration_of(event.name, event.payload)
+        return (
+            NO_TAGS
+            if declaration is None or declaration.tags is None
+            else checked_tags(declaration.tags(event.payload))
+        )
+
+    def stream_of(self, given: object) -> StreamIdentifier:
+        """Return the stream that the type of an event to publish declares.
+
+        Args:
+            given: An object of one of the classes, or a NewEvent with one as its payload.
+
+        Raises:
+            ConfigurationError: If its type is unknown, or declares no stream.
+            SerialisationError: If the category or the name cannot be stored.
+        """
+        name: object = ""
+        payload: object = given
+        if isinstance(given, NewEvent):
+            new: AnyNewEvent = given  # pyright: ignore[reportUnknownVariableType]
+            name, payload = new.name, new.payload
+        declaration = self._declaration_of(name, payload)
+        if declaration is None or declaration.stream is None:
+            what = type(payload).__name__ if declaration is None else f"the event {declaration.name!r}"
+            raise ConfigurationError(
+                f"{what} does not say which stream it belongs to: publish to a stream, or declare it, as in "
+                '@event("order-placed", stream=lambda placed: ("orders", placed.order_id))'
+            )
+        declared_stream: Any = declaration.stream(payload)
+        match declared_stream:
+            case StreamIdentifier():
+                return declared_stream
+            case (category, stream):
+                return StreamIdentifier(category, stream)
+            case _:
+                raise ConfigurationError(
+                    f"stream of the event {declaration.name!r} returns a StreamIdentifier, or a category and a name; got a "
+                    f"{type(declared_stream).__name__}"
+                )
+
+    def _declaration_of(self, name: object, payload: object) -> Declaration | None:
+        """Return what is said of the class of a payload; that of a TypedDict is found by the name of the event."""
+        known = self._by_class.get(type(payload))
+        if known is None:
+            known = self._by_name.get(serialise_to_string(name))
+            if known is not None and not is_typeddict(known.payload_type):
+                return None
+        return None if known is None else known.declaration
 
     def new_event(self, given: object) -> AnyNewEvent:
         """Return an event as it is to be stored: with JSON as its payload.

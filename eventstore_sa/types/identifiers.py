@@ -16,7 +16,7 @@ from msgspec import Struct, StructMeta
 from msgspec.structs import force_setattr
 
 from eventstore_sa.errors import SerialisationError
-from eventstore_sa.types.codec import text_problem
+from eventstore_sa.types.codec import SerialisationFallback, text_problem
 from eventstore_sa.types.json import JsonObject
 
 __all__ = [
@@ -87,8 +87,12 @@ class Identifier(ABC):
     __slots__ = ()
 
     @abstractmethod
-    def serialise(self) -> JsonObject:
-        """Return this identifier as a JSON object with its kind under "type"."""
+    def serialise(self, fallback: SerialisationFallback | None = None) -> JsonObject:
+        """Return this identifier as a JSON object with its kind under "type".
+
+        Args:
+            fallback: As for other values that serialise themselves; an identifier has nothing to call it for.
+        """
 
     def json(self) -> str:
         """Return `serialise()` as JSON text with sorted keys: the same text for equal identifiers."""
@@ -118,7 +122,7 @@ class IdentifierMeta(StructMeta, ABCMeta):
 class LogIdentifier(EventSourceIdentifier, Struct, metaclass=IdentifierMeta, frozen=True, order=True):
     """All events of the store."""
 
-    def serialise(self) -> JsonObject:
+    def serialise(self, fallback: SerialisationFallback | None = None) -> JsonObject:
         """Return `{"type": "log"}`."""
         return {"type": "log"}
 
@@ -138,7 +142,7 @@ class CategoryIdentifier(EventSourceIdentifier, Struct, metaclass=IdentifierMeta
     def __post_init__(self) -> None:
         _check_field(self, "category", "category")
 
-    def serialise(self) -> JsonObject:
+    def serialise(self, fallback: SerialisationFallback | None = None) -> JsonObject:
         """Return `{"type": "category", "category": ...}`."""
         return {"type": "category", "category": self.category}
 
@@ -161,7 +165,7 @@ class StreamIdentifier(EventSourceIdentifier, Struct, metaclass=IdentifierMeta, 
         _check_field(self, "category", "category")
         _check_field(self, "stream", "stream")
 
-    def serialise(self) -> JsonObject:
+    def serialise(self, fallback: SerialisationFallback | None = None) -> JsonObject:
         """Return `{"type": "stream", "category": ..., "stream": ...}`."""
         return {"type": "stream", "category": self.category, "stream": self.stream}
 
@@ -187,7 +191,7 @@ class LogPartitionIdentifier(PartitionIdentifier, Struct, metaclass=IdentifierMe
         """Tell whether the events of `stream` are in this part."""
         return partition_of(stream.category, stream.stream, self.partitions) == self.partition
 
-    def serialise(self) -> JsonObject:
+    def serialise(self, fallback: SerialisationFallback | None = None) -> JsonObject:
         """Return `{"type": "log-partition", "partition": ..., "partitions": ...}`."""
         return {"type": "log-partition", "partition": self.partition, "partitions": self.partitions}
 
@@ -219,7 +223,7 @@ class CategoryPartitionIdentifier(PartitionIdentifier, Struct, metaclass=Identif
             and partition_of(stream.category, stream.stream, self.partitions) == self.partition
         )
 
-    def serialise(self) -> JsonObject:
+    def serialise(self, fallback: SerialisationFallback | None = None) -> JsonObject:
         """Return `{"type": "category-partition", "category": ..., "partition": ..., "partitions": ...}`."""
         return {
             "type": "category-partition",
@@ -253,7 +257,7 @@ class StreamNamePrefixPartitionIdentifier(
         """Tell whether the events of `stream` are in this part."""
         return stream.category == self.category and stream.stream.startswith(self.prefix)
 
-    def serialise(self) -> JsonObject:
+    def serialise(self, fallback: SerialisationFallback | None = None) -> JsonObject:
         """Return `{"type": "stream-name-prefix", "category": ..., "prefix": ...}`."""
         return {"type": "stream-name-prefix", "category": self.category, "prefix": self.prefix}
 

@@ -77,14 +77,14 @@ class Projection(Struct, Generic[State, Metadata], frozen=True, kw_only=True):
         Args:
             fallback: Called with each part of state or metadata that has no JSON form.
         """
-        return self.summarise() | {
+        return self.summarise(fallback) | {
             "state": serialise_to_json_value(self.state, fallback),
             "metadata": serialise_to_json_value(self.metadata, fallback),
         }
 
-    def summarise(self) -> dict[str, JsonValue]:
+    def summarise(self, fallback: Callable[[object], Any] = default_serialisation_fallback) -> dict[str, JsonValue]:
         """Return what `serialise` does without state and metadata: what may be logged."""
-        return {"id": self.id, "name": self.name, "source": self.source.serialise()}
+        return {"id": self.id, "name": self.name, "source": self.source.serialise(fallback)}
 
 
 def serialise_projection(
@@ -109,9 +109,17 @@ def deserialise_projection(
     projection: Projection[JsonValue, JsonValue],
     state_type: type[WantedState] = JsonValueType,
     metadata_type: type[WantedMetadata] = JsonValueType,
-    fallback: DeserialisationFallback = default_deserialisation_fallback,
+    state_fallback: DeserialisationFallback = default_deserialisation_fallback,
+    metadata_fallback: DeserialisationFallback = default_deserialisation_fallback,
 ) -> Projection[WantedState, WantedMetadata]:
     """Return the projection with its state and metadata made into the types that are wanted.
+
+    Args:
+        projection: One with state and metadata as JSON.
+        state_type: The type of the state.
+        metadata_type: The type of the metadata.
+        state_fallback: Called with each type, and the value it cannot be made from, that occur in the state.
+        metadata_fallback: The same for the metadata.
 
     Raises:
         SerialisationError: A conversion is impossible and the fallback raises.
@@ -120,7 +128,7 @@ def deserialise_projection(
         id=projection.id,
         name=projection.name,
         source=projection.source,
-        state=deserialise_from_json_value(state_type, projection.state, fallback),
-        metadata=deserialise_from_json_value(metadata_type, projection.metadata, fallback),
+        state=deserialise_from_json_value(state_type, projection.state, state_fallback),
+        metadata=deserialise_from_json_value(metadata_type, projection.metadata, metadata_fallback),
         version=projection.version,
     )

@@ -105,14 +105,17 @@ class Snapshot(Struct, frozen=True, kw_only=True):
         if self.format != SNAPSHOT_FORMAT:
             return f"it has format {self.format}, and this version of the library reads format {SNAPSHOT_FORMAT}"
         if self.checksum != self.digest:
-            return "its checksum does not match: it was taken with other versions of the event types, or it is damaged"
+            return (
+                "its checksum does not match: it was taken with other versions of the event types or before tags were added "
+                "to stored events, or it is damaged"
+            )
         return None
 
-    def bound_to(self, event_types: str) -> Snapshot:
-        """Return it bound to versions of event types, or free of them again: only then does the checksum match."""
-        if not event_types:
+    def bound_to(self, circumstances: str) -> Snapshot:
+        """Return it bound to circumstances such as versions of event types, or free of them: then the checksum matches."""
+        if not circumstances:
             return self
-        salt = hashlib.blake2b(event_types.encode(), digest_size=8).digest()
+        salt = hashlib.blake2b(circumstances.encode(), digest_size=8).digest()
         return replace(self, checksum=self.checksum ^ int.from_bytes(salt, "big", signed=True))
 
     def signed(self) -> Snapshot:

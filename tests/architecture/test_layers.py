@@ -21,6 +21,7 @@ OPTIONAL = {
     "psycopg2",
     "pytest",
     "pytest_asyncio",
+    "rich",
 }
 
 

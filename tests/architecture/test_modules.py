@@ -59,7 +59,7 @@ def test_there_are_sql_files_to_look_at() -> None:
 
 
 def test_pages_and_docstrings_name_files_that_exist() -> None:
-    parts = ("eventstore_sa", "tests", "examples", "benchmarks")
+    parts = ("eventstore_sa", "tests", "examples", "benchmarks", "docs")
     existing = [
         "/" + each.relative_to(ROOT).as_posix()
         for each in (*ROOT.iterdir(), *(path for part in parts for path in (ROOT / part).rglob("*")))

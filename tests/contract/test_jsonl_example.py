@@ -18,6 +18,7 @@ STREAM = StreamIdentifier("orders", "42")
 
 class TestJsonLinesEventStorageAdapter(SyncEventStorageAdapterCases):
     scans_are_snapshots = True
+    adds_tags = False
     thorough = False
 
     @pytest.fixture

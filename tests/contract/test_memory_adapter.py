@@ -21,6 +21,7 @@ from eventstore_sa.sources.constraints import (
     position_before,
     sequence_number_after,
 )
+from eventstore_sa.store import EventStore
 from eventstore_sa.store.adapters import InMemoryEventStorageAdapter, SyncInMemoryEventStorageAdapter, memory_storage
 from eventstore_sa.store.adapters.memory_storage import InMemoryEventStorage
 from eventstore_sa.testing.cases import EventStorageAdapterCases, SyncEventStorageAdapterCases
@@ -50,9 +51,15 @@ class TestInMemoryEventStorageAdapter(EventStorageAdapterCases):
 
 class TestSyncInMemoryEventStorageAdapter(SyncEventStorageAdapterCases):
     scans_are_snapshots = True
+    thorough = False
 
     def construct_storage_adapter(self) -> SyncInMemoryEventStorageAdapter:
         return SyncInMemoryEventStorageAdapter()
+
+
+@pytest.mark.long
+class TestAllOfSyncInMemoryEventStorageAdapter(TestSyncInMemoryEventStorageAdapter):
+    thorough = True
 
 
 class EvenPosition(QueryConstraint, frozen=True):
@@ -398,6 +405,23 @@ def test_threads_that_count_with_conditions_never_count_twice(adapter: SyncInMem
 
 
 @pytest.mark.usefixtures("hasty_threads")
+async def test_concurrent_tasks_meet_one_another_as_over_a_database() -> None:
+    stream = EventStore(InMemoryEventStorageAdapter()).stream(category="orders", stream="42")
+
+    async def read_decide_and_publish() -> bool:
+        latest = await stream.latest()
+        position = None if latest is None else latest.position
+        try:
+            await stream.publish(events=[NewEvent(name="counted", payload=None)], condition=position_is(position))
+        except UnmetWriteConditionError:
+            return False
+        return True
+
+    outcomes = await asyncio.gather(*(read_decide_and_publish() for _ in range(5)))
+
+    assert sorted(outcomes) == [False] * 4 + [True]
+
+
 async def test_event_loops_share_a_store() -> None:
     adapter = InMemoryEventStorageAdapter()
     start = Barrier(2)

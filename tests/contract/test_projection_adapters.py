@@ -1,6 +1,6 @@
 """The shipped cases about projections over every storage and driver: the same behaviour everywhere.
 
-Each database passes all groups, with asyncio or without it, and each PostgreSQL driver does. What that leaves out takes
+Each database passes all groups, with asyncio or without it, and so do two drivers of PostgreSQL. What that leaves out takes
 `long`.
 """
 
@@ -22,6 +22,7 @@ from eventstore_sa.projection.adapters import (
     SyncProjectionStorageAdapter,
     SyncSQLAlchemyProjectionStorageAdapter,
 )
+from eventstore_sa.projection.adapters.projection_contract import AwaitableProjectionStorageAdapter
 from eventstore_sa.query import value_at
 from eventstore_sa.testing import clear
 from eventstore_sa.testing.cases import (
@@ -29,7 +30,7 @@ from eventstore_sa.testing.cases import (
     ProjectionStorageAdapterCases,
     SyncProjectionStorageAdapterCases,
 )
-from eventstore_sa.testing.cases.fixtures import AsyncFixtures
+from eventstore_sa.testing.cases.fixtures import AsyncFixtures, SyncFixtures
 from eventstore_sa.testing.cases.projection_batches import ProjectionBatchCases
 from eventstore_sa.testing.cases.projection_converters import STARTS_WITH, LengthOf, ShorterThan
 from eventstore_sa.testing.cases.projection_saving import ProjectionSavingCases
@@ -78,8 +79,16 @@ class TestSyncMemory(_InMemory, SyncProjectionStorageAdapterCases):
         return SyncInMemoryProjectionStorageAdapter()
 
 
-class _AsyncConnectionCases(AsyncFixtures[ProjectionStorageAdapter], ProjectionSavingCases, ProjectionBatchCases):
+class _ConnectionCases(ProjectionSavingCases, ProjectionBatchCases):
     """The groups in which it matters how connections are used; the others are about values, statements and errors."""
+
+
+class _AsyncConnectionCases(AsyncFixtures[ProjectionStorageAdapter], _ConnectionCases):
+    pass
+
+
+class _SyncConnectionCases(SyncFixtures[SyncProjectionStorageAdapter], _ConnectionCases):
+    awaitable = AwaitableProjectionStorageAdapter
 
 
 class _SQLite(_InSQL):
@@ -111,7 +120,7 @@ class _PostgreSQL(_InSQL):
         await engine.dispose()  # Its connections belong to this event loop.
 
 
-class _SyncPostgreSQL(_InSQL, SyncProjectionStorageAdapterCases):
+class _SyncPostgreSQL(_InSQL):
     driver: PostgresDriver
 
     @pytest.fixture
@@ -133,9 +142,14 @@ class TestAllOfAsyncPsycopg(_PostgreSQL, ProjectionStorageAdapterCases):
     driver = "psycopg"
 
 
-class TestSyncPsycopg(_SyncPostgreSQL):
+class TestSyncPsycopg(_SyncPostgreSQL, SyncProjectionStorageAdapterCases):
     driver = "psycopg"
 
 
-class TestSyncPsycopg2(_SyncPostgreSQL):
+class TestSyncPsycopg2(_SyncPostgreSQL, _SyncConnectionCases):
+    driver = "psycopg2"
+
+
+@pytest.mark.long
+class TestAllOfSyncPsycopg2(_SyncPostgreSQL, SyncProjectionStorageAdapterCases):
     driver = "psycopg2"

@@ -1,7 +1,7 @@
 """The shipped cases over every database and driver: the same behaviour everywhere.
 
-One class is thorough. Each database passes all groups, with asyncio or without it, and each PostgreSQL driver does. What
-that leaves out takes `long`.
+Each database passes all groups, with asyncio or without it, and so do two drivers of PostgreSQL. The third passes those in
+which its connections, values and errors matter. What that leaves out takes `long`, and so do the thorough cases.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from eventstore_sa.testing import clear
 from eventstore_sa.testing.cases import EventStorageAdapterCases, SyncEventStorageAdapterCases
 from eventstore_sa.testing.cases.concurrency import ConcurrencyCases
 from eventstore_sa.testing.cases.event_storage import AsyncSetting, SyncSetting
+from eventstore_sa.testing.cases.fidelity import FidelityCases
+from eventstore_sa.testing.cases.names import NameCases
+from eventstore_sa.testing.cases.refusals import RefusalCases
 from eventstore_sa.testing.postgres import PostgresDriver
 from tests.contract.connection_cases import ConnectionCases
 
@@ -78,7 +81,7 @@ class _SyncPostgreSQL(SyncSetting):
 
 
 class TestSyncSQLiteFile(_SyncSQLiteFile, SyncEventStorageAdapterCases):
-    pass
+    thorough = False
 
 
 class TestAsyncpg(_PostgreSQL, EventStorageAdapterCases):
@@ -91,9 +94,8 @@ class TestSyncPsycopg(_SyncPostgreSQL, SyncEventStorageAdapterCases):
     thorough = False
 
 
-class TestSyncPsycopg2(_SyncPostgreSQL, SyncEventStorageAdapterCases):
+class TestSyncPsycopg2(_SyncPostgreSQL, ConnectionCases, FidelityCases, NameCases, RefusalCases):
     driver = "psycopg2"
-    thorough = False
 
 
 # Their drivers pass all groups above, or what these are made of does: aiosqlite runs sqlite3 in a thread.
@@ -143,6 +145,11 @@ class TestAllOfSQLiteInMemory(_SQLiteInMemory, EventStorageAdapterCases):
 
 @pytest.mark.long
 class TestAllOfSyncSQLiteInMemory(_SyncSQLiteInMemory, SyncEventStorageAdapterCases):
+    pass
+
+
+@pytest.mark.long
+class TestAllOfSyncSQLiteFile(_SyncSQLiteFile, SyncEventStorageAdapterCases):
     pass
 
 

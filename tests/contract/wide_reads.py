@@ -74,5 +74,11 @@ class WideReads(EventStorageAdapter):
     async def watermark(self) -> Any:
         return await self._adapter.watermark()
 
+    async def add_tags(self, added: Any) -> int:
+        return await self._adapter.add_tags(added)
+
+    async def tags_epoch(self, *, current: bool = False) -> str:
+        return await self._adapter.tags_epoch(current=current)
+
     async def create_schema(self) -> None:
         await self._adapter.create_schema()

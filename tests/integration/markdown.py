@@ -1,9 +1,10 @@
 """Runs the Python blocks of a Markdown file, in order, as one program: `python markdown.py FILE`.
 
 A block below `<!-- not run: reason -->` is left out, and so is one below `<!-- file: name.py -->`: it is a file for pytest,
-see `files`. `await` may stand at the top level, and all blocks of a file share one
-event loop and one namespace, which is a real module so that annotations in it can be resolved. Tracebacks name the
-lines of the Markdown file.
+see `files`. A page may say that it is about another library, `<!-- needs: module -->`; see `needed`.
+
+`await` may stand at the top level, and all blocks of a file share one event loop and one namespace, which is a real module
+so that annotations in it can be resolved. Tracebacks name the lines of the Markdown file.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-__all__ = ["Block", "blocks", "files", "run"]
+__all__ = ["Block", "blocks", "files", "needed", "run"]
 
 _FENCE = re.compile(
     r"^(?P<indent>[ ]*)```python\b[^\n]*\n(?P<code>.*?)^(?P=indent)```[ ]*$",
     re.MULTILINE | re.DOTALL,
 )
 _NOT_RUN = re.compile(r"<!-- (?:not run|file): [^\n]*\S -->\s*\Z")
+_NEEDS = re.compile(r"^<!-- needs: ([\w, ]+) -->$", re.MULTILINE)
 _FILE = re.compile(r"<!-- file: (?P<name>\S+) -->\s*\Z")
 
 
@@ -52,6 +54,11 @@ def files(text: str) -> dict[str, str]:
         if name is not None:
             found[name["name"]] = found.get(name["name"], "") + textwrap.dedent(fence["code"])
     return found
+
+
+def needed(text: str) -> list[str]:
+    """Return the modules of other libraries that a page is about; deprecations among them are not this project's."""
+    return [module.strip() for found in _NEEDS.findall(text) for module in found.split(",")]
 
 
 def run(path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tests.hosts import Host, each_driver
-from tests.project import ROOT, run_python
+from tests.preloaded import run_preloaded
+from tests.project import ROOT
 
 OUTCOMES = """\
 the last place: the late one was refused: course history is full
@@ -20,7 +21,7 @@ a price that holds: both were stored
 def test_rules_across_streams_hold_when_two_decide_at_once(host: Host) -> None:
     url = host.ground.url(host.driver).render_as_string(hide_password=False)
 
-    outcome = run_python(str(ROOT / "examples" / "boundaries.py"), url, environment={"PYTHONPATH": str(ROOT)})
+    outcome = run_preloaded(str(ROOT / "examples" / "boundaries.py"), url, environment={"PYTHONPATH": str(ROOT)})
 
     assert outcome.stderr == ""
     assert outcome.stdout == OUTCOMES

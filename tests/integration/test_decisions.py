@@ -316,7 +316,7 @@ async def test_decisions_work_in_memory(asynchronous: bool) -> None:
 
     assert [state["student"] for state in results] == [1, 2, 2]
     assert decision.state == SEATS
-    assert decision.unchanged() == NoEventMatchesCondition(course().items[0], 2, decision.items[0].last_id)
+    assert decision.unchanged() == NoEventMatchesCondition(course().items[0], 2, decision.items[0].last_id, "")
 
 
 @pytest.mark.parametrize("asynchronous", [True, False], ids=["async", "sync"])

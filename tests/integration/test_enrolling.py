@@ -14,7 +14,7 @@ from eventstore_sa import SyncEventStore
 from tests.databases import PostgresDatabase
 from tests.enrolling import EnrolmentPlan, illegal
 from tests.interleaving import install_schema
-from tests.project import run_python
+from tests.preloaded import run_preloaded
 from tests.soak.mutations import read_last_position_before_the_lock
 
 SMALL = EnrolmentPlan(processes=4, least=60, courses=4, places=2, students=8, most=3, seed=0)
@@ -25,7 +25,7 @@ def enrol(database: PostgresDatabase, plan: EnrolmentPlan) -> list[str]:
     """Have students enrol; return what should not have been stored."""
     plan = replace(plan, seed=secrets.randbelow(2**32))
     url = database.url("psycopg").render_as_string(hide_password=False)
-    outcome = run_python("-m", "tests.enrolling", url, encode(plan).decode())
+    outcome = run_preloaded("-m", "tests.enrolling", url, encode(plan).decode())
     assert outcome.returncode == 0, outcome.stderr
     killed, refused = map(int, outcome.stdout.split())
     with SyncEventStore(url) as store:
@@ -49,11 +49,26 @@ def test_every_enrolment_of_many_is_legal_at_its_place(database: PostgresDatabas
     assert enrol(database, FULL) == []
 
 
-def test_too_many_enrol_if_conditions_are_checked_before_the_lock(database: PostgresDatabase) -> None:
-    """A test of the test. Mistakes of who decides are in `test_tag_interleavings.py`."""
+def with_a_late_lock(database: PostgresDatabase) -> EnrolmentPlan:
     with create_engine(database.url("psycopg"), poolclass=NullPool).begin() as connection:
         read_last_position_before_the_lock(connection)
+    return SMALL
+
+
+MISTAKES: dict[str, Callable[[PostgresDatabase], EnrolmentPlan]] = {
+    "conditions are checked before the lock": with_a_late_lock,
+    "one number serves all items": lambda _: replace(
+        SMALL, processes=6, courses=6, places=1, students=3, most=6, mistake="one number"
+    ),
+    "the pages of a decision are read one after another": lambda _: replace(SMALL, mistake="paged reads"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_too_many_enrol_if_a_mistake_is_made(database: PostgresDatabase, mistake: str) -> None:
+    """A test of the test."""
+    plan = MISTAKES[mistake](database)
     for _ in range(10):
-        if enrol(database, SMALL):
+        if enrol(database, plan):
             return
     pytest.fail("everything was legal nevertheless")

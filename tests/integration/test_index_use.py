@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 from psycopg import sql
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, MetaData, create_engine, event, text
 
-from eventstore_sa import EventQuery, QueryItem, SyncEventStore
+from eventstore_sa import EventQuery, EventStoreSchema, NewEvent, QueryItem, SyncEventStore
+from eventstore_sa.inspection import SyncInspection, inspection_index
 from eventstore_sa.sources.constraints import (
     position_after,
     position_before,
@@ -66,6 +67,8 @@ READS: dict[str, Read] = {
         EventQuery([QueryItem(tags=["rare:7"]), QueryItem(tags=["tenth:3"]), QueryItem(names=["a"], tags=["rare:8"])])
     ).read(limit=10, backwards=True),
     "tag partition": lambda store: store.tag("rare:7").partitions(2)[1].read(),
+    "categories with their ends": lambda store: SyncInspection(store).categories(after="category-3"),
+    "streams with their ends": lambda store: SyncInspection(store).streams(category="category-3", after="stream-2"),
     "prefix": lambda store: store.partition(StreamNamePrefixPartitionIdentifier("category-3", "stream-29")).read(
         constraints={sequence_number_after(59_000)}
     ),
@@ -220,3 +223,46 @@ def test_a_listing_on_sqlite_finds_the_next_stream_by_both_names(sqlite: Engine)
     with sqlite.connect() as connection:
         plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
     assert len([step for step in plan if step.endswith("(category=? AND stream>?)")]) == 2
+
+
+def test_an_optional_index_leads_to_a_trace(postgres: Engine) -> None:
+    store = SyncEventStore(postgres)
+    last = store.watermark().sequence_number
+    ids = ["c", "c" * 3000]
+    events = [NewEvent(name="a", payload=1, metadata={"correlation_id": correlation_id}) for correlation_id in ids]
+    store.stream(category="new", stream="1").publish(events=events)
+    inspection = SyncInspection(store)
+    assert inspection.trace("c").next_before == last + 2 - 10_000 + 1
+    index = inspection_index("correlation", schema=EventStoreSchema(MetaData()))
+
+    index.create(postgres)
+
+    for number, correlation_id in enumerate(ids, start=last + 1):
+        trace = inspection.trace(correlation_id)
+        assert ([each.sequence_number for each in trace.events], trace.next_before) == ([number], None)
+    *_, (statement, parameters) = statements_of(postgres, lambda store: SyncInspection(store).trace("c").events)
+    with postgres.connect() as connection:
+        plan = str(connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).all())
+    assert "es_events_correlation_idx" in plan
+    index.drop(postgres)
+
+
+def test_estimates_look_at_a_small_part_of_a_large_store(postgres: Engine) -> None:
+    statements = statements_of(postgres, lambda store: SyncInspection(store).statistics().events)
+    with postgres.connect() as connection:
+        touched = sum(rows_touched(connection, statement, parameters) for statement, parameters in statements)
+
+    estimated = SyncInspection(SyncEventStore(postgres)).statistics(top=3)
+    counted = SyncInspection(SyncEventStore(postgres)).statistics(exact=True, top=3)
+
+    assert touched < EVENTS / 10
+    assert estimated.events == pytest.approx(counted.events, rel=0.01)
+    # The tenth that 'rare' is in has fewer: the sample may miss which.
+    assert {count.category for count in estimated.categories} <= {f"category-{number}" for number in range(CATEGORIES)}
+    assert estimated.categories[0].events == pytest.approx(EVENTS / CATEGORIES, rel=0.5)
+    assert (
+        [stream.events for stream in estimated.streams] == [stream.events for stream in counted.streams] == [20, 20, 20]
+    )
+    assert estimated.growth["hour"].events == pytest.approx(counted.growth["hour"].events, rel=0.01)
+    assert {size.table for size in counted.sizes} >= {"es_events", "es_event_tags"}
+    assert counted.total_bytes is not None

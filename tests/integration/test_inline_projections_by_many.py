@@ -24,8 +24,13 @@ from tests.projectors import CustomerProjector, OrderProjector
 from tests.stores import install_schema
 
 WRITERS = 16
-ROUNDS = 12
 CUSTOMERS = 3
+
+
+@pytest.fixture(params=[4, pytest.param(12, marks=pytest.mark.long)])
+def rounds(request: pytest.FixtureRequest) -> int:
+    """Provide how often each writer does something."""
+    return int(request.param)
 
 
 @pytest.fixture(params=["memory", "psycopg", "psycopg2"])
@@ -70,7 +75,7 @@ def in_parallel(work: Callable[[int], None]) -> None:
             outcome.result()
 
 
-def assert_nothing_is_lost(store: SyncEventStore) -> None:
+def assert_nothing_is_lost(store: SyncEventStore, rounds: int) -> None:
     events = store.log().read()
     sums = {(each.name, each.id): each.state["sum"] for each in SyncProjectionStore(store).search()}
     expected: dict[tuple[str, str], int] = {}
@@ -79,32 +84,32 @@ def assert_nothing_is_lost(store: SyncEventStore) -> None:
         expected[key] = expected.get(key, 0) + 1
         if event.category == "orders":
             expected["order", event.stream] = expected.get(("order", event.stream), 0) + 1
-    assert len(events) == WRITERS * ROUNDS * 2
+    assert len(events) == WRITERS * rounds * 2
     assert sums == expected
 
 
-def test_publishes_of_their_own(store: SyncEventStore) -> None:
+def test_publishes_of_their_own(store: SyncEventStore, rounds: int) -> None:
     projecting = store.with_projections(OrderProjector(), CustomerProjector())
 
     def work(number: int) -> None:
-        for turn in range(ROUNDS):
+        for turn in range(rounds):
             publish_at_once(projecting, None, number, turn)
 
     in_parallel(work)
 
-    assert_nothing_is_lost(store)
+    assert_nothing_is_lost(store, rounds)
 
 
 @pytest.mark.parametrize("publish", [publish_at_once, stage], ids=["at once", "staged"])
 @pytest.mark.parametrize("store", ["psycopg", "psycopg2"], indirect=True)
-def test_publishes_within_sessions(store: SyncEventStore, publish: Callable[..., None]) -> None:
+def test_publishes_within_sessions(store: SyncEventStore, publish: Callable[..., None], rounds: int) -> None:
     projecting = store.with_projections(CustomerProjector(), OrderProjector())
     adapter: Any = store.adapter
     factory = sessionmaker(adapter.bind.engine)
     given_up: list[TransactionError] = []
 
     def work(number: int) -> None:
-        for turn in range(ROUNDS):
+        for turn in range(rounds):
             with factory() as session:
                 publish(projecting, session, number, turn)
                 try:
@@ -115,7 +120,7 @@ def test_publishes_within_sessions(store: SyncEventStore, publish: Callable[...,
     in_parallel(work)
 
     assert given_up == []
-    assert_nothing_is_lost(store)
+    assert_nothing_is_lost(store, rounds)
 
 
 @pytest.mark.parametrize("store", ["psycopg", "psycopg2"], indirect=True)
@@ -238,9 +243,9 @@ def test_publish_whose_handlers_stage_for_a_held_projection_is_done_again(store:
     }
 
 
-def test_one_new_projection_for_all(store: SyncEventStore) -> None:
+def test_one_new_projection_for_all(store: SyncEventStore, rounds: int) -> None:
     projecting = store.with_projections(CustomerProjector())
-    customers = [str(number) for number in range(40)]
+    customers = [str(number) for number in range(3 * rounds)]
 
     def work(number: int) -> None:
         for customer in customers:
@@ -252,8 +257,8 @@ def test_one_new_projection_for_all(store: SyncEventStore) -> None:
     assert sums == dict.fromkeys(customers, WRITERS)
 
 
-def test_batches_of_the_same_events_by_many(store: SyncEventStore) -> None:
-    for number in range(200):
+def test_batches_of_the_same_events_by_many(store: SyncEventStore, rounds: int) -> None:
+    for number in range(20 * rounds):
         store.stream(category="orders", stream=f"{number % 5}-a").publish(events=[new_event(payload=1)])
     events = store.log().read()
     projections = SyncProjectionStore(store)
@@ -264,7 +269,9 @@ def test_batches_of_the_same_events_by_many(store: SyncEventStore) -> None:
 
     in_parallel(work)
 
-    assert {each.id: each.state["sum"] for each in projections.search()} == {str(number): 40 for number in range(5)}
+    assert {each.id: each.state["sum"] for each in projections.search()} == {
+        str(number): 4 * rounds for number in range(5)
+    }
 
 
 @pytest.mark.parametrize("store", ["psycopg"], indirect=True)
@@ -290,18 +297,18 @@ def test_the_locks_of_projections(store: SyncEventStore, projector: Any, ids: in
 
 
 @pytest.mark.parametrize("store", ["psycopg"], indirect=True)
-def test_a_publish_to_many_projections_takes_one_lock_for_all(store: SyncEventStore) -> None:
+def test_a_publish_to_many_projections_takes_one_lock_for_all(store: SyncEventStore, rounds: int) -> None:
     projecting = store.with_projections(CustomerProjector())
 
     def work(number: int) -> None:
-        for turn in range(3):
+        for turn in range(rounds // 4):
             streams = {f"{customer}-{turn}": {"events": [new_event(payload=1)]} for customer in range(120)}
             projecting.category(category="orders" if number % 2 else "payments").publish(streams=streams)
 
     in_parallel(work)
 
     sums = {each.id: each.state["sum"] for each in SyncProjectionStore(store).search()}
-    assert sums == {str(customer): WRITERS * 3 for customer in range(120)}
+    assert sums == {str(customer): WRITERS * (rounds // 4) for customer in range(120)}
 
 
 def test_a_transaction_of_many_publishes_leaves_room_in_the_lock_table(

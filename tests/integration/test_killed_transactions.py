@@ -10,7 +10,7 @@ from sqlalchemy import text
 from tests.hosts import Host, each_driver
 from tests.killing import LEAST_KILLS, disagreements, open_accounts
 from tests.patience import wait_until
-from tests.project import run_python
+from tests.preloaded import run_preloaded
 
 kept_apart = each_driver("sqlite+aiosqlite", "sqlite", "postgresql+asyncpg", "postgresql+psycopg")
 
@@ -22,7 +22,7 @@ def kill(host: Host, *, transactions: int, mistake: bool = False) -> tuple[list[
     try:
         url = host.ground.url(host.driver).render_as_string(hide_password=False)
         seed = secrets.randbelow(2**32)
-        outcome = run_python("-m", "tests.killing", url, str(transactions), str(seed), str(mistake))
+        outcome = run_preloaded("-m", "tests.killing", url, str(transactions), str(seed), str(mistake))
         assert outcome.returncode == 0, outcome.stderr
         await_the_end_of_others(host)
         differing, stored = disagreements(engine)

@@ -21,7 +21,16 @@ from eventstore_sa.query import Path, SortClause, SortField
 from eventstore_sa.store.adapters import SQLAlchemyEventStorageAdapter, SyncSQLAlchemyEventStorageAdapter
 from eventstore_sa.types import encode_json, to_json
 from tests.awaiting import collected, settled
-from tests.hosts import POSTGRES_DRIVERS, SQLITE_DRIVERS, Host, each_driver, new_event, statements_of
+from tests.hosts import (
+    KINDS_OF_DRIVERS,
+    POSTGRES_DRIVERS,
+    SQLITE_DRIVERS,
+    Host,
+    each_driver,
+    each_kind_of_driver,
+    new_event,
+    statements_of,
+)
 
 VALUES: dict[str, Any] = {
     "objects": [{"order": n, "text": 'a "b" \\ \n é ' * 5, "lines": [1, 2.5, 3], "e": {}, "f": []} for n in range(500)],
@@ -184,7 +193,7 @@ async def test_what_sqlite_refuses_is_a_typed_error(host: Host) -> None:
     assert len(await settled(stream.read())) == 1
 
 
-@each_driver("postgresql+asyncpg", "postgresql+psycopg", "postgresql+psycopg2", "sqlite")
+@each_driver(*(driver for driver in KINDS_OF_DRIVERS if driver != "sqlite+aiosqlite"))
 async def test_every_event_is_read_once_whatever_the_sizes(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     limit_pages(monkeypatch, 10_000)
     adapter = (SQLAlchemyEventStorageAdapter if host.asynchronous else SyncSQLAlchemyEventStorageAdapter)(
@@ -204,7 +213,7 @@ async def test_every_event_is_read_once_whatever_the_sizes(host: Host, monkeypat
             assert found == expected[:limit], (source.identifier, backwards, limit)
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_a_page_is_one_statement_as_long_as_it_is_small(host: Host) -> None:
     stream = host.store.stream(category="orders", stream="1")
     await settled(stream.publish(events=[new_event(payload="x" * 1000) for _ in range(999)]))
@@ -216,7 +225,7 @@ async def test_a_page_is_one_statement_as_long_as_it_is_small(host: Host) -> Non
     assert len([each for each in statements if not each.startswith("BEGIN")]) == 1
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_iterating_over_projections_is_bounded_too(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     limit_pages(monkeypatch, 10_000)
     store = store_of_projections(host)

@@ -62,6 +62,15 @@ def test_stored_events_cannot_be_changed(engine: Engine, store: SyncEventStore, 
     assert len(store.log().read()) == 1
 
 
+def test_tags_are_not_added_to_stored_events(store: SyncEventStore) -> None:
+    publish(store)
+
+    with pytest.raises(ConfigurationError, match="tags cannot be added to stored events on m"):
+        store.backfill_tags(lambda event: ["a"])
+
+    assert [event.tags for event in store.log().read()] == [frozenset()]
+
+
 def test_clearing_empties_the_tables_and_begins_at_1_again(engine: Engine, store: SyncEventStore) -> None:
     publish(store)
     publish(store)

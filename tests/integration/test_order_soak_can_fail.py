@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from tests.databases import PostgresDatabase
 from tests.soak.mutations import (
     count_events_that_were_refused,
@@ -55,6 +57,7 @@ def test_soak_finds_that_publishes_that_failed_move_the_ends_of_streams(make_pos
     assert any("position out of order" in finding for finding in report.findings)
 
 
+@pytest.mark.long
 def test_soak_finds_that_the_sequence_is_read_without_its_lock(make_postgres_database: MakeDatabase) -> None:
     report = soak(make_postgres_database().url, FENCES, seed=1, mutate=read_the_sequence_without_its_lock)
 

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy import AsyncAdaptedQueuePool, Connection, Engine, QueuePool, event, text
+from sqlalchemy import AsyncAdaptedQueuePool, Connection, Engine, QueuePool, StaticPool, event, text
 
-from eventstore_sa import Projection, ProjectionStore, StreamIdentifier, SyncProjectionStore
+from eventstore_sa import (
+    EventQuery,
+    Projection,
+    ProjectionStore,
+    QueryItem,
+    StreamIdentifier,
+    SyncProjectionStore,
+)
+from eventstore_sa.conditions import stream_is_empty
 from eventstore_sa.errors import LockTimeoutError, SchemaError, StorageError
+from eventstore_sa.persistence.events.dialects import sqlite
+from eventstore_sa.persistence.transactions.prepared import PreparedStatement
 from tests.awaiting import entered, settled
 from tests.blocking import terminate_others, wait_for_waiting
-from tests.hosts import POSTGRES_DRIVERS, Host, each_driver
+from tests.hosts import POSTGRES_DRIVERS, Host, each_driver, new_event
 from tests.patience import wait_until
 
 ORDER = StreamIdentifier("orders", "1")
@@ -43,6 +54,14 @@ async def loaded(store: Any) -> Any:
     return None if found is None else found.state
 
 
+CALLS: Sequence[Callable[[Host], Any]] = (
+    lambda host: saved(projections(host)),
+    lambda host: host.store.stream(category="orders", stream="1").publish(events=[new_event()]),
+    lambda host: host.store.stream(category="orders", stream="1").latest(),
+)
+"""One statement each."""
+
+
 @pytest.fixture
 def executed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Collect what goes through `Connection.execute`."""
@@ -57,28 +76,102 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return statements
 
 
-@each_driver(*POSTGRES_DRIVERS)
+@each_driver()
 async def test_what_nobody_sees_is_executed_directly(host: Host, executed: list[object]) -> None:
+    await used(host)
+    executed.clear()
+
     assert await saved(projections(host)) == 1
     assert await loaded(projections(host)) == 1
+    await used(host)
 
     assert executed == []
 
 
-@each_driver(*POSTGRES_DRIVERS)
+async def used(host: Host) -> None:
+    """Publish and read events in every way that needs no statement made for the occasion."""
+    stream = host.store.stream(category="orders", stream="1")
+    [published] = await settled(stream.publish(events=[new_event(tags=["a", "b"])]))
+    for source in (
+        stream,
+        host.store.category(category="orders"),
+        host.store.log(),
+        host.store.log().partitions(1)[0],
+        host.store.tag("a"),
+        host.store.query(EventQuery([QueryItem(tags=["a"]), QueryItem(tags=["b"])])),
+    ):
+        assert await settled(source.latest()) == published
+        assert (await settled(source.read(backwards=True, limit=2)))[0] == published
+    await settled(host.store.watermark())
+
+
+@each_driver()
 async def test_listeners_see_every_statement(host: Host) -> None:
+    await used(host)  # the first use of a store compares its mode of locking
     engine = getattr(host.engine, "sync_engine", host.engine)
     seen: list[str] = []
     event.listen(engine, "before_execute", lambda *_: seen.append("before_execute"))
     event.listen(engine, "after_execute", lambda *_: seen.append("after_execute"))
 
-    assert await saved(projections(host)) == 1
+    for call in CALLS:
+        seen.clear()
+        await settled(call(host))
 
-    assert seen == ["before_execute", "after_execute"]
+        assert seen == ["before_execute", "after_execute"]
+
+
+@each_driver()
+async def test_listeners_see_every_transaction(host: Host) -> None:
+    await used(host)
+    engine = getattr(host.engine, "sync_engine", host.engine)
+    seen: list[str] = []
+    event.listen(engine, "begin", lambda *_: seen.append("begin"))
+    event.listen(engine, "commit", lambda *_: seen.append("commit"))
+
+    await settled(host.store.stream(category="orders", stream="1").publish(events=[new_event()]))
+
+    assert seen == ["begin", "commit"]
+
+
+@each_driver("sqlite+aiosqlite", "sqlite")
+async def test_publish_does_not_join_what_is_begun_on_a_connection_that_all_share(host: Host) -> None:
+    engine = host.make_engine(poolclass=StaticPool)
+    store = host.store_on(engine)
+    async with entered(engine.connect()) as connection:
+        await settled(connection.execute(text("INSERT INTO notes (note) VALUES ('mine')")))
+        with pytest.raises(StorageError):
+            await settled(store.stream(category="orders", stream="1").publish(events=[new_event()]))
+        await settled(connection.rollback())
+
+    assert await settled(store.stream(category="orders", stream="1").read()) == []
+    await settled(engine.dispose())
+
+
+async def test_publish_is_repeated_if_its_stream_changes_before_the_look_at_its_condition(
+    sqlite_ground: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing holds SQLite's lock between the two statements."""
+    host = Host(sqlite_ground, "sqlite")
+    insertion, unmet = sqlite._insertion, [True]
+
+    def insertion_at_first_unmet(prefix: str, schema: str | None) -> Any:
+        return (
+            PreparedStatement(text("SELECT 1 WHERE 0 AND :document"))
+            if unmet and unmet.pop()
+            else insertion(prefix, schema)
+        )
+
+    monkeypatch.setattr(sqlite, "_insertion", insertion_at_first_unmet)
+    host.store.stream(category="orders", stream="1").publish(events=[new_event()], condition=stream_is_empty())
+
+    assert unmet == []
+    assert sqlite_ground.names() == ["something-happened"]
+    await host.aclose()
 
 
 @each_driver("postgresql+asyncpg", "postgresql+psycopg")
 async def test_listeners_for_all_engines_see_every_statement(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    await used(host)
     monkeypatch.setattr(Engine, "_has_events", False)  # to be as it was afterwards, which SQLAlchemy does not see to
     seen: list[str] = []
 
@@ -87,11 +180,13 @@ async def test_listeners_for_all_engines_see_every_statement(host: Host, monkeyp
 
     event.listen(Engine, "before_cursor_execute", note)
     try:
-        await saved(projections(host))
+        for call in CALLS:
+            await settled(call(host))
     finally:
         event.remove(Engine, "before_cursor_execute", note)
 
-    assert [statement.split()[0] for statement in seen if not statement.startswith("BEGIN")] == ["INSERT"]
+    seen = [statement for statement in seen if not statement.startswith("BEGIN")]
+    assert [statement.split()[0] for statement in seen] == ["INSERT", "SELECT", "SELECT"]
 
 
 @each_driver("postgresql+asyncpg", "postgresql+psycopg")
@@ -99,9 +194,13 @@ async def test_echo_shows_every_statement(host: Host, caplog: pytest.LogCaptureF
     engine = host.make_engine()
     with caplog.at_level(logging.INFO, logger="sqlalchemy.engine"):
         await saved(projections(host, engine))
+        stream = host.store_on(engine).stream(category="orders", stream="1")
+        await settled(stream.publish(events=[new_event()]))
+        await settled(stream.latest())
     await settled(engine.dispose())
 
-    assert any("INSERT INTO es_projections" in record.getMessage() for record in caplog.records)
+    for part in ("INSERT INTO es_projections", "es_append_v1", "FROM es_events"):
+        assert any(part in record.getMessage() for record in caplog.records)
 
 
 @each_driver(*POSTGRES_DRIVERS)

@@ -22,7 +22,7 @@ from eventstore_sa.types import AnyStoredEvent, CategoryIdentifier, LogIdentifie
 from tests.awaiting import entered, settled
 from tests.databases import PostgresDatabase
 from tests.hosts import DRIVERS, KINDS_OF_DRIVERS, POSTGRES_DRIVERS, Host, each_driver, new_event, statements_of
-from tests.project import ROOT, run_python
+from tests.preloaded import run_preloaded
 from tests.projectors import CustomerProjector, OrderProjector
 from tests.stores import install_schema
 
@@ -458,7 +458,7 @@ async def test_a_killed_rebuild_is_gone_on_with(ground: Ground) -> None:
     for number in range(10):
         await ground.publish(number, str(number % 2))
     url = host.ground.url(host.driver).render_as_string(hide_password=False)
-    outcome = run_python("-m", "tests.rebuilding_killed", url, "4", cwd=ROOT)
+    outcome = run_preloaded("-m", "tests.rebuilding_killed", url, "4")
     assert outcome.returncode == -signal.SIGKILL, outcome.stderr
 
     told: list[RebuildProgress] = []

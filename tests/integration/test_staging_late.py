@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -21,6 +19,7 @@ from eventstore_sa.persistence.sqlalchemy_internals import connections_of, is_co
 from eventstore_sa.projection import TableProjection, project
 from tests.awaiting import entered, settled
 from tests.hosts import Host, each_driver, new_event
+from tests.preloaded import run_preloaded
 from tests.tables import AnyEvent
 
 pytestmark = pytest.mark.keeps_connections
@@ -477,6 +476,6 @@ print([stored.name for stored in store.log()])
 
 def test_first_use_in_a_process_may_be_a_listener_of_a_commit() -> None:
     """Whoever attaches listeners while those of the same event are called makes SQLAlchemy fail."""
-    ran = subprocess.run([sys.executable, "-c", FIRST_USE], capture_output=True, text=True, check=False)
+    ran = run_preloaded("-c", FIRST_USE)
 
     assert (ran.stdout, ran.stderr) == ("['first']\n", "")

@@ -331,10 +331,10 @@ async def test_a_publish_with_projections(
 
 
 class Proxy:
-    """Passes bytes between a client and a server, and counts how often the client began to speak anew."""
+    """Passes bytes between a client and a server; counts them, and how often the client began to speak anew."""
 
     def __init__(self, server: tuple[str, int]) -> None:
-        self.flights = 0
+        self.flights = self.sent = self.received = 0
         self._server = server
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
@@ -367,6 +367,10 @@ class Proxy:
                     if ready is client and not client_speaks:
                         self.flights += 1
                     client_speaks = ready is client
+                    if client_speaks:
+                        self.sent += len(said)
+                    else:
+                        self.received += len(said)
                     (server if ready is client else client).sendall(said)
 
     def close(self) -> None:
@@ -409,6 +413,23 @@ async def test_a_publish_of_its_own_is_one_round_trip(postgres_ground: Ground, d
             await settled(stream(host.store, str(number)).publish(events=[new_event()], condition=stream_is_empty()))
 
         assert proxy.flights - before == 10
+
+
+@pytest.mark.parametrize("driver", POSTGRES_DRIVERS)
+async def test_a_publish_sends_its_events_once_and_gets_their_numbers(postgres_ground: Ground, driver: str) -> None:
+    # psycopg2 prepares nothing, and sends the text of the statement each time; asyncpg does not ask what will be returned.
+    sent_besides = 320 if driver == "postgresql+psycopg2" else 110
+    received_besides = 80 if driver == "postgresql+asyncpg" else 260
+    async with behind_proxy(postgres_ground, driver) as (host, proxy):
+        for _ in range(8):  # psycopg prepares statements that are repeated
+            await settled(stream(host.store).publish(events=[new_event()]))
+        for count in (1, 100):
+            sent, received = proxy.sent, proxy.received
+            await settled(stream(host.store).publish(events=[new_event(payload="x" * 1000) for _ in range(count)]))
+
+            # 176 bytes are the names of the fields, the id, the name and the times of an event.
+            assert 1000 * count < proxy.sent - sent <= 1176 * count + sent_besides
+            assert proxy.received - received <= 8 * count + received_besides
 
 
 @pytest.mark.parametrize("driver", POSTGRES_DRIVERS)

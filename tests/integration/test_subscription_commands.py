@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from eventstore_sa import NewEvent, SyncEventStore
 from eventstore_sa.cli import main
 from eventstore_sa.subscriptions import FailurePolicy, SyncSubscription, catch_up_sync
 from tests.patience import wait_until
-from tests.project import ROOT
+from tests.preloaded import run_preloaded, start_preloaded
 
 APPLICATION = """
 import logging
@@ -78,6 +76,55 @@ def test_subscriptions_are_listed_and_steered(store: SyncEventStore, driver: str
     assert "sequence_number=0" in command("subscriptions", "list", url).stdout
 
 
+def test_events_are_skipped_and_discarded(store: SyncEventStore) -> None:
+    url = "sqlite:///events.db"
+    poisoned(store)
+    store.stream(category="orders", stream="2").publish(
+        events=[NewEvent(name="placed", payload=number) for number in range(3)]
+    )
+    (parked,) = store.adapter.subscription_storage().parked_events("billing")
+
+    assert command("subscriptions", "discard", url, "billing", "7").exit_code == 1
+    assert command("subscriptions", "discard", url, "billing", str(parked.sequence_number)).exit_code == 0
+    assert command("subscriptions", "parked", url, "billing").stdout == ""
+
+    def skipped(*arguments: str) -> tuple[int, int]:
+        code = command("subscriptions", "skip", url, "billing", *arguments).exit_code
+        return code, json.loads(command("subscriptions", "list", url, "--json").stdout)["sequence_number"]
+
+    assert skipped("--to", "5") == (2, 1)
+    assert skipped("--to", "2") == (0, 2)
+    assert skipped("--to", "1") == (2, 2)
+    assert skipped() == (0, 4)
+    assert command("subscriptions", "skip", url, "unknown").exit_code == 1
+
+
+def test_a_command_catches_up_and_shows_how_far_it_is(
+    store: SyncEventStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    engine = create_engine("sqlite:///events.db")
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE effects (number int)"))
+    store.stream(category="orders", stream="1").publish(events=[NewEvent(name="placed", payload=1)])
+    application = "subscribing_app:all"
+
+    shown = command("subscriptions", "catch-up", application, "billing")
+    assert (shown.exit_code, shown.stdout) == (0, "")
+    assert "catching up" in shown.stderr
+    quiet = command("subscriptions", "catch-up", application, "--quiet")
+    assert (quiet.exit_code, quiet.output) == (0, "")
+    assert command("subscriptions", "catch-up", application, "unknown").exit_code == 2
+    command("subscriptions", "pause", "sqlite:///events.db", "billing")
+    store.stream(category="orders", stream="1").publish(events=[NewEvent(name="placed", payload=1)])
+    paused = command("subscriptions", "catch-up", application)
+    assert (paused.exit_code, "is paused" in paused.stderr) == (1, True)
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT number FROM effects")).scalar_one() == 1
+    engine.dispose()
+    del sys.modules["subscribing_app"]
+
+
 def test_what_cannot_be_reached_or_imported_is_said(store: SyncEventStore) -> None:
     assert command("subscriptions", "list", "sqlite:///nowhere/at/all.db").exit_code == 3
     assert command("subscriptions", "list", "nonsense").exit_code == 2
@@ -90,20 +137,15 @@ def test_a_worker_runs_an_application_until_it_is_told_to_end(store: SyncEventSt
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE effects (number int)"))
     poisoned(store)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    arguments = [sys.executable, "-W", "error", "-m", "eventstore_sa.cli"]
+    here = Path.cwd()
 
-    replayed = subprocess.run(
-        [*arguments, "subscriptions", "replay", "subscribing_app:all", "billing"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+    replayed = run_preloaded(
+        "-m", "eventstore_sa.cli", "subscriptions", "replay", "subscribing_app:all", "billing", cwd=here
     )
     assert (replayed.stdout, replayed.stderr) == ("1 events handled\n", "")
 
     store.stream(category="orders", stream="1").publish(events=[NewEvent(name="placed", payload=1)])
-    worker = subprocess.Popen([*arguments, "run", "subscribing_app:all"], env=environment)
+    worker = start_preloaded("-m", "eventstore_sa.cli", "run", "subscribing_app:all", cwd=here)
 
     def handled() -> list[int]:
         with engine.connect() as connection:

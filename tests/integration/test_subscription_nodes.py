@@ -6,7 +6,6 @@ import contextlib
 import os
 import random
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from eventstore_sa.subscriptions import SyncSubscription
 from eventstore_sa.testing.postgres import PostgresServer
 from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
 from tests.patience import wait_until
+from tests.preloaded import PreloadedProcess
 from tests.stores import install_schema
 from tests.subscribing import CREATE_EFFECTS, start_node
 
@@ -36,7 +36,7 @@ class Cluster:
         self.engine: Engine = create_engine(database.url("psycopg"), pool_size=20)
         self.store = SyncEventStore(self.engine)
         self.partitions = partitions
-        self.nodes: list[subprocess.Popen[str]] = []
+        self.nodes: list[PreloadedProcess] = []
         with self.engine.begin() as connection:
             connection.execute(text(CREATE_EFFECTS))
             connection.execute(text("CREATE TABLE rows (what text)"))
@@ -44,7 +44,7 @@ class Cluster:
             "billing", self.store.category(category="orders"), lambda event: None, partitions=partitions
         )
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self) -> PreloadedProcess:
         node = start_node(self.url, "billing", partitions=self.partitions, lease_s=LEASE_S)
         self.nodes.append(node)
         return node

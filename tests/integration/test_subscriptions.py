@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -27,13 +28,25 @@ from eventstore_sa.projection import (
 )
 from eventstore_sa.store import ConstrainedEventSource, SyncConstrainedEventSource
 from eventstore_sa.subscriptions import FailurePolicy, Subscription, SyncSubscription, run
+from eventstore_sa.subscriptions.partition import PartitionWorker
 from eventstore_sa.testing.postgres import PostgresServer
 from tests.awaiting import settled
 from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
 from tests.hosts import statements_of
 from tests.patience import PATIENCE_S
 from tests.projectors import CustomerProjector, OrderProjector
-from tests.subscribers import ALL, DATABASES, EVERY, POSTGRES, Place, install_effects, numbers, open_place, policy
+from tests.subscribers import (
+    ALL,
+    DATABASES,
+    EVERY,
+    POSTGRES,
+    Place,
+    eventually,
+    install_effects,
+    numbers,
+    open_place,
+    policy,
+)
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +83,6 @@ with_every_driver = pytest.mark.parametrize("place", EVERY, indirect=True)
 on_databases = pytest.mark.parametrize("place", DATABASES, indirect=True)
 on_postgres = pytest.mark.parametrize("place", ["postgresql+asyncpg", "postgresql+psycopg2"], indirect=True)
 on_asyncpg = pytest.mark.parametrize("place", ["postgresql+asyncpg"], indirect=True)
-
-
-async def eventually(condition: Any, what: str) -> None:
-    """Wait until a condition holds, while the event loop runs."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + PATIENCE_S
-    while not await settled(condition()):
-        assert loop.time() < deadline, what
-        await asyncio.sleep(0.005)
 
 
 class Failing:
@@ -306,8 +310,87 @@ async def test_a_handler_that_takes_too_long_has_failed(place: Place) -> None:
     await place.catch_up(subscription)
 
     (parked,) = await settled(subscription.parked())
-    assert (parked.stream.stream, parked.error) == ("1", "TimeoutError: ")
+    assert (parked.stream.stream, parked.error) == ("1", "TimeoutError: the handler took longer than 0.01 s")
     assert len(place.done) == 1
+
+
+class Odd(BaseException):
+    pass
+
+
+@everywhere
+async def test_a_handler_that_raises_what_is_not_an_exception_has_failed(place: Place) -> None:
+    """It would end the task or thread that processes the partition, and leave that to nobody."""
+    errors: dict[str, BaseException] = {"1": Odd("odd"), "2": asyncio.CancelledError(), "3": StopIteration()}
+    if not place.asynchronous:
+        errors["4"] = SystemExit(1)
+    stored = await place.publish(*errors, "fine")
+
+    def handle(event: Any) -> None:
+        if event.stream in errors:
+            raise errors[event.stream]
+        place.note(event)
+
+    subscription = place.subscription(handle, sessions=None, on_failure=policy("park"))
+    await place.catch_up(subscription)
+
+    parked = await settled(subscription.parked())
+    assert [each.stream.stream for each in parked] == list(errors)
+    assert parked[0].error == "RuntimeError: the handler has raised Odd, which is not an Exception: odd"
+    assert place.done == numbers(stored[-1:])
+
+
+@everywhere
+async def test_a_partition_whose_worker_has_ended_without_a_word_is_taken_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, ends = PartitionWorker.steps, [True]
+
+    def end(worker: PartitionWorker) -> Any:
+        if ends:
+            ends.pop()
+            return
+        yield from steps(worker)
+
+    monkeypatch.setattr(PartitionWorker, "steps", end)
+    stored = await place.publish("1")
+    await place.catch_up(place.subscription())
+    assert place.effects() == numbers(stored)
+
+
+@on_databases
+async def test_the_connection_breaks_at_the_commit(place: Place) -> None:
+    """Before it, or after it: nobody knows, and the checkpoint is read again."""
+    breaks = ["before", "after"]
+    kind: Any = place.sessions.kw.get("class_") or place.sessions.class_
+
+    def broken() -> DBAPIError:
+        return DBAPIError(None, None, OSError("gone"), connection_invalidated=True)
+
+    class Breaking(kind):  # type: ignore[misc]
+        if place.asynchronous:
+
+            async def commit(self) -> None:
+                when = breaks.pop(0) if breaks else None
+                if when != "before":
+                    await super().commit()
+                if when:
+                    raise broken()
+        else:
+
+            def commit(self) -> None:  # type: ignore[misc]
+                when = breaks.pop(0) if breaks else None
+                if when != "before":
+                    super().commit()
+                if when:
+                    raise broken()
+
+    sessions = type(place.sessions)(place.engine, class_=Breaking)
+    stored = await place.publish("1", "2", "3")
+    await place.catch_up(place.subscription(sessions=sessions, batch_size=1))
+
+    assert breaks == []
+    assert place.effects() == numbers(stored)
 
 
 @everywhere
@@ -801,7 +884,7 @@ async def test_a_statement_that_takes_too_long_is_ended_with_its_handler(place: 
     await place.catch_up(subscription)
 
     (parked,) = await subscription.parked()
-    assert (parked.stream.stream, parked.error) == ("1", "TimeoutError: ")
+    assert (parked.stream.stream, parked.error) == ("1", "TimeoutError: the handler took longer than 0.2 s")
     assert place.effects() == numbers(stored[1:])
     sleeping = (
         "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "

@@ -44,7 +44,7 @@ from eventstore_sa.projection import (
     rebuild,
     rebuild_sync,
 )
-from eventstore_sa.sources.constraints import name_in, position_after
+from eventstore_sa.sources.constraints import QueryConstraint, name_in, position_after
 from eventstore_sa.store import EventStoreEventSourceFactory, EventStream
 from eventstore_sa.store.adapters import EventStorageAdapter, InMemoryEventStorageAdapter
 from eventstore_sa.store.adapters.event_memory import SyncInMemoryEventStorageAdapter
@@ -486,6 +486,28 @@ async def test_memory_keeps_objects_as_databases_do() -> None:
     plain = await EventStore(adapter).log().read()
     assert plain[0].payload == {"total": 12, "currency": "USD"}
     assert [*plain[1].payload["card"]] == ["$aesgcm"]
+
+
+class Cheaper(QueryConstraint, frozen=True):
+    """A constraint of the application's own, which looks at what is stored."""
+
+    than: int
+
+    def met_by(self, *, event: StoredEvent[Any, Any, Any]) -> bool:
+        return bool(event.payload.get("total", 0) < self.than)
+
+
+def test_constraints_on_payloads_see_json_in_memory_and_objects_are_made_of_text() -> None:
+    adapter = InMemoryEventStorageAdapter()
+    store = SyncEventStore(adapter, types=TYPES)
+    store.stream(category="orders", stream="1").publish(events=[FIRST, SECOND])
+
+    texts = adapter.sync_adapter.scan_text(target=ONE, constraints=frozenset({Cheaper(100)}), limit=1, backwards=False)
+    read = [*store.log().iterate(constraints=frozenset({Cheaper(12)}))]
+
+    assert [msgspec.json.decode(found.payload) for found in texts] == [{"total": 12, "currency": "USD"}]
+    assert payloads(read) == [SECOND]
+    assert payloads(store.log().read()) == payloads(store.log().read()) == [FIRST, SECOND]
 
 
 class OnlyAsynchronous(EventStorageAdapter):

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from eventstore_sa.errors import WaitTimeoutError
+from eventstore_sa.inspection import SyncInspection, WatermarkReport
 from tests.databases import PostgresDatabase
 from tests.interleaving import Stage, install_schema, names, open_stage, set_next_number
 from tests.patience import PATIENCE_S
@@ -42,6 +43,32 @@ def test_prepared_transaction_holds_readers_back_until_it_is_decided(stage: Stag
     with stage.autocommit() as connection:
         connection.execute(text("COMMIT PREPARED 'a-payment'"))
     assert stage.log() == ["first", "second"]
+
+
+def test_all_who_hold_readers_back_are_reported_the_first_of_them_first(stage: Stage) -> None:
+    stage.publish("before", stream="0")
+    writer, prepared = stage.writer(), stage.writer()
+    second = writer.publish("second", stream="1")
+    third = prepared.publish("third", stream="2")
+    prepared.execute("PREPARE TRANSACTION 'a-payment'")
+    prepared.rollback()
+    inspection = SyncInspection(stage.store)
+
+    report = inspection.watermark()
+
+    assert (report.sequence_number, report.last_number) == (second.sequence_number - 1, third.sequence_number)
+    found = [(holder.sequence_number, holder.pid, holder.state) for holder in report.holders]
+    assert found == [
+        (second.sequence_number - 1, writer.pid, "idle in transaction"),
+        (third.sequence_number - 1, None, None),
+    ]
+    assert report.holders[1].application_name == "a-payment"
+    assert all(holder.since is not None for holder in report.holders)
+    writer.commit()
+    assert [holder.pid for holder in inspection.watermark().holders] == [None]
+    with stage.autocommit() as connection:
+        connection.execute(text("COMMIT PREPARED 'a-payment'"))
+    assert inspection.watermark() == WatermarkReport(third.sequence_number, third.sequence_number, ())
 
 
 def test_prepared_transaction_that_is_rolled_back_lets_readers_go_on(stage: Stage) -> None:

@@ -12,11 +12,13 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import URL, text, update
 
+from examples.fastapi_deliveries.app import create_app as create_deliveries
 from examples.fastapi_orders.app import Order, create_app
 from examples.flask_inventory.app import Article, db
 from examples.flask_inventory.app import create_app as create_inventory
 from tests.hosts import new_event
-from tests.project import ROOT, run_python
+from tests.preloaded import run_preloaded
+from tests.project import ROOT
 
 PLACED = {"customer": "ada", "total": 12}
 
@@ -89,6 +91,25 @@ async def test_row_and_event_are_rolled_back_together(orders: Any) -> None:
         assert (await client.get("/orders/1/history")).status_code == 404
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def deliveries(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    if request.param == "sqlite":
+        return create_deliveries(f"sqlite+aiosqlite:///{tmp_path}/deliveries.db")
+    postgres_url: Callable[[str], URL] = request.getfixturevalue("postgres_url")
+    return create_deliveries(postgres_url("asyncpg").render_as_string(hide_password=False))
+
+
+async def test_a_subscription_runs_in_the_lifespan_of_an_application(deliveries: Any) -> None:
+    for pieces, total in ((500, 500), (20, 520)):
+        async with client_of(deliveries) as client:
+            delivered = await client.post("/articles/bolts/deliveries", json={"pieces": pieces})
+            assert (delivered.status_code, delivered.json()) == (201, {"sku": "bolts", "pieces": total})
+            assert (await client.get("/articles/bolts")).json() == {"sku": "bolts", "pieces": total}
+            assert (await client.get("/articles/nuts")).status_code == 404
+            states = [(each["state"], each["last_error"]) for each in (await client.get("/health")).json()]
+            assert states == [("running", None)] * 4
+
+
 @contextmanager
 def inventory_client(url: str) -> Iterator[FlaskClient]:
     app = create_inventory(url)
@@ -138,9 +159,9 @@ def test_what_a_request_has_staged_is_dropped_when_it_fails(inventory: FlaskClie
     assert inventory.get("/articles/bolts").status_code == 404
 
 
-@pytest.mark.parametrize("module", ["fastapi_orders.app", "flask_inventory.app"])
+@pytest.mark.parametrize("module", ["fastapi_deliveries.app", "fastapi_orders.app", "flask_inventory.app"])
 def test_web_example_can_be_imported_as_its_text_says(module: str, tmp_path: Path) -> None:
-    outcome = run_python(
+    outcome = run_preloaded(
         "-c", f"import {module}", cwd=tmp_path, environment={"PYTHONPATH": f"{ROOT / 'examples'}:{ROOT}"}
     )
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 from sqlalchemy import URL, Engine, NullPool, create_engine
 
 from eventstore_sa import EventStoreSchema
-from tests.migrations.preloaded import run_alembic
+from tests.preloaded import run_preloaded
 from tests.project import ROOT, run_python
 
 __all__ = ["IMPORTS", "IN_TURN", "MODELS", "Project"]
@@ -128,7 +128,7 @@ class Project:
 
     def run_python(self, program: str) -> subprocess.CompletedProcess[str]:
         """Run a program of the host's."""
-        return run_python("-c", program, cwd=self.folder, environment=self.environment)
+        return self._run_python("-c", program)
 
     def in_turn(self, *commands: str) -> str:
         """Run commands of Alembic's one after the other, all of which must succeed; return what they printed."""
@@ -157,10 +157,12 @@ class Project:
         return create_engine(self.url.set(drivername=name), poolclass=NullPool, **options)
 
     def _run(self, *commands: Sequence[str]) -> subprocess.CompletedProcess[str]:
-        if self.environment["PYTHONPATH"] == str(ROOT):
-            return run_alembic(*commands, cwd=self.folder, environment=self.environment)
-        # Its packages are others than those that are loaded already.
-        return run_python("-c", IN_TURN, json.dumps(commands), cwd=self.folder, environment=self.environment)
+        return self._run_python("-c", IN_TURN, json.dumps(commands))
+
+    def _run_python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        # Its packages may be others than those that are preloaded.
+        run = run_preloaded if self.environment["PYTHONPATH"] == str(ROOT) else run_python
+        return run(*arguments, cwd=self.folder, environment=self.environment)
 
     def _edit(self, name: str, old: str, new: str) -> None:
         path = self.folder / name
@@ -173,7 +175,7 @@ class Project:
 def _initial_files(template: str) -> dict[str, str]:
     """Return what `alembic init` makes."""
     with TemporaryDirectory() as name:
-        outcome = run_python("-m", "alembic", "init", "-t", template, "migrations", cwd=Path(name))
+        outcome = run_preloaded("-m", "alembic", "init", "-t", template, "migrations", cwd=Path(name))
         assert outcome.returncode == 0, outcome.stderr
         folder = Path(name)
         return {

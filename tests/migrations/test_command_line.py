@@ -18,6 +18,7 @@ from eventstore_sa.testing.cases.tables import in_turn
 from tests.databases import PostgresDatabase
 from tests.migrations import next_version
 from tests.migrations.structure import structure_of
+from tests.preloaded import run_preloaded
 from tests.project import run_python
 
 
@@ -164,14 +165,14 @@ def test_percent_signs_in_names_are_printed_once() -> None:
 
 
 def test_the_module_is_the_command() -> None:
-    outcome = run_python("-m", "eventstore_sa.cli", "schema", "sql", "--dialect", "sqlite")
+    outcome = run_preloaded("-m", "eventstore_sa.cli", "schema", "sql", "--dialect", "sqlite")
 
     assert (outcome.returncode, outcome.stderr) == (0, "")
     assert outcome.stdout.endswith("COMMIT;\n")
 
 
 def test_without_click_the_extra_is_named() -> None:
-    outcome = run_python("-c", "import sys; sys.modules['click'] = None; import eventstore_sa.cli")
+    outcome = run_preloaded("-c", "import sys; sys.modules['click'] = None; import eventstore_sa.cli")
 
     assert "eventstore-sa[cli]" in outcome.stderr
 

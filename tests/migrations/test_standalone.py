@@ -14,12 +14,13 @@ from eventstore_sa import EventStoreSchema, verify_schema
 from eventstore_sa.errors import SchemaError
 from eventstore_sa.persistence.schema import SCHEMA_VERSION
 from tests.migrations.projects import IN_TURN
-from tests.project import ROOT, run_python
+from tests.preloaded import run_preloaded
+from tests.project import run_python
 
 
 def alembic(*commands: str, **environment: str) -> str:
     arguments = json.dumps([shlex.split(command) for command in commands])
-    outcome = run_python("-c", IN_TURN, arguments, cwd=ROOT, environment=environment)
+    outcome = run_preloaded("-c", IN_TURN, arguments, environment=environment)
     assert outcome.returncode == 0, outcome.stderr
     return outcome.stdout
 

@@ -13,12 +13,21 @@ import msgspec
 
 from eventstore_sa import StreamIdentifier
 
-__all__ = ["HOST_CATEGORY", "PREFIX_OF_READERS", "PREFIX_OF_WRITERS", "Plan"]
+__all__ = ["HOST_CATEGORY", "PREFIX_OF_READERS", "PREFIX_OF_WRITERS", "TAGS", "Plan", "tags_of"]
 
 PREFIX_OF_WRITERS: Final = "soak-writer"
 PREFIX_OF_READERS: Final = "soak-reader"
 HOST_CATEGORY: Final = "of-the-host"
 """Events that the host inserts with SQL of its own, past the library's functions."""
+
+TAGS: Final = {"0": "first", "1": "second"}
+"""The tags of the events of some streams, by their names: those of all categories share them, so that writers wait."""
+
+
+def tags_of(category: str, stream: str) -> frozenset[str]:
+    """Return the tags of the events of a stream; what the host inserts itself can have none."""
+    tag = None if category == HOST_CATEGORY else TAGS.get(stream)
+    return frozenset() if tag is None else frozenset([tag])
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

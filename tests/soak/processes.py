@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 from random import Random
 from types import TracebackType
@@ -11,7 +10,7 @@ from typing import Self
 
 import msgspec
 
-from tests.project import ROOT
+from tests.preloaded import PreloadedProcess, start_preloaded
 
 __all__ = ["Processes", "Program"]
 
@@ -34,8 +33,7 @@ class Processes:
         """Kill a process the hard way, and start its program again."""
         number = random.randrange(len(self._running))
         program, process = self._running[number]
-        process.kill()
-        process.communicate()
+        self._end_at_once(process)
         self._running[number] = program, self._start(program)
 
     def require_alive(self) -> None:
@@ -69,23 +67,24 @@ class Processes:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         for _, process in self._running:
-            process.kill()
-            process.wait()
-            if process.stdin is not None:
-                process.stdin.close()
+            self._end_at_once(process)
 
-    def _start(self, program: Program) -> subprocess.Popen[bytes]:
+    @staticmethod
+    def _end_at_once(process: PreloadedProcess) -> None:
+        process.kill()
+        process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+
+    def _start(self, program: Program) -> PreloadedProcess:
         with self._errors(program).open("ab") as errors:
-            return subprocess.Popen(
-                [sys.executable, "-W", "error", "-m", program.module, str(self._folder), *program.arguments],
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                stderr=errors,
+            return start_preloaded(
+                "-m", program.module, str(self._folder), *program.arguments, stdin=subprocess.PIPE, stderr=errors
             )
 
     def _errors(self, program: Program) -> Path:
         return self._folder / f"{program.arguments[0]}.stderr"
 
-    def _ended_badly(self, program: Program, process: subprocess.Popen[bytes]) -> str:
+    def _ended_badly(self, program: Program, process: PreloadedProcess) -> str:
         said = self._errors(program).read_text(encoding="utf-8", errors="replace")
         return f"{program.module} {program.arguments} ended with {process.returncode}:\n{said[-4000:]}"

@@ -25,19 +25,25 @@ from eventstore_sa.persistence.events.repository import EventRepository
 from eventstore_sa.sources.constraints import sequence_number_after
 from eventstore_sa.store.adapters import SQLAlchemyEventStorageAdapter, SyncSQLAlchemyEventStorageAdapter
 from eventstore_sa.store.adapters.event_contract import AwaitableEventStorageAdapter
-from eventstore_sa.types import CategoryIdentifier, LogIdentifier, StreamIdentifier
+from eventstore_sa.types import CategoryIdentifier, EventQuery, LogIdentifier, QueryItem, StreamIdentifier
 from tests.soak.clients import trouble
 from tests.soak.journal import Noted, note
-from tests.soak.plan import PREFIX_OF_READERS, Plan
+from tests.soak.plan import PREFIX_OF_READERS, TAGS, Plan
 from tests.soak.writer import end_with_stdin
 
 __all__ = ["Seen"]
 
-Target = LogIdentifier | CategoryIdentifier | StreamIdentifier
+Target = LogIdentifier | CategoryIdentifier | StreamIdentifier | EventQuery
 Page = tuple[list[Noted], int]
 """What a read returned, and the cursor for the next."""
 
 ReadAfter = Callable[[int, int], Awaitable[Page]]
+
+_QUERIES: tuple[Target, ...] = (
+    *map(EventQuery.tagged, TAGS.values()),
+    EventQuery(QueryItem(tags=[tag]) for tag in TAGS.values()),
+)
+"""What is read of tags: one is complete as it stands, several are complete up to the watermark."""
 
 _SMALL_PAGE = 7
 _IDLE_S = 0.02
@@ -51,6 +57,7 @@ class Seen(msgspec.Struct):
         reader: Its name.
         category: Of what it read; None: of the log.
         stream: Of what it read; None: of all of the category.
+        tags: Only events with one of these; none: all.
         events: What it saw.
         pages: How often it asked.
     """
@@ -58,6 +65,7 @@ class Seen(msgspec.Struct):
     reader: str
     category: str | None
     stream: str | None
+    tags: frozenset[str] = frozenset()
     events: list[Noted] = []
     pages: int = 0
 
@@ -66,8 +74,15 @@ class Follower:
     """Reads one target on and on."""
 
     def __init__(self, reader: str, target: Target, read: ReadAfter, random: Random) -> None:
-        category = None if isinstance(target, LogIdentifier) else target.category
-        self.seen = Seen(reader, category, target.stream if isinstance(target, StreamIdentifier) else None)
+        match target:
+            case StreamIdentifier(category, stream):
+                self.seen = Seen(reader, category, stream)
+            case CategoryIdentifier(category):
+                self.seen = Seen(reader, category, None)
+            case EventQuery(items):
+                self.seen = Seen(reader, None, None, frozenset(tag for item in items for tag in item.tags))
+            case LogIdentifier():
+                self.seen = Seen(reader, None, None)
         self._read = read
         self._random = random
         self._cursor = 0
@@ -107,6 +122,8 @@ def through(store: EventStore, target: Target) -> ReadAfter:
             source = store.category(category=category)
         case StreamIdentifier(category, stream):
             source = store.stream(category=category, stream=stream)
+        case EventQuery():
+            source = store.query(target)
 
     async def read(cursor: int, limit: int) -> Page:
         scan = source.iterate(constraints={sequence_number_after(cursor)}, limit=limit)
@@ -194,6 +211,7 @@ async def _read_async(
         followers({target: through(store, target) for target in targets}, "pages"),
         followers({LogIdentifier(): through(by_small_pages, LogIdentifier())}, "small pages"),
         followers({stream: through(store, stream) for stream in streams}, "streams"),
+        followers({query: through(by_small_pages, query) for query in _QUERIES}, "tags"),
     ]
     async with asyncio.TaskGroup() as tasks:
         for group in groups:
@@ -223,6 +241,7 @@ async def _read_sync(
             followers({LogIdentifier(): through(own, LogIdentifier())}, "pages"),
             followers({target: through(small, target) for target in targets[1:]}, "small pages"),
             followers({LogIdentifier(): through_sql(autocommit)}, "SQL function"),
+            followers({query: through(own, query) for query in _QUERIES}, "tags"),
         ]
     threads = [threading.Thread(target=asyncio.run, args=(follow(group, ended),)) for group in groups]
     for thread in threads:

@@ -19,7 +19,7 @@ from eventstore_sa.errors import TransactionError, UnmetWriteConditionError
 from eventstore_sa.store import EventStore
 from tests.soak.clients import Client, Transaction, trouble
 from tests.soak.journal import Journal, Noted, Prepared, Stored, Tried, Wrong, note
-from tests.soak.plan import HOST_CATEGORY, Plan
+from tests.soak.plan import HOST_CATEGORY, Plan, tags_of
 
 __all__ = ["CREATE_HOST_TABLE", "HostTransactions"]
 
@@ -76,7 +76,10 @@ class HostTransactions:
         async with self._client.transaction() as transaction:
             stream = self._random.choice(self._plan.streams_of(self._random.choice(self._plan.categories)))
             source = transaction.store.stream(category=stream.category, stream=stream.stream)
-            stored = await source.publish(events=[NewEvent(name="in-bulk", payload=number) for number in range(_BULK)])
+            tags = tags_of(stream.category, stream.stream)
+            stored = await source.publish(
+                events=[NewEvent(name="in-bulk", payload=number, tags=tags) for number in range(_BULK)]
+            )
             if self._random.random() < 0.8:
                 await transaction.rollback()
                 self._journal.count("bulk rolled back")

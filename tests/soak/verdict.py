@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from tests.soak.journal import Counted, Decided, Entry, Noted, Prepared, Refused, Stored, Tried, Wrong
+from tests.soak.plan import tags_of
 from tests.soak.reader import Seen
 
 __all__ = ["Knowledge", "findings"]
@@ -120,11 +121,15 @@ def _disorder(table: Sequence[Noted]) -> list[str]:
 
 def _against_reader(table: Sequence[Noted], seen: Seen) -> list[str]:
     wanted = [
-        event for event in table if seen.category in {None, event.category} and seen.stream in {None, event.stream}
+        event
+        for event in table
+        if seen.category in {None, event.category}
+        and seen.stream in {None, event.stream}
+        and (not seen.tags or seen.tags & tags_of(event.category, event.stream))
     ]
     if seen.events == wanted:
         return []
-    what = "the log" if seen.category is None else "/".join(filter(None, (seen.category, seen.stream)))
+    what = "/".join(filter(None, (seen.category, seen.stream, *sorted(seen.tags)))) or "the log"
     where = f"{seen.reader}, {what}: "
     times = Counter(event.id for event in seen.events)
     ordered = [event.sequence_number or 0 for event in seen.events]

@@ -21,7 +21,7 @@ from eventstore_sa.conditions import WriteCondition, position_is, stream_exists,
 from eventstore_sa.store import EventStore, StreamPublishDefinition
 from tests.soak.clients import AsyncClient, Client, SyncClient, trouble
 from tests.soak.journal import Journal, Noted, Refused, Stored, Tried, Wrong, note
-from tests.soak.plan import PREFIX_OF_WRITERS, Plan
+from tests.soak.plan import PREFIX_OF_WRITERS, Plan, tags_of
 from tests.soak.transactions import HostTransactions
 
 Definitions = dict[StreamIdentifier, StreamPublishDefinition[Any, Any, Any]]
@@ -73,7 +73,10 @@ class Worker:
         """Publish to so many streams that the whole category is locked instead of each of them."""
         category = self._plan.categories[-1]
         await self._publish_alone(
-            {StreamIdentifier(category, f"wide-{number}"): {"events": self._events(1)} for number in range(40)}
+            {
+                stream: {"events": self._events(stream, 1)}
+                for stream in (StreamIdentifier(category, f"wide-{number}") for number in range(40))
+            }
         )
 
     async def publish_on_condition(self) -> None:
@@ -88,7 +91,7 @@ class Worker:
             case _:
                 latest = await self._client.store.stream(category=stream.category, stream=stream.stream).latest()
                 condition = position_is(None if latest is None else latest.position)
-        await self._publish_alone({stream: {"events": self._events(), "condition": condition}})
+        await self._publish_alone({stream: {"events": self._events(stream), "condition": condition}})
 
     async def publish_somewhere(self, store: EventStore) -> list[AnyStoredEvent]:
         """Publish as one act of a transaction."""
@@ -122,12 +125,13 @@ class Worker:
             categories = (self._random.choice(categories),)
         streams = [stream for category in categories for stream in self._plan.streams_of(category)]
         amount = self._random.choices((1, 2, 4), (8, 2, 1))[0]
-        return {stream: {"events": self._events()} for stream in self._random.sample(streams, amount)}
+        return {stream: {"events": self._events(stream)} for stream in self._random.sample(streams, amount)}
 
-    def _events(self, amount: int | None = None) -> list[NewEvent[str, Any, Any]]:
+    def _events(self, stream: StreamIdentifier, amount: int | None = None) -> list[NewEvent[str, Any, Any]]:
         if amount is None:
             amount = self._random.choices((1, 2, 5), (8, 2, 1))[0]
-        return [NewEvent(id=uuid4(), name="soaked", payload={"number": number}) for number in range(amount)]
+        tags = tags_of(stream.category, stream.stream)
+        return [NewEvent(id=uuid4(), name="soaked", payload={"number": number}, tags=tags) for number in range(amount)]
 
 
 async def publish(store: EventStore, definitions: Definitions, random: Random) -> list[AnyStoredEvent]:

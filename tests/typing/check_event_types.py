@@ -69,6 +69,8 @@ async def publishes_are_typed(store: EventStore[OrderEvent], one: StreamIdentifi
     )
     await stream.publish(events=[placed, NewEvent(name="order-paid", payload=OrderPaid(12), metadata={"by": "ada"})])
     await store.publish(streams={one: {"events": [placed, OrderPaid(12)]}})
+    of_types = await store.publish(events=[placed, OrderPaid(12)])
+    assert_type(of_types, Mapping[StreamIdentifier, Sequence[StoredEvent[Any, OrderEvent, Any]]])
     in_category = await store.category(category="orders").publish(streams={"1": {"events": [placed]}})
     in_category_too: Mapping[str, Sequence[StoredEvent[Any, OrderEvent, Any]]] = in_category
     stream.stage(events=[placed])

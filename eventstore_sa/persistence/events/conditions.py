@@ -153,7 +153,7 @@ def exists_row(query: Select[Any]) -> RowExistsCondition:
     Raises:
         ConfigurationError: If it is not a `select()`.
 
-    Example:
+    Examples:
         >>> from sqlalchemy import column, select, table
         >>> account = table("account", column("id"), column("balance"))
         >>> exists_row(select(account).where(account.c.id == 1, account.c.balance >= 10)).describe()

@@ -9,8 +9,10 @@ from typing import Any, Final, TypeAlias, TypeVar
 from sqlalchemy import Column, ColumnElement, Table, and_, false, true
 
 from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.persistence.schema.correlation import correlates_with
 from eventstore_sa.sources.constraints import (
     CategoryInConstraint,
+    CorrelationIsConstraint,
     NameInConstraint,
     ObservedBetweenConstraint,
     OccurredBetweenConstraint,
@@ -37,6 +39,7 @@ _BUILT_IN: Final = frozenset(
         PositionAfterConstraint,
         PositionBeforeConstraint,
         CategoryInConstraint,
+        CorrelationIsConstraint,
         NameInConstraint,
         OccurredBetweenConstraint,
         ObservedBetweenConstraint,
@@ -49,7 +52,7 @@ _LAST_BUT_ONE: Final = datetime.max.replace(tzinfo=UTC) - timedelta(microseconds
 class ConstraintConverters:
     """The constraints that an adapter can translate to SQL: the built-in ones, and those that are registered.
 
-    Example:
+    Examples:
         >>> class AboutCustomer(QueryConstraint, frozen=True):
         ...     customer: str
         ...
@@ -120,6 +123,10 @@ def _built_in(constraint: QueryConstraint, events: Table) -> ColumnElement[bool]
         case CategoryInConstraint(categories):
             known = sorted(name for name in categories if text_problem(name) is None)
             return c.category.in_(known) if known else false()
+        case CorrelationIsConstraint(correlation_id):
+            if text_problem(correlation_id) is not None:
+                return false()
+            return correlates_with(events, correlation_id)
         case OccurredBetweenConstraint(start, end):
             return _between(c.occurred_at, start, end)
         case ObservedBetweenConstraint(start, end):

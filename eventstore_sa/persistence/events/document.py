@@ -32,12 +32,13 @@ __all__ = ["DocumentStream", "PublishDocument", "publish_document"]
 
 
 class AbsentEvents(Struct, frozen=True, omit_defaults=True):
-    """Events that must not be there, and the event that must still be there if one was known."""
+    """Events that must not be there, and what must still be true of what was known of them."""
 
     after: int
     names: Sequence[str] | None = None
     tags: Sequence[str] | None = None
     last_id: UUID | None = None
+    epoch: str | None = None
 
 
 class DocumentAlternative(Struct, frozen=True, omit_defaults=True):
@@ -147,7 +148,9 @@ def _document_alternative(way: Alternative, mode: LockingMode) -> DocumentAltern
         # The entries of the first are looked through, and labels have many.
         first = sorted(mode.boundary_of(each.item.tags))
         tags = [*first, *sorted(each.item.tags.difference(first))]
-        absent.append(AbsentEvents(each.after, sorted(each.item.names) or None, tags or None, each.last_id))
+        absent.append(
+            AbsentEvents(each.after, sorted(each.item.names) or None, tags or None, each.last_id, each.tags_epoch)
+        )
     return DocumentAlternative(absent, None if way.allowed == ANY_POSITION else way.allowed)
 
 

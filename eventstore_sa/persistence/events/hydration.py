@@ -93,8 +93,9 @@ def _events(
             sequence_number,
             read_payload(payload),
             None if metadata is None else _decode(metadata),
-            read_time(observed_at),
-            read_time(occurred_at),
+            (observed := read_time(observed_at)),
+            # The same by default, and a time takes as long to read as a small payload.
+            observed if occurred_at == observed_at else read_time(occurred_at),
             NO_TAGS if tags is None else _decode_tags(tags) or NO_TAGS,
             version if type(version) is int else _integer(version),
         )

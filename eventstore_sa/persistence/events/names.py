@@ -30,7 +30,7 @@ class NameReads:
     def categories(self, connection: Connection, *, after: str | None, size: int) -> list[str]:
         """Read some names of categories, those above `after`."""
         parameters = {"size": size} if after is None else {"size": size, "after_category": after}
-        statement = self._select(("category",), within_category=False, continued=after is not None)
+        statement = self.select_categories(continued=after is not None)
         return [row[0] for row in connection.execute(statement, parameters)]
 
     def streams(
@@ -42,13 +42,21 @@ class NameReads:
             parameters["after_stream"] = after[1]
         if category is not None:
             parameters["of_category"] = category
-            statement = self._select(("stream",), within_category=True, continued=after is not None)
+            statement = self.select_streams_of_category(continued=after is not None)
             return [(category, row[0]) for row in connection.execute(statement, parameters)]
         if after is not None:
             parameters["after_category"] = after[0]
         statement = self._select(("category", "stream"), within_category=False, continued=after is not None)
         rows: Sequence[Any] = connection.execute(statement, parameters).all()
         return [(found, stream) for found, stream in rows]
+
+    def select_categories(self, *, continued: bool) -> Select[Any]:
+        """Select `size` names of categories; if `continued`, those above `after_category`."""
+        return self._select(("category",), within_category=False, continued=continued)
+
+    def select_streams_of_category(self, *, continued: bool) -> Select[Any]:
+        """Select `size` names of streams of the category `of_category`; if `continued`, those above `after_stream`."""
+        return self._select(("stream",), within_category=True, continued=continued)
 
     def _select(self, key: tuple[str, ...], *, within_category: bool, continued: bool) -> Select[Any]:
         statement = self._selects.get((key, within_category, continued))

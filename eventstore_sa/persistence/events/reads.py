@@ -14,13 +14,14 @@ from uuid import UUID
 
 from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy import BindParameter, ColumnElement, Connection, Row, Select, bindparam, false, select
+from sqlalchemy import BindParameter, ColumnElement, Connection, Select, bindparam, false, select
 
 from eventstore_sa.persistence.events.constraints import clamped
 from eventstore_sa.persistence.events.dialects import EventDialect
 from eventstore_sa.persistence.events.matching import ItemShape, Matching, query_parameters, query_shape
 from eventstore_sa.persistence.page_bytes import page_of_bytes
 from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.transactions.prepared import PreparedStatement
 from eventstore_sa.types import (
     AnyStoredEvent,
     CategoryIdentifier,
@@ -69,6 +70,10 @@ class Wanted(Struct, frozen=True):
         """Whether the order is that of positions, and not of sequence numbers."""
         return isinstance(self.target, StreamIdentifier)
 
+    def sized(self, size: int) -> Wanted:
+        """Return the same, but at most so many events."""
+        return self if size == self.size else replace(self, size=size)
+
     def up_to(self, end: int | None) -> Wanted:
         """Return the same, but nothing above this position or number."""
         if end is None or (self.high is not None and self.high <= end):
@@ -112,22 +117,22 @@ class EventReads:
         self._events = schema.events
         self._dialect = dialect
         self._matching = Matching(schema)
-        self._selects: dict[_Shape, Select[Any]] = {}
+        self._statements: dict[_Shape, PreparedStatement] = {}
 
     def with_ids(self, ids: Sequence[UUID]) -> Select[Any]:
         """Select events by id, for `hydrated`."""
         columns = self._dialect.event_columns(self._events)
         return select(*columns, false()).where(self._events.c.id.in_(ids))
 
-    def page(self, connection: Connection, wanted: Wanted) -> list[Row[Any]]:
+    def page(self, connection: Connection, wanted: Wanted) -> Sequence[Sequence[Any]]:
         """Read some rows of a target in order, for `hydrated`; the last column is true when they are enough bytes."""
         return self._rows(connection, wanted, _Form.SINGLE if wanted.size == 1 else _Form.PAGE)
 
     def numbers(self, connection: Connection, wanted: Wanted) -> list[tuple[int, int]]:
         """Read only the sequence numbers and positions of as many events as are wanted."""
-        return [(row.sequence_number, row.position) for row in self._rows(connection, wanted, _Form.NUMBERS)]
+        return [(number, position) for number, position in self._rows(connection, wanted, _Form.NUMBERS)]
 
-    def _rows(self, connection: Connection, wanted: Wanted, form: _Form) -> list[Row[Any]]:
+    def _rows(self, connection: Connection, wanted: Wanted, form: _Form) -> Sequence[Sequence[Any]]:
         target, low, high = wanted.target, wanted.low, wanted.high
         if low is not None and high is not None and low >= high:
             return []
@@ -140,9 +145,13 @@ class EventReads:
         if isinstance(target, _HASHED):
             parameters |= _parts(target.partition, target.partitions)
             self._dialect.prepare_partitions(connection)
-        return list(connection.execute(self._select(wanted, form), parameters).all())
+        statement = self._statement(wanted, form)
+        if isinstance(statement, PreparedStatement):
+            return statement.rows(connection, parameters)
+        return connection.execute(statement, parameters).all()
 
-    def _select(self, wanted: Wanted, form: _Form) -> Select[Any]:
+    def _statement(self, wanted: Wanted, form: _Form) -> PreparedStatement | Select[Any]:
+        """Return the statement for a page, which is made once if its text does not depend on conditions."""
         target, conditions = wanted.target, wanted.conditions
         query = query_of(target)
         shape = _Shape(
@@ -158,12 +167,12 @@ class EventReads:
             conditions = [*conditions, self._dialect.stream_starts_with(target.prefix)]
         if conditions:
             return self._build_select(shape, conditions)
-        statement = self._selects.get(shape)
+        statement = self._statements.get(shape)
         if statement is None:
-            if len(self._selects) >= _MOST_STATEMENTS:
+            if len(self._statements) >= _MOST_STATEMENTS:
                 # There is no end of shapes of queries.
-                self._selects.clear()
-            statement = self._selects[shape] = self._build_select(shape, ())
+                self._statements.clear()
+            statement = self._statements[shape] = PreparedStatement(self._build_select(shape, ()))
         return statement
 
     def _build_select(self, shape: _Shape, conditions: Sequence[ColumnElement[bool]]) -> Select[Any]:

@@ -7,12 +7,13 @@ end, is decided in `transactions/` and by those who call.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import islice
 from typing import Final
 from uuid import UUID
 
 from msgspec.structs import replace
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import DBAPIError
 
 from eventstore_sa.conditions import EMPTY_STREAM_POSITION, unmet_condition_error
@@ -31,6 +32,7 @@ from eventstore_sa.persistence.events.document import PublishDocument
 from eventstore_sa.persistence.events.hydration import Page, hydrated, unreadable_event
 from eventstore_sa.persistence.events.names import NameReads
 from eventstore_sa.persistence.events.reads import EventReads, Wanted
+from eventstore_sa.persistence.events.tags_epoch import FIRST_EPOCH
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.transactions.failures import Failure, FailureKind, Refusal
 from eventstore_sa.publishing import StreamPublication, replayed, stored_events
@@ -56,6 +58,7 @@ class EventRepository:
         self.names: Final = NameReads(schema)
         self._reads = EventReads(schema, self.dialect)
         self._constraints = constraints_of_events(schema.prefix)
+        self._tags_epoch = select(schema.version.c.tags_epoch)
 
     def append(self, connection: Connection, document: PublishDocument, *, guarded: bool) -> AppendOutcome:
         """Store a publish, all or none; see `EventDialect.append`."""
@@ -123,6 +126,14 @@ class EventRepository:
         if not stored:
             raise error
         return replayed(parts, stored)
+
+    def add_tags(self, connection: Connection, added: Mapping[int, AbstractSet[str]], epoch: str) -> int:
+        """Add tags to stored events; see `EventDialect.add_tags`."""
+        return self.dialect.add_tags(connection, added, epoch)
+
+    def tags_epoch(self, connection: Connection) -> str:
+        """Return the epoch of tags that is recorded."""
+        return connection.scalar(self._tags_epoch) or FIRST_EPOCH
 
     def find(self, connection: Connection, ids: Iterable[UUID]) -> dict[UUID, AnyStoredEvent]:
         """Look up events by id, wherever they are stored; ids that are not stored are left out."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from copy import copy
 from functools import partial
 from typing import Final, TypeAlias, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from eventstore_sa.attempts import Attempts
@@ -34,7 +34,9 @@ from eventstore_sa.persistence.events.document import PublishDocument, publish_d
 from eventstore_sa.persistence.events.hydration import Page
 from eventstore_sa.persistence.events.reads import Wanted
 from eventstore_sa.persistence.events.repository import EventRepository, stored_by, unmet_by
+from eventstore_sa.persistence.events.scanning import EventPages
 from eventstore_sa.persistence.events.stall import StallWatch
+from eventstore_sa.persistence.events.tags_epoch import FIRST_EPOCH, KnownEpoch
 from eventstore_sa.persistence.projections.publishes import SQLPublishPlace, update_projections
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.schema.locking import LockingMode
@@ -84,6 +86,7 @@ class EventStorage:
         stall_warning_s: For how many seconds the watermark may stand still before a warning is logged.
         constraint_converters: How the constraints of reads are translated to SQL.
         projections: What publishes update in their transactions.
+        known_epoch: What is known of the epoch of tags, shared by all storage of a store.
     """
 
     def __init__(
@@ -96,12 +99,14 @@ class EventStorage:
         constraint_converters: ConstraintConverters,
         stall_warning_s: float = 30.0,
         projections: Projections = (),
+        known_epoch: KnownEpoch | None = None,
     ) -> None:
         self.schema: Final = schema
         self.projections: Final = projections
         self.mode: Final[LockingMode] = schema.locking_mode
         self.evaluators: Final = evaluators
         self._converters = constraint_converters
+        self._known_epoch = KnownEpoch() if known_epoch is None else known_epoch
         self._page_size = page_size
         self._stall = StallWatch(stall_warning_s)
         self._runner = TransactionRunner(bind, constraints_of_events(schema.prefix))
@@ -138,9 +143,14 @@ class EventStorage:
             self.mode.check_conditions(conditions)
         if document is None and not conditions:
             document = publish_document(parts, mode=self.mode)
-        results = self._publish(parts, document, each)
-        # In a transaction of the caller's they are not committed yet, and whoever is woken looks more often for a while.
-        self.schema.wakeups.wake()
+        try:
+            results = self._publish(parts, document, each)
+        except UnmetWriteConditionError:
+            self._known_epoch.doubt()
+            raise
+        if not self._runner.bind.in_transaction:
+            # Otherwise they are not committed yet, and whoever publishes in the transaction follows its end.
+            self.schema.wakeups.wake()
         return results
 
     def document_of_single_statement(self, parts: Sequence[StreamPublication]) -> PublishDocument | None:
@@ -181,6 +191,7 @@ class EventStorage:
                 case Appended():
                     results.append(stored_by(parts, outcome))
                 case Unmet():
+                    self._known_epoch.doubt()
                     results.append(unmet_by(parts, outcome))
                 case NotTried():
                     results.append(outcome)
@@ -323,6 +334,22 @@ class EventStorage:
         conditions = self.evaluators.decide(connection, self.schema.events, parts, repository, known=found)
         return publish_document(parts, conditions=conditions, mode=self.mode)
 
+    def add_tags(self, added: Mapping[int, AbstractSet[str]]) -> int:
+        """Add tags to stored events, by their numbers, in a transaction of our own; return how many events got any."""
+        epoch = uuid4().hex
+        for attempt in self._runner.attempts():
+            with attempt, self._runner.savepoint() as scope:
+                return self._repository(scope.connection).add_tags(scope.connection, added, epoch)
+        raise AssertionError("the last attempt returns or raises")
+
+    def tags_epoch(self, *, current: bool) -> str:
+        """Return the epoch of tags: the current one, or one that was current when it was last asked for."""
+        if self._known_epoch.is_first and not current:
+            return FIRST_EPOCH
+        epoch = self._read(lambda connection, repository: repository.tags_epoch(connection))
+        self._known_epoch.learn(epoch)
+        return epoch
+
     def latest(self, target: AnyTarget) -> AnyStoredEvent | None:
         """Return the last event of a target."""
 
@@ -340,8 +367,8 @@ class EventStorage:
         limit: int | None,
         backwards: bool,
         as_text: bool = False,
-    ) -> Iterator[list[AnyStoredEvent]]:
-        """Yield the events of a target, page by page; no connection of our own is held in between.
+    ) -> EventPages:
+        """Return the events of a target, page by page; no connection of our own is held in between.
 
         What is stored after the first page was read is not part of the scan, so that it comes to an end. With `as_text`,
         payloads remain JSON text.
@@ -349,22 +376,11 @@ class EventStorage:
         low, high, others = order_range(constraints, by_position=isinstance(target, StreamIdentifier))
         conditions = [self._converters.expression(other, self.schema.events) for other in others]
         wanted = Wanted(target, self._page_size, low, high, conditions, backwards, as_text)
-        remaining, looks_ahead, is_first = limit, self._page_size, True
-        while remaining is None or remaining > 0:
-            size = looks_ahead if remaining is None else min(looks_ahead, remaining)
-            wanted = replace(wanted, size=size)
-            page, wanted = self._read(partial(self._page, wanted, is_first=is_first, is_last=size == remaining))
-            if page.events:
-                yield page.events
-            if page.unreadable is not None:
-                raise page.unreadable
-            count = len(page.events)
-            if not page.more or count == 0:
-                return
-            wanted, is_first = wanted.beyond(page.events[-1]), False
-            remaining = None if remaining is None else remaining - count
-            # Databases that copy values look at the sizes of all rows that a page might have.
-            looks_ahead = min(self._page_size, 2 * count)
+
+        def read(wanted: Wanted, is_first: bool, is_last: bool) -> tuple[Page, Wanted]:
+            return self._read(partial(self._page, wanted, is_first=is_first, is_last=is_last))
+
+        return EventPages(read, wanted, limit)
 
     def _page(
         self, wanted: Wanted, connection: Connection, repository: EventRepository, *, is_first: bool, is_last: bool
@@ -388,11 +404,11 @@ class EventStorage:
             wanted = wanted.up_to(self._end_of(wanted, repository, connection))
         return page, wanted
 
-    def page(self, target: AnyTarget, *, constraints: QueryConstraints, limit: int) -> Page:
+    def page(self, target: AnyTarget, *, constraints: QueryConstraints, limit: int, backwards: bool = False) -> Page:
         """Read a page without asking for the watermark: for readers that know it, and have it among the constraints."""
         low, high, others = order_range(constraints, by_position=isinstance(target, StreamIdentifier))
         conditions = [self._converters.expression(other, self.schema.events) for other in others]
-        wanted = Wanted(target, limit, low, high, conditions)
+        wanted = Wanted(target, limit, low, high, conditions, backwards)
         return self._read(lambda connection, repository: repository.page(connection, wanted))
 
     def complete_up_to(self) -> tuple[int, int]:

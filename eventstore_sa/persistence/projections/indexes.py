@@ -53,7 +53,7 @@ def projection_index(
         QueryError: If projections have no such field.
         SerialisationError: If the name is not valid for a projection.
 
-    Example:
+    Examples:
         >>> index = projection_index("orders", Path("state", "status"), SortField(Path("state", "total")))
     """
     store = default_schema() if schema is None else schema

@@ -77,6 +77,7 @@ def fill_in(sql: str, prefix: str, schema: str | None, *, database: str = "postg
         "{events_literal}": events.replace("'", "''"),
         "{event_tags}": named("event_tags"),
         "{event_tags_bare}": named("event_tags", None),
+        "{schema_row}": named("schema"),
         "{projections}": named("projections"),
         "{projections_literal}": named("projections").replace("'", "''"),
         f"${_BODY}$": dollar_tag(events),

@@ -97,7 +97,7 @@ class EventStoreSchema:
         ConfigurationError: If the prefix or schema cannot be used as a name, there is no such locking mode, or this
             MetaData already has an event store with this prefix and schema.
 
-    Example:
+    Examples:
         >>> from sqlalchemy import MetaData
         >>> schema = EventStoreSchema(MetaData(), prefix="audit_")
         >>> schema.events.name

@@ -336,12 +336,16 @@ def parked_events_table(metadata: MetaData, *, prefix: str, schema: str | None) 
 
 
 def version_table(metadata: MetaData, *, prefix: str, schema: str | None) -> Table:
-    """Attach the table whose single row holds the version of the schema and its locking mode."""
+    """Attach the table whose single row holds the version of the schema and its locking mode.
+
+    `tags_epoch` is another text whenever tags are added to stored events; empty: that has never been done.
+    """
     return Table(
         f"{prefix}schema",
         metadata,
         Column("version", Integer(), autoincrement=False),
         Column("locking", String(1000), nullable=False),
+        Column("tags_epoch", String(32), nullable=False, server_default=literal_column("''")),
         PrimaryKeyConstraint("version", name=conv(f"{prefix}schema_pkey")),
         schema=schema,
         **_INNODB,

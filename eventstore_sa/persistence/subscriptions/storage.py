@@ -33,6 +33,7 @@ from eventstore_sa.persistence.events.storage import EventStorage
 from eventstore_sa.persistence.schema.schema import made_once
 from eventstore_sa.persistence.sqlalchemy_internals import most_connections
 from eventstore_sa.persistence.subscriptions.checkpoints import Checkpoints
+from eventstore_sa.persistence.subscriptions.notifications import PostgreSQLEar, notify
 from eventstore_sa.persistence.subscriptions.parking import Parking
 from eventstore_sa.persistence.transactions.binds import Bind
 from eventstore_sa.persistence.transactions.running import TransactionRunner
@@ -97,6 +98,23 @@ class SQLSubscriptionStorage:
 
     def complete_up_to(self) -> tuple[int, int]:
         return self._events.complete_up_to()
+
+    def notify(self, sender: str) -> None:
+        if self._has_notifications:
+            with self._runner.writing() as scope:
+                notify(scope.connection, self._channel, sender)
+
+    def ear(self) -> PostgreSQLEar | None:
+        return PostgreSQLEar(self._engine, self._channel) if self._has_notifications else None
+
+    @property
+    def _has_notifications(self) -> bool:
+        return self._engine.dialect.name == "postgresql"
+
+    @property
+    def _channel(self) -> str:
+        # Without the database schema, which only the search path may know: others hear too much, never too little.
+        return f"{self._schema.prefix}events"
 
     def number_at(self, moment: datetime) -> int:
         since = frozenset({observed_between(moment, None)})

@@ -133,8 +133,7 @@ class EngineBind:
         # sends every step of every statement through its event dispatch.
         self._own: Final[Mapping[str, Any]] = {OF_OUR_OWN: True} if self.database.executes_directly else {}
         self._reading, self._writing = (
-            {**self._own, **self.database.single_statement_options(engine.dialect.driver, reading=reading)}
-            for reading in (True, False)
+            self.database.single_statement_options(engine.dialect.driver, reading=reading) for reading in (True, False)
         )
         self._explicit: bool | None = None  # not known before there is a connection
         # A StaticPool hands out one and the same connection to everybody at once.
@@ -184,7 +183,8 @@ class EngineBind:
                 with connection.execution_options(**self._own, **self.database.read_committed).begin():
                     yield ConnectionScope(connection)
                 return
-            connection.execution_options(**options)
+            own: Mapping[str, Any] = self._own if self.database.commits_each(connection) else {}
+            connection.execution_options(**options, **own)
             with self.database.committing_each(connection):
                 yield ConnectionScope(connection, single_statement=True)
 

@@ -7,7 +7,7 @@ Nothing here knows a table. A `Database` has no state: there is one of each kind
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import ceil
 from sqlite3 import SQLITE_BUSY
@@ -51,13 +51,20 @@ class Database(ABC):
     Attributes:
         read_committed: The options of a connection whose transactions are READ COMMITTED, whatever the default is.
         ddl_commits: Whether a statement of DDL commits the transaction that it is in.
-        executes_directly: Whether a connection of our own needs nothing of SQLAlchemy's before a statement is executed:
-            each commits by itself, or a transaction is begun; see `PreparedStatement`.
+        executes_directly: Whether a connection of our own needs nothing of SQLAlchemy's before a statement is executed in
+            a transaction that is begun; see `PreparedStatement`.
+        works_beside_us: Whether a server reads for us while we do something else, which it does not hold up.
     """
 
     read_committed: Mapping[str, Any] = MappingProxyType({"isolation_level": "READ COMMITTED"})
     ddl_commits: bool = False
     executes_directly: bool = False
+    works_beside_us: bool = True
+
+    @property
+    def listeners(self) -> Collection[Callable[..., object]]:
+        """What this library has engines of this database call; nobody sees anything through it."""
+        return ()
 
     def check_connection(self, connection: Connection) -> None:
         """Refuse a connection that cannot be used; each connection of the driver is asked once.
@@ -115,6 +122,10 @@ class Database(ABC):
     def committing_each(self, connection: Connection) -> AbstractContextManager[object]:
         """Have statements of a connection commit by themselves, where its options do not do that."""
         return nullcontext()
+
+    def commits_each(self, connection: Connection) -> bool:
+        """Return whether a statement that is executed directly commits by itself on a connection of our own."""
+        return self.executes_directly
 
     def needs_explicit_transactions(self, connection: Connection) -> bool:
         """Return whether a statement of a connection of our own must stand in a transaction, even a single one."""
@@ -176,6 +187,10 @@ class _PostgreSQL(Database):
 
     def committing_each(self, connection: Connection) -> AbstractContextManager[object]:
         return _psycopg2_autocommit(connection) if connection.dialect.driver == "psycopg2" else nullcontext()
+
+    def commits_each(self, connection: Connection) -> bool:
+        """Return whether a statement that is executed directly commits by itself on a connection of our own."""
+        return self.executes_directly
 
     def needs_explicit_transactions(self, connection: Connection) -> bool:
         """Return whether the application gives asyncpg names for prepared statements, which is done because of a pooler.
@@ -351,6 +366,25 @@ _SQLITE_KINDS: Final = {
 class _SQLite(Database):
     # There is no such level, and with a single writer no need of it.
     read_committed: Mapping[str, Any] = _NO_OPTIONS
+    executes_directly: bool = True
+    works_beside_us: bool = False
+
+    @property
+    def listeners(self) -> Collection[Callable[..., object]]:
+        """The listener of `configure_sqlite`."""
+        return (_begin_immediate,)
+
+    def commits_each(self, connection: Connection) -> bool:
+        """Return whether the driver is left in autocommit mode, as by `configure_sqlite`, and nothing is begun.
+
+        Something is begun by others on a connection that everybody shares.
+        """
+        driver: Any = connection.connection.driver_connection
+        return (
+            driver.isolation_level is None
+            and getattr(driver, "autocommit", _LEGACY) is not False
+            and not driver.in_transaction
+        )
 
     def check_connection(self, connection: Connection) -> None:
         """Refuse also a SQLite without `->` and `->>`, which otherwise would answer with a syntax error."""

@@ -12,9 +12,10 @@ from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
 from msgspec import Struct
-from sqlalchemy import Connection, Dialect, Executable
+from sqlalchemy import Boolean, Connection, Dialect, Executable
 
-from eventstore_sa.persistence.sqlalchemy_internals import executed, is_observed
+from eventstore_sa.persistence.sqlalchemy_internals import column_types, executed, is_observed
+from eventstore_sa.persistence.transactions.databases import database_of
 
 __all__ = ["OF_OUR_OWN", "PreparedStatement"]
 
@@ -46,8 +47,8 @@ class PreparedStatement:
     """A statement that is executed again and again.
 
     Args:
-        statement: The statement. The columns of its result need no conversion by SQLAlchemy on PostgreSQL: drivers return
-            text, numbers, bytes and UUIDs as they are wanted.
+        statement: The statement. If a parameter or a column of its result is converted by SQLAlchemy on some database, it
+            is executed in the ordinary way there.
     """
 
     def __init__(self, statement: Executable) -> None:
@@ -82,7 +83,9 @@ class PreparedStatement:
     def _direct(self, connection: Connection) -> _Compiled | None:
         """Return what to execute directly; None if it is to be executed in the ordinary way."""
         options = connection.get_execution_options()
-        if OF_OUR_OWN not in options or is_observed(connection) or options.get("schema_translate_map"):
+        if OF_OUR_OWN not in options or options.get("schema_translate_map"):
+            return None
+        if is_observed(connection, database_of(connection).listeners):
             return None
         dialect = connection.dialect
         try:
@@ -99,6 +102,10 @@ def _compiled(statement: Executable, dialect: Dialect) -> _Compiled | None:
         bind.expanding or bind.literal_execute or bind.type.dialect_impl(dialect).bind_processor(dialect)
         for bind in binds
     ):
+        return None
+    # A bool may come as 0 or 1, which is as good.
+    columns = [each for each in column_types(compiled) if not isinstance(each, Boolean)]
+    if any(each.dialect_impl(dialect).result_processor(dialect, None) for each in columns):
         return None
     constants = {name: bind.effective_value for bind, name in binds.items() if not bind.required}
     order = tuple(compiled.positiontup) if compiled.positional else None

@@ -1,5 +1,7 @@
 """Where projections and snapshots are kept: in memory, or in a SQL database."""
 
+from typing import TYPE_CHECKING
+
 from eventstore_sa.projection.adapters.projection_contract import ProjectionStorageAdapter, SyncProjectionStorageAdapter
 from eventstore_sa.projection.adapters.projection_memory import (
     InMemoryProjectionStorageAdapter,
@@ -18,6 +20,7 @@ from eventstore_sa.projection.adapters.snapshot_sqlalchemy import (
     SQLAlchemySnapshotStorageAdapter,
     SyncSQLAlchemySnapshotStorageAdapter,
 )
+from eventstore_sa.replacements import POSTGRES_PROJECTIONS, replaced
 
 __all__ = [
     "InMemoryProjectionStorageAdapter",
@@ -33,3 +36,6 @@ __all__ = [
     "SyncSQLAlchemySnapshotStorageAdapter",
     "SyncSnapshotStorageAdapter",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = replaced(__name__, {"PostgresProjectionStorageAdapter": POSTGRES_PROJECTIONS})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from typing_extensions import TypeVar
 
@@ -16,7 +16,7 @@ from eventstore_sa.contracts.projection_records import ProjectionRecord, record_
 from eventstore_sa.errors import ConfigurationError, QueryError
 from eventstore_sa.query import FilterExpression, Lookup, OffsetPagingClause, Search, SortClause
 from eventstore_sa.store.adapters.storage_adapter import AwaitableStorageAdapter, StorageAdapter, SyncStorageAdapter
-from eventstore_sa.types import JsonValue, Projection
+from eventstore_sa.types import JsonValue, JsonValueType, Projection, deserialise_projection
 
 __all__ = [
     "AnyProjection",
@@ -29,10 +29,15 @@ __all__ = [
     "nothing_beside",
     "one_at_most",
     "search_for_two",
+    "typed_projection",
+    "typed_projections",
 ]
 
 AnyProjection: TypeAlias = Projection[Any, Any]
 JsonProjection: TypeAlias = Projection[JsonValue, JsonValue]
+
+State = TypeVar("State", default=JsonValue)
+Metadata = TypeVar("Metadata", default=JsonValue)
 
 _NO_BATCHES = "a {} cannot apply events to its projections: it lacks load_batch and save_batch"
 
@@ -41,7 +46,7 @@ class ProjectionStorageAdapter(StorageAdapter):
     """Keeps projections; used with asyncio.
 
     Saving a key (name and id) again replaces state and metadata; the source stays, and so does the position among results
-    without a sort. Projections are returned with state and metadata as JSON, and with their version.
+    without a sort. Projections are returned with their version.
     """
 
     @abstractmethod
@@ -71,19 +76,43 @@ class ProjectionStorageAdapter(StorageAdapter):
         """Delete a projection; return whether there was one."""
 
     @abstractmethod
-    async def find_one(self, *, lookup: Lookup) -> JsonProjection | None:
+    async def find_one(
+        self,
+        *,
+        lookup: Lookup,
+        state_type: type[State] = JsonValueType,
+        metadata_type: type[Metadata] = JsonValueType,
+    ) -> Projection[State, Metadata] | None:
         """Return the projection that meets all filters; None if there is none.
+
+        Args:
+            lookup: The filters.
+            state_type: The type to convert the state to, as `typed_projection` does; JSON by default.
+            metadata_type: The type to convert the metadata to; JSON by default.
 
         Raises:
             QueryError: If there are several, or a filter cannot be evaluated.
+            SerialisationError: If state or metadata are not of these types.
         """
 
     @abstractmethod
-    async def find_many(self, *, search: Search) -> Sequence[JsonProjection]:
+    async def find_many(
+        self,
+        *,
+        search: Search,
+        state_type: type[State] = JsonValueType,
+        metadata_type: type[Metadata] = JsonValueType,
+    ) -> Sequence[Projection[State, Metadata]]:
         """Return the projections that a search finds: filtered, then sorted, then one page of them.
+
+        Args:
+            search: What to find.
+            state_type: As for `find_one`.
+            metadata_type: As for `find_one`.
 
         Raises:
             QueryError: If the search cannot be answered.
+            SerialisationError: If a state or metadata are not of these types.
         """
 
     async def scan(
@@ -142,11 +171,23 @@ class SyncProjectionStorageAdapter(SyncStorageAdapter):
         """Delete a projection; return whether there was one."""
 
     @abstractmethod
-    def find_one(self, *, lookup: Lookup) -> JsonProjection | None:
+    def find_one(
+        self,
+        *,
+        lookup: Lookup,
+        state_type: type[State] = JsonValueType,
+        metadata_type: type[Metadata] = JsonValueType,
+    ) -> Projection[State, Metadata] | None:
         """Return the projection that meets all filters; see `ProjectionStorageAdapter.find_one`."""
 
     @abstractmethod
-    def find_many(self, *, search: Search) -> Sequence[JsonProjection]:
+    def find_many(
+        self,
+        *,
+        search: Search,
+        state_type: type[State] = JsonValueType,
+        metadata_type: type[Metadata] = JsonValueType,
+    ) -> Sequence[Projection[State, Metadata]]:
         """Return the projections that a search finds; see `ProjectionStorageAdapter.find_many`."""
 
     def scan(
@@ -183,11 +224,27 @@ class AwaitableProjectionStorageAdapter(AwaitableStorageAdapter[S], ProjectionSt
     async def delete(self, *, name: str, id: str) -> bool:
         return await self._runner.run(self.sync_adapter.delete, name=name, id=id)
 
-    async def find_one(self, *, lookup: Lookup) -> JsonProjection | None:
-        return await self._runner.run(self.sync_adapter.find_one, lookup=lookup)
+    async def find_one(
+        self,
+        *,
+        lookup: Lookup,
+        state_type: type[State] = JsonValueType,
+        metadata_type: type[Metadata] = JsonValueType,
+    ) -> Projection[State, Metadata] | None:
+        return await self._runner.run(
+            self.sync_adapter.find_one, lookup=lookup, state_type=state_type, metadata_type=metadata_type
+        )
 
-    async def find_many(self, *, search: Search) -> Sequence[JsonProjection]:
-        return await self._runner.run(self.sync_adapter.find_many, search=search)
+    async def find_many(
+        self,
+        *,
+        search: Search,
+        state_type: type[State] = JsonValueType,
+        metadata_type: type[Metadata] = JsonValueType,
+    ) -> Sequence[Projection[State, Metadata]]:
+        return await self._runner.run(
+            self.sync_adapter.find_many, search=search, state_type=state_type, metadata_type=metadata_type
+        )
 
     def scan(
         self, *, filters: Collection[FilterExpression] = (), sort: SortClause | None = None
@@ -258,3 +315,27 @@ def one_at_most(records: Sequence[ProjectionRecord]) -> JsonProjection | None:
             f"{records[0].name!r} with id {records[0].id!r}: filter by name and id, or search"
         )
     return records[0].projection() if records else None
+
+
+def typed_projection(
+    projection: JsonProjection | None, state_type: type[State], metadata_type: type[Metadata]
+) -> Projection[State, Metadata] | None:
+    """Return a projection with its state and metadata made into the types that are asked for.
+
+    Raises:
+        SerialisationError: If they are not of these types.
+    """
+    return None if projection is None else typed_projections([projection], state_type, metadata_type)[0]
+
+
+def typed_projections(
+    projections: Sequence[JsonProjection], state_type: type[State], metadata_type: type[Metadata]
+) -> Sequence[Projection[State, Metadata]]:
+    """Return projections with their states and metadata made into the types that are asked for.
+
+    Raises:
+        SerialisationError: If they are not of these types.
+    """
+    if state_type is JsonValueType and metadata_type is JsonValueType:
+        return cast("Sequence[Projection[State, Metadata]]", projections)
+    return [deserialise_projection(projection, state_type, metadata_type) for projection in projections]

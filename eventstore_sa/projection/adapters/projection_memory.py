@@ -9,13 +9,16 @@ from eventstore_sa.contracts.projection_records import ProjectionRecord, record_
 from eventstore_sa.projection.adapters.projection_contract import (
     AnyProjection,
     AwaitableProjectionStorageAdapter,
-    JsonProjection,
+    Metadata,
+    State,
     SyncProjectionStorageAdapter,
     checked_expectation,
     distinct_records,
     nothing_beside,
     one_at_most,
     search_for_two,
+    typed_projection,
+    typed_projections,
 )
 from eventstore_sa.query import CustomFilter, CustomFunction, CustomOperator, Lookup, Search
 from eventstore_sa.query.converters import QueryConverters
@@ -29,6 +32,7 @@ from eventstore_sa.query.evaluation import (
 from eventstore_sa.store import EventStore, SyncEventStore
 from eventstore_sa.store.adapters.event_memory import InMemoryEventStorageAdapter, SyncInMemoryEventStorageAdapter
 from eventstore_sa.store.adapters.memory_projections import InMemoryProjections
+from eventstore_sa.types import JsonValueType, Projection
 
 __all__ = ["InMemoryProjectionStorageAdapter", "SyncInMemoryProjectionStorageAdapter"]
 
@@ -109,11 +113,24 @@ class SyncInMemoryProjectionStorageAdapter(_Registering, SyncProjectionStorageAd
     def delete(self, *, name: str, id: str) -> bool:
         return self._projections.delete(name, id)
 
-    def find_one(self, *, lookup: Lookup) -> JsonProjection | None:
-        return one_at_most(self._found(search_for_two(lookup)))
+    def find_one(
+        self,
+        *,
+        lookup: Lookup,
+        state_type: type[State] = JsonValueType,
+        metadata_type: type[Metadata] = JsonValueType,
+    ) -> Projection[State, Metadata] | None:
+        return typed_projection(one_at_most(self._found(search_for_two(lookup))), state_type, metadata_type)
 
-    def find_many(self, *, search: Search) -> Sequence[JsonProjection]:
-        return [record.projection() for record in self._found(search)]
+    def find_many(
+        self,
+        *,
+        search: Search,
+        state_type: type[State] = JsonValueType,
+        metadata_type: type[Metadata] = JsonValueType,
+    ) -> Sequence[Projection[State, Metadata]]:
+        found = [record.projection() for record in self._found(search)]
+        return typed_projections(found, state_type, metadata_type)
 
     def count(self, *, search: Search) -> int:
         return len(self._found(Search(filters=search.filters)))

@@ -25,12 +25,16 @@ from eventstore_sa.projection.adapters.projection_contract import (
     AnyProjection,
     AwaitableProjectionStorageAdapter,
     JsonProjection,
+    Metadata,
+    State,
     SyncProjectionStorageAdapter,
     checked_expectation,
     distinct_records,
     nothing_beside,
     one_at_most,
     search_for_two,
+    typed_projection,
+    typed_projections,
 )
 from eventstore_sa.query import (
     CustomFilter,
@@ -50,6 +54,7 @@ from eventstore_sa.store.adapters.event_sqlalchemy import (
 )
 from eventstore_sa.store.adapters.runners import paged
 from eventstore_sa.store.adapters.sqlalchemy_adapter import AwaitableSQLAlchemyAdapter, SyncSQLAlchemyAdapter
+from eventstore_sa.types import JsonValueType, Projection
 from eventstore_sa.types.numbers import checked_count
 
 __all__ = ["SQLAlchemyProjectionStorageAdapter", "SyncSQLAlchemyProjectionStorageAdapter"]
@@ -158,11 +163,24 @@ class SyncSQLAlchemyProjectionStorageAdapter(
     def delete(self, *, name: str, id: str) -> bool:
         return self._storage.delete(name, id)
 
-    def find_one(self, *, lookup: Lookup) -> JsonProjection | None:
-        return one_at_most(self._storage.search(search_for_two(lookup)))
+    def find_one(
+        self,
+        *,
+        lookup: Lookup,
+        state_type: type[State] = JsonValueType,
+        metadata_type: type[Metadata] = JsonValueType,
+    ) -> Projection[State, Metadata] | None:
+        return typed_projection(one_at_most(self._storage.search(search_for_two(lookup))), state_type, metadata_type)
 
-    def find_many(self, *, search: Search) -> Sequence[JsonProjection]:
-        return [record.projection() for record in self._storage.search(search)]
+    def find_many(
+        self,
+        *,
+        search: Search,
+        state_type: type[State] = JsonValueType,
+        metadata_type: type[Metadata] = JsonValueType,
+    ) -> Sequence[Projection[State, Metadata]]:
+        found = [record.projection() for record in self._storage.search(search)]
+        return typed_projections(found, state_type, metadata_type)
 
     def scan(
         self, *, filters: Collection[FilterExpression] = (), sort: SortClause | None = None

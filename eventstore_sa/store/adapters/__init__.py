@@ -1,5 +1,7 @@
 """Where a store keeps its events, and what adapters for other storage are made of."""
 
+from typing import TYPE_CHECKING
+
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee
 from eventstore_sa.publishing import (
     PreparedEvent,
@@ -10,6 +12,7 @@ from eventstore_sa.publishing import (
     replayed,
     stored_events,
 )
+from eventstore_sa.replacements import POSTGRES_EVENTS, replaced
 from eventstore_sa.sources.base import checked_limit
 from eventstore_sa.sources.constraints import checked_constraints
 from eventstore_sa.store.adapters.event_contract import (
@@ -44,3 +47,13 @@ __all__ = [
     "replayed",
     "stored_events",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = replaced(
+        __name__,
+        {
+            "AnyEventSerialisationGuarantee": "EventSerialisationGuarantee, which is an enum",
+            "PostgresEventStorageAdapter": POSTGRES_EVENTS,
+            "PostgresQuerySettings": "EventStoreSchema(prefix=..., schema=...) to name the tables; reads page by themselves",
+        },
+    )

@@ -16,6 +16,7 @@ from typing_extensions import TypeVar
 
 from eventstore_sa.conditions import WriteCondition
 from eventstore_sa.contracts.inline_projections import InlineProjection
+from eventstore_sa.contracts.inspection import InspectionStorage
 from eventstore_sa.contracts.rebuilds import RebuildStorage
 from eventstore_sa.contracts.subscriptions import SubscriptionStorage
 from eventstore_sa.contracts.wakeups import Wakeups
@@ -23,6 +24,7 @@ from eventstore_sa.errors import ConfigurationError, TransactionError
 from eventstore_sa.publishing import StreamPublishDefinition
 from eventstore_sa.session import CommitCallback, StagedPublish
 from eventstore_sa.sources.constraints import QueryConstraints
+from eventstore_sa.store.adapters.scanned_inspection import ScannedInspectionStorage
 from eventstore_sa.store.adapters.storage_adapter import AwaitableStorageAdapter, StorageAdapter, SyncStorageAdapter
 from eventstore_sa.store.turns import Turns
 from eventstore_sa.types import (
@@ -65,6 +67,8 @@ _NO_PROJECTIONS = (
     "{adapter} keeps no projections beside its events, so it cannot update them with a publish or rebuild them: use a "
     "store on a SQLAlchemy bind or in memory, or project into a ProjectionStore"
 )
+
+_NO_ADDED_TAGS = "{adapter} cannot add tags to events that are stored: use a store on PostgreSQL, SQLite or in memory"
 
 STAGING_NEEDS_A_SESSION = (
     "staging needs a session, whose commit stores the events: use store.within(session), or publish at once"
@@ -112,6 +116,16 @@ class _EventStorage:
         """
         raise ConfigurationError(
             f"{type(self).__name__} keeps no subscriptions beside its events: use a store on a SQLAlchemy bind or in memory"
+        )
+
+    def inspection_storage(self) -> InspectionStorage:
+        """Return what answers questions about the store as a whole; see `eventstore_sa.inspection`.
+
+        Raises:
+            ConfigurationError: If there is none.
+        """
+        raise ConfigurationError(
+            f"{type(self).__name__} cannot be inspected: use a store on a SQLAlchemy bind or in memory"
         )
 
     @property
@@ -251,6 +265,28 @@ class EventStorageAdapter(_EventStorage, StorageAdapter):
         """Store what is staged in the session's transaction now."""
         raise TransactionError(STAGING_NEEDS_A_SESSION)
 
+    async def add_tags(self, added: Mapping[int, AbstractSet[str]]) -> int:
+        """Add tags to stored events, and begin another epoch of tags; storage need not be able to.
+
+        Args:
+            added: The tags to add, by the sequence numbers of the events.
+
+        Returns:
+            How many events did not have all of them.
+
+        Raises:
+            ConfigurationError: If this storage cannot.
+        """
+        raise ConfigurationError(_NO_ADDED_TAGS.format(adapter=type(self).__name__))
+
+    async def tags_epoch(self, *, current: bool = False) -> str:
+        """Return the epoch of tags, which is another one whenever tags have been added to stored events.
+
+        Args:
+            current: Whether it must be the current one. Otherwise an earlier one will do, under which decisions are refused.
+        """
+        return ""
+
 
 class SyncEventStorageAdapter(_EventStorage, SyncStorageAdapter):
     """Storage of events, used without asyncio: the twin of `EventStorageAdapter`."""
@@ -325,6 +361,10 @@ class SyncEventStorageAdapter(_EventStorage, SyncStorageAdapter):
                 category = stream.category
                 yield CategoryIdentifier(category)
 
+    def inspection_storage(self) -> InspectionStorage:
+        """Return what answers questions about the store as a whole, by default by reading its events."""
+        return ScannedInspectionStorage(self)
+
     def watermark(self) -> Watermark:
         """Return up to where the log can be read without missing an event."""
         latest = self.latest(target=LogIdentifier())
@@ -337,6 +377,14 @@ class SyncEventStorageAdapter(_EventStorage, SyncStorageAdapter):
     def flush(self) -> None:
         """Store what is staged in the session's transaction now."""
         raise TransactionError(STAGING_NEEDS_A_SESSION)
+
+    def add_tags(self, added: Mapping[int, AbstractSet[str]]) -> int:
+        """Add tags to stored events, and begin another epoch of tags; see `EventStorageAdapter.add_tags`."""
+        raise ConfigurationError(_NO_ADDED_TAGS.format(adapter=type(self).__name__))
+
+    def tags_epoch(self, *, current: bool = False) -> str:
+        """Return the epoch of tags; see `EventStorageAdapter.tags_epoch`."""
+        return ""
 
 
 S = TypeVar("S", bound=SyncEventStorageAdapter, default=SyncEventStorageAdapter)
@@ -392,6 +440,12 @@ class AwaitableEventStorageAdapter(AwaitableStorageAdapter[S], EventStorageAdapt
     async def watermark(self) -> Watermark:
         return await self._runner.run(self.sync_adapter.watermark)
 
+    async def add_tags(self, added: Mapping[int, AbstractSet[str]]) -> int:
+        return await self._runner.run(self.sync_adapter.add_tags, added)
+
+    async def tags_epoch(self, *, current: bool = False) -> str:
+        return await self._runner.run(self.sync_adapter.tags_epoch, current=current)
+
     def with_projections(self, projections: Sequence[InlineProjection]) -> Self:
         return self._over(self.sync_adapter.with_projections(projections))
 
@@ -403,6 +457,9 @@ class AwaitableEventStorageAdapter(AwaitableStorageAdapter[S], EventStorageAdapt
 
     def subscription_storage(self) -> SubscriptionStorage:
         return self.sync_adapter.subscription_storage()
+
+    def inspection_storage(self) -> InspectionStorage:
+        return self.sync_adapter.inspection_storage()
 
     @property
     def wakeups(self) -> Wakeups:

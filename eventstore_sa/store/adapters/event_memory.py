@@ -7,6 +7,7 @@ one storage. Nothing outlives the process, and events here cannot be part of a s
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Self
 
 from eventstore_sa.conditions import WriteCondition
@@ -90,11 +91,24 @@ class SyncInMemoryEventStorageAdapter(SyncEventStorageAdapter):
     ) -> Iterator[AnyStoredEvent]:
         return self._storage.scan(target=target, constraints=constraints, limit=limit, backwards=backwards)
 
+    def scan_text(
+        self, *, target: Scannable, constraints: QueryConstraints, limit: int | None, backwards: bool
+    ) -> Iterator[AnyStoredEvent]:
+        return self._storage.scan(
+            target=target, constraints=constraints, limit=limit, backwards=backwards, as_text=True
+        )
+
     def streams(self, *, target: Listable = LogIdentifier()) -> Iterator[StreamIdentifier]:  # noqa: B008
         return self._storage.streams(target)
 
     def categories(self) -> Iterator[CategoryIdentifier]:
         return self._storage.categories()
+
+    def add_tags(self, added: Mapping[int, AbstractSet[str]]) -> int:
+        return self._storage.add_tags(added)
+
+    def tags_epoch(self, *, current: bool = False) -> str:
+        return self._storage.tags_epoch
 
     def drop_schema(self) -> None:
         self._storage.clear()
@@ -105,7 +119,8 @@ class InMemoryEventStorageAdapter(AwaitableEventStorageAdapter[SyncInMemoryEvent
 
     Safe to use from any number of tasks, event loops and threads at once. A scan returns what is stored when `scan` is
     called: what is published meanwhile neither appears in it nor disturbs it. Each read returns
-    new copies of the events. `drop_schema` forgets all events.
+    new copies of the events. Each call first yields to the event loop, so that concurrent tasks meet as they would over a
+    database. `drop_schema` forgets all events.
 
     Args:
         storage: Where the events are kept; by default a storage of its own. Adapters may share one.

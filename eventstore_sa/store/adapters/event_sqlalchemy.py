@@ -20,6 +20,8 @@ from eventstore_sa.errors import ConfigurationError, TransactionError
 from eventstore_sa.persistence.events.conditions import ConditionEvaluator, ConditionEvaluators
 from eventstore_sa.persistence.events.constraints import ConstraintConverter, ConstraintConverters
 from eventstore_sa.persistence.events.storage import EventStorage
+from eventstore_sa.persistence.events.tags_epoch import KnownEpoch
+from eventstore_sa.persistence.inspection.storage import SQLInspectionStorage
 from eventstore_sa.persistence.rebuilding import SQLRebuildStorage
 from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee, Locking
@@ -28,6 +30,7 @@ from eventstore_sa.persistence.subscriptions.storage import SQLSubscriptionStora
 from eventstore_sa.persistence.transactions.binds import Bind
 from eventstore_sa.publishing import StreamPublication, keyed_results, publications
 from eventstore_sa.session import CommitCallback, SessionStorage, StagedPublish
+from eventstore_sa.session.connection_watch import watch
 from eventstore_sa.sources.base import checked_limit
 from eventstore_sa.sources.constraints import QueryConstraint, QueryConstraints, checked_constraints
 from eventstore_sa.store.adapters.bindables import AsyncBindable, SyncBindable, async_bind
@@ -68,6 +71,7 @@ class _Options(Struct, frozen=True):
     stall_warning_s: float
     evaluators: ConditionEvaluators
     constraint_converters: ConstraintConverters
+    known_epoch: KnownEpoch
     projections: Projections = ()
 
 
@@ -132,6 +136,7 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
             stall_warning_s,
             ConditionEvaluators(),
             ConstraintConverters() if constraint_converters is None else constraint_converters,
+            KnownEpoch(),
         )
         self._coalescing = SyncCoalescing() if coalesce else None
         self._turns = Turns()
@@ -152,6 +157,7 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
             constraint_converters=options.constraint_converters,
             stall_warning_s=options.stall_warning_s,
             projections=options.projections,
+            known_epoch=options.known_epoch,
         )
 
     @property
@@ -202,7 +208,7 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
             backwards=backwards,
             as_text=as_text,
         )
-        return paged(pages)
+        return paged(pages, ahead=True)
 
     def streams(self, *, target: Listable = LogIdentifier()) -> Iterator[StreamIdentifier]:  # noqa: B008
         return paged(self._storage.stream_pages(checked_listable(target)))
@@ -263,11 +269,20 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
     def boundary_of(self, tags: AbstractSet[str]) -> AbstractSet[str]:
         return self._options.schema.locking_mode.boundary_of(tags)
 
+    def add_tags(self, added: Mapping[int, AbstractSet[str]]) -> int:
+        return self._storage.add_tags(added)
+
+    def tags_epoch(self, *, current: bool = False) -> str:
+        return self._storage.tags_epoch(current=current)
+
     def rebuild_storage(self, name: str) -> SQLRebuildStorage:
         return SQLRebuildStorage(self.bind, self.schema, name)
 
     def subscription_storage(self) -> SQLSubscriptionStorage:
         return SQLSubscriptionStorage(self.bind, self._storage)
+
+    def inspection_storage(self) -> SQLInspectionStorage:
+        return SQLInspectionStorage(self.bind, self._storage)
 
     @property
     def wakeups(self) -> Wakeups:
@@ -298,7 +313,15 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
             return self._in_session.publish_at_once
         if self._coalescing is not None:
             return partial(self._coalescing.publish, storage, self._bind)
-        return storage.publish
+        return self._publish_on_connection if self.bind.in_transaction else storage.publish
+
+    def _publish_on_connection(self, parts: Sequence[StreamPublication]) -> list[list[AnyStoredEvent]]:
+        """Publish in the transaction of a connection of the caller's, and tell those who wait once it is committed."""
+        results = self._storage.publish(parts)
+        if self.wakeups.is_heard:
+            with self.bind.reading() as scope:
+                watch(scope.connection).add(when_durable=self.wakeups.wake)
+        return results
 
     @property
     def _session_storage(self) -> SessionStorage:

@@ -197,6 +197,9 @@ class SyncTypedEventStorageAdapter(_Typed[SyncEventStorageAdapter], SyncEventSto
     def locked(self, stream: StreamIdentifier, work: Callable[[SyncEventStorageAdapter], R]) -> R:
         return self._adapter.locked(stream, lambda adapter: work(typed_sync(adapter, self._types)))
 
+    def tags_epoch(self, *, current: bool = False) -> str:
+        return self._adapter.tags_epoch(current=current)
+
 
 class TypedEventStorageAdapter(_Typed[EventStorageAdapter], EventStorageAdapter):
     """See `typed`; for adapters that have no synchronous one to convert events in."""
@@ -262,6 +265,9 @@ class TypedEventStorageAdapter(_Typed[EventStorageAdapter], EventStorageAdapter)
 
     async def flush(self) -> None:
         await self._adapter.flush()
+
+    async def tags_epoch(self, *, current: bool = False) -> str:
+        return await self._adapter.tags_epoch(current=current)
 
 
 class _AwaitableTypedEventStorageAdapter(AwaitableEventStorageAdapter[SyncEventStorageAdapter]):

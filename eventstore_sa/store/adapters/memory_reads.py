@@ -62,13 +62,23 @@ class Readable(Protocol):
         """Return it as an event with its own payload and metadata."""
         ...
 
+    def text_event(self) -> AnyStoredEvent:
+        """Return it as an event whose payload is JSON text."""
+        ...
+
     def outline(self) -> AnyStoredEvent:
         """Return it as an event without payload and metadata."""
         ...
 
 
 def selected(
-    records: Sequence[Readable], end: int, target: Scannable, constraints: QueryConstraints, *, backwards: bool
+    records: Sequence[Readable],
+    end: int,
+    target: Scannable,
+    constraints: QueryConstraints,
+    *,
+    backwards: bool,
+    as_text: bool = False,
 ) -> Iterator[AnyStoredEvent]:
     """Yield the events of a target that meet all constraints.
 
@@ -78,6 +88,7 @@ def selected(
         target: What is read; only for partitions and queries there may be records that do not belong to it.
         constraints: What the events have to meet.
         backwards: Last to first.
+        as_text: Whether payloads remain JSON text.
     """
     remaining: Collection[QueryConstraint] = constraints
     start, stop = 0, end
@@ -104,9 +115,12 @@ def selected(
                 continue
             if plain and not _meets(record.outline(), plain):
                 continue
+            if as_text and not others:
+                yield record.text_event()
+                continue
             event = record.event()
             if _meets(event, others):
-                yield event
+                yield record.text_event() if as_text else event
 
     return events()
 

@@ -7,14 +7,16 @@ which of its records a read returns is decided in `memory_reads.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from functools import partial
 from itertools import islice
 from threading import Lock
 from typing import Any, Final, TypeAlias
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from eventstore_sa.conditions import (
     Alternative,
@@ -93,6 +95,10 @@ class _Record(Struct, frozen=True):
     def event(self) -> AnyStoredEvent:
         """Return it as an event with its own payload and metadata."""
         return self._event(decode_json(self.content.payload), decode_json(self.content.metadata))
+
+    def text_event(self) -> AnyStoredEvent:
+        """Return it as an event whose payload is the JSON text."""
+        return self._event(self.content.payload, decode_json(self.content.metadata))
 
     def outline(self) -> AnyStoredEvent:
         """Return it without payload and metadata, which are not decoded."""
@@ -177,6 +183,16 @@ class _Records:
                 self.tags.setdefault(tag, []).append(record)
         self.by_id.update((record.content.id, record) for record in records)
 
+    def with_tags(self, added: Mapping[int, AbstractSet[str]]) -> _Records:
+        """Return the same records with more tags; running scans keep those that they have begun with."""
+        records = _Records()
+        for record in self.log:
+            content, more = record.content, added.get(record.sequence_number, frozenset())
+            content = content if content.tags.issuperset(more) else replace(content, tags=content.tags | more)
+            number = record.sequence_number
+            records.append(record.stream, [content], (record.position, range(number, number + 1)))
+        return records
+
 
 class InMemoryConditionContext:
     """What the evaluator of your own condition may look at.
@@ -216,6 +232,8 @@ class InMemoryEventStorage:
         self.subscriptions: Final = InMemorySubscriptions()
         self.wakeups: Final = Wakeups()
         self._evaluators: dict[type[WriteCondition], InMemoryConditionEvaluator] = {}
+        self.tags_epoch = ""
+        """Another text whenever tags have been added to stored events."""
 
     def register_condition(self, condition: type[WriteCondition], evaluate: InMemoryConditionEvaluator) -> None:
         """Register how conditions of exactly this type are checked."""
@@ -269,7 +287,7 @@ class InMemoryEventStorage:
             records = self._records
             if (evaluated or place is not None) and len(records.log) != looked_at:
                 return None
-            unmet = find_unmet(parts, ways, partial(_last_position, records), partial(_is_absent, records))
+            unmet = find_unmet(parts, ways, partial(_last_position, records), self._is_absent)
             taken = records.with_ids_of(contents)
             if unmet is None and not taken:
                 if projections and (place is None or not place.commit()):
@@ -294,7 +312,7 @@ class InMemoryEventStorage:
         """Apply to the projections what would be stored now; return None if nothing would be."""
         with self._lock:
             records = self._records
-            unmet = find_unmet(parts, ways, partial(_last_position, records), partial(_is_absent, records))
+            unmet = find_unmet(parts, ways, partial(_last_position, records), self._is_absent)
             if unmet is not None or records.with_ids_of(contents):
                 return None
             results = _results(parts, records.places(parts))
@@ -311,15 +329,47 @@ class InMemoryEventStorage:
             )
         return evaluate(condition, InMemoryConditionContext(self, stream))
 
+    def _is_absent(self, absent: NoEventMatchesCondition) -> bool:
+        """Tell whether no event matches after the last one that is known, and that one is still the last before."""
+        log = self._records.log
+        after = min(absent.after, len(log))
+        if absent.last_id is not None and (after < absent.after or log[after - 1].content.id != absent.last_id):
+            return False
+        if absent.tags_epoch not in (None, self.tags_epoch):
+            return False
+        return not any(absent.item.met_by(event=log[number].content) for number in range(after, len(log)))
+
+    def add_tags(self, added: Mapping[int, AbstractSet[str]]) -> int:
+        """Add tags to stored events; see `EventStorageAdapter.add_tags`."""
+        with self._lock:
+            log = self._records.log
+            changed = {
+                number: tags
+                for number, tags in added.items()
+                if 0 < number <= len(log) and not log[number - 1].content.tags.issuperset(tags)
+            }
+            if changed:
+                self._records = self._records.with_tags(changed)
+                self.tags_epoch = uuid4().hex
+            return len(changed)
+
     def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
         """Return the last event of the target, None if there is none; as fast in a store of any size."""
         scan = self.scan(target=target, constraints=frozenset(), limit=1, backwards=True)
         return next(scan, None)
 
     def scan(
-        self, *, target: Scannable, constraints: QueryConstraints, limit: int | None, backwards: bool
+        self,
+        *,
+        target: Scannable,
+        constraints: QueryConstraints,
+        limit: int | None,
+        backwards: bool,
+        as_text: bool = False,
     ) -> Iterator[AnyStoredEvent]:
         """Iterate over the events that are stored at the time of the call; each is decoded when its turn comes.
+
+        With `as_text`, payloads remain JSON text.
 
         Raises:
             ConfigurationError: If the limit is negative or not an integer, or the constraints are not a set of constraints.
@@ -329,7 +379,7 @@ class InMemoryEventStorage:
         with self._lock:
             records = self._records.of(checked_target(target))
             end = len(records)
-        events = selected(records, end, target, checked, backwards=backwards)
+        events = selected(records, end, target, checked, backwards=backwards, as_text=as_text)
         return islice(events, end if most is None else min(most, end))
 
     @property
@@ -383,14 +433,6 @@ def _content_of(event: PreparedEvent) -> _Content:
 
 def _last_position(records: _Records, stream: StreamIdentifier) -> int | None:
     return len(records.of(stream)) - 1 if stream in records.streams else None
-
-
-def _is_absent(records: _Records, absent: NoEventMatchesCondition) -> bool:
-    """Tell whether no event matches after the last one that is known, and that one is still there."""
-    after = min(absent.after, len(records.log))
-    if absent.last_id is not None and (after < absent.after or records.log[after - 1].content.id != absent.last_id):
-        return False
-    return not any(absent.item.met_by(event=records.log[number].content) for number in range(after, len(records.log)))
 
 
 def _results(parts: Sequence[StreamPublication], places: Sequence[tuple[int, range]]) -> list[list[AnyStoredEvent]]:

@@ -98,6 +98,12 @@ class InMemorySubscriptionStorage:
         length = self._events.length
         return length, length
 
+    def notify(self, sender: str) -> None:
+        """Do nothing: there are no other processes."""
+
+    def ear(self) -> None:
+        return None
+
     def number_at(self, moment: datetime) -> int:
         number = 0
         for event in self._scan(LogIdentifier(), frozenset()):

@@ -13,14 +13,16 @@ from functools import partial
 from itertools import chain
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 
-from sqlalchemy.pool import NullPool, Pool, StaticPool
+from sqlalchemy.pool import NullPool, Pool, QueuePool, StaticPool
 
-from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.errors import ConfigurationError, StorageError
 from eventstore_sa.persistence.sqlalchemy_internals import run_in_greenlet
 from eventstore_sa.persistence.transactions.binds import Bind
 from eventstore_sa.persistence.transactions.cancellation import uninterrupted
 
 __all__ = ["IN_TASK", "GreenletRunner", "InTaskRunner", "Paged", "Runner", "paged"]
+
+_LONGEST_PAGE_S: Final = 5.0
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -31,15 +33,17 @@ class Paged(chain[T]):
 
     Attributes:
         pages: The pages that are left. Iterate over these or over the items, not over both.
+        ahead: Whether a page may be fetched before it is needed. If that fails, the pages must go on where they were.
     """
 
     pages: Iterator[Iterable[T]]
+    ahead: bool
 
 
-def paged(pages: Iterator[Iterable[T]]) -> Paged[T]:
+def paged(pages: Iterator[Iterable[T]], *, ahead: bool = False) -> Paged[T]:
     """Return an iterator over the items of pages."""
     items = cast("Paged[T]", Paged.from_iterable(pages))
-    items.pages = pages
+    items.pages, items.ahead = pages, ahead
     return items
 
 
@@ -56,12 +60,18 @@ class Runner(Protocol):
 
 
 class InTaskRunner:
-    """Runs work in the calling task, which it blocks: for work without I/O, and for tests."""
+    """Runs work in the calling task, which it blocks: for work without I/O, and for tests.
+
+    Other tasks get a turn before each call, as they do while a database is waited for. Otherwise tasks that read, decide
+    and publish would never meet one another, and code that forgets a condition would pass its tests.
+    """
 
     async def run(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        await asyncio.sleep(0)
         return work(*args, **kwargs)
 
     async def iterate(self, items: Iterator[T], /) -> AsyncIterator[T]:
+        await asyncio.sleep(0)
         for item in items:
             yield item
 
@@ -99,11 +109,43 @@ class GreenletRunner:
             return await (uninterrupted(running) if engine.dialect.name == "sqlite" else running)
 
     async def iterate(self, items: Iterator[T], /) -> AsyncIterator[T]:
-        """Iterate over items, with one greenlet for each page of them where they are `Paged`."""
+        """Iterate over items, with one greenlet for each page of them where they are `Paged`.
+
+        From the second page on, the next one is fetched while the caller works on this one.
+        """
         pages: Iterator[Iterable[T]] = items.pages if isinstance(items, Paged) else zip(items)
-        while (page := await self.run(next, pages, None)) is not None:
-            for item in page:
-                yield item
+        may_read_ahead = isinstance(items, Paged) and items.ahead
+        ahead: asyncio.Task[Iterable[T] | None] | None = None
+        page = await self.run(next, pages, None)
+        is_first = True
+        try:
+            while page is not None:
+                # Who has asked for a second page will ask for more.
+                if may_read_ahead and not is_first and self._has_idle_connection():
+                    ahead = asyncio.create_task(self.run(next, pages, None))
+                    await asyncio.sleep(0)  # so that the server begins, even if the caller never waits for anything
+                is_first = False
+                for item in page:
+                    yield item
+                if ahead is None:
+                    page = await self.run(next, pages, None)
+                    continue
+                fetched, ahead = ahead, None
+                try:
+                    page = await fetched
+                except StorageError:
+                    # The caller may have held what was needed, such as all connections.
+                    page = await self.run(next, pages, None)
+        finally:
+            if ahead is not None:
+                await _settled(ahead)
+
+    def _has_idle_connection(self) -> bool:
+        """Return whether the pool has a connection that nobody uses, on a server that can work while we do."""
+        engine = self._bind.engine
+        if engine is None or not self._bind.database.works_beside_us:
+            return False
+        return isinstance(engine.pool, QueuePool) and engine.pool.checkedin() > 0
 
     def _enter_loop(self, pool: Pool) -> None:
         """Refuse a second event loop at once: connections in a pool belong to the loop that opened them."""
@@ -117,3 +159,15 @@ class GreenletRunner:
                 "this store's engine has a pool of connections that belong to another event loop: make an engine for each "
                 "loop, use poolclass=NullPool, or call engine.dispose() before the new loop uses it"
             )
+
+
+async def _settled(task: asyncio.Task[Any]) -> None:
+    """Wait until a task that nobody needs any more has ended, whatever comes of it.
+
+    It is cancelled only if it takes long, such as on a lock, because that costs its connection.
+    """
+    try:
+        await asyncio.wait([task], timeout=_LONGEST_PAGE_S)
+    finally:
+        if not task.cancel() and not task.cancelled():
+            task.exception()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import uuid4
 
 import pytest
+from msgspec.structs import replace
 
 from eventstore_sa.conditions import (
     NoEventMatchesCondition,
@@ -123,6 +124,33 @@ class QueryConditionCases(EventStorageSetting):
         ):
             with case(condition):
                 assert not await self.is_met(adapter, condition)
+
+    async def test_tags_that_are_added_to_stored_events_begin_another_epoch(self, adapter: EventStorageAdapter) -> None:
+        if not self.keeps_tags:
+            return
+        first, last = await adapter.save(
+            target=stream("a"), events=[new_event("joined"), tagged("joined", "course:c1", "student:s1")]
+        )
+        added = {first.sequence_number: frozenset(COURSE.tags), last.sequence_number: frozenset(COURSE.tags)}
+        if not self.adds_tags:
+            with pytest.raises(ConfigurationError):
+                await adapter.add_tags(added)
+            return
+        before = await adapter.tags_epoch(current=True)
+
+        assert await adapter.add_tags(added) == 1
+
+        epoch = await adapter.tags_epoch(current=True)
+        assert epoch != before
+        assert await read(adapter) == [replace(first, tags=COURSE.tags), last]
+        assert await adapter.add_tags(added) == 0
+        assert await adapter.tags_epoch(current=True) == epoch
+        if self.checks_queries:
+            assert [each.id for each in await read(adapter, EventQuery([COURSE]))] == [first.id, last.id]
+            for remembered, met in ((before, False), (epoch, True), (None, True)):
+                condition = NoEventMatchesCondition(COURSE, last.sequence_number, last.id, remembered)
+                with case(condition):
+                    assert await self.is_met(adapter, condition) == met
 
     async def test_what_a_publish_stores_does_not_fail_its_own_condition(self, adapter: EventStorageAdapter) -> None:
         if not self.checks_queries:

@@ -24,6 +24,7 @@ from eventstore_sa.testing.cases.constraints import ConstraintCases
 from eventstore_sa.testing.cases.decisions import QueryConditionCases
 from eventstore_sa.testing.cases.fidelity import FidelityCases
 from eventstore_sa.testing.cases.fixtures import AsyncFixtures, SyncFixtures
+from eventstore_sa.testing.cases.inspection import InspectionCases
 from eventstore_sa.testing.cases.listing import ListingCases
 from eventstore_sa.testing.cases.names import NameCases
 from eventstore_sa.testing.cases.partitions import PartitionCases
@@ -33,6 +34,7 @@ from eventstore_sa.testing.cases.refusals import RefusalCases
 from eventstore_sa.testing.cases.repetition import RepetitionCases
 from eventstore_sa.testing.cases.setting import EventStorageSetting, Operation, Outcome, outcome_of
 from eventstore_sa.testing.cases.tags import TagCases
+from eventstore_sa.testing.cases.typed import TypedCases
 from eventstore_sa.testing.cases.volume import VolumeCases
 
 __all__ = ["AsyncSetting", "EventStorageAdapterCases", "SyncEventStorageAdapterCases", "SyncSetting"]
@@ -43,6 +45,7 @@ class _AllCases(
     ConstraintCases,
     PartitionCases,
     ListingCases,
+    InspectionCases,
     PublishingCases,
     ConditionCases,
     QueryConditionCases,
@@ -50,6 +53,7 @@ class _AllCases(
     FidelityCases,
     NameCases,
     TagCases,
+    TypedCases,
     RefusalCases,
     VolumeCases,
     ConcurrencyCases,
@@ -93,7 +97,7 @@ class EventStorageAdapterCases(AsyncSetting, _AllCases):
     override the fixture `storage_adapter`, which can take other fixtures and clean up after itself. Each case needs empty
     storage. The class attributes declare optional capabilities of the adapter; see `EventStorageSetting`.
 
-    Example:
+    Examples:
         class TestMyAdapter(EventStorageAdapterCases):
             def construct_storage_adapter(self) -> EventStorageAdapter:
                 return MyAdapter()

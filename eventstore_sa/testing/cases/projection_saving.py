@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -24,6 +25,12 @@ from eventstore_sa.types import (
 )
 
 __all__ = ["ProjectionSavingCases"]
+
+
+@dataclass
+class _Total:
+    total: int
+
 
 _STATES: Sequence[Any] = [
     None,
@@ -75,6 +82,20 @@ class ProjectionSavingCases:
         for each in saved:
             assert await adapter.find_one(lookup=_lookup(name="summary", source=each.source)) == each
             assert await found_ids(adapter, *_lookup(source=each.source.serialise()).filters) == [each.id]
+
+    async def test_state_and_metadata_are_made_into_the_types_that_are_asked_for(
+        self, adapter: ProjectionStorageAdapter
+    ) -> None:
+        await adapter.save(projection=projection("1", {"total": 3}, metadata=["a"]))
+
+        one = await adapter.find_one(lookup=_lookup(id="1"), state_type=dict[str, int], metadata_type=tuple[str])
+        (many,) = await adapter.find_many(search=Search(), state_type=_Total, metadata_type=list[str])
+
+        assert one is not None
+        assert (one.state, one.metadata) == ({"total": 3}, ("a",))
+        assert (many.state, many.metadata) == (_Total(3), ["a"])
+        with pytest.raises(SerialisationError, match="cannot be deserialised to int"):
+            await adapter.find_one(lookup=_lookup(id="1"), state_type=int)
 
     async def test_what_is_not_there_is_none(self, adapter: ProjectionStorageAdapter) -> None:
         await adapter.save(projection=projection("1"))

@@ -7,7 +7,9 @@ fixture `adapter` that every case takes: storage in which nothing is stored.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import cached_property
 from itertools import count
+from random import Random
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee
@@ -65,7 +67,9 @@ class EventStorageSetting:
         reads_are_complete_within: The scope in which reads that run beside publishes have no gaps. Below LOG, wider reads
             and the watermark are refused; the fixture `adapter` must still serve wider reads, to show what is stored.
         keeps_tags: Whether events keep their tags, and queries find events by them. If False, cases of tags are skipped.
+        adds_tags: Whether tags can be added to stored events. If False, that is refused.
         checks_queries: Whether conditions on events of queries can be checked. If False, they are refused.
+        can_be_inspected: Whether `inspection_storage` answers. If False, cases of inspection are skipped.
         thorough: Whether cases combine every value with every direction and limit, and publish up to 20,000 events at
             once. If False, they try each value with two combinations, and publish up to 8,000: enough for a further driver
             of a database on which another class is thorough.
@@ -75,8 +79,15 @@ class EventStorageSetting:
     publishes_run_concurrently: ClassVar[bool] = True
     reads_are_complete_within: ClassVar[EventSerialisationGuarantee] = EventSerialisationGuarantee.LOG
     keeps_tags: ClassVar[bool] = True
+    adds_tags: ClassVar[bool] = True
     checks_queries: ClassVar[bool] = True
+    can_be_inspected: ClassVar[bool] = True
     thorough: ClassVar[bool] = True
+
+    @cached_property
+    def random(self) -> Random:
+        """What picks combinations where not all are tried: the same ones each time a case runs."""
+        return Random(0)
 
     async def run_concurrently(self, operations: Sequence[Operation]) -> list[Outcome]:
         """Run all operations at the same time; return their results or exceptions, in order."""

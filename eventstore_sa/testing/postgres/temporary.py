@@ -61,7 +61,7 @@ def temporary_postgres(
             or if `settings` were given for a running server.
         ImportError: If no PostgreSQL driver is installed; raised when the first database is created.
 
-    Example:
+    Examples:
         >>> from eventstore_sa.testing.postgres import temporary_postgres
         >>> with temporary_postgres() as server:
         ...     url = server.url_for(server.create_database(), "psycopg")

@@ -171,8 +171,6 @@ class TestWhatIsNoHandler:
             "formatter",
             "computed",
             "cached",
-            "static",
-            "of_class",
             "Nested",
             "too_few",
             "too_many",
@@ -183,7 +181,7 @@ class TestWhatIsNoHandler:
             "_private",
             "P__mangled",
             "_P__mangled",
-            "in_instance",
+            "collaborator",
         ],
     )
     def test_nothing_but_public_methods_of_state_and_event_is_reached(self, event_name: str) -> None:
@@ -196,7 +194,7 @@ class TestWhatIsNoHandler:
             formatter = Formatter()
 
             def __init__(self) -> None:
-                self.in_instance = lambda state, event: ["in_instance"]
+                self.collaborator = Formatter()
 
             @property
             def computed(self) -> Callable[..., list[str]]:
@@ -205,14 +203,6 @@ class TestWhatIsNoHandler:
             @cached_property
             def cached(self) -> Callable[..., list[str]]:
                 return lambda state, event: ["cached"]
-
-            @staticmethod
-            def static(state: list[str], event: AnyEvent, more: object = None) -> list[str]:
-                return ["static"]
-
-            @classmethod
-            def of_class(cls, state: list[str], event: AnyEvent) -> list[str]:
-                return ["of_class"]
 
             class Nested:
                 def __init__(self, state: list[str], event: AnyEvent, more: object = None) -> None: ...
@@ -240,15 +230,79 @@ class TestWhatIsNoHandler:
 
         assert is_unhandled(P(), event_name)
 
-    def test_methods_of_a_mixin_that_knows_nothing_of_events_are_not_reached(self) -> None:
-        class LoggingMixin:
-            def log(self, level: object, message: object) -> list[str]:
-                return ["log"]
+    def test_static_and_class_methods_are_reached(self) -> None:
+        class P(CallsProjector):
+            @staticmethod
+            def static(state: list[str], event: AnyEvent) -> list[str]:
+                return [*state, "static"]
 
-        class P(LoggingMixin, CallsProjector):
-            pass
+            @classmethod
+            def of_class(cls, state: list[str], event: AnyEvent) -> list[str]:
+                return [*state, cls.__name__]
 
-        assert is_unhandled(P(), "log")
+            @staticmethod
+            @handles("2023/static")
+            def inside(state: list[str], event: AnyEvent) -> list[str]:
+                return [*state, "inside"]
+
+            @handles("2023/class")
+            @classmethod
+            def outside(cls, state: list[str], event: AnyEvent) -> list[str]:
+                return [*state, "outside"]
+
+            @staticmethod
+            def too_many(state: list[str], event: AnyEvent, more: object) -> list[str]:
+                return [*state, "too_many"]
+
+        assert called(P(), "static") == ["static"]
+        assert called(P(), "of-class") == ["P"]
+        assert called(P(), "2023/static") == ["inside"]
+        assert called(P(), "2023/class") == ["outside"]
+        assert is_unhandled(P(), "too-many")
+
+    def test_methods_of_a_plain_mixin_are_reached(self) -> None:
+        class CancellationMixin:
+            def order_cancelled(self, state: list[str], event: AnyEvent) -> list[str]:
+                return [*state, "order_cancelled"]
+
+            def apply_discount(self, state: list[str], event: AnyEvent) -> list[str]:
+                return [*state, "mixin"]
+
+        class P(CancellationMixin, CallsProjector):
+            def apply_discount(self, state: list[str], event: AnyEvent) -> list[str]:
+                return [*state, "class"]
+
+        assert called(P(), "order-cancelled") == ["order_cancelled"]
+        assert called(P(), "apply-discount") == ["class"]
+
+    def test_handlers_that_are_set_afterwards_are_reached(self) -> None:
+        class P(CallsProjector):
+            def __init__(self) -> None:
+                self.in_instance = lambda state, event: [*state, "in_instance"]
+
+        projector = P()
+        assert is_unhandled(projector, "in-class")
+
+        untyped: Any = P
+        untyped.in_class = lambda self, state, event: [*state, "in_class"]
+        untyped.two_few = lambda self, state: [*state, "two_few"]
+        untyped._private = lambda self, state, event: [*state, "_private"]
+
+        assert called(projector, "in-instance") == ["in_instance"]
+        assert called(projector, "in-class") == ["in_class"]
+        assert projector.takes(stored("inClass"))
+        assert projector.depends_on("in-class")
+        assert is_unhandled(projector, "two-few")
+        assert is_unhandled(projector, "private")
+
+        del untyped.in_class
+        assert is_unhandled(projector, "in-class")
+
+    def test_what_projectors_define_is_no_handler_even_when_it_is_set_afterwards(self) -> None:
+        projector: Any = CallsProjector()
+        projector.ids = lambda state, event: ["ids"]
+
+        assert is_unhandled(projector, "ids")
 
     def test_decorated_methods_of_a_mixin_are_reached(self) -> None:
         class CancellationMixin:
@@ -503,7 +557,7 @@ class TestMistakes:
         with pytest.raises(ConfigurationError, match=r"P\.on_x is decorated .* on_x\(self, state, event\)"):
             type("P", (CallsProjector,), {"on_x": handles("x")(method)})
 
-    @in_turn("wrapper", [staticmethod, classmethod, property, cached_property])
+    @in_turn("wrapper", [property, cached_property])
     def test_a_decorated_function_that_is_made_something_else_is_refused(self, wrapper: Callable[..., Any]) -> None:
         def on_x(self: Any, state: Any = None, event: Any = None) -> Any:
             return state
@@ -511,7 +565,7 @@ class TestMistakes:
         with pytest.raises(ConfigurationError, match=r"P\.on_x is decorated"):
             type("P", (CallsProjector,), {"on_x": wrapper(handles("x")(on_x))})
 
-    @in_turn("wrapper", [staticmethod, classmethod, property, type])
+    @in_turn("wrapper", [property, type])
     def test_handles_refuses_what_is_no_function(self, wrapper: Callable[..., Any]) -> None:
         thing: Any = int if wrapper is type else wrapper(lambda self, state, event: state)
 

@@ -15,6 +15,7 @@ from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.sources.constraints import (
     NameInConstraint,
     QueryConstraint,
+    correlation_is,
     name_in,
     observed_between,
     occurred_between,
@@ -44,7 +45,7 @@ def event(**fields: Any) -> StoredEvent[Any, Any, Any]:
         "position": 3,
         "sequence_number": 10,
         "payload": None,
-        "metadata": None,
+        "metadata": {"correlation_id": "c"},
         "observed_at": MOMENT,
         "occurred_at": MOMENT,
     }
@@ -66,6 +67,8 @@ def event(**fields: Any) -> StoredEvent[Any, Any, Any]:
         (name_in(["paid", Name.PLACED]), True),
         (name_in(["Placed"]), False),
         (name_in([]), False),
+        (correlation_is("c"), True),
+        (correlation_is("C"), False),
         (occurred_between(MOMENT, None), True),
         (occurred_between(MOMENT + TICK, None), False),
         (occurred_between(None, MOMENT), False),
@@ -85,6 +88,13 @@ def test_the_two_times_of_an_event_are_told_apart() -> None:
 
     assert observed_between(MOMENT, MOMENT + TICK).met_by(event=later)
     assert not occurred_between(MOMENT, MOMENT + TICK).met_by(event=later)
+
+
+def test_correlation_ids_are_texts_in_a_mapping() -> None:
+    for metadata in (None, "c", ["c"], {}, {"correlation_id": ["c"]}, {"correlation_id": None}):
+        assert not correlation_is("c").met_by(event=event(metadata=metadata))
+    with pytest.raises(ConfigurationError, match="correlation_is takes a str; got a UUID"):
+        correlation_is(UUID(int=1))  # type: ignore[arg-type]
 
 
 def test_names_that_are_objects_are_compared_as_they_are_stored() -> None:

@@ -230,3 +230,19 @@ def test_a_transaction_for_async_functions_only_refuses_others() -> None:
         Counting()(lambda: 1)
     with pytest.raises(TypeError):
         event_store_transaction()  # type: ignore[abstract]
+
+
+@KINDS
+@pytest.mark.parametrize("errors", [OSError, (OSError, KeyError)])
+def test_subclasses_name_the_errors_that_they_are_about(kind: str, errors: Any) -> None:
+    class retry(retry_on_error):
+        exception = errors
+
+    class ignore(ignore_on_error):
+        exception = errors
+
+    assert Call(kind, OSError(), TimeoutError()).through(retry(3)) == "order 42"
+    assert Call(kind, OSError()).through(ignore()) is None
+    for decorator in (retry(3), ignore()):
+        with pytest.raises(ValueError, match="another"):
+            Call(kind, ValueError("another")).through(decorator)

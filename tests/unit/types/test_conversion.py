@@ -175,6 +175,11 @@ def test_large_floats_stay_floats_for_callers() -> None:
     "klass, value",
     [
         (int, "1"),
+        (dict, {1: 2}),
+        (dict[int, int], {1: 2}),
+        (dict[str, Any], {1: 2}),
+        (Mapping[str, JsonValue], {"a": 1, 2: 3}),
+        (Line, {"sku": "a", "price": "3 cents", "colour": "red"}),
         (str, 1),
         (int, True),
         (list[int], {"a": 1}),

@@ -49,7 +49,7 @@ ALL = [identifier for identifier, _ in SERIALISED]
 
 @in_turn("identifier, serialised", SERIALISED)
 def test_identifiers_serialise_and_read_back(identifier: Identifier, serialised: dict[str, Any]) -> None:
-    assert identifier.serialise() == serialised
+    assert identifier.serialise() == identifier.serialise(str) == serialised
     assert event_sequence_identifier(serialised) == identifier
     assert json.loads(identifier.json()) == serialised
 

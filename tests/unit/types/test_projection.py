@@ -66,11 +66,10 @@ def test_serialised_projections_are_json_of_all_fields() -> None:
 
 
 def test_summaries_leave_out_state_and_metadata() -> None:
-    assert projection(state=object(), metadata=object()).summarise() == {
-        "id": "42",
-        "name": "total",
-        "source": SOURCE.serialise(),
-    }
+    summed_up = projection(state=object(), metadata=object())
+
+    assert summed_up.summarise() == summed_up.summarise(str_serialisation_fallback)
+    assert summed_up.summarise() == {"id": "42", "name": "total", "source": SOURCE.serialise()}
 
 
 def test_state_and_metadata_convert_both_ways() -> None:
@@ -89,7 +88,9 @@ def test_conversion_uses_the_fallback() -> None:
         serialise_projection(strange)
     assert serialise_projection(strange, str_serialisation_fallback).state == "<class 'object'>"
     assert strange.serialise(str_serialisation_fallback)["state"] == "<class 'object'>"
-    assert deserialise_projection(projection(state="x"), int, int, lambda *_: 7).state == 7
+    stored = projection(state="x", metadata="y")
+    both = deserialise_projection(stored, int, int, state_fallback=lambda *_: 7, metadata_fallback=lambda *_: 8)
+    assert (both.state, both.metadata) == (7, 8)
 
 
 @in_turn("field", ["id", "name"])

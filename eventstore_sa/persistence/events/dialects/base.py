@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from datetime import datetime
 from enum import Enum
@@ -19,10 +20,12 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, FromClause, String, and_, func, select, type_coerce
 
 from eventstore_sa.contracts.projection_records import ProjectionRecord
+from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.events.document import PublishDocument
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.transactions.databases import Database
 from eventstore_sa.persistence.transactions.failures import Failure, FailureKind
+from eventstore_sa.persistence.transactions.prepared import PreparedStatement
 from eventstore_sa.types.watermark import Watermark
 
 __all__ = [
@@ -116,7 +119,7 @@ class EventDialect(ABC):
     def __init__(self, schema: EventStoreSchema, database: Database) -> None:
         self.database: Final = database
         self._schema = schema
-        self._last_number = select(func.coalesce(func.max(schema.events.c.sequence_number), 0))
+        self._last_number = PreparedStatement(select(func.coalesce(func.max(schema.events.c.sequence_number), 0)))
 
     @abstractmethod
     def append(self, connection: Connection, document: PublishDocument, *, guarded: bool) -> AppendOutcome:
@@ -162,6 +165,20 @@ class EventDialect(ABC):
         """
         raise NotImplementedError
 
+    def add_tags(self, connection: Connection, added: Mapping[int, AbstractSet[str]], epoch: str) -> int:
+        """Add tags to stored events, by their numbers; return how many events did not have all of them.
+
+        If there are any, a new epoch is recorded, under which decisions of earlier epochs are refused.
+
+        Raises:
+            ConfigurationError: If that is not possible on this database.
+            DBAPIError: If the database refused; `Database.failure_of` reads it.
+        """
+        raise ConfigurationError(
+            f"tags cannot be added to stored events on {connection.dialect.name}: its triggers forbid every update, and "
+            "cannot be changed within a transaction"
+        )
+
     @abstractmethod
     def lock(self, connection: Connection, document: PublishDocument) -> None:
         """Take the locks of a publish, and hold them to the end of the transaction or savepoint.
@@ -187,12 +204,13 @@ class EventDialect(ABC):
         By default that is twice the highest number that is committed: where the writers of the log exclude each other, all
         earlier ones are committed.
         """
-        last = connection.scalar(self._last_number) or 0
+        last = EventDialect.last_number(self, connection)
         return last, last
 
     def last_number(self, connection: Connection) -> int:
         """Return the last number drawn, as cheaply as possible: whoever polls looks for the watermark when it has moved."""
-        return connection.scalar(self._last_number) or 0
+        number: int = self._last_number.scalar(connection, {})
+        return number
 
     def watermark(self, connection: Connection) -> Watermark:
         """Return the watermark together with the transaction that holds it back; by default there can be none."""

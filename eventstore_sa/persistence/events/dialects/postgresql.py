@@ -7,6 +7,7 @@ raised error would make the transaction unusable.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -23,8 +24,6 @@ from sqlalchemy import (
     FromClause,
     Insert,
     Text,
-    TextClause,
-    TextualSelect,
     bindparam,
     case,
     cast,
@@ -108,7 +107,7 @@ _APPEND_EACH: Final = (
 )
 _NOT_TRIED: Final = {-1: NotTried.BUSY, -2: NotTried.TAKEN}
 _WATERMARK: Final = "last_number, watermark"
-_PARAMETERS: Final = {"document": "jsonb", "wanted": "jsonb", "sizes": "int[]"}
+_PARAMETERS: Final = {"document": "jsonb", "wanted": "jsonb", "epoch": "text", "sizes": "int[]"}
 
 _NOT_READ_COMMITTED: Final = Failure(
     FailureKind.ISOLATION, "the default isolation level of the database is not READ COMMITTED"
@@ -156,19 +155,15 @@ class PostgreSQLDialect(EventDialect):
         call = self._call(
             connection, "append_guarded_v1(:document)" if guarded else "append_v1(:document, false)", _APPEND
         )
-        return self._outcome(connection.execute(call, {"document": document.text}).one())
+        [outcome] = call.rows(connection, {"document": document.text})
+        return self._outcome(outcome)
 
     def append_loading(
         self, connection: Connection, document: PublishDocument, wanted: Mapping[str, str]
     ) -> tuple[AppendOutcome, Sequence[ProjectionRecord] | None]:
         """Call the function that does both."""
         check_jsonb(document.text, "the events to publish")
-        call = _prepared_call(
-            "append_and_load_v1(:document, :wanted)",
-            f"{_APPEND}, loaded",
-            self._schema.prefix,
-            effective_schema(connection, self._schema.schema),
-        )
+        call = self._call(connection, "append_and_load_v1(:document, :wanted)", f"{_APPEND}, loaded")
         parts = [{"name": name, "id": key} for name, key in wanted.items()]
         parameters = {"document": document.text, "wanted": encode_json(parts).decode()}
         [(*outcome, loaded)] = call.rows(connection, parameters)
@@ -177,12 +172,7 @@ class PostgreSQLDialect(EventDialect):
 
     def append_each(self, connection: Connection, documents: Sequence[PublishDocument]) -> AppendedEach | Failure:
         """Call the function for publishes that stand for themselves."""
-        call = _prepared_call(
-            "append_each_v1(:document, :sizes)",
-            _APPEND_EACH,
-            self._schema.prefix,
-            effective_schema(connection, self._schema.schema),
-        )
+        call = self._call(connection, "append_each_v1(:document, :sizes)", _APPEND_EACH)
         # Each is an array; together they are one.
         items = ",".join([document.text[1:-1] for document in documents])
         sizes = ",".join([str(len(document.counts)) for document in documents])
@@ -221,10 +211,18 @@ class PostgreSQLDialect(EventDialect):
                 )
                 return failure.refined(constraints_of_events(self._schema.prefix))
 
+    def add_tags(self, connection: Connection, added: Mapping[int, AbstractSet[str]], epoch: str) -> int:
+        """Call the function that does it under a lock on all tags."""
+        document = encode_json([{"number": number, "tags": sorted(tags)} for number, tags in added.items()]).decode()
+        check_jsonb(document, "the tags to add")
+        call = self._call(connection, "add_tags_v1(:document, :epoch)", "amount")
+        [(amount,)] = call.rows(connection, {"document": document, "epoch": epoch})
+        return int(amount)
+
     def lock(self, connection: Connection, document: PublishDocument) -> None:
         """Call the function that takes the locks without appending."""
         call = self._call(connection, "lock_for_conditions_v1(:document)", "*")
-        connection.execute(call, {"document": document.text})
+        call.rows(connection, {"document": document.text})
 
     @contextmanager
     def locked_alone(self, connection: Connection, *, timeout_s: float) -> Generator[None]:
@@ -262,14 +260,14 @@ class PostgreSQLDialect(EventDialect):
 
     def complete_up_to(self, connection: Connection) -> tuple[int, int]:
         """Ask for the last number, and the lower of it and the lowest fence."""
-        last_number, watermark = connection.execute(self._call(connection, "watermark_v1()", _WATERMARK)).one()
+        [(last_number, watermark)] = self._call(connection, "watermark_v1()", _WATERMARK).rows(connection, {})
         return last_number, watermark
 
     def last_number(self, connection: Connection) -> int:
         """Ask the sequence, and not the table of locks."""
         schema = effective_schema(connection, self._schema.schema)
         call = _last_number(self._schema.prefix, schema)
-        number: int = connection.execute(call, {"events": quoted(self._schema.events.name, schema)}).scalar_one()
+        number: int = call.scalar(connection, {"events": quoted(self._schema.events.name, schema)})
         return number
 
     def watermark(self, connection: Connection) -> Watermark:
@@ -343,7 +341,7 @@ class PostgreSQLDialect(EventDialect):
         stream_hash = cast(cast(literal_column("'x'", Text).op("||")(digits), BIT(32)), BigInteger)
         return case((stream_hash % partitions == partition, true()), else_=false())
 
-    def _call(self, connection: Connection, call: str, columns: str) -> TextualSelect:
+    def _call(self, connection: Connection, call: str, columns: str) -> PreparedStatement:
         return _call(call, columns, self._schema.prefix, effective_schema(connection, self._schema.schema))
 
 
@@ -388,7 +386,7 @@ def _described(pid: int | None, application: str | None, state: str | None, sinc
 
 
 @lru_cache(maxsize=256)
-def _call(call: str, columns: str, prefix: str, schema: str | None) -> TextualSelect:
+def _call(call: str, columns: str, prefix: str, schema: str | None) -> PreparedStatement:
     function, arguments = call.split("(", 1)
     name = in_text(quoted(f"{prefix}{function}", schema))
     parameters = [each for each in _PARAMETERS if f":{each}" in arguments]
@@ -399,18 +397,14 @@ def _call(call: str, columns: str, prefix: str, schema: str | None) -> TextualSe
     statement = statement.bindparams(*(bindparam(parameter, type_=Text()) for parameter in parameters))
     # With columns, SQLAlchemy prepares the reading of results once, not for each of them.
     names = (each.rsplit(" ", 1)[-1] for each in columns.split(", "))
-    return statement.columns(*map(column, names))
+    return PreparedStatement(statement.columns(*map(column, names)))
 
 
 @lru_cache(maxsize=256)
-def _prepared_call(call: str, columns: str, prefix: str, schema: str | None) -> PreparedStatement:
-    return PreparedStatement(_call(call, columns, prefix, schema))
-
-
-@lru_cache(maxsize=256)
-def _last_number(prefix: str, schema: str | None) -> TextClause:
+def _last_number(prefix: str, schema: str | None) -> PreparedStatement:
     name = in_text(quoted(f"{prefix}last_number_v1", schema))
-    return text(f"SELECT {name}(CAST(:events AS regclass))")
+    statement = text(f"SELECT {name}(CAST(:events AS regclass))")
+    return PreparedStatement(statement.columns(column("last_number")))
 
 
 def _numbers(array: str | None) -> Sequence[int]:

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import accumulate
+from operator import itemgetter
 from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     FromClause,
-    Row,
     String,
-    TextClause,
+    bindparam,
+    column,
     func,
+    select,
     text,
     type_coerce,
+    update,
 )
+from sqlalchemy.dialects import sqlite
 
 from eventstore_sa.persistence.events.dialects.base import Appended, AppendOutcome, EventDialect, Unmet
 from eventstore_sa.persistence.events.document import PublishDocument
 from eventstore_sa.persistence.page_bytes import size_on_sqlite
 from eventstore_sa.persistence.schema.ddl import effective_schema, in_text, quoted
+from eventstore_sa.persistence.schema.listeners import updates_allowed
 from eventstore_sa.persistence.transactions.failures import Failure, FailureKind
-from eventstore_sa.types import stream_hash
+from eventstore_sa.persistence.transactions.prepared import PreparedStatement
+from eventstore_sa.types import decode_json, encode_json, stream_hash
 
 __all__ = ["SQLiteDialect"]
 
@@ -50,12 +57,15 @@ def _named(name: str) -> str:
     )
 
 
-# What an alternative does not allow: the last known event is gone, or there is another, stored or in an earlier item.
+# What an alternative does not allow: the last known event is gone, tags have been added to stored events, or there is
+# another event, stored or in an earlier item.
 _PRESENT: Final = f"""
   (a.value ->> 'last_id' IS NOT NULL AND NOT EXISTS (
     SELECT 1 FROM {{events}} e
     WHERE e.sequence_number = a.value ->> 'after' AND e.id = replace(a.value ->> 'last_id', '-', '')
-  )) OR EXISTS (
+  )) OR (
+    a.value ->> 'epoch' <> coalesce((SELECT r.tags_epoch FROM {{schema}} r), '')
+  ) OR EXISTS (
     SELECT 1 FROM {{event_tags}} t
     WHERE t.tag = a.value ->> '$.tags[0]' AND t.sequence_number > a.value ->> 'after' AND {_named("t.name")}
       AND NOT EXISTS (
@@ -133,21 +143,24 @@ class SQLiteDialect(EventDialect):
         """Run one INSERT; only if it stored nothing, a second statement finds out why."""
         parameters = {"document": document.text}
         schema = effective_schema(connection, self._schema.schema)
-        rows: Sequence[Row[Any]] = ()
+        rows: Sequence[Sequence[Any]] = ()
         if any(document.counts):
-            rows = connection.execute(_statement(_INSERT, self._schema.prefix, schema), parameters).all()
+            rows = _insertion(self._schema.prefix, schema).rows(connection, parameters)
         if rows:
-            rows = sorted(rows)
+            rows = sorted(rows, key=itemgetter(0))
             firsts = accumulate(document.counts, initial=0)
             return Appended(
-                [rows[first].position if count else 0 for count, first in zip(document.counts, firsts, strict=False)],
-                [row.sequence_number for row in rows],
+                [rows[first][1] if count else 0 for count, first in zip(document.counts, firsts, strict=False)],
+                [number for number, _ in rows],
             )
-        for item, last_position, met in connection.execute(_statement(_CHECK, self._schema.prefix, schema), parameters):
+        for item, last_position, met in _check(self._schema.prefix, schema).rows(connection, parameters):
             if not met:
                 return Unmet(item, last_position)
         if any(document.counts):
-            return Failure(FailureKind.REFUSED, "the stream changed while its condition was being checked")
+            # Each statement is a transaction, and somebody else has published in between.
+            return Failure(
+                FailureKind.SERIALISATION_FAILURE, "a stream changed while its condition was being looked at"
+            )
         return Appended([0] * len(document.counts), ())
 
     def lock(self, connection: Connection, document: PublishDocument) -> None:
@@ -160,6 +173,35 @@ class SQLiteDialect(EventDialect):
         self.database.begin_writing(connection)
         with connection.begin_nested():
             yield
+
+    def add_tags(self, connection: Connection, added: Mapping[int, AbstractSet[str]], epoch: str) -> int:
+        """Add them as the single writer; the trigger that forbids updates is missing until the transaction ends."""
+        self.database.begin_writing(connection)
+        events, entries, version = self._schema.events, self._schema.event_tags, self._schema.version
+        c = events.c
+        found = connection.execute(
+            select(c.sequence_number, c.name, self.json_column(c.tags)).where(c.sequence_number.in_(added))
+        ).all()
+        changed: list[tuple[int, str, AbstractSet[str]]] = []
+        for sequence_number, name, text_of_tags in found:
+            there = frozenset(decode_json(text_of_tags) if text_of_tags else ())
+            if not added[sequence_number] <= there:
+                changed.append((sequence_number, name, there | added[sequence_number]))
+        if not changed:
+            return 0
+        with updates_allowed(connection, self._schema.prefix, self._schema.schema):
+            connection.execute(
+                update(events)
+                .where(c.sequence_number == bindparam("number"))
+                .values(tags=bindparam("new_tags", type_=String())),
+                [{"number": each, "new_tags": encode_json(sorted(tags)).decode()} for each, _, tags in changed],
+            )
+        connection.execute(
+            sqlite.insert(entries).on_conflict_do_nothing(),
+            [{"tag": tag, "sequence_number": each, "name": name} for each, name, tags in changed for tag in tags],
+        )
+        connection.execute(update(version).values(tags_epoch=epoch))
+        return len(changed)
 
     def id_column(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
         """Select its digits, past SQLAlchemy's own conversion."""
@@ -200,7 +242,17 @@ class SQLiteDialect(EventDialect):
 
 
 @lru_cache(maxsize=64)
-def _statement(sql: str, prefix: str, schema: str | None) -> TextClause:
-    for table in ("events", "event_tags"):
+def _insertion(prefix: str, schema: str | None) -> PreparedStatement:
+    return _statement(_INSERT, ("sequence_number", "position"), prefix, schema)
+
+
+@lru_cache(maxsize=64)
+def _check(prefix: str, schema: str | None) -> PreparedStatement:
+    return _statement(_CHECK, ("item", "last", "met"), prefix, schema)
+
+
+def _statement(sql: str, columns: Sequence[str], prefix: str, schema: str | None) -> PreparedStatement:
+    for table in ("events", "event_tags", "schema"):
         sql = sql.replace(f"{{{table}}}", in_text(quoted(f"{prefix}{table}", schema)))
-    return text(sql)
+    # With columns, SQLAlchemy prepares the reading of results once, not for each of them.
+    return PreparedStatement(text(sql).columns(*map(column, columns)))

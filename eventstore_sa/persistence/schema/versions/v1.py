@@ -76,6 +76,7 @@ def _tables(site: Site) -> tuple[Table, ...]:
             metadata,
             Column("version", Integer(), autoincrement=False),
             Column("locking", String(1000), nullable=False),
+            Column("tags_epoch", String(32), nullable=False, server_default=literal_column("''")),
             PrimaryKeyConstraint("version", name=f"{prefix}schema_pkey"),
             **innodb,
         ),
@@ -245,6 +246,7 @@ VERSION: Final = Version(
             Function("append_guarded_v1", "jsonb"),
             Function("append_each_v1", "jsonb, int[]"),
             Function("append_and_load_v1", "jsonb, jsonb"),
+            Function("add_tags_v1", "jsonb, text"),
         ),
         triggers=(
             Trigger("fence", "BEFORE INSERT", _FENCE),

@@ -1,7 +1,8 @@
 -- Return the first item of a publish of which no alternative holds, or NULL. To be called under the locks of the publish.
 --
 -- An alternative holds if the last position is in "allowed", or there is none, and if of each of "absent"
---   - the event "last_id" is still stored with the number "after", where it is given, and
+--   - the event "last_id" is still stored with the number "after", where it is given,
+--   - no tags have been added to stored events since "epoch", where it is given, and
 --   - no event with one of "names" and all of "tags" is stored with a number above "after", or among earlier items.
 -- Loops over small statements: for one statement that does it all, planners expect much work, and compile it.
 CREATE OR REPLACE FUNCTION {unmet_v1}(document jsonb, last_positions bigint[]) RETURNS int
@@ -28,11 +29,14 @@ BEGIN
       );
       CONTINUE WHEN NOT holds;
       FOR absent IN
-        SELECT a.names, a.tags, a.after, a.last_id
-        FROM pg_catalog.jsonb_to_recordset(way.absent) AS a(names jsonb, tags jsonb, after bigint, last_id uuid)
+        SELECT a.names, a.tags, a.after, a.last_id, a.epoch
+        FROM pg_catalog.jsonb_to_recordset(way.absent) AS a(names jsonb, tags jsonb, after bigint, last_id uuid, epoch text)
       LOOP
         IF absent.last_id IS NOT NULL THEN
           holds := EXISTS (SELECT FROM {events} e WHERE e.sequence_number = absent.after AND e.id = absent.last_id);
+        END IF;
+        IF absent.epoch IS NOT NULL THEN
+          holds := holds AND EXISTS (SELECT FROM {schema_row} r WHERE r.tags_epoch = absent.epoch);
         END IF;
         IF NOT holds THEN
           NULL;

@@ -1,0 +1,245 @@
+"""Opening the event store that a command is about: from a URL, or from an object of the application, `module:engine`.
+
+Commands are synchronous. Over an asyncio driver they run in a greenlet, as the library itself does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeVar
+
+import click
+from sqlalchemy import Engine, inspect, make_url, select
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from eventstore_sa.cli.options import prefix_option, schema_option
+from eventstore_sa.cli.output import complain
+from eventstore_sa.errors import ConfigurationError, EventStoreError, SchemaError
+from eventstore_sa.importing import imported
+from eventstore_sa.inspection import SyncInspection
+from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee, recorded_locking_mode
+from eventstore_sa.persistence.sqlalchemy_internals import run_in_greenlet
+from eventstore_sa.store import EventStore, SyncEventStore
+from eventstore_sa.store.adapters import SQLAlchemyEventStorageAdapter, SyncSQLAlchemyEventStorageAdapter
+
+__all__ = ["NOT_SO", "REFUSED", "OpenStore", "ending", "on_database", "on_store"]
+
+NOT_SO: Final = 1
+"""Exit code: what was looked for is not there, or not as it should be."""
+REFUSED: Final = 3
+"""Exit code: the database could not be reached, or refused."""
+_INTERRUPTED: Final = 130
+_PIPE_CLOSED: Final = 141
+
+T = TypeVar("T")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class OpenStore:
+    """An event store in a database, while a command runs.
+
+    Attributes:
+        store: The store, without event types: events come as they are stored.
+        inspection: Questions about it.
+        engine: Its connections.
+        schema: Its tables.
+    """
+
+    def __init__(self, engine: Engine, schema: EventStoreSchema) -> None:
+        self.engine: Engine = engine
+        self.schema: EventStoreSchema = schema
+        adapter = (
+            SQLAlchemyEventStorageAdapter(AsyncEngine(engine), schema=schema).sync_adapter
+            if engine.dialect.is_async
+            else SyncSQLAlchemyEventStorageAdapter(engine, schema=schema)
+        )
+        self.store: SyncEventStore = SyncEventStore(adapter)
+        self.inspection: SyncInspection = SyncInspection(self.store)
+
+
+_url: Final = click.option(
+    "--url",
+    "-u",
+    envvar="EVENTSTORE_SA_URL",
+    show_envvar=True,
+    required=True,
+    metavar="URL",
+    help="A SQLAlchemy URL; or module:name, for an engine or a store of your application.",
+)
+
+
+def on_store(command: Command) -> Command:
+    """Give a command the options that say which event store; call it with that, opened, as its first argument."""
+    return _on_store(command, must_exist=True)
+
+
+def on_database(command: Command) -> Command:
+    """The same for a command that finds out itself whether there is an event store in the database."""
+    return _on_store(command, must_exist=False)
+
+
+def _on_store(command: Command, *, must_exist: bool) -> Command:
+    @functools.wraps(command)
+    def opened(*, url: str, prefix: str, schema: str | None, **options: Any) -> None:
+        with ending():
+            engine, known = _engine(url)
+
+            def work() -> None:
+                tables = known or _schema(engine, prefix, schema, must_exist=must_exist)
+                command(OpenStore(engine, tables), **options)
+
+            run(engine, work)
+
+    decorated: Any = opened
+    for option in (schema_option, prefix_option, _url):
+        decorated = option(decorated)
+    result: Command = decorated
+    return result
+
+
+def run(engine: Engine, work: Callable[[], T]) -> T:
+    """Call a function that uses an engine, and end its connections."""
+    if engine.dialect.is_async:
+        return asyncio.run(_in_greenlet(engine, work))
+    try:
+        return work()
+    finally:
+        engine.dispose()
+
+
+async def _in_greenlet(engine: Engine, work: Callable[[], T]) -> T:
+    try:
+        return await run_in_greenlet(work)
+    finally:
+        await run_in_greenlet(engine.dispose)
+
+
+def _engine(where: str) -> tuple[Engine, EventStoreSchema | None]:
+    """Return the engine of a URL, or of an object of the application, and the tables if that object knows them."""
+    if "://" in where:
+        return _engine_of_url(where), None
+    try:
+        found = imported(where)
+    except ConfigurationError as error:
+        raise click.UsageError(f"{error.message}, or a URL such as postgresql+psycopg://user@host/database") from None
+    match found:
+        case AsyncEngine():
+            return found.sync_engine, None
+        case Engine():
+            return found, None
+        case EventStore() | SyncEventStore():
+            adapter: Any = found.adapter  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+            engine = getattr(getattr(adapter, "bind", None), "engine", None)
+            if isinstance(engine, Engine):
+                return engine, adapter.schema
+    raise click.UsageError(
+        f"{where} is a {type(found).__name__}: give an Engine, an AsyncEngine, or a store on one of them"
+    )
+
+
+def _engine_of_url(url: str) -> Engine:
+    try:
+        address = make_url(url)
+        is_async = address.get_dialect().is_async
+    except (ArgumentError, NoSuchModuleError, ValueError):
+        # It is not shown: it may contain a password.
+        message = "it is not a valid SQLAlchemy URL, such as postgresql+psycopg://user@host/database"
+        raise click.BadParameter(message, param_hint="--url") from None
+    except ImportError as error:
+        raise click.BadParameter(f"its driver is not installed: {error}", param_hint="--url") from error
+    if address.get_backend_name() == "sqlite" and "mode" not in address.query:
+        # SQLite would create it.
+        file = address.database
+        if file and file != ":memory:" and not file.startswith("file:") and not Path(file).exists():
+            raise ConnectionError(f"there is no file {file!r}")
+    store = EventStore(address) if is_async else SyncEventStore(address)
+    adapter: Any = store.adapter
+    engine: Engine = adapter.bind.engine
+    return engine
+
+
+def _schema(engine: Engine, prefix: str, schema: str | None, *, must_exist: bool) -> EventStoreSchema:
+    """Return the tables with the locking that is recorded in the database."""
+    plain = EventStoreSchema(prefix=prefix, schema=schema)
+    with engine.connect() as connection:
+        if not inspect(connection).has_table(plain.version.name, schema=schema):
+            if not must_exist:
+                return plain
+            place = "" if schema is None else f" in schema {schema!r}"
+            raise SchemaError(
+                f"there is no event store with prefix {prefix!r}{place} in this database: give --prefix and --schema, or "
+                "create it with what `eventstore-sa schema sql` prints"
+            )
+        recorded = connection.scalar(select(plain.version.c.locking))
+    if recorded is None or recorded == plain.locking_mode.recorded:
+        return plain
+    mode = recorded_locking_mode(recorded)
+    return EventStoreSchema(
+        prefix=prefix,
+        schema=schema,
+        locking=mode.locking,
+        serialisation_guarantee=EventSerialisationGuarantee(mode.level),
+        labels=mode.labels,
+    )
+
+
+@contextmanager
+def ending() -> Generator[None]:
+    """Turn what ends a command early into a message and an exit code."""
+    with _interruptible():
+        try:
+            yield
+        except KeyboardInterrupt:
+            sys.exit(_INTERRUPTED)
+        except BrokenPipeError:
+            _leave_closed_pipe()
+        except SchemaError as error:
+            _fail(error.message, NOT_SO)
+        except ConfigurationError as error:
+            raise click.UsageError(error.message) from error
+        except EventStoreError as error:
+            _fail(error.message, REFUSED)
+        except SQLAlchemyError as error:
+            # SQLAlchemy's own message shows parameters.
+            cause = getattr(error, "orig", None) or error
+            _fail(f"could not query the database: {type(cause).__name__}: {cause}", REFUSED)
+        except OSError as error:
+            _fail(str(error), REFUSED)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    complain(message)
+    sys.exit(code)
+
+
+def _leave_closed_pipe() -> NoReturn:
+    """End as a program does that a closed pipe ends, without a message when the interpreter flushes."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(_PIPE_CLOSED)
+
+
+@contextmanager
+def _interruptible() -> Generator[None]:
+    """Have Ctrl-C interrupt what runs now, in a greenlet too; asyncio would wait for the next await."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,1 @@
+"""A shop: orders over HTTP, their events, and what follows from them."""

@@ -1,0 +1,88 @@
+"""Scans that fetch a page while the caller works on the one before: on connections of their own that nobody needs."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import Any
+
+from sqlalchemy import AsyncAdaptedQueuePool, event
+
+from eventstore_sa import EventStore
+from eventstore_sa.store.adapters import SQLAlchemyEventStorageAdapter
+from tests.hosts import Host, each_driver, new_event
+from tests.patience import wait_until
+
+STREAM = {"category": "orders", "stream": "1"}
+each_driver_that_awaits = each_driver("postgresql+asyncpg", "postgresql+psycopg_async")
+
+
+async def filled(host: Host, bind: Any) -> EventStore:
+    """Return a store whose log has four pages."""
+    store = EventStore(SQLAlchemyEventStorageAdapter(bind, page_size=2))
+    await store.stream(**STREAM).publish(events=[new_event(str(number)) for number in range(8)])
+    return store
+
+
+def pages_read(engine: Any) -> list[str]:
+    seen: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "is_enough" in statement:
+            seen.append(statement)
+
+    event.listen(engine.sync_engine, "before_cursor_execute", note)
+    return seen
+
+
+def pooled(host: Host) -> Any:
+    return host.make_engine(poolclass=AsyncAdaptedQueuePool, pool_size=1, max_overflow=0)
+
+
+@each_driver_that_awaits
+async def test_third_page_is_asked_for_before_the_second_is_worked_off(host: Host) -> None:
+    engine = pooled(host)
+    store = await filled(host, engine)
+    seen = pages_read(engine)
+
+    async with aclosing(store.log().iterate()) as events:  # type: ignore[type-var]
+        assert [(await anext(events)).name for _ in range(2)] == ["0", "1"]
+        assert len(seen) == 1
+        assert (await anext(events)).name == "2"
+        await asyncio.to_thread(wait_until, lambda: len(seen) == 3, "the third page is asked for")
+
+    # Nothing is left behind, and the connection is as good as before.
+    assert len(seen) == 3
+    assert engine.pool.checkedout() == 0
+    assert engine.pool.checkedin() == 1
+    await engine.dispose()
+
+
+@each_driver_that_awaits
+async def test_caller_may_use_the_only_connection_while_a_page_is_fetched(host: Host) -> None:
+    engine = pooled(host)
+    store = await filled(host, engine)
+    seen: list[str] = []
+
+    async for each in store.log().iterate():
+        await store.stream(category="copies", stream=each.name).publish(events=[new_event()])
+        seen.append(each.name)
+
+    assert seen == [str(number) for number in range(8)]
+    assert len(await store.category(category="copies").read()) == 8
+    await engine.dispose()
+
+
+@each_driver_that_awaits
+async def test_nothing_is_fetched_ahead_on_the_connection_of_the_caller(host: Host) -> None:
+    engine = pooled(host)
+    store = await filled(host, engine)
+    seen = pages_read(engine)
+
+    async with host.session(engine) as session, session.begin():
+        events: Any = store.within(session).log().iterate()
+        assert [(await anext(events)).name for _ in range(3)] == ["0", "1", "2"]
+        await asyncio.sleep(0)
+        assert len(seen) == 2
+        await events.aclose()
+    await engine.dispose()
