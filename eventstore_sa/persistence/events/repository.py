@@ -118,6 +118,8 @@ class EventRepository:
                 return stored_by(parts, outcome)
             case Unmet():
                 error = unmet_by(parts, outcome)
+                if not outcome.may_be_repeated:
+                    raise error
             case Failure(kind):
                 error = Refusal(outcome)
                 if kind is not FailureKind.DUPLICATE_ID:

@@ -53,10 +53,17 @@ class Appended(Struct, frozen=True):
 
 
 class Unmet(Struct, frozen=True):
-    """Nothing was stored: the condition of an item (its index) is not met by the last position (-1: empty)."""
+    """Nothing was stored: the condition of an item is not met.
+
+    Attributes:
+        item: The index of the item.
+        last_position: The last position of its stream (-1: empty).
+        may_be_repeated: Whether one of the ids may be stored, so that they have to be looked up.
+    """
 
     item: int
     last_position: int
+    may_be_repeated: bool = True
 
 
 AppendOutcome: TypeAlias = Appended | Unmet | Failure

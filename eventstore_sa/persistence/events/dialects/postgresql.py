@@ -187,7 +187,7 @@ class PostgreSQLDialect(EventDialect):
             if result < 0:
                 outcomes.append(_NOT_TRIED[result])
             elif result > 0:
-                outcomes.append(Unmet(result - 1 - first, lasts[result - 1]))
+                outcomes.append(Unmet(result - 1 - first, lasts[result - 1], may_be_repeated=False))
             else:
                 firsts = [last + 1 for last in lasts[first : first + len(document.counts)]]
                 outcomes.append(Appended(firsts, [*islice(numbers, sum(document.counts))]))
@@ -201,7 +201,7 @@ class PostgreSQLDialect(EventDialect):
             case "stored":
                 return Appended([last + 1 for last in _numbers(last_positions)], _numbers(sequence_numbers))
             case "unmet":
-                return Unmet(item, last_position)
+                return Unmet(item, last_position, decode_json(problem)["taken"])
             case "isolation":
                 return _NOT_READ_COMMITTED
             case _:
