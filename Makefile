@@ -84,8 +84,9 @@ matrix: $(DEV_READY) ## run the suite over Pythons, SQLAlchemys, PostgreSQLs (MA
 	@$(BIN)/python -m tests.matrix $(MATRIX)
 
 .PHONY: soak
-soak: $(DEV_READY) ## hunt lost events for SOAK_SECONDS (default 600) on a durable PostgreSQL
+soak: $(DEV_READY) ## hunt lost events, then lost and doubled effects, each for SOAK_SECONDS (default 600)
 	@$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS) $(SOAK_ARGS)
+	@$(BIN)/python -m tests.soak.subscriptions --seconds $(SOAK_SECONDS)
 
 .PHONY: bench
 bench: $(BENCH_READY) ## measure beside raw drivers and peers, and write benchmarks/RESULTS.md (25 minutes)

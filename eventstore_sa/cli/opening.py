@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar, cast
 
 import click
 from sqlalchemy import Engine, inspect, make_url, select
@@ -31,6 +31,7 @@ from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee
 from eventstore_sa.persistence.sqlalchemy_internals import run_in_greenlet
 from eventstore_sa.store import EventStore, SyncEventStore
 from eventstore_sa.store.adapters import SQLAlchemyEventStorageAdapter, SyncSQLAlchemyEventStorageAdapter
+from eventstore_sa.types import EventTypes
 
 __all__ = ["NOT_SO", "REFUSED", "OpenStore", "ending", "on_database", "on_store"]
 
@@ -53,11 +54,13 @@ class OpenStore:
         inspection: Questions about it.
         engine: Its connections.
         schema: Its tables.
+        types: The event types of the application's store, if that was named.
     """
 
-    def __init__(self, engine: Engine, schema: EventStoreSchema) -> None:
+    def __init__(self, engine: Engine, schema: EventStoreSchema, types: EventTypes[Any] | None = None) -> None:
         self.engine: Engine = engine
         self.schema: EventStoreSchema = schema
+        self.types: EventTypes[Any] | None = types
         adapter = (
             SQLAlchemyEventStorageAdapter(AsyncEngine(engine), schema=schema).sync_adapter
             if engine.dialect.is_async
@@ -92,11 +95,11 @@ def _on_store(command: Command, *, must_exist: bool) -> Command:
     @functools.wraps(command)
     def opened(*, url: str, prefix: str, schema: str | None, **options: Any) -> None:
         with ending():
-            engine, known = _engine(url)
+            engine, known, types = _engine(url)
 
             def work() -> None:
                 tables = known or _schema(engine, prefix, schema, must_exist=must_exist)
-                command(OpenStore(engine, tables), **options)
+                command(OpenStore(engine, tables, types), **options)
 
             run(engine, work)
 
@@ -124,27 +127,25 @@ async def _in_greenlet(engine: Engine, work: Callable[[], T]) -> T:
         await run_in_greenlet(engine.dispose)
 
 
-def _engine(where: str) -> tuple[Engine, EventStoreSchema | None]:
-    """Return the engine of a URL, or of an object of the application, and the tables if that object knows them."""
+def _engine(where: str) -> tuple[Engine, EventStoreSchema | None, EventTypes[Any] | None]:
+    """Return the engine of a URL, or of an object of the application, and what that knows: tables, event types."""
     if "://" in where:
-        return _engine_of_url(where), None
+        return _engine_of_url(where), None, None
     try:
         found = imported(where)
     except ConfigurationError as error:
         raise click.UsageError(f"{error.message}, or a URL such as postgresql+psycopg://user@host/database") from None
-    match found:
-        case AsyncEngine():
-            return found.sync_engine, None
-        case Engine():
-            return found, None
-        case EventStore() | SyncEventStore():
-            adapter: Any = found.adapter  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-            engine = getattr(getattr(adapter, "bind", None), "engine", None)
-            if isinstance(engine, Engine):
-                return engine, adapter.schema
-    raise click.UsageError(
-        f"{where} is a {type(found).__name__}: give an Engine, an AsyncEngine, or a store on one of them"
-    )
+    kind = type(found).__name__
+    if isinstance(found, AsyncEngine):
+        return found.sync_engine, None, None
+    if isinstance(found, Engine):
+        return found, None, None
+    if isinstance(found, EventStore | SyncEventStore):
+        store = cast("Any", found)
+        engine = getattr(getattr(store.adapter, "bind", None), "engine", None)
+        if isinstance(engine, Engine):
+            return engine, store.adapter.schema, store.types
+    raise click.UsageError(f"{where} is a {kind}: give an Engine, an AsyncEngine, or a store on one of them")
 
 
 def _engine_of_url(url: str) -> Engine:

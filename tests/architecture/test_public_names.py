@@ -50,6 +50,7 @@ PUBLIC: dict[str, list[str]] = {
         "stream_exists",
     ],
     "eventstore_sa.errors": [
+        "BrokenExportError",
         "ConfigurationError",
         "DuplicateEventError",
         "EventStoreError",
@@ -151,6 +152,7 @@ PUBLIC: dict[str, list[str]] = {
     "eventstore_sa.subscriptions": [
         "Consequence",
         "FailurePolicy",
+        "Notifier",
         "ParkedEvent",
         "ParkedState",
         "PartitionState",
@@ -161,6 +163,7 @@ PUBLIC: dict[str, list[str]] = {
         "SubscriptionError",
         "SubscriptionProgress",
         "SubscriptionRunner",
+        "SyncNotifier",
         "SyncSubscribableSource",
         "SyncSubscription",
         "SyncSubscriptionRunner",
@@ -327,6 +330,19 @@ PUBLIC: dict[str, list[str]] = {
         "random_subscriber_group",
         "random_subscriber_id",
     ],
+    "eventstore_sa.transfer": [
+        "ExportHeader",
+        "ExportProgress",
+        "ExportTrailer",
+        "FOREIGN_STORES",
+        "ForeignStore",
+        "ImportResult",
+        "export_events",
+        "foreign_events",
+        "import_events",
+        "read_export",
+        "verify_export",
+    ],
     "eventstore_sa.types.event": [
         "Event",
         "NewEvent",
@@ -398,8 +414,8 @@ PUBLIC: dict[str, list[str]] = {
         "str_serialisation_fallback",
         "target",
     ],
+    "eventstore_sa.telemetry": ["EventStoreInstrumentor", "rebuild_gauge", "watch", "watch_sync"],
 }
-
 
 PROMISES = [(module, name) for module, names in PUBLIC.items() for name in names]
 

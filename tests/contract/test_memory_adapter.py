@@ -44,6 +44,7 @@ STREAM = StreamIdentifier("orders", "42")
 
 class TestInMemoryEventStorageAdapter(EventStorageAdapterCases):
     scans_are_snapshots = True
+    keeps_subscriptions = True
 
     def construct_storage_adapter(self) -> InMemoryEventStorageAdapter:
         return InMemoryEventStorageAdapter()
@@ -51,6 +52,7 @@ class TestInMemoryEventStorageAdapter(EventStorageAdapterCases):
 
 class TestSyncInMemoryEventStorageAdapter(SyncEventStorageAdapterCases):
     scans_are_snapshots = True
+    keeps_subscriptions = True
     thorough = False
 
     def construct_storage_adapter(self) -> SyncInMemoryEventStorageAdapter:

@@ -26,11 +26,15 @@ class Adapter(InMemoryEventStorageAdapter):
 
 
 class TestAsync(EventStorageAdapterCases):
+    keeps_subscriptions = True
+
     def construct_storage_adapter(self):
         return Adapter()
 
 
 class TestSync(SyncEventStorageAdapterCases):
+    keeps_subscriptions = True
+
     def construct_storage_adapter(self):
         return SyncInMemoryEventStorageAdapter()
 """

@@ -32,16 +32,22 @@ from tests.contract.connection_cases import ConnectionCases
 
 
 class _SQLiteInMemory(AsyncSetting):
+    keeps_subscriptions = True
+
     def construct_storage_adapter(self) -> EventStorageAdapter:
         return SQLAlchemyEventStorageAdapter("sqlite+aiosqlite://")
 
 
 class _SyncSQLiteInMemory(SyncSetting):
+    keeps_subscriptions = True
+
     def construct_storage_adapter(self) -> SyncEventStorageAdapter:
         return SyncSQLAlchemyEventStorageAdapter("sqlite://")
 
 
 class _SQLiteFile(AsyncSetting):
+    keeps_subscriptions = True
+
     @pytest.fixture(autouse=True)
     def _place(self, tmp_path: Path) -> None:
         self.url = f"sqlite+aiosqlite:///{tmp_path}/events.db"
@@ -51,6 +57,8 @@ class _SQLiteFile(AsyncSetting):
 
 
 class _SyncSQLiteFile(SyncSetting):
+    keeps_subscriptions = True
+
     @pytest.fixture(autouse=True)
     def _place(self, tmp_path: Path) -> None:
         self.url = f"sqlite:///{tmp_path}/events.db"
@@ -60,6 +68,7 @@ class _SyncSQLiteFile(SyncSetting):
 
 
 class _PostgreSQL(AsyncSetting):
+    keeps_subscriptions = True
     driver: PostgresDriver
     coalesce: bool = False
 
@@ -71,6 +80,7 @@ class _PostgreSQL(AsyncSetting):
 
 
 class _SyncPostgreSQL(SyncSetting):
+    keeps_subscriptions = True
     driver: PostgresDriver
     coalesce: bool = False
 

@@ -16,6 +16,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from eventstore_sa import EventStoreSchema, NewEvent, RecordsEvents, SyncEventStore, verify_schema
 from eventstore_sa.cli import main
 from eventstore_sa.errors import ConfigurationError, LockTimeoutError, SchemaError, StorageError, TransactionError
+from eventstore_sa.subscriptions import SyncSubscription
 from eventstore_sa.testing import clear
 from tests.mariadb import NEEDS_MARIADB, fresh_mariadb_database
 
@@ -139,6 +140,11 @@ def test_a_process_that_only_records_needs_no_store(engine: Engine) -> None:
         order.record(NewEvent(name="recorded", payload=None))
 
     assert [event.stream for event in SyncEventStore(engine, schema=schema).log()] == ["1"]
+
+
+def test_subscriptions_are_refused_with_what_to_use_instead(store: SyncEventStore) -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot be kept in \w+: use PostgreSQL, or SQLite in one process"):
+        SyncSubscription("billing", store.log(), lambda event: None)
 
 
 def test_the_schema_is_verified(engine: Engine, store: SyncEventStore) -> None:

@@ -24,6 +24,7 @@ from eventstore_sa.subscriptions import Notifier, SyncNotifier
 from eventstore_sa.testing.postgres import PostgresServer
 from tests.awaiting import entered, settled
 from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
+from tests.failure_table import row
 from tests.hosts import POSTGRES_DRIVERS, statements_of
 from tests.patience import PATIENCE_S
 from tests.subscribers import ALL, POSTGRES, Place, eventually, install_effects, open_place
@@ -80,6 +81,7 @@ async def test_what_another_process_publishes_is_handled_without_polling(place: 
     assert not place.store.adapter.wakeups.is_heard
 
 
+@row("a notification is lost")
 @with_every_driver
 async def test_a_lost_connection_is_replaced_and_nothing_is_missed(
     place: Place, unpolled: None, caplog: pytest.LogCaptureFixture

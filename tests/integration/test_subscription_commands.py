@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from sqlalchemy import create_engine, text
+from sqlalchemy import NullPool, create_engine, text
 
 from eventstore_sa import NewEvent, SyncEventStore
 from eventstore_sa.cli import main
 from eventstore_sa.subscriptions import FailurePolicy, SyncSubscription, catch_up_sync
+from tests.integration import markdown
 from tests.patience import wait_until
 from tests.preloaded import run_preloaded, start_preloaded
+from tests.project import ROOT
 
 APPLICATION = """
 import logging
@@ -130,6 +133,35 @@ def test_what_cannot_be_reached_or_imported_is_said(store: SyncEventStore) -> No
     assert command("subscriptions", "list", "nonsense").exit_code == 2
     assert "cannot be imported" in command("run", "nowhere:all").stderr
     assert "is not a subscription" in command("run", "os:path").stderr
+
+
+def test_the_worker_of_the_documentation_works(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "subscriptions.md").read_text(encoding="utf-8")
+    for name, code in markdown.files(page).items():
+        (tmp_path / name).write_text(code)
+    order, run, listing = re.findall(r"^(?:python|eventstore-sa) [^#\n]+", page, re.MULTILINE)
+
+    def program(command: str) -> tuple[str, ...]:
+        name, *arguments = command.split()
+        return ("-m", "eventstore_sa.cli", *arguments) if name == "eventstore-sa" else tuple(arguments)
+
+    def said(command: str) -> str:
+        outcome = run_preloaded(*program(command), cwd=tmp_path)
+        assert (outcome.returncode, outcome.stderr) == (0, "")
+        return outcome.stdout
+
+    def bills() -> int:
+        with engine.connect() as connection:
+            return int(connection.execute(text("SELECT count(*) FROM bills")).scalar_one())
+
+    engine = create_engine(f"sqlite:///{tmp_path}/shop.db", poolclass=NullPool)
+    said(order)
+    worker = start_preloaded(*program(run), cwd=tmp_path)
+    said(order)
+    wait_until(lambda: bills() == 2, "both orders are billed", interval_s=0.1)
+    assert "subscription=billing" in said(listing)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait() == 0
 
 
 def test_a_worker_runs_an_application_until_it_is_told_to_end(store: SyncEventStore) -> None:

@@ -22,6 +22,7 @@ from eventstore_sa.subscriptions import SyncSubscription, SyncSubscriptionRunner
 from eventstore_sa.testing import clear
 from eventstore_sa.testing.postgres import PostgresServer
 from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
+from tests.failure_table import row
 from tests.hosts import statements_of
 from tests.patience import PATIENCE_S, wait_until
 from tests.subscribers import install_effects, policy
@@ -128,6 +129,7 @@ def test_a_node_that_was_replaced_moves_no_checkpoint(engine: Engine, store: Syn
     assert storage.parked_events("billing") == []
 
 
+@row("a process is stopped, and resumed after its lease")
 @pytest.mark.parametrize("stuck", ["after the checkpoint", "in a COPY"])
 def test_taking_over_ends_the_transaction_of_a_stalled_owner(
     engine: Engine, store: SyncEventStore, storage: Any, stuck: str
@@ -319,6 +321,7 @@ def test_heartbeats_do_not_wait_for_handlers(engine: Engine, store: SyncEventSto
     assert (len(handled), record.handled, record.epoch) == (20, 20, 2)
 
 
+@row("a handler hangs")
 def test_a_handler_that_hangs_in_a_thread_loses_its_partition(engine: Engine, store: SyncEventStore) -> None:
     publish(store, "1")
     hangs, released = [True, True], threading.Event()

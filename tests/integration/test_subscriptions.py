@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -27,11 +28,12 @@ from eventstore_sa.projection import (
     rebuild_sync,
 )
 from eventstore_sa.store import ConstrainedEventSource, SyncConstrainedEventSource
-from eventstore_sa.subscriptions import FailurePolicy, Subscription, SyncSubscription, run
+from eventstore_sa.subscriptions import FailurePolicy, Subscription, SyncSubscription, catch_up, run
 from eventstore_sa.subscriptions.partition import PartitionWorker
 from eventstore_sa.testing.postgres import PostgresServer
 from tests.awaiting import settled
 from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
+from tests.failure_table import row
 from tests.hosts import statements_of
 from tests.patience import PATIENCE_S
 from tests.projectors import CustomerProjector, OrderProjector
@@ -198,6 +200,7 @@ async def test_a_batch_is_halved_until_the_poison_event_stands_alone(place: Plac
     assert failing.calls.count(1) >= 2
 
 
+@row("a handler raises")
 @everywhere
 async def test_a_stop_keeps_everything_that_follows_until_it_is_resumed(place: Place) -> None:
     stored = await place.publish(*"1234")
@@ -218,6 +221,7 @@ async def test_a_stop_keeps_everything_that_follows_until_it_is_resumed(place: P
     assert place.effects() == numbers(stored)
 
 
+@row("a handler raises")
 @with_every_driver
 async def test_a_parked_event_holds_back_later_events_of_its_stream_only(place: Place) -> None:
     stored = await place.publish("1", "2", "1", "2")
@@ -282,6 +286,7 @@ async def test_a_skipped_event_is_recorded_and_waiting_for_it_says_so(place: Pla
     await settled(subscription.wait_for(stored[1], timeout_s=PATIENCE_S))
 
 
+@row("a handler raises")
 @everywhere
 async def test_errors_are_tried_again_by_type_and_the_consequence_may_depend_on_them(place: Place) -> None:
     stored = await place.publish("1", "2")
@@ -297,6 +302,7 @@ async def test_errors_are_tried_again_by_type_and_the_consequence_may_depend_on_
     assert [(each.state, each.attempts) for each in parked] == [("parked", 1), ("skipped", 1)]
 
 
+@row("a handler hangs")
 @pytest.mark.parametrize("place", ["memory", "sqlite+aiosqlite"], indirect=True)
 async def test_a_handler_that_takes_too_long_has_failed(place: Place) -> None:
     await place.publish("1", "2")
@@ -358,6 +364,7 @@ async def test_a_partition_whose_worker_has_ended_without_a_word_is_taken_again(
     assert place.effects() == numbers(stored)
 
 
+@row("the connection breaks at the COMMIT")
 @on_databases
 async def test_the_connection_breaks_at_the_commit(place: Place) -> None:
     """Before it, or after it: nobody knows, and the checkpoint is read again."""
@@ -478,6 +485,7 @@ async def test_what_is_parked_beyond_is_forgotten_by_a_rewind(place: Place) -> N
     assert await settled(subscription.parked()) == []
 
 
+@row("the number of partitions changes")
 @everywhere
 async def test_the_number_of_partitions_can_change(place: Place) -> None:
     stored = await place.publish(*(str(number % 5) for number in range(20)))
@@ -493,6 +501,7 @@ async def test_the_number_of_partitions_can_change(place: Place) -> None:
         stored += await place.publish("1", "2")
 
 
+@row("the number of partitions changes")
 @everywhere
 async def test_partitions_are_split_again_from_the_highest_checkpoint(place: Place) -> None:
     """With partitions that have come to different numbers, of which a stopped one refuses the change."""
@@ -596,6 +605,7 @@ async def test_what_cannot_work_is_refused_at_once(place: Place) -> None:
             place.subscription(handle, sessions=None)
 
 
+@row("an open transaction holds back the log")
 @on_postgres
 async def test_a_transaction_that_commits_late_is_not_overtaken(place: Place) -> None:
     """The watermark is looked at again although no other number is drawn."""
@@ -618,6 +628,7 @@ async def test_a_transaction_that_commits_late_is_not_overtaken(place: Place) ->
     assert place.effects() == [event.sequence_number - 1, event.sequence_number]
 
 
+@row("the log was restored")
 @on_postgres
 async def test_a_log_that_was_restored_stops_it(place: Place) -> None:
     await place.publish("1", "2")
@@ -663,6 +674,7 @@ async def test_nothing_is_held_while_there_is_nothing_to_do(place: Place) -> Non
         assert place.engine.pool.checkedout() <= 1  # a poll
 
 
+@row("the database is away")
 @on_postgres
 async def test_the_database_goes_away_and_comes_back(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     subscription = place.subscription(partitions=2)
@@ -689,6 +701,7 @@ async def test_the_database_goes_away_and_comes_back(place: Place, caplog: pytes
     }
 
 
+@row("a process ends gracefully")
 @everywhere
 async def test_a_graceful_end_is_between_events(place: Place) -> None:
     stored = await place.publish(*(str(number) for number in range(50)))
@@ -774,6 +787,7 @@ async def test_progress_is_told(place: Place) -> None:
     assert (told[-1].sequence_number, told[-1].last_sequence_number, told[-1].handled) == (3, 3, 3)
 
 
+@row("the projections are rebuilt")
 @everywhere
 async def test_a_rebuild_and_a_subscription_of_the_same_projections_do_not_undo_each_other(place: Place) -> None:
     """Whatever the subscription does while the rebuild is under way, it applies again to what was rebuilt."""
@@ -943,6 +957,7 @@ async def test_the_application_starts_and_ends_without_a_database(place: Place) 
     assert status.owner is not None
 
 
+@row("an event cannot be read")
 @on_postgres
 async def test_an_event_that_cannot_be_read_stops_it(place: Place, recwarn: pytest.WarningsRecorder) -> None:
     stored = await place.publish("1")
@@ -989,3 +1004,49 @@ async def test_steering_while_it_runs_takes_effect_at_once(place: Place) -> None
         await settled(subscription.wait_for(last, timeout_s=PATIENCE_S))
 
     assert place.effects() == [*numbers(stored), *numbers(stored), last.sequence_number]
+
+
+@row("two event loops run it")
+@on_asyncpg
+async def test_two_event_loops_share_it_with_an_engine_each(place: Place) -> None:
+    stored = await place.publish(*"12345678")
+
+    async def elsewhere() -> None:
+        engine = create_async_engine(place.engine.url)
+        store, sessions = EventStore(engine), async_sessionmaker(engine)
+        source = store.category(category="orders")
+        await catch_up(Subscription("billing", source, place.store_effect, sessions=sessions, partitions=4))
+        await engine.dispose()
+
+    async def wrongly() -> None:
+        with pytest.raises(ConfigurationError, match="belong to another event loop"):
+            await catch_up(place.subscription(partitions=4))
+
+    await asyncio.gather(place.catch_up(place.subscription(partitions=4)), asyncio.to_thread(asyncio.run, elsewhere()))
+    await asyncio.to_thread(asyncio.run, wrongly())
+
+    assert sorted(place.effects()) == numbers(stored)
+
+
+@row("a process forks")
+@pytest.mark.parametrize("place", ["postgresql+psycopg2"], indirect=True)
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+async def test_a_forked_process_leaves_the_subscriptions_of_its_parent_alone(place: Place) -> None:
+    subscription = place.subscription()
+    async with place.running(subscription):
+        (first,) = await place.publish("1")
+        await settled(subscription.wait_for(first, timeout_s=PATIENCE_S))
+        child = os.fork()
+        if child == 0:
+            refused = 1
+            try:
+                subscription.status()
+            except ConfigurationError as error:
+                refused = 0 if "forked" in str(error) else 2
+            finally:
+                os._exit(refused)
+        _, status = await asyncio.to_thread(os.waitpid, child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        (second,) = await place.publish("1")
+        await settled(subscription.wait_for(second, timeout_s=PATIENCE_S))
+    assert place.effects() == numbers([first, second])

@@ -6,10 +6,12 @@ import re
 from collections.abc import Callable, Iterator
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import Engine, NullPool, create_engine, text
 from sqlalchemy.exc import ProgrammingError
 
 from eventstore_sa import EventStoreSchema, NewEvent, SyncEventStore, verify_schema
+from eventstore_sa.cli import main
 from eventstore_sa.errors import StorageError
 from eventstore_sa.persistence.schema import SCHEMA_VERSION
 from eventstore_sa.persistence.schema.versions import Site, migration
@@ -121,6 +123,31 @@ def test_the_reader_reads_up_to_the_watermark_in_python_and_in_sql(as_role: As) 
     with engine.connect() as connection:
         assert connection.scalars(text("SELECT name FROM events.es_read_log_v1(0, 10)")).all() == ["placed"]
         verify_schema(connection, schema=EventStoreSchema(schema="events"))
+
+
+def test_the_reader_uses_the_command_line(as_role: As) -> None:
+    event = NewEvent(name="placed", payload={}, metadata={"correlation_id": "c"})
+    store_of(as_role("events_writer")).stream(category="orders", stream="1").publish(events=[event])
+    url = as_role("events_reader").url.update_query_dict({"options": "-c role=events_reader"})
+    options = ["--url", url.render_as_string(hide_password=False), "--schema", "events"]
+
+    commands = (
+        "tail",
+        f"show {event.id}",
+        "stream orders/1",
+        "trace c",
+        "categories",
+        "streams",
+        "stats",
+        "stats --exact",
+    )
+    for command in (*commands, "watermark", "doctor", "export", "projections list"):
+        outcome = CliRunner().invoke(main, [*command.split(), *options])
+        assert (outcome.exit_code, "could not" in outcome.output) == (0, False), (command, outcome.output)
+    refused = CliRunner().invoke(
+        main, ["import", "-", *options], input=CliRunner().invoke(main, ["export", *options]).stdout
+    )
+    assert refused.stdout == "1 events, 0 of them new\n"
 
 
 LOCKING = """

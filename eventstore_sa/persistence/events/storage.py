@@ -422,7 +422,11 @@ class EventStorage:
 
     def find(self, event_id: UUID) -> AnyStoredEvent | None:
         """Return the event with an id."""
-        return self._read(lambda connection, repository: repository.find(connection, [event_id])).get(event_id)
+        return self.find_all([event_id]).get(event_id)
+
+    def find_all(self, ids: Sequence[UUID]) -> Mapping[UUID, AnyStoredEvent]:
+        """Return those events with some ids that are stored."""
+        return self._read(lambda connection, repository: repository.find(connection, ids))
 
     def category_pages(self) -> Iterator[list[CategoryIdentifier]]:
         """Yield the categories that have events, page by page, in code-point order."""

@@ -171,11 +171,14 @@ class _AsyncpgLine(_Line):
         self._event = asyncio.Event()
 
     def open(self, channel: str) -> None:
-        self._driver.add_termination_listener(lambda *_: self._event.set())
+        self._driver.add_termination_listener(self._end)
         await_in_greenlet(self._driver.add_listener(channel, self._hear))
 
     def _hear(self, _connection: object, _pid: int, _channel: str, payload: str) -> None:
         self._payloads.append(payload)
+        self._event.set()
+
+    def _end(self, _connection: object) -> None:
         self._event.set()
 
     def _take(self) -> None:
@@ -227,8 +230,11 @@ class _Psycopg2Line(_SocketLine):
 class _PsycopgLine(_SocketLine):
     def open(self, channel: str) -> None:
         # For those that come with the answer to another statement.
-        self._driver.add_notify_handler(lambda each: self._payloads.append(each.payload))
+        self._driver.add_notify_handler(self._hear)
         super().open(channel)
+
+    def _hear(self, notification: Any) -> None:
+        self._payloads.append(notification.payload)
 
     def _take(self) -> None:
         connection = self._driver.pgconn

@@ -21,7 +21,7 @@ from eventstore_sa.contracts.rebuilds import RebuildStorage
 from eventstore_sa.contracts.subscriptions import SubscriptionStorage
 from eventstore_sa.contracts.wakeups import Wakeups
 from eventstore_sa.errors import ConfigurationError, TransactionError
-from eventstore_sa.publishing import StreamPublishDefinition
+from eventstore_sa.publishing import StreamPublication, StreamPublishDefinition
 from eventstore_sa.session import CommitCallback, StagedPublish
 from eventstore_sa.sources.constraints import QueryConstraints
 from eventstore_sa.store.adapters.scanned_inspection import ScannedInspectionStorage
@@ -317,6 +317,14 @@ class SyncEventStorageAdapter(_EventStorage, SyncStorageAdapter):
     ) -> Sequence[AnyStoredEvent] | Mapping[Any, Sequence[AnyStoredEvent]]:
         """Store events at the end of one stream, or of several: all or none; see `EventStorageAdapter.save`."""
         raise NotImplementedError
+
+    def save_parts(self, parts: Sequence[StreamPublication]) -> None:
+        """Store events at the ends of streams, in exactly this order: a stream may come again after another one.
+
+        All or none, except by this default implementation: that stores each part by itself.
+        """
+        for part in parts:
+            self.save(target=part.stream, events=part.events, condition=part.condition)
 
     @abstractmethod
     def latest(self, *, target: Latestable) -> AnyStoredEvent | None:

@@ -23,6 +23,7 @@ from eventstore_sa.persistence.events.storage import EventStorage
 from eventstore_sa.persistence.events.tags_epoch import KnownEpoch
 from eventstore_sa.persistence.inspection.storage import SQLInspectionStorage
 from eventstore_sa.persistence.rebuilding import SQLRebuildStorage
+from eventstore_sa.persistence.restoring import Restoring
 from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee, Locking
 from eventstore_sa.persistence.sqlalchemy_internals import await_in_greenlet, most_connections
@@ -180,6 +181,9 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
         parts = publications(target=target, events=events, condition=condition, streams=streams)
         return keyed_results(streams, self._publish(parts))
 
+    def save_parts(self, parts: Sequence[StreamPublication]) -> None:
+        self._publish(parts)
+
     def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
         return self._storage.latest(checked_target(target))
 
@@ -283,6 +287,14 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
 
     def inspection_storage(self) -> SQLInspectionStorage:
         return SQLInspectionStorage(self.bind, self._storage)
+
+    def restoring(self) -> Restoring:
+        """Return what stores events with the numbers that they had elsewhere.
+
+        Raises:
+            ConfigurationError: If it cannot be done here.
+        """
+        return Restoring(self.bind, self.schema)
 
     @property
     def wakeups(self) -> Wakeups:

@@ -33,6 +33,7 @@ from eventstore_sa.testing.cases.reading import ReadingCases
 from eventstore_sa.testing.cases.refusals import RefusalCases
 from eventstore_sa.testing.cases.repetition import RepetitionCases
 from eventstore_sa.testing.cases.setting import EventStorageSetting, Operation, Outcome, outcome_of
+from eventstore_sa.testing.cases.subscriptions import SubscriptionCases
 from eventstore_sa.testing.cases.tags import TagCases
 from eventstore_sa.testing.cases.typed import TypedCases
 from eventstore_sa.testing.cases.volume import VolumeCases
@@ -53,6 +54,7 @@ class _AllCases(
     FidelityCases,
     NameCases,
     TagCases,
+    SubscriptionCases,
     TypedCases,
     RefusalCases,
     VolumeCases,

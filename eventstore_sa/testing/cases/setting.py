@@ -69,6 +69,8 @@ class EventStorageSetting:
         keeps_tags: Whether events keep their tags, and queries find events by them. If False, cases of tags are skipped.
         adds_tags: Whether tags can be added to stored events. If False, that is refused.
         checks_queries: Whether conditions on events of queries can be checked. If False, they are refused.
+        keeps_subscriptions: Whether subscriptions are kept beside the events. If False, the default, `subscription_storage`
+            has to refuse.
         can_be_inspected: Whether `inspection_storage` answers. If False, cases of inspection are skipped.
         thorough: Whether cases combine every value with every direction and limit, and publish up to 20,000 events at
             once. If False, they try each value with two combinations, and publish up to 8,000: enough for a further driver
@@ -81,6 +83,7 @@ class EventStorageSetting:
     keeps_tags: ClassVar[bool] = True
     adds_tags: ClassVar[bool] = True
     checks_queries: ClassVar[bool] = True
+    keeps_subscriptions: ClassVar[bool] = False
     can_be_inspected: ClassVar[bool] = True
     thorough: ClassVar[bool] = True
 

@@ -50,12 +50,12 @@ def _payloads(events: Sequence[AnyStoredEvent]) -> list[Any]:
 class TypedCases(EventStorageSetting):
     """What stores with event types make of the adapter."""
 
-    def typed(self, adapter: EventStorageAdapter, types: EventTypes[Any] = TYPES) -> Any:
+    def _typed(self, adapter: EventStorageAdapter, types: EventTypes[Any] = TYPES) -> Any:
         """Return a stream of a store with types."""
         return EventStore(adapter, types=types).stream(category=stream().category, stream=stream().stream)
 
     async def test_typed_stores_read_the_objects_that_they_publish(self, adapter: EventStorageAdapter) -> None:
-        typed = self.typed(adapter)
+        typed = self._typed(adapter)
         given = [_Moved(number, "t") for number in range(3)] + [_Counted(2**70)]
 
         stored = await typed.publish(events=given)
@@ -75,23 +75,23 @@ class TypedCases(EventStorageSetting):
                 assert _payloads(read) == expected
         assert (await typed.latest()).payload == given[3]
         assert await typed.publish(events=[]) == []
-        assert (await adapter.latest(target=stream())) == (await self.untyped(adapter))[-1]
+        assert (await adapter.latest(target=stream())) == (await self._untyped(adapter))[-1]
 
-    async def untyped(self, adapter: EventStorageAdapter) -> Sequence[AnyStoredEvent]:
+    async def _untyped(self, adapter: EventStorageAdapter) -> Sequence[AnyStoredEvent]:
         """Read the stream as it is stored."""
         return await EventStore(adapter).stream(category=stream().category, stream=stream().stream).read()
 
     async def test_typed_stores_bring_old_events_up_to_date(self, adapter: EventStorageAdapter) -> None:
         old = [NewEvent(name=name, payload={"weight": 3}) for name in ("moved", "goods-moved")]
         await adapter.save(target=stream(), events=old)
-        typed = self.typed(adapter)
+        typed = self._typed(adapter)
 
         read = await typed.read()
 
         assert _payloads(read) == [_Moved(3, "kg")] * 2
         assert [(each.name, each.version) for each in read] == [("goods-moved", 1)] * 2
         assert len([each async for each in typed.iterate(constraints=frozenset({name_in(["moved"])}))]) == 2
-        assert _payloads(await self.untyped(adapter)) == [{"weight": 3}] * 2
+        assert _payloads(await self._untyped(adapter)) == [{"weight": 3}] * 2
         if self.checks_queries:
             with pytest.raises(UnmetWriteConditionError):
                 await typed.publish(events=[], condition=no_event_matches(EventQuery([QueryItem(names=[_Moved])])))
@@ -105,16 +105,16 @@ class TypedCases(EventStorageSetting):
         seen: list[AnyStoredEvent] = []
 
         with pytest.raises(InvalidPayloadError) as unreadable:
-            async for each in self.typed(adapter).iterate():
+            async for each in self._typed(adapter).iterate():
                 seen.append(each)  # noqa: PERF401 - what comes before the error counts
 
         assert _payloads(seen) == [_Counted(1)]
         assert (unreadable.value.position, unreadable.value.stream) == (1, stream())
-        skipping = self.typed(adapter, SKIPPING)
+        skipping = self._typed(adapter, SKIPPING)
         assert _payloads(await skipping.read()) == [_Counted(1), _Counted(2)]
         assert _payloads([each async for each in skipping.iterate(limit=2)]) == [_Counted(1), _Counted(2)]
         with pytest.raises(SerialisationError):
-            await self.typed(adapter).publish(
+            await self._typed(adapter).publish(
                 events=[_Counted(3), NewEvent(name="goods-counted", payload={"amount": "y"})]
             )
-        assert len(await self.untyped(adapter)) == 3
+        assert len(await self._untyped(adapter)) == 3

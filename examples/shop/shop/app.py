@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from eventstore_sa import event_metadata, verify_schema
 from eventstore_sa.errors import UnmetWriteConditionError
 from eventstore_sa.subscriptions import SubscriptionRunner
+from eventstore_sa.telemetry import EventStoreInstrumentor, watch
 from shop.database import engine, schema, sessions, store
 from shop.orders import NotPossibleError, Order
 from shop.reactions import SUBSCRIPTIONS, Customer
@@ -29,8 +30,10 @@ class NewOrder(BaseModel):
 async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
     async with engine.connect() as connection:
         await connection.run_sync(verify_schema, schema=schema)  # fails with a remedy, if `alembic upgrade head` is due
-    async with SubscriptionRunner(SUBSCRIPTIONS):
+    EventStoreInstrumentor().instrument()  # for OpenTelemetry, where the process sends traces and metrics to it
+    async with SubscriptionRunner(SUBSCRIPTIONS), watch(store, subscriptions=SUBSCRIPTIONS):
         yield
+    EventStoreInstrumentor().uninstrument()
     await engine.dispose()
 
 

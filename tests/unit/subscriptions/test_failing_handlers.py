@@ -39,12 +39,17 @@ def test_a_policy_is_checked() -> None:
     assert FailurePolicy(backoff=Backoff(first_s=0, longest_s=0)).backoff.pause_s(3) == 0
 
 
+class InternalClientError(Exception):
+    """As asyncpg's, of a connection that is lost while it is busy."""
+
+
 @in_turn(
     "error",
     {
         "lost": ConnectionLostError("lost"),
         "race": ConcurrencyError("race"),
         "shut down": DBAPIError("SELECT", {}, Refused("57P01")),
+        "confused by a lost connection": DBAPIError("SELECT", {}, InternalClientError()),
         "deadlock": DBAPIError("SELECT", {}, Refused("40P01")),
         "invalidated": OperationalError("SELECT", {}, Refused(""), connection_invalidated=True),
     },
