@@ -39,7 +39,7 @@ demo: $(DEMO_READY) ## watch events being published, refused, read back and proj
 .PHONY: example
 example: $(DEV_READY) ## start examples/shop on SQLite, at http://127.0.0.1:8000, until Ctrl-C
 	@cd examples/shop && env $(IN_VENV) alembic upgrade head && \
-	echo 'The shop: http://127.0.0.1:8000/docs' && \
+	echo 'The shop: http://127.0.0.1:8000/docs, its events: http://127.0.0.1:8000/events' && \
 	exec env $(IN_VENV) uvicorn shop.app:app --port 8000
 
 .PHONY: test

@@ -36,6 +36,7 @@ PUBLIC_MODULES = {
     "eventstore_sa.query": "Searching projections.",
     "eventstore_sa.subscriptions": "Handing events to handlers.",
     "eventstore_sa.inspection": "Questions about a store as a whole, and what is wrong with it.",
+    "eventstore_sa.browser": "Web pages over a store.",
     "eventstore_sa.transfer": "Exports and imports.",
     "eventstore_sa.telemetry": "OpenTelemetry.",
     "eventstore_sa.types": "Events, identifiers, values, event types, pipelines.",

@@ -29,6 +29,7 @@ __all__ = ["main"]
         "backfill-tags": Place(
             "eventstore_sa.cli.tags", "backfill_tags", "Add tags to events that were stored without them."
         ),
+        "browse": Place("eventstore_sa.browser.command", "browse", "Serve web pages over the events, on this machine."),
         "categories": Place("eventstore_sa.cli.figures", "categories", "Print the categories, with their last events."),
         "completion": Place("eventstore_sa.cli.completion", "completion", "Print what completes commands in a shell."),
         "doctor": Place("eventstore_sa.cli.health", "doctor", "Print what is wrong, and what to do."),

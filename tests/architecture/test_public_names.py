@@ -36,6 +36,13 @@ PUBLIC: dict[str, list[str]] = {
         "EventTypes",
         "event",
     ],
+    "eventstore_sa.browser": [
+        "BasicAuth",
+        "BrowserRequest",
+        "EventBrowser",
+        "SyncEventBrowser",
+        "event_browser",
+    ],
     "eventstore_sa.conditions": [
         "AndCondition",
         "EmptyStreamCondition",

@@ -11,10 +11,12 @@ from sqlalchemy import Engine, NullPool, create_engine, text
 from sqlalchemy.exc import ProgrammingError
 
 from eventstore_sa import EventStoreSchema, NewEvent, SyncEventStore, verify_schema
+from eventstore_sa.browser import event_browser
 from eventstore_sa.cli import main
 from eventstore_sa.errors import StorageError
 from eventstore_sa.persistence.schema import SCHEMA_VERSION
 from eventstore_sa.persistence.schema.versions import Site, migration
+from tests.browsing import Visitor
 from tests.databases import PostgresDatabase
 from tests.project import ROOT
 
@@ -178,6 +180,31 @@ def test_writers_and_readers_need_no_locks_of_others(as_role: As, administrator:
     assert [event.name for event in store_of(as_role("events_reader")).log()] == ["placed"]
     assert is_denied(as_role("events_reader"), lock)
     assert not is_denied(as_role("events_writer"), lock)
+
+
+async def test_the_browser_needs_a_reader_only(as_role: As) -> None:
+    writer = store_of(as_role("events_writer"))
+    writer.stream(category="orders", stream="1").publish(
+        events=[NewEvent(name="placed", payload={"total": 7}, tags={"customer:1"})]
+    )
+    visitor = Visitor(event_browser(store_of(as_role("events_reader"))))
+
+    for url in (
+        "/",
+        "/?tag=customer:1",
+        "/?text=total",
+        "/?category=orders&stream=1",
+        "/categories",
+        "/streams?category=orders",
+        "/event/1",
+        "/event/1/trace",
+        "/projections",
+        "/projections?name=order",
+        "/subscriptions",
+        "/watermark",
+        "/tail?after=0",
+    ):
+        await visitor.page(url)
 
 
 def test_the_reader_cannot_publish(as_role: As) -> None:

@@ -149,6 +149,17 @@ class EventRepository:
             found |= {event.id: event for event in events}
         return found
 
+    def find_text(
+        self, connection: Connection, ids: Sequence[UUID], sequence_numbers: Sequence[int]
+    ) -> list[AnyStoredEvent]:
+        """Look up events by id, or by sequence number; their payloads are JSON text."""
+        statement = self._reads.with_ids(ids) if ids else self._reads.with_numbers(sequence_numbers)
+        rows = connection.execute(statement).all()
+        events, unreadable = hydrated(rows, self.dialect.read_time, as_text=True)
+        if unreadable is not None:
+            raise unreadable
+        return events
+
     def page(self, connection: Connection, wanted: Wanted) -> Page:
         """Read a page, which ends where its events have become too many bytes, or where one cannot be read."""
         try:

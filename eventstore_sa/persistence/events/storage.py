@@ -428,6 +428,10 @@ class EventStorage:
         """Return those events with some ids that are stored."""
         return self._read(lambda connection, repository: repository.find(connection, ids))
 
+    def find_text(self, ids: Sequence[UUID], sequence_numbers: Sequence[int]) -> list[AnyStoredEvent]:
+        """Return events by id, or by sequence number; their payloads are JSON text."""
+        return self._read(lambda connection, repository: repository.find_text(connection, ids, sequence_numbers))
+
     def category_pages(self) -> Iterator[list[CategoryIdentifier]]:
         """Yield the categories that have events, page by page, in code-point order."""
         after: str | None = None

@@ -8,10 +8,12 @@ list of its streams.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Self, TypeAlias, overload
+from uuid import UUID
 
+from msgspec.structs import replace
 from typing_extensions import TypeVar
 
 from eventstore_sa.conditions import WriteCondition
@@ -40,6 +42,7 @@ from eventstore_sa.types import (
     StreamIdentifier,
     query_of,
 )
+from eventstore_sa.types.codec import encode_json
 from eventstore_sa.types.watermark import Watermark
 
 __all__ = [
@@ -351,6 +354,20 @@ class SyncEventStorageAdapter(_EventStorage, SyncStorageAdapter):
         For stores with event types, which make their objects of text faster. None, the default: not here.
         """
         return None
+
+    def find_text(
+        self, *, ids: Collection[UUID] = (), sequence_numbers: Collection[int] = ()
+    ) -> Sequence[AnyStoredEvent]:
+        """Return the events that have one of some ids or numbers, in any order; their payloads are JSON text.
+
+        Events beyond the watermark are among them. The default implementation reads all events.
+        """
+        wanted_ids, wanted_numbers = frozenset(ids), frozenset(sequence_numbers)
+        return [
+            replace(event, payload=encode_json(event.payload))
+            for event in self.scan(target=LogIdentifier())
+            if event.id in wanted_ids or event.sequence_number in wanted_numbers
+        ]
 
     def streams(
         self,

@@ -5,10 +5,11 @@ The asyncio adapter owns the synchronous one and runs it in greenlets. For what 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Any, Final, Self, TypeVar
+from uuid import UUID
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -219,6 +220,12 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
 
     def categories(self) -> Iterator[CategoryIdentifier]:
         return paged(self._storage.category_pages())
+
+    def find_text(
+        self, *, ids: Collection[UUID] = (), sequence_numbers: Collection[int] = ()
+    ) -> Sequence[AnyStoredEvent]:
+        by_id = self._storage.find_text(list(ids), []) if ids else []
+        return [*by_id, *(self._storage.find_text([], list(sequence_numbers)) if sequence_numbers else [])]
 
     def watermark(self) -> Watermark:
         return self._storage.watermark()

@@ -123,7 +123,8 @@ class AwaitableSQLAlchemyAdapter(AwaitableStorageAdapter[SyncAdapter]):
     """
 
     def __init__(self, sync_adapter: SyncAdapter, bindable: object) -> None:
-        super().__init__(sync_adapter, runner=GreenletRunner(sync_adapter.bind))
+        self._greenlets = GreenletRunner(sync_adapter.bind)
+        super().__init__(sync_adapter, runner=self._greenlets)
         self.schema: EventStoreSchema = sync_adapter.schema
         self._owned_engine: Engine | None = sync_adapter.bind.engine if is_url(bindable) else None
 
@@ -152,4 +153,5 @@ class AwaitableSQLAlchemyAdapter(AwaitableStorageAdapter[SyncAdapter]):
         """Close the adapter; dispose of the engine if the adapter made it from a URL."""
         self.sync_adapter.close()
         if self._owned_engine is not None:
+            await self._greenlets.end_reading_ahead()
             await run_in_greenlet(self._owned_engine.dispose)
