@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from sqlite3 import SQLITE_LIMIT_VARIABLE_NUMBER
 from typing import Any, NoReturn
 
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import select, text
+from sqlalchemy.event import listen
 from sqlalchemy.exc import DBAPIError
 
 from eventstore_sa import EventQuery, EventStoreSchema, EventTypes, Projector, StreamIdentifier, SyncEventStore, event
@@ -167,6 +169,32 @@ async def test_nothing_of_a_batch_is_changed_if_an_event_cannot_get_its_tags(hos
         with pytest.raises(SerialisationError, match=f"event 2 cannot get its tags: .*{message}"):
             host.store.backfill_tags(wrong)
     assert [each.tags for each in host.store.log().read()] == [frozenset()] * 2
+
+
+@each_driver("sqlite", "postgresql+psycopg")
+async def test_event_whose_name_cannot_be_indexed_gets_no_tags(host: Host) -> None:
+    stream = host.store.stream(category="enrolments", stream="1")
+    stream.publish(events=[new_event("joined"), new_event("n" * 1001)])
+
+    with pytest.raises(
+        SerialisationError, match="event 2 cannot get its tags: the name of an event with tags may be 1000"
+    ):
+        host.store.backfill_tags(lambda event: ["new"])
+    assert host.store.backfill_tags(lambda event: ["new"] if event.name == "joined" else []).changed == 1
+
+
+async def test_batch_on_sqlite_may_be_larger_than_its_statements(sqlite_ground: Any) -> None:
+    host = Host(sqlite_ground, "sqlite")
+    await join(host.store, "1", "2")
+
+    def limit(connection: Any, _: object) -> None:
+        connection.setlimit(SQLITE_LIMIT_VARIABLE_NUMBER, 1000)
+
+    listen(host.engine, "connect", limit)
+    far = {number: frozenset({"new"}) for number in range(1, 2001)}
+
+    assert host.store.adapter.add_tags(far) == 2
+    await host.aclose()
 
 
 @each_driver(*ONE_OF_EACH)
