@@ -16,10 +16,10 @@ from sqlalchemy.exc import DBAPIError
 
 from eventstore_sa import EventQuery, EventStoreSchema, EventTypes, Projector, StreamIdentifier, SyncEventStore, event
 from eventstore_sa.cli import main
-from eventstore_sa.conditions import no_event_matches
+from eventstore_sa.conditions import ConditionScope, WriteCondition, no_event_matches
 from eventstore_sa.errors import ConfigurationError, SerialisationError, TransactionError, UnmetWriteConditionError
 from eventstore_sa.persistence.events.repository import EventRepository
-from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
+from eventstore_sa.store.adapters import InMemoryEventStorageAdapter, SyncInMemoryEventStorageAdapter
 from eventstore_sa.testing.cases.tables import in_turn
 from tests.awaiting import settled
 from tests.databases import PostgresDatabase
@@ -237,6 +237,27 @@ async def test_memory_adds_tags_and_refuses_decisions_from_before() -> None:
     await join(store, "3", condition=again.unchanged())
     assert (len([*running]), again.state) == (1, 2)
     assert [each.stream for each in store.query(COURSE).read()] == ["1", "2"]
+
+
+async def test_memory_evaluates_a_condition_again_if_tags_were_added_meanwhile() -> None:
+    adapter = SyncInMemoryEventStorageAdapter()
+    store = SyncEventStore(adapter)
+    await join(store, "1")
+    evaluated: list[int] = []
+
+    class NobodyHasJoined(WriteCondition, frozen=True):
+        scope = ConditionScope.LOG
+
+    def evaluate(_: NobodyHasJoined, context: Any) -> bool:
+        evaluated.append(len([*context.scan(COURSE)]))
+        store.backfill_tags(tags_of)
+        return evaluated[-1] == 0
+
+    adapter.register_condition(NobodyHasJoined, evaluate)
+
+    with pytest.raises(UnmetWriteConditionError):
+        await join(store, "2", condition=NobodyHasJoined())
+    assert evaluated == [0, 1]
 
 
 def test_types_say_which_tags_their_events_get() -> None:
