@@ -178,8 +178,9 @@ def _schema(engine: Engine, prefix: str, schema: str | None, *, must_exist: bool
                 return plain
             place = "" if schema is None else f" in schema {schema!r}"
             raise SchemaError(
-                f"there is no event store with prefix {prefix!r}{place} in this database: give --prefix and --schema, or "
-                "create it with what `eventstore-sa schema sql` prints"
+                f"there is no event store with prefix {prefix!r}{place} in this database: create it with `alembic upgrade "
+                "head` or, without Alembic, with what `eventstore-sa schema sql` prints; if it is there, give --prefix and "
+                "--schema, and check the URL"
             )
         recorded = connection.scalar(select(plain.version.c.locking))
     if recorded is None or recorded == plain.locking_mode.recorded:

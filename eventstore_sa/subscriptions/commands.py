@@ -50,7 +50,7 @@ def subscriptions() -> None:
 
 
 @subscriptions.command(name="list")
-@click.argument("url")
+@click.argument("url", envvar="EVENTSTORE_SA_URL")
 @_prefix
 @_schema
 @_json

@@ -68,6 +68,8 @@ class _NewEventMeta(StructMeta):
                 version=version,
             )
 
+        __call__.__qualname__ = "NewEvent"  # what Python names when arguments are missing or positional
+
 
 class NewEvent(Struct, Generic[Name, Payload, Metadata], metaclass=_NewEventMeta, frozen=True, kw_only=True):
     """An event that is to be published.
@@ -245,6 +247,8 @@ def _check_id(id: object) -> None:
 
 
 def _check_event_name(name: object) -> None:
+    if name is None:
+        raise SerialisationError("the name of an event must not be None: say what happened, as in 'order-placed'")
     text = name if type(name) is str else serialise_to_string(name)
     if not text:
         raise SerialisationError("the name of an event must not be empty: say what happened, as in 'order-placed'")

@@ -89,6 +89,12 @@ def _tables(
     """
     if schema is None:
         return default_schema(locking, serialisation_guarantee)
+    checked: object = schema
+    if not isinstance(checked, EventStoreSchema):
+        raise ConfigurationError(
+            f"the schema of a store is an EventStoreSchema; got {type(checked).__name__}: make one, once for the process, "
+            "with EventStoreSchema(Base.metadata)"
+        )
     for option, given in (("locking", locking), ("serialisation_guarantee", serialisation_guarantee)):
         there: object = getattr(schema, option)
         if given is not None and given != there:
