@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 
@@ -143,9 +144,14 @@ def test_the_reader_uses_the_command_line(as_role: As) -> None:
         "stats",
         "stats --exact",
     )
-    for command in (*commands, "watermark", "doctor", "export", "projections list"):
+    for command in (*commands, "watermark", "export", "projections list"):
         outcome = CliRunner().invoke(main, [*command.split(), *options])
         assert (outcome.exit_code, "could not" in outcome.output) == (0, False), (command, outcome.output)
+    diagnosis = CliRunner().invoke(main, ["doctor", "--json", *options])
+    assert "could not" not in diagnosis.output
+    findings = [json.loads(line) for line in diagnosis.stdout.splitlines()]
+    # About the server alone: a throwaway one gives up durability.
+    assert {finding["subject"] for finding in findings if finding["severity"] != "hint"} <= {"database"}, findings
     refused = CliRunner().invoke(
         main, ["import", "-", *options], input=CliRunner().invoke(main, ["export", *options]).stdout
     )

@@ -24,7 +24,7 @@ class correlation_beginning(FunctionElement[str]):  # noqa: N801 - it reads as a
     """The beginning of the correlation id in a column of metadata, as text; on PostgreSQL alone, for the index."""
 
     name = "correlation_beginning"
-    type = Text()
+    type: Text = Text()
     inherit_cache: bool | None = True
 
 
