@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -162,7 +163,10 @@ def _engine_of_url(url: str) -> Engine:
         # SQLite would create it.
         file = address.database
         if file and file != ":memory:" and not file.startswith("file:") and not Path(file).exists():
-            raise ConnectionError(f"there is no file {file!r}")
+            raise ConnectionError(
+                f"there is no file {file!r}: check the URL, or create an event store there with `alembic upgrade head` or "
+                f"`eventstore-sa schema sql --dialect sqlite | sqlite3 {shlex.quote(file)}`"
+            )
     store = EventStore(address) if is_async else SyncEventStore(address)
     adapter: Any = store.adapter
     engine: Engine = adapter.bind.engine

@@ -183,3 +183,10 @@ def test_without_an_event_store_commands_say_how_to_create_one() -> None:
 
     assert outcome.exit_code == 1
     assert "create it with `alembic upgrade head`" in outcome.stderr
+
+
+def test_a_file_that_is_missing_is_not_created_but_reported_with_how_to_create_it() -> None:
+    outcome = CliRunner().invoke(main, ["tail", "--url", "sqlite:///missing.db"])
+
+    assert outcome.exit_code == 3
+    assert "`eventstore-sa schema sql --dialect sqlite | sqlite3 missing.db`" in outcome.stderr
