@@ -19,6 +19,7 @@
     |-- QueryError                   a search or lookup is invalid or cannot be answered (also a ValueError)
     |-- WaitTimeoutError             a read waited for an event and timed out
     |-- SubscriptionError            a subscription is stopped, or has not handled an event
+    |-- BrokenExportError            an export is not complete, or not what was exported
     `-- MissingProjectionHandlerError  a projector has no handler for an event
 
 There is one warning, `DroppedEventsWarning`.
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from eventstore_sa.types import StreamIdentifier
 
 __all__ = [
+    "BrokenExportError",
     "ConcurrencyError",
     "ConfigurationError",
     "ConnectionLostError",
@@ -249,6 +251,10 @@ class SubscriptionError(EventStoreError):
     def __init__(self, message: str, *, subscription: str) -> None:
         super().__init__(message)
         self.subscription = subscription
+
+
+class BrokenExportError(EventStoreError):
+    """An export of events is not complete, or not what was exported; no event of it was stored, if it was a file."""
 
 
 class MissingProjectionHandlerError(EventStoreError):

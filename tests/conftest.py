@@ -1,7 +1,7 @@
 """Fixtures shared by all tests; what they are made of is in modules beside this one.
 
 No fixture skips when PostgreSQL is missing: a suite that silently tests less is worse than one that fails. What needs
-MariaDB is left out where there is none, and the summary says so.
+MariaDB or Chromium is left out where there is none, and the summary says so.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 from sqlalchemy import URL
 
 from eventstore_sa.testing.postgres import PostgresDriver, PostgresServer, temporary_postgres
+from tests.chromium import CHROMIUM
 from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
 from tests.mariadb import MARIADB_URL, MARIADB_VARIABLE
 
@@ -32,7 +33,19 @@ settings.load_profile("suite")
 _MEMORY: Final = Path("/dev/shm")
 _MEMORY_NEEDED_BYTES: Final = 6 * 2**30  # Two servers are there too; containers often have 64 MB.
 
-_LEFT_OUT: Final = pytest.StashKey[int]()
+_LEFT_OUT: Final = pytest.StashKey[dict[str, int]]()
+
+# Marks of tests that need what a machine may lack: whether it is there, and what the summary says if it is not.
+_NEEDS: Final = {
+    "mariadb": (
+        bool(MARIADB_URL),
+        f"MariaDB was not tested: {{}} tests need a server, and {MARIADB_VARIABLE} names none.",
+    ),
+    "chromium": (
+        CHROMIUM is not None,
+        "The browser was not tested in Chromium: {} tests need one; on Debian and Ubuntu: apt install chromium.",
+    ),
+}
 
 # Files whose tests are few and long, then the others, and the quickest last: so that no process that shares the suite ends
 # long before another.
@@ -67,34 +80,35 @@ def _memory_is_roomy() -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Order the folders, and leave out what needs MariaDB where there is no server."""
+    """Order the folders, and leave out what needs what is not there."""
     items.sort(key=lambda item: _ORDER.get(item.path.parent.name, len(_ORDER)))
-    if MARIADB_URL:
-        return
-    left_out = [item for item in items if item.get_closest_marker("mariadb")]
-    items[:] = [item for item in items if not item.get_closest_marker("mariadb")]
-    config.hook.pytest_deselected(items=left_out)
-    config.stash[_LEFT_OUT] = len(left_out)
+    counts: dict[str, int] = {}
+    for mark, (is_there, _) in _NEEDS.items():
+        left_out = [] if is_there else [item for item in items if item.get_closest_marker(mark)]
+        if left_out:
+            items[:] = [item for item in items if not item.get_closest_marker(mark)]
+            config.hook.pytest_deselected(items=left_out)
+            counts[mark] = len(left_out)
+    config.stash[_LEFT_OUT] = counts
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """As a process that shares the suite: tell the one that prints the summary."""
     if (output := getattr(session.config, "workeroutput", None)) is not None:
-        output["left_out"] = session.config.stash.get(_LEFT_OUT, 0)
+        output["left_out"] = session.config.stash.get(_LEFT_OUT, {})
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """As the process that prints the summary: learn what one of those that share the suite has left out."""
-    node.config.stash[_LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", 0)
+    node.config.stash[_LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", {})
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say in a line what was not run."""
-    if left_out := config.stash.get(_LEFT_OUT, 0):
-        terminalreporter.write_line(
-            f"MariaDB was not tested: {left_out} tests need a server, and {MARIADB_VARIABLE} names none.", yellow=True
-        )
+    for mark, count in config.stash.get(_LEFT_OUT, {}).items():
+        _, message = _NEEDS[mark]
+        terminalreporter.write_line(message.format(count), yellow=True)
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,12 @@
 Each command or group is a module of its own here, which is imported when it is called: so the program starts quickly,
 and a command that needs another extra does not keep the others from running. Scripts can rely on the exit codes:
 
-    0  success: the schema is correct, the event types are compatible
-    1  the schema is missing, of another version, or not as it should be; or the types are not as the file says
-    2  the command was called incorrectly
-    3  the database could not be reached, or refused
+    0    success
+    1    what was looked for is not there, or not as it should be: docs/command-line.md says it for each command
+    2    the command was called incorrectly, or the driver of the URL is not installed
+    3    the database could not be reached, or refused
+    130  Ctrl-C
+    141  the output was closed, as by `head`
 """
 
 from __future__ import annotations
@@ -27,8 +29,15 @@ __all__ = ["main"]
         "backfill-tags": Place(
             "eventstore_sa.cli.tags", "backfill_tags", "Add tags to events that were stored without them."
         ),
+        "browse": Place("eventstore_sa.browser.command", "browse", "Serve web pages over the events, on this machine."),
         "categories": Place("eventstore_sa.cli.figures", "categories", "Print the categories, with their last events."),
+        "completion": Place("eventstore_sa.cli.completion", "completion", "Print what completes commands in a shell."),
         "doctor": Place("eventstore_sa.cli.health", "doctor", "Print what is wrong, and what to do."),
+        "export": Place("eventstore_sa.cli.transfer", "export", "Write events to a file, as lines of JSON."),
+        "import": Place(
+            "eventstore_sa.cli.transfer", "import_command", "Store events from an export or another store."
+        ),
+        "projections": Place("eventstore_sa.cli.projections", "projections", "List stored projections, rebuild them."),
         "run": Place(
             "eventstore_sa.subscriptions.commands", "run_command", "Run subscriptions until SIGTERM or SIGINT."
         ),

@@ -34,6 +34,7 @@ from eventstore_sa.sources.constraints import (
     sequence_number_before,
 )
 from eventstore_sa.types import AnyStoredEvent, EventQuery, StreamIdentifier
+from eventstore_sa.types.json import is_mapping
 
 __all__ = ["show", "stream", "tail", "trace"]
 
@@ -83,11 +84,11 @@ def tail(
     source, constraints = _chosen(open_store, category, names, tags)
     # What follows is read from here on, so it is looked up first.
     done = open_store.store.watermark().sequence_number if follow else None
-    until = set() if done is None else {sequence_number_before(done + 1)}
+    until: set[QueryConstraint] = set() if done is None else {sequence_number_before(done + 1)}
     if since is not None:
         first = open_store.inspection.first_since(since)
         if first is not None:
-            bounds = {sequence_number_after(first - 1), observed_between(since, None)}
+            bounds: set[QueryConstraint] = {sequence_number_after(first - 1), observed_between(since, None)}
             _print_events(source.iterate(constraints=constraints | bounds | until), as_json=as_json)
     elif lines > 0:
         last = source.read(constraints=constraints | until, limit=lines, backwards=True)
@@ -241,7 +242,8 @@ def _root(open_store: OpenStore, text: str) -> AnyStoredEvent | None:
 
 
 def _metadata(event: AnyStoredEvent, key: str) -> str | None:
-    found: Any = event.metadata.get(key) if isinstance(event.metadata, dict) else None
+    metadata: object = event.metadata
+    found: object = metadata.get(key) if is_mapping(metadata) else None
     return found if isinstance(found, str) else None
 
 

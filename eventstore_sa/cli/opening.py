@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import shlex
 import signal
 import sys
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar, cast
 
 import click
 from sqlalchemy import Engine, inspect, make_url, select
@@ -31,6 +32,7 @@ from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee
 from eventstore_sa.persistence.sqlalchemy_internals import run_in_greenlet
 from eventstore_sa.store import EventStore, SyncEventStore
 from eventstore_sa.store.adapters import SQLAlchemyEventStorageAdapter, SyncSQLAlchemyEventStorageAdapter
+from eventstore_sa.types import EventTypes
 
 __all__ = ["NOT_SO", "REFUSED", "OpenStore", "ending", "on_database", "on_store"]
 
@@ -53,11 +55,13 @@ class OpenStore:
         inspection: Questions about it.
         engine: Its connections.
         schema: Its tables.
+        types: The event types of the application's store, if that was named.
     """
 
-    def __init__(self, engine: Engine, schema: EventStoreSchema) -> None:
+    def __init__(self, engine: Engine, schema: EventStoreSchema, types: EventTypes[Any] | None = None) -> None:
         self.engine: Engine = engine
         self.schema: EventStoreSchema = schema
+        self.types: EventTypes[Any] | None = types
         adapter = (
             SQLAlchemyEventStorageAdapter(AsyncEngine(engine), schema=schema).sync_adapter
             if engine.dialect.is_async
@@ -92,11 +96,11 @@ def _on_store(command: Command, *, must_exist: bool) -> Command:
     @functools.wraps(command)
     def opened(*, url: str, prefix: str, schema: str | None, **options: Any) -> None:
         with ending():
-            engine, known = _engine(url)
+            engine, known, types = _engine(url)
 
             def work() -> None:
                 tables = known or _schema(engine, prefix, schema, must_exist=must_exist)
-                command(OpenStore(engine, tables), **options)
+                command(OpenStore(engine, tables, types), **options)
 
             run(engine, work)
 
@@ -124,27 +128,25 @@ async def _in_greenlet(engine: Engine, work: Callable[[], T]) -> T:
         await run_in_greenlet(engine.dispose)
 
 
-def _engine(where: str) -> tuple[Engine, EventStoreSchema | None]:
-    """Return the engine of a URL, or of an object of the application, and the tables if that object knows them."""
+def _engine(where: str) -> tuple[Engine, EventStoreSchema | None, EventTypes[Any] | None]:
+    """Return the engine of a URL, or of an object of the application, and what that knows: tables, event types."""
     if "://" in where:
-        return _engine_of_url(where), None
+        return _engine_of_url(where), None, None
     try:
         found = imported(where)
     except ConfigurationError as error:
         raise click.UsageError(f"{error.message}, or a URL such as postgresql+psycopg://user@host/database") from None
-    match found:
-        case AsyncEngine():
-            return found.sync_engine, None
-        case Engine():
-            return found, None
-        case EventStore() | SyncEventStore():
-            adapter: Any = found.adapter  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-            engine = getattr(getattr(adapter, "bind", None), "engine", None)
-            if isinstance(engine, Engine):
-                return engine, adapter.schema
-    raise click.UsageError(
-        f"{where} is a {type(found).__name__}: give an Engine, an AsyncEngine, or a store on one of them"
-    )
+    kind = type(found).__name__
+    if isinstance(found, AsyncEngine):
+        return found.sync_engine, None, None
+    if isinstance(found, Engine):
+        return found, None, None
+    if isinstance(found, EventStore | SyncEventStore):
+        store = cast("Any", found)
+        engine = getattr(getattr(store.adapter, "bind", None), "engine", None)
+        if isinstance(engine, Engine):
+            return engine, store.adapter.schema, store.types
+    raise click.UsageError(f"{where} is a {kind}: give an Engine, an AsyncEngine, or a store on one of them")
 
 
 def _engine_of_url(url: str) -> Engine:
@@ -161,7 +163,10 @@ def _engine_of_url(url: str) -> Engine:
         # SQLite would create it.
         file = address.database
         if file and file != ":memory:" and not file.startswith("file:") and not Path(file).exists():
-            raise ConnectionError(f"there is no file {file!r}")
+            raise ConnectionError(
+                f"there is no file {file!r}: check the URL, or create an event store there with `alembic upgrade head` or "
+                f"`eventstore-sa schema sql --dialect sqlite | sqlite3 {shlex.quote(file)}`"
+            )
     store = EventStore(address) if is_async else SyncEventStore(address)
     adapter: Any = store.adapter
     engine: Engine = adapter.bind.engine
@@ -177,8 +182,9 @@ def _schema(engine: Engine, prefix: str, schema: str | None, *, must_exist: bool
                 return plain
             place = "" if schema is None else f" in schema {schema!r}"
             raise SchemaError(
-                f"there is no event store with prefix {prefix!r}{place} in this database: give --prefix and --schema, or "
-                "create it with what `eventstore-sa schema sql` prints"
+                f"there is no event store with prefix {prefix!r}{place} in this database: create it with `alembic upgrade "
+                "head` or, without Alembic, with what `eventstore-sa schema sql` prints; if it is there, give --prefix and "
+                "--schema, and check the URL"
             )
         recorded = connection.scalar(select(plain.version.c.locking))
     if recorded is None or recorded == plain.locking_mode.recorded:

@@ -193,8 +193,8 @@ class Statistics(Struct, frozen=True):
 class InspectionStorage(Protocol):
     """What an event store can be asked; the names of parameters and results are explained in `eventstore_sa.inspection`."""
 
-    def find(self, event_id: UUID) -> AnyStoredEvent | None:
-        """Return the event with an id."""
+    def find_all(self, ids: Sequence[UUID]) -> Mapping[UUID, AnyStoredEvent]:
+        """Return those events with some ids that are stored."""
         ...
 
     def categories(self, *, after: str | None, limit: int) -> Sequence[CategorySummary]:

@@ -75,7 +75,7 @@ class Inspection:
 
     async def find(self, event_id: UUID) -> AnyStoredEvent | None:
         """Return the event with an id; None if there is none."""
-        return await self._ask(partial(self._storage.find, event_id))
+        return (await self._ask(partial(self._storage.find_all, [event_id]))).get(event_id)
 
     async def categories(self, *, after: str | None = None, limit: int = _PAGE) -> Sequence[CategorySummary]:
         """Return some categories with their last events, in code-point order.
@@ -150,7 +150,7 @@ class SyncInspection:
 
     def find(self, event_id: UUID) -> AnyStoredEvent | None:
         """Return the event with an id; None if there is none."""
-        return self._storage.find(event_id)
+        return self._storage.find_all([event_id]).get(event_id)
 
     def categories(self, *, after: str | None = None, limit: int = _PAGE) -> Sequence[CategorySummary]:
         """Return some categories with their last events; see `Inspection.categories`."""

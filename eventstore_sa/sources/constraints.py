@@ -10,12 +10,13 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias, cast
 
 from msgspec import Struct
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.types import StoredEvent, serialise_to_string
+from eventstore_sa.types.codec import encode_json, text_problem, to_json
 from eventstore_sa.types.event_declaration import names_of
 from eventstore_sa.types.open_structs import OpenStructMeta
 
@@ -31,13 +32,16 @@ __all__ = [
     "QueryConstraints",
     "SequenceNumberAfterConstraint",
     "SequenceNumberBeforeConstraint",
+    "TextContainsConstraint",
     "category_in",
     "checked_constraints",
     "correlation_is",
+    "metadata_contains",
     "name_in",
     "observed_between",
     "occurred_between",
     "order_range",
+    "payload_contains",
     "position_after",
     "position_before",
     "sequence_number_after",
@@ -175,6 +179,32 @@ class ObservedBetweenConstraint(QueryConstraint, frozen=True):
         return _lies_between(event.observed_at, self.start, self.end)
 
 
+class TextContainsConstraint(QueryConstraint, frozen=True):
+    """Met by events whose payload or metadata contain a text, written as JSON; see `payload_contains`."""
+
+    field: Literal["payload", "metadata"]
+    text: str
+
+    def __post_init__(self) -> None:
+        problem = text_problem(self.text) if type(self.text) is str else f"is a {type(self.text).__name__}"
+        if problem is None and not self.text:
+            problem = "is empty, which every text contains"
+        if problem is not None:
+            raise ConfigurationError(f"{self.field}_contains takes a text to look for; {self.text!r:.60} {problem}")
+
+    @property
+    def json_text(self) -> str:
+        """The text as it stands within a string of JSON."""
+        return encode_json(self.text).decode()[1:-1]
+
+    def met_by(self, *, event: StoredEvent[Any, Any, Any]) -> bool:
+        value: object = event.payload if self.field == "payload" else event.metadata
+        if value is None and self.field == "metadata":
+            # That is no metadata; a payload is always something.
+            return False
+        return self.json_text in encode_json(to_json(value, exact_floats=False)).decode()
+
+
 # By exact type: a subclass may say something else in its `met_by`.
 _BOUNDS: Final[dict[bool, frozenset[type[QueryConstraint]]]] = {
     False: frozenset({SequenceNumberAfterConstraint, SequenceNumberBeforeConstraint}),
@@ -286,6 +316,26 @@ def occurred_between(start: datetime | None, end: datetime | None) -> OccurredBe
 def observed_between(start: datetime | None, end: datetime | None) -> ObservedBetweenConstraint:
     """Return only events that were observed at `start` or later, and before `end`; see `occurred_between`."""
     return ObservedBetweenConstraint(start, end)
+
+
+def payload_contains(text: str) -> TextContainsConstraint:
+    """Return only events whose payload contains a text, in upper and lower case as given.
+
+    No index serves it: the database looks at every payload in the range of the read, so bound it by other constraints.
+
+    Args:
+        text: A part of a string, of the name of a member, or of a number. How databases write numbers, and what stands
+            between values, differs.
+
+    Raises:
+        ConfigurationError: If it is empty, not a string, or a text that cannot be stored.
+    """
+    return TextContainsConstraint("payload", text)
+
+
+def metadata_contains(text: str) -> TextContainsConstraint:
+    """Return only events whose metadata contain a text; see `payload_contains`."""
+    return TextContainsConstraint("metadata", text)
 
 
 def checked_constraints(constraints: object) -> frozenset[QueryConstraint]:

@@ -365,7 +365,8 @@ class ServiceStatus(Struct, frozen=True):
 class ServiceManager:
     """Runs services side by side, as an asynchronous context manager, or by `run`.
 
-    If one of them fails for good, the others are stopped, and `wait` raises its exception.
+    If one of them fails for good, the others are stopped, and `wait` raises its exception; so does the end of the context,
+    if nothing has raised it before.
 
     Example:
         manager = ServiceManager().register(SubscriptionService([billing])).stop_on([signal.SIGTERM])
@@ -377,6 +378,8 @@ class ServiceManager:
         self._signals: list[int] = []
         self._tasks: list[asyncio.Task[Any]] = []
         self._failure: BaseException | None = None
+        self._is_raised = False
+        self._are_cancelled = False
         self._stopping: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -444,6 +447,7 @@ class ServiceManager:
         await self._stopping.wait()
         await self._end()
         if self._failure is not None:
+            self._is_raised = True
             raise self._failure
 
     def stop(self) -> None:
@@ -455,6 +459,7 @@ class ServiceManager:
         if self._loop is not None:
             raise ConfigurationError("the services are running already")
         self._loop, self._stopping, self._failure = asyncio.get_running_loop(), asyncio.Event(), None
+        self._is_raised = self._are_cancelled = False
         for each in self._signals:
             self._loop.add_signal_handler(each, self.stop)
         self._tasks = [asyncio.create_task(self._kept(service), name=name) for name, service in self._services.items()]
@@ -464,13 +469,20 @@ class ServiceManager:
             self._stopping.set()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, _: object, raised: BaseException | None, *__: object) -> None:
         loop = self._loop
-        await self._end()
-        if loop is not None:
-            for each in self._signals:
-                loop.remove_signal_handler(each)
-        self._loop = self._stopping = None
+        try:
+            await self._end()
+        finally:
+            if loop is not None:
+                for each in self._signals:
+                    loop.remove_signal_handler(each)
+            self._loop = self._stopping = None
+        if self._failure is None or self._is_raised:
+            return
+        if raised is None:
+            raise self._failure
+        _log.error("a service has failed", exc_info=self._failure)
 
     async def _kept(self, service: ErrorHandlingService[Any]) -> None:
         try:
@@ -481,11 +493,21 @@ class ServiceManager:
             self._failure = self._failure or error
 
     def _note_end(self, _: asyncio.Task[Any]) -> None:
-        if self._stopping is not None and (self._failure is not None or all(task.done() for task in self._tasks)):
+        if self._failure is not None:
+            self._cancel()
+        if self._stopping is not None and all(task.done() for task in self._tasks):
             self._stopping.set()
 
+    def _cancel(self) -> None:
+        """Cancel all services, once: a second time would interrupt the way in which they end."""
+        if self._stopping is not None:
+            self._stopping.set()
+        if not self._are_cancelled:
+            self._are_cancelled = True
+            for task in self._tasks:
+                task.cancel()
+
     async def _end(self) -> None:
-        for task in self._tasks:
-            task.cancel()
+        self._cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)

@@ -24,6 +24,7 @@ IMPORTS: dict[str | None, str] = {
     "mariadb": "eventstore_sa.SyncEventStore('mariadb+pymysql://', locking='row')",
     "alembic": "import eventstore_sa.migrations",
     "cli": "import eventstore_sa.cli",
+    "browser": "import eventstore_sa.browser, uvicorn",
     "opentelemetry": "from eventstore_sa.telemetry import EventStoreInstrumentor",
     "pydantic": "import pydantic",
     "attrs": "import attrs",

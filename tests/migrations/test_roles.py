@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import Engine, NullPool, create_engine, text
 from sqlalchemy.exc import ProgrammingError
 
 from eventstore_sa import EventStoreSchema, NewEvent, SyncEventStore, verify_schema
+from eventstore_sa.browser import event_browser
+from eventstore_sa.cli import main
 from eventstore_sa.errors import StorageError
 from eventstore_sa.persistence.schema import SCHEMA_VERSION
 from eventstore_sa.persistence.schema.versions import Site, migration
+from tests.browsing import Visitor
 from tests.databases import PostgresDatabase
 from tests.project import ROOT
 
@@ -123,6 +128,36 @@ def test_the_reader_reads_up_to_the_watermark_in_python_and_in_sql(as_role: As) 
         verify_schema(connection, schema=EventStoreSchema(schema="events"))
 
 
+def test_the_reader_uses_the_command_line(as_role: As) -> None:
+    event = NewEvent(name="placed", payload={}, metadata={"correlation_id": "c"})
+    store_of(as_role("events_writer")).stream(category="orders", stream="1").publish(events=[event])
+    url = as_role("events_reader").url.update_query_dict({"options": "-c role=events_reader"})
+    options = ["--url", url.render_as_string(hide_password=False), "--schema", "events"]
+
+    commands = (
+        "tail",
+        f"show {event.id}",
+        "stream orders/1",
+        "trace c",
+        "categories",
+        "streams",
+        "stats",
+        "stats --exact",
+    )
+    for command in (*commands, "watermark", "export", "projections list"):
+        outcome = CliRunner().invoke(main, [*command.split(), *options])
+        assert (outcome.exit_code, "could not" in outcome.output) == (0, False), (command, outcome.output)
+    diagnosis = CliRunner().invoke(main, ["doctor", "--json", *options])
+    assert "could not" not in diagnosis.output
+    findings = [json.loads(line) for line in diagnosis.stdout.splitlines()]
+    # About the server alone: a throwaway one gives up durability.
+    assert {finding["subject"] for finding in findings if finding["severity"] != "hint"} <= {"database"}, findings
+    refused = CliRunner().invoke(
+        main, ["import", "-", *options], input=CliRunner().invoke(main, ["export", *options]).stdout
+    )
+    assert refused.stdout == "1 events, 0 of them new\n"
+
+
 LOCKING = """
 DO $$
 DECLARE
@@ -151,6 +186,31 @@ def test_writers_and_readers_need_no_locks_of_others(as_role: As, administrator:
     assert [event.name for event in store_of(as_role("events_reader")).log()] == ["placed"]
     assert is_denied(as_role("events_reader"), lock)
     assert not is_denied(as_role("events_writer"), lock)
+
+
+async def test_the_browser_needs_a_reader_only(as_role: As) -> None:
+    writer = store_of(as_role("events_writer"))
+    writer.stream(category="orders", stream="1").publish(
+        events=[NewEvent(name="placed", payload={"total": 7}, tags={"customer:1"})]
+    )
+    visitor = Visitor(event_browser(store_of(as_role("events_reader"))))
+
+    for url in (
+        "/",
+        "/?tag=customer:1",
+        "/?text=total",
+        "/?category=orders&stream=1",
+        "/categories",
+        "/streams?category=orders",
+        "/event/1",
+        "/event/1/trace",
+        "/projections",
+        "/projections?name=order",
+        "/subscriptions",
+        "/watermark",
+        "/tail?after=0",
+    ):
+        await visitor.page(url)
 
 
 def test_the_reader_cannot_publish(as_role: As) -> None:

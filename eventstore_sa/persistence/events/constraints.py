@@ -6,7 +6,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias, TypeVar
 
-from sqlalchemy import Column, ColumnElement, Table, and_, false, true
+from sqlalchemy import Boolean, Column, ColumnElement, Table, Text, and_, cast, false, literal, true
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.schema.correlation import correlates_with
@@ -21,6 +23,7 @@ from eventstore_sa.sources.constraints import (
     QueryConstraint,
     SequenceNumberAfterConstraint,
     SequenceNumberBeforeConstraint,
+    TextContainsConstraint,
 )
 from eventstore_sa.types.codec import text_problem
 from eventstore_sa.types.numbers import LARGEST_NUMBER
@@ -43,6 +46,7 @@ _BUILT_IN: Final = frozenset(
         NameInConstraint,
         OccurredBetweenConstraint,
         ObservedBetweenConstraint,
+        TextContainsConstraint,
     }
 )
 
@@ -131,8 +135,27 @@ def _built_in(constraint: QueryConstraint, events: Table) -> ColumnElement[bool]
             return _between(c.occurred_at, start, end)
         case ObservedBetweenConstraint(start, end):
             return _between(c.observed_at, start, end)
+        case TextContainsConstraint(field, _):
+            return _Contains(cast(c[field], Text), literal(constraint.json_text, Text()))
         case _:
             raise TypeError(constraint)
+
+
+class _Contains(FunctionElement[bool]):
+    """Whether a text contains another, with the same letters in upper and lower case."""
+
+    type = Boolean()
+    inherit_cache = True
+
+
+@compiles(_Contains)
+def _contains(element: _Contains, compiler: Any, **options: Any) -> str:
+    return f"(instr({compiler.process(element.clauses, **options)}) > 0)"
+
+
+@compiles(_Contains, "postgresql")
+def _contains_on_postgresql(element: _Contains, compiler: Any, **options: Any) -> str:
+    return f"(pg_catalog.strpos({compiler.process(element.clauses, **options)}) > 0)"
 
 
 def _between(column: Column[datetime], start: datetime | None, end: datetime | None) -> ColumnElement[bool]:

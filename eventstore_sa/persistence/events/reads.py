@@ -124,6 +124,11 @@ class EventReads:
         columns = self._dialect.event_columns(self._events)
         return select(*columns, false()).where(self._events.c.id.in_(ids))
 
+    def with_numbers(self, numbers: Sequence[int]) -> Select[Any]:
+        """Select events by sequence number, for `hydrated`."""
+        columns = self._dialect.event_columns(self._events)
+        return select(*columns, false()).where(self._events.c.sequence_number.in_(map(clamped, numbers)))
+
     def page(self, connection: Connection, wanted: Wanted) -> Sequence[Sequence[Any]]:
         """Read some rows of a target in order, for `hydrated`; the last column is true when they are enough bytes."""
         return self._rows(connection, wanted, _Form.SINGLE if wanted.size == 1 else _Form.PAGE)

@@ -22,7 +22,7 @@ class KnownEpoch:
     """
 
     def __init__(self) -> None:
-        self.is_first = False
+        self.is_first: bool = False
 
     def learn(self, epoch: str) -> None:
         """Note what the database says."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from sqlalchemy import Connection, Integer, Select, bindparam, literal_column, select
 
@@ -37,7 +37,7 @@ class Listings:
     def categories(self, connection: Connection, *, after: str | None, size: int) -> Sequence[CategorySummary]:
         """Read a page of categories."""
         parameters: dict[str, Any] = {"size": size} if after is None else {"size": size, "after_category": after}
-        rows = connection.execute(self._categories[after is not None], parameters)
+        rows: Any = connection.execute(self._categories[after is not None], parameters)
         return [CategorySummary(name, number, self._dialect.read_time(moment)) for name, number, moment in rows]
 
     def streams(
@@ -57,9 +57,10 @@ class Listings:
     def _summaries(
         self, connection: Connection, statement: Select[Any], parameters: dict[str, Any], category: str
     ) -> list[StreamSummary]:
+        rows: Any = connection.execute(statement, parameters)
         return [
             StreamSummary(category, stream, position + 1, number, name, self._dialect.read_time(moment))
-            for stream, position, number, name, moment in connection.execute(statement, parameters)
+            for stream, position, number, name, moment in rows
         ]
 
     def _with_last_of_category(self, names: NameReads, *, continued: bool) -> Select[Any]:
@@ -73,35 +74,35 @@ class Listings:
         )
         event = self._events.alias()
         moment = self._dialect.time_column(event.c.observed_at)
-        statement: Select[Any] = (
+        statement: Any = (
             select(found.c.category, event.c.sequence_number, moment)
             .select_from(found.join(event, event.c.sequence_number == last))
             .order_by(found.c.category)
         )
-        return statement
+        return cast("Select[Any]", statement)
 
     def _with_last_of_stream(self, names: NameReads, *, continued: bool) -> Select[Any]:
         found = names.select_streams_of_category(continued=continued).subquery("found")
         event = self._events.alias()
         columns = (event.c.position, event.c.sequence_number, event.c.name)
         moment = self._dialect.time_column(event.c.observed_at)
-        statement: Select[Any] = (
+        statement: Any = (
             select(found.c.stream, *columns, moment)
             .select_from(found.join(event, event.c.sequence_number == self._last_of(found.c.stream)))
             .order_by(found.c.stream)
         )
-        return statement
+        return cast("Select[Any]", statement)
 
     def _select_stream(self) -> Select[Any]:
         c = self._events.c
         stream = bindparam("of_stream", type_=c.stream.type)
-        statement: Select[Any] = (
+        statement: Any = (
             select(c.stream, c.position, c.sequence_number, c.name, self._dialect.time_column(c.observed_at))
             .where(c.category == bindparam("of_category", type_=c.category.type), c.stream == stream)
             .order_by(c.position.desc())
             .limit(_ONE)
         )
-        return statement
+        return cast("Select[Any]", statement)
 
     def _last_of(self, stream: Any) -> Any:
         event = self._events.alias()

@@ -58,8 +58,8 @@ class SQLInspectionStorage:
         self._schema = events.schema
         self._runner = TransactionRunner(bind)
 
-    def find(self, event_id: UUID) -> AnyStoredEvent | None:
-        return self._events.find(event_id)
+    def find_all(self, ids: Sequence[UUID]) -> Mapping[UUID, AnyStoredEvent]:
+        return self._events.find_all(ids)
 
     def categories(self, *, after: str | None, limit: int) -> Sequence[CategorySummary]:
         return self._read(

@@ -11,11 +11,13 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     FromClause,
+    Integer,
     Select,
     Text,
     bindparam,
     cast,
     func,
+    literal_column,
     select,
 )
 from sqlalchemy.exc import DBAPIError
@@ -161,6 +163,55 @@ class ProjectionSearches:
         more = is_enough or len(found) == size
         records = [ProjectionRecord(*row[: len(_FIELDS)]) for row in found]
         return records, tuple(found[-1][len(_FIELDS) : -1]) if more else None
+
+    def names(self, connection: Connection, *, after: str | None, size: int) -> list[str]:
+        """Return some names of projections, those above `after`: a probe of the index for each."""
+
+        def statement() -> Select[Any]:
+            names, next_names = self._table.alias(), self._table.alias()
+            first = select(func.min(names.c.name).label("name"), literal_column("1", Integer).label("rank"))
+            if after is not None:
+                first = first.where(names.c.name > bindparam("after", type_=names.c.name.type))
+            found = first.cte("found", recursive=True)
+            following = select(func.min(next_names.c.name)).where(next_names.c.name > found.c.name).scalar_subquery()
+            found = found.union_all(
+                select(following, found.c.rank + 1).where(found.c.name.is_not(None), found.c.rank < _SIZE)
+            )
+            return select(found.c.name).where(found.c.name.is_not(None)).order_by(found.c.rank)
+
+        parameters = {"size": size} if after is None else {"size": size, "after": after}
+        rows = self.statement(("names", after is None), statement).rows(connection, parameters)
+        return [name for (name,) in rows]
+
+    def by_id(
+        self, connection: Connection, *, name: str, after: str | None, size: int
+    ) -> tuple[list[ProjectionRecord], bool]:
+        """Return projections of a name in the order of their ids, those above `after`, and whether there may be more.
+
+        A page ends early if its rows have too many bytes.
+        """
+        c = self._table.c
+
+        def rows(columns: Sequence[ColumnElement[Any]]) -> Select[Any]:
+            page = select(*columns).where(c.name == bindparam("of_name", type_=c.name.type)).order_by(c.id).limit(_SIZE)
+            return page if after is None else page.where(c.id > bindparam("after", type_=c.id.type))
+
+        def statement() -> Select[Any]:
+            return page_of_bytes(
+                rows,
+                self._table,
+                order=[(c.id, False)],
+                size=self.dialect.size(self._table),
+                columns=self.fields,
+                by_key=self.dialect.copies_values,
+            )
+
+        parameters: dict[str, Any] = {"of_name": name, "size": size}
+        if after is not None:
+            parameters["after"] = after
+        found = self.statement(("by id", after is None), statement).rows(connection, parameters)
+        records = [ProjectionRecord(*row[: len(_FIELDS)]) for row in found]
+        return records, len(found) == size or bool(found and found[-1][-1])
 
     def count(self, connection: Connection, search: Search, converters: ProjectionConverters) -> int:
         """Count the projections that match all filters of a search.

@@ -96,6 +96,14 @@ class ProjectionStorage:
         search = Search(filters=filters)
         return self._read(lambda connection, do: do.searches.count(connection, search, self._converters))
 
+    def names(self, after: str | None, size: int) -> list[str]:
+        """Return some names of projections, those above `after`."""
+        return self._read(lambda connection, do: do.searches.names(connection, after=after, size=size))
+
+    def by_id(self, name: str, after: str | None, size: int) -> tuple[list[ProjectionRecord], bool]:
+        """Return projections of a name by their ids, those above `after`, and whether there may be more."""
+        return self._read(lambda connection, do: do.searches.by_id(connection, name=name, after=after, size=size))
+
     def load_batch(self, name: str, ids: Collection[str]) -> dict[str, ProjectionRecord]:
         """Return the projections of a name that exist, by id."""
         return self._read(lambda connection, do: do.load(connection, name, ids))

@@ -12,6 +12,7 @@ from sqlalchemy import Boolean, ColumnElement, Table, Text, bindparam, type_coer
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeEngine
 
 __all__ = ["correlates_with", "correlation_beginning"]
 
@@ -24,7 +25,7 @@ class correlation_beginning(FunctionElement[str]):  # noqa: N801 - it reads as a
     """The beginning of the correlation id in a column of metadata, as text; on PostgreSQL alone, for the index."""
 
     name = "correlation_beginning"
-    type = Text()
+    type: TypeEngine[str] = Text()
     inherit_cache: bool | None = True
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 from typing_extensions import TypeVar
 
@@ -39,6 +39,7 @@ JsonProjection: TypeAlias = Projection[JsonValue, JsonValue]
 State = TypeVar("State", default=JsonValue)
 Metadata = TypeVar("Metadata", default=JsonValue)
 
+_NO_LISTS: Final = "a {} cannot list the projections that it keeps"
 _NO_BATCHES = "a {} cannot apply events to its projections: it lacks load_batch and save_batch"
 
 
@@ -199,6 +200,25 @@ class SyncProjectionStorageAdapter(SyncStorageAdapter):
     @abstractmethod
     def count(self, *, search: Search) -> int:
         """Count the projections that meet all filters, whatever the paging."""
+
+    def name_page(self, *, after: str | None = None, size: int) -> Sequence[str]:
+        """Return up to `size` names of projections in code-point order, those above `after`; for tools.
+
+        Raises:
+            ConfigurationError: If this storage cannot list them.
+        """
+        raise ConfigurationError(_NO_LISTS.format(type(self).__name__))
+
+    def record_page(self, *, name: str, after: str | None = None, size: int) -> tuple[Sequence[ProjectionRecord], bool]:
+        """Return up to `size` projections of a name in the order of their ids, those above `after`; for tools.
+
+        Returns:
+            The projections, fewer if they are large, and whether there may be more.
+
+        Raises:
+            ConfigurationError: If this storage cannot list them.
+        """
+        raise ConfigurationError(_NO_LISTS.format(type(self).__name__))
 
     def load_batch(self, *, name: str, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
         """Return the projections of a name that are there, by id; see `ProjectionStorageAdapter.load_batch`."""

@@ -135,6 +135,17 @@ class SyncInMemoryProjectionStorageAdapter(_Registering, SyncProjectionStorageAd
     def count(self, *, search: Search) -> int:
         return len(self._found(Search(filters=search.filters)))
 
+    def name_page(self, *, after: str | None = None, size: int) -> Sequence[str]:
+        names = {record.name for record in self._projections.all()}
+        return sorted(name for name in names if after is None or name > after)[:size]
+
+    def record_page(self, *, name: str, after: str | None = None, size: int) -> tuple[Sequence[ProjectionRecord], bool]:
+        found = sorted(
+            (each for each in self._projections.all() if each.name == name and (after is None or each.id > after)),
+            key=lambda record: record.id,
+        )
+        return found[:size], len(found) > size
+
     def load_batch(self, *, name: str, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
         return self._projections.load_batch(name, ids)
 

@@ -190,6 +190,12 @@ class SyncSQLAlchemyProjectionStorageAdapter(
     def count(self, *, search: Search) -> int:
         return self._storage.count(search.filters)
 
+    def name_page(self, *, after: str | None = None, size: int) -> Sequence[str]:
+        return self._storage.names(after, size)
+
+    def record_page(self, *, name: str, after: str | None = None, size: int) -> tuple[Sequence[ProjectionRecord], bool]:
+        return self._storage.by_id(name, after, size)
+
     def load_batch(self, *, name: str, ids: Collection[str]) -> Mapping[str, ProjectionRecord]:
         return self._storage.load_batch(name, ids)
 

@@ -8,10 +8,12 @@ list of its streams.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Self, TypeAlias, overload
+from uuid import UUID
 
+from msgspec.structs import replace
 from typing_extensions import TypeVar
 
 from eventstore_sa.conditions import WriteCondition
@@ -21,11 +23,12 @@ from eventstore_sa.contracts.rebuilds import RebuildStorage
 from eventstore_sa.contracts.subscriptions import SubscriptionStorage
 from eventstore_sa.contracts.wakeups import Wakeups
 from eventstore_sa.errors import ConfigurationError, TransactionError
-from eventstore_sa.publishing import StreamPublishDefinition
+from eventstore_sa.publishing import StreamPublication, StreamPublishDefinition
 from eventstore_sa.session import CommitCallback, StagedPublish
 from eventstore_sa.sources.constraints import QueryConstraints
 from eventstore_sa.store.adapters.scanned_inspection import ScannedInspectionStorage
 from eventstore_sa.store.adapters.storage_adapter import AwaitableStorageAdapter, StorageAdapter, SyncStorageAdapter
+from eventstore_sa.store.turns import Turns
 from eventstore_sa.types import (
     AnyNewEvent,
     AnyStoredEvent,
@@ -39,6 +42,7 @@ from eventstore_sa.types import (
     StreamIdentifier,
     query_of,
 )
+from eventstore_sa.types.codec import encode_json
 from eventstore_sa.types.watermark import Watermark
 
 __all__ = [
@@ -54,6 +58,8 @@ __all__ = [
     "checked_listable",
     "checked_target",
 ]
+
+R = TypeVar("R")
 
 AnyStreamPublishDefinition: TypeAlias = StreamPublishDefinition[Any, Any, Any]
 Latestable: TypeAlias = EventSequenceIdentifier | EventPartitionIdentifier | QueryIdentifier
@@ -129,6 +135,11 @@ class _EventStorage:
     def wakeups(self) -> Wakeups:
         """Says in this process that events may have been stored; what is not announced is found by polling."""
         return Wakeups()
+
+    @property
+    def turns(self) -> Turns | None:
+        """The turns of updates in this process, where it takes a while to lose a race; None: they do not queue."""
+        return None
 
     def stage(
         self,
@@ -243,6 +254,16 @@ class EventStorageAdapter(_EventStorage, StorageAdapter):
         latest = await self.latest(target=LogIdentifier())
         return Watermark(0 if latest is None else latest.sequence_number)
 
+    async def locked(self, stream: StreamIdentifier, work: Callable[[EventStorageAdapter], Awaitable[R]]) -> R:
+        """Do some work while nobody else can publish to a stream, if the storage can do that.
+
+        Args:
+            stream: The stream.
+            work: Is given storage that is part of one transaction, which is committed at its end; by default this storage,
+                without any transaction or lock.
+        """
+        return await work(self)
+
     async def flush(self) -> None:
         """Store what is staged in the session's transaction now."""
         raise TransactionError(STAGING_NEEDS_A_SESSION)
@@ -300,6 +321,14 @@ class SyncEventStorageAdapter(_EventStorage, SyncStorageAdapter):
         """Store events at the end of one stream, or of several: all or none; see `EventStorageAdapter.save`."""
         raise NotImplementedError
 
+    def save_parts(self, parts: Sequence[StreamPublication]) -> None:
+        """Store events at the ends of streams, in exactly this order: a stream may come again after another one.
+
+        All or none, except by this default implementation: that stores each part by itself.
+        """
+        for part in parts:
+            self.save(target=part.stream, events=part.events, condition=part.condition)
+
     @abstractmethod
     def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
         """Return the last event of the target, or None if there is none."""
@@ -326,6 +355,20 @@ class SyncEventStorageAdapter(_EventStorage, SyncStorageAdapter):
         """
         return None
 
+    def find_text(
+        self, *, ids: Collection[UUID] = (), sequence_numbers: Collection[int] = ()
+    ) -> Sequence[AnyStoredEvent]:
+        """Return the events that have one of some ids or numbers, in any order; their payloads are JSON text.
+
+        Events beyond the watermark are among them. The default implementation reads all events.
+        """
+        wanted_ids, wanted_numbers = frozenset(ids), frozenset(sequence_numbers)
+        return [
+            replace(event, payload=encode_json(event.payload))
+            for event in self.scan(target=LogIdentifier())
+            if event.id in wanted_ids or event.sequence_number in wanted_numbers
+        ]
+
     def streams(
         self,
         *,
@@ -351,6 +394,10 @@ class SyncEventStorageAdapter(_EventStorage, SyncStorageAdapter):
         """Return up to where the log can be read without missing an event."""
         latest = self.latest(target=LogIdentifier())
         return Watermark(0 if latest is None else latest.sequence_number)
+
+    def locked(self, stream: StreamIdentifier, work: Callable[[SyncEventStorageAdapter], R]) -> R:
+        """Do some work while nobody else can publish to a stream; see `EventStorageAdapter.locked`."""
+        return work(self)
 
     def flush(self) -> None:
         """Store what is staged in the session's transaction now."""
@@ -442,6 +489,10 @@ class AwaitableEventStorageAdapter(AwaitableStorageAdapter[S], EventStorageAdapt
     @property
     def wakeups(self) -> Wakeups:
         return self.sync_adapter.wakeups
+
+    @property
+    def turns(self) -> Turns | None:
+        return self.sync_adapter.turns
 
     def stage(
         self,

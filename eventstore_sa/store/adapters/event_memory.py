@@ -14,6 +14,7 @@ from eventstore_sa.conditions import WriteCondition
 from eventstore_sa.contracts.inline_projections import InlineProjection, Projections, combined
 from eventstore_sa.contracts.wakeups import Wakeups
 from eventstore_sa.errors import ConfigurationError
+from eventstore_sa.publishing import StreamPublication
 from eventstore_sa.sources.constraints import QueryConstraints
 from eventstore_sa.store.adapters.event_contract import (
     AnyStreamPublishDefinition,
@@ -77,6 +78,9 @@ class SyncInMemoryEventStorageAdapter(SyncEventStorageAdapter):
         return self._storage.save(
             target=target, events=events, condition=condition, streams=streams, projections=self._inline
         )
+
+    def save_parts(self, parts: Sequence[StreamPublication]) -> None:
+        self._storage.publish(parts, self._inline)
 
     def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
         return self._storage.latest(target=target)

@@ -15,7 +15,7 @@ from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 
 from sqlalchemy.pool import NullPool, Pool, QueuePool, StaticPool
 
-from eventstore_sa.errors import ConfigurationError, StorageError
+from eventstore_sa.errors import ConfigurationError, StorageError, TransactionError
 from eventstore_sa.persistence.sqlalchemy_internals import run_in_greenlet
 from eventstore_sa.persistence.transactions.binds import Bind
 from eventstore_sa.persistence.transactions.cancellation import uninterrupted
@@ -91,6 +91,7 @@ class GreenletRunner:
         self._pool: Pool | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn: AbstractAsyncContextManager[Any] = nullcontext()
+        self._pages_ahead: set[asyncio.Task[Any]] = set()
 
     async def run(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `work` in a greenlet; what the driver awaits in there is awaited here.
@@ -122,7 +123,9 @@ class GreenletRunner:
             while page is not None:
                 # Who has asked for a second page will ask for more.
                 if may_read_ahead and not is_first and self._has_idle_connection():
-                    ahead = asyncio.create_task(self.run(next, pages, None))
+                    ahead = asyncio.create_task(self._fetch_ahead(pages))
+                    self._pages_ahead.add(ahead)
+                    ahead.add_done_callback(self._pages_ahead.discard)
                     await asyncio.sleep(0)  # so that the server begins, even if the caller never waits for anything
                 is_first = False
                 for item in page:
@@ -133,12 +136,28 @@ class GreenletRunner:
                 fetched, ahead = ahead, None
                 try:
                     page = await fetched
-                except StorageError:
-                    # The caller may have held what was needed, such as all connections.
+                except (StorageError, TransactionError):
+                    # The caller may have held what was needed, such as all connections, or a lock.
                     page = await self.run(next, pages, None)
         finally:
             if ahead is not None:
                 await _settled(ahead)
+
+    async def end_reading_ahead(self) -> None:
+        """Wait for pages that nobody needs any more, before the engine is disposed of."""
+        loop = asyncio.get_running_loop()
+        for task in [each for each in self._pages_ahead if each.get_loop() is loop]:
+            await _settled(task)
+
+    async def _fetch_ahead(self, pages: Iterator[Iterable[T]]) -> Iterable[T] | None:
+        """Fetch a page. If the engine is disposed of meanwhile, the connection goes back to a pool that nobody closes."""
+        engine = self._bind.engine
+        pool = None if engine is None else engine.pool
+        try:
+            return await self.run(next, pages, None)
+        finally:
+            if engine is not None and pool is not None and engine.pool is not pool:
+                await run_in_greenlet(pool.dispose)
 
     def _has_idle_connection(self) -> bool:
         """Return whether the pool has a connection that nobody uses, on a server that can work while we do."""

@@ -65,8 +65,9 @@ class ScannedInspectionStorage:
     def __init__(self, adapter: _Adapter) -> None:
         self._adapter = adapter
 
-    def find(self, event_id: UUID) -> AnyStoredEvent | None:
-        return next((event for event in self._adapter.scan() if event.id == event_id), None)
+    def find_all(self, ids: Sequence[UUID]) -> Mapping[UUID, AnyStoredEvent]:
+        wanted = frozenset(ids)
+        return {event.id: event for event in self._adapter.scan() if event.id in wanted}
 
     def categories(self, *, after: str | None, limit: int) -> Sequence[CategorySummary]:
         found: list[CategorySummary] = []

@@ -91,7 +91,7 @@ class SyncSQLAlchemyAdapter(SyncStorageAdapter, Generic[Options, Storage]):
         checked: object = session
         if not isinstance(checked, Session | scoped_session | SessionBind):
             raise ConfigurationError(
-                f"within() of a synchronous store takes a Session or scoped_session; got a {type(checked).__name__}"
+                f"within() of a synchronous store takes a Session or scoped_session; got {type(checked).__name__}"
             )
         adapter = self._reopened(sync_bind(session, self.schema), self._options)
         adapter._owned_engine = None  # noqa: SLF001 - a copy of this one
@@ -123,7 +123,8 @@ class AwaitableSQLAlchemyAdapter(AwaitableStorageAdapter[SyncAdapter]):
     """
 
     def __init__(self, sync_adapter: SyncAdapter, bindable: object) -> None:
-        super().__init__(sync_adapter, runner=GreenletRunner(sync_adapter.bind))
+        self._greenlets = GreenletRunner(sync_adapter.bind)
+        super().__init__(sync_adapter, runner=self._greenlets)
         self.schema: EventStoreSchema = sync_adapter.schema
         self._owned_engine: Engine | None = sync_adapter.bind.engine if is_url(bindable) else None
 
@@ -140,7 +141,7 @@ class AwaitableSQLAlchemyAdapter(AwaitableStorageAdapter[SyncAdapter]):
         checked: object = session
         if not isinstance(checked, AsyncSession | async_scoped_session):
             raise ConfigurationError(
-                "within() of an asyncio store takes an AsyncSession or async_scoped_session; got a "
+                "within() of an asyncio store takes an AsyncSession or async_scoped_session; got "
                 f"{type(checked).__name__}"
             )
         bind = async_bind(session, self.schema)
@@ -152,4 +153,5 @@ class AwaitableSQLAlchemyAdapter(AwaitableStorageAdapter[SyncAdapter]):
         """Close the adapter; dispose of the engine if the adapter made it from a URL."""
         self.sync_adapter.close()
         if self._owned_engine is not None:
+            await self._greenlets.end_reading_ahead()
             await run_in_greenlet(self._owned_engine.dispose)

@@ -17,9 +17,11 @@ from eventstore_sa.sources.constraints import (
     QueryConstraint,
     category_in,
     correlation_is,
+    metadata_contains,
     name_in,
     observed_between,
     occurred_between,
+    payload_contains,
     position_after,
     position_before,
     sequence_number_after,
@@ -175,6 +177,20 @@ class ConstraintCases(EventStorageSetting):
             await self.assert_returns_what_meets_them(adapter, stored, between(MOMENT, MOMENT))
             await self.assert_returns_what_meets_them(adapter, stored, between(*ENDS_OF_TIME))
             await self.assert_returns_what_meets_them(adapter, stored, between(*ENDS_OF_TIME[::-1]))
+
+    async def test_text_is_found_in_payloads_and_metadata(self, adapter: EventStorageAdapter) -> None:
+        texts = ["a", "A", "%", "_", "*", "\\", '"', "it's", "naïve 🎉", "line\nbreak", "{", ":x", "\\u0061"]
+        stored: list[AnyStoredEvent] = []
+        for text in texts:
+            events = [
+                new_event("placed", payload={"text": f"<{text}>"}, metadata=None),
+                new_event("placed", payload=[f"<{text}>"], metadata={f"<{text}>": [1]}),
+                new_event("placed", payload=None, metadata="none"),
+            ]
+            stored += await adapter.save(target=stream(), events=events)
+
+        for contains, text in product((payload_contains, metadata_contains), (*texts, "null", "1", "nowhere")):
+            await self.assert_returns_what_meets_them(adapter, stored, contains(text))
 
     async def test_what_is_no_set_of_constraints_is_refused(self, adapter: EventStorageAdapter) -> None:
         stored = await varied(adapter)

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from eventstore_sa import event_metadata, verify_schema
+from eventstore_sa.browser import event_browser
 from eventstore_sa.errors import UnmetWriteConditionError
 from eventstore_sa.subscriptions import SubscriptionRunner
 from eventstore_sa.telemetry import EventStoreInstrumentor, watch
@@ -54,6 +55,7 @@ async def find_order(order_id: int, session: OpenSession) -> Order:
 
 KnownOrder = Annotated[Order, Depends(find_order)]
 app = FastAPI(title="Shop", lifespan=lifespan)
+app.mount("/events", event_browser(store, subscriptions=SUBSCRIPTIONS))  # to look at; not for everybody's eyes
 
 
 @app.middleware("http")

@@ -12,6 +12,7 @@ from eventstore_sa.subscriptions import FailurePolicy, Subscription
 from shop.database import Base, sessions, store
 from shop.events import OrderCancelled, OrderPaid, OrderPlaced, ShopEvent
 
+logging.basicConfig(level=logging.INFO)
 mails = logging.getLogger("shop.mails")
 
 

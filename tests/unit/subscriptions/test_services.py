@@ -126,6 +126,66 @@ async def test_a_failure_for_good_stops_the_others_and_is_raised() -> None:
     assert left.value.code == 3
 
 
+async def test_a_failure_is_not_lost_if_nobody_waits_for_the_services() -> None:
+    error, ended = ValueError("no"), asyncio.Event()
+
+    async def until_cancelled() -> None:
+        try:
+            await for_ever()
+        finally:
+            ended.set()
+
+    def failed() -> ServiceManager:
+        return (
+            ServiceManager()
+            .register(CallableService(until_cancelled), name="first")
+            .register(CallableService(failing(error)), name="second")
+        )
+
+    with pytest.raises(ValueError, match="no"):
+        async with failed():
+            await ended.wait()
+    async with failed() as manager:
+        with pytest.raises(ValueError, match="no"):
+            await manager.wait()
+
+
+async def test_a_failure_is_logged_if_something_else_is_raised(caplog: pytest.LogCaptureFixture) -> None:
+    error = ValueError("no")
+
+    async def raise_another() -> None:
+        async with ServiceManager().register(CallableService(failing(error))):
+            await asyncio.sleep(0)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        await raise_another()
+    assert [record.exc_info[1] for record in caplog.records if record.exc_info] == [error]
+
+
+async def test_services_are_cancelled_once_and_end_as_they_like() -> None:
+    cancellations = 0
+
+    async def ends_slowly() -> None:
+        nonlocal cancellations
+        while cancellations == 0:
+            try:
+                await for_ever()
+            except asyncio.CancelledError:
+                cancellations += 1
+        try:
+            for _ in range(5):
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            cancellations += 1
+
+    manager = ServiceManager().register(CallableService(ends_slowly), name="first")
+    manager.register(CallableService(failing(ValueError())), name="second")
+    with pytest.raises(ValueError):  # noqa: PT011 - it says nothing
+        await manager.run()
+    assert cancellations == 1
+
+
 async def test_all_may_end_and_signals_stop() -> None:
     await ServiceManager().run()
     await ServiceManager().register(CallableService(failing())).run()

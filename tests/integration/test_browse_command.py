@@ -1,0 +1,112 @@
+"""`eventstore-sa browse`: it serves the pages on this machine, and refuses what would show them to others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from eventstore_sa import NewEvent, SyncEventStore
+from eventstore_sa.cli import main
+from eventstore_sa.testing.cases.tables import in_turn
+from tests.patience import PATIENCE_S
+from tests.project import ROOT
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> str:
+    path = f"{tmp_path}/shop.db"
+    with SyncEventStore(f"sqlite:///{path}") as store:
+        store.create_schema()
+        store.stream(category="orders", stream="1").publish(events=[NewEvent(name="placed", payload={"pin": "1234"})])
+    return path
+
+
+@contextmanager
+def served(*arguments: str, **environment: str) -> Iterator[str]:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    command = [sys.executable, "-W", "error", "-m", "eventstore_sa.cli", "browse", *arguments, "--port", str(port)]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+    )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        assert f"http://127.0.0.1:{port}/" in line, line + process.stdout.read()
+        yield f"http://127.0.0.1:{port}"
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+        assert "Traceback" not in rest, rest
+        assert process.wait(PATIENCE_S) in (0, 130, -signal.SIGINT), rest
+    finally:
+        process.kill()
+        process.wait(PATIENCE_S)
+        process.stdout.close()
+
+
+@in_turn("driver", ["sqlite+aiosqlite", "sqlite"])
+def test_pages_are_served_with_each_kind_of_driver(driver: str, database: str) -> None:
+    with served(f"{driver}:///{database}", "--redact", "pin") as address:
+        with httpx.Client(base_url=address, transport=httpx.HTTPTransport(retries=20)) as client:
+            page = client.get("/event/1")
+            elsewhere = client.get("/", headers={"host": "attacker.example"})
+            other = client.post("/")
+        assert (page.status_code, elsewhere.status_code, other.status_code) == (200, 421, 405)
+        assert "[hidden]" in page.text
+        assert "1234" not in page.text
+
+
+def test_a_password_is_asked_for_if_one_is_set(database: str) -> None:
+    with served(f"sqlite+aiosqlite:///{database}", EVENTSTORE_SA_BROWSE_AUTH="ada:machine\n") as address:
+        transport = httpx.HTTPTransport(retries=20)
+        with httpx.Client(base_url=address, transport=transport) as client:
+            assert client.get("/").status_code == 401
+            assert client.get("/", auth=("ada", "machine")).status_code == 200
+
+
+REFUSED: dict[str, tuple[list[str], str]] = {
+    "an address for others": (["sqlite://", "--host", "0.0.0.0"], "can be reached from other machines"),
+    "a name for others": (["sqlite://", "--host", "shop.example"], "can be reached from other machines"),
+    "no URL": (["shop"], "does not recognise this database URL"),
+    "a locking that is none": (["sqlite://", "--locking", "hope"], "locking"),
+    "a projector that is none": (["sqlite://", "--projectors", "os:path"], "projectors of a browser are Projectors"),
+    "types that are none": (["sqlite://", "--types", "os:path"], "types are EventTypes"),
+    "a module that is none": (["sqlite://", "--projectors", "nowhere:x"], "cannot be imported"),
+}
+
+
+@in_turn("case", REFUSED)
+def test_what_cannot_be_served_is_refused(case: Any) -> None:
+    arguments, message = case
+
+    outcome = CliRunner().invoke(main, ["browse", *arguments])
+
+    assert outcome.exit_code == 2, outcome.output
+    assert message in " ".join(outcome.output.split())
+
+
+def test_a_file_without_passwords_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "users"
+    for text, message in (("ada", "written as name:password"), ("ada:", "written as"), ("\n", "other machines")):
+        file.write_text(text)
+
+        outcome = CliRunner().invoke(main, ["browse", "sqlite://", "--host", "0.0.0.0", "--auth-file", str(file)])
+
+        assert (outcome.exit_code, message in outcome.output) == (2, True), outcome.output
