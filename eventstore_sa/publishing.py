@@ -332,8 +332,9 @@ def own_copy(event: AnyStoredEvent) -> AnyStoredEvent:
 def _copied(container: Any) -> Any:
     """Copy a dict or list with those in it."""
     copy = container.copy()
+    kind = type(container)  # pyright: ignore[reportUnknownVariableType]
     # Most items are not containers: a call for each would take longer than the rest.
-    for place, item in container.items() if type(container) is dict else enumerate(container):
+    for place, item in container.items() if kind is dict else enumerate(container):
         if type(item) in _CONTAINERS:
             copy[place] = _copied(item)
     return copy
