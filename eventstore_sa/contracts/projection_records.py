@@ -157,7 +157,7 @@ def projection_text(field: str, value: object, *, name: str, id: str) -> str:
     """
     if value is None:
         return "null"
-    label = f"{field} of projection {name!r} with id {id!r}"
+    label = ("{} of projection {!r} with id {!r}", field, name, id)
     return encode_json(to_json(value, label=label), label=label).decode()
 
 

@@ -17,7 +17,7 @@ from eventstore_sa.attempts import Attempts, Backoff
 from eventstore_sa.contracts.projection_records import ProjectionRecord, projection_text, record_of
 from eventstore_sa.errors import ConcurrencyError, ConfigurationError, SerialisationError
 from eventstore_sa.projection.definition import check_storable
-from eventstore_sa.projection.handlers import noting
+from eventstore_sa.projection.handlers import note_event, note_events, noting
 from eventstore_sa.projection.reading import batch_of
 from eventstore_sa.publishing import own_copy
 from eventstore_sa.steps import Steps, drive, drive_async
@@ -120,13 +120,20 @@ class Batch:
             route = routes.get((event.category, event.stream))
             if route is None:
                 source = StreamIdentifier(event.category, event.stream)
-                with noting(self._projector.name, [event]):
-                    key = self._projector.id_of(source)
-                    route = self._route(key, source)
-                    if route.source is not source:
-                        raise self._one_id_for_two(key, route.source, source)
+                try:
+                    route = self._route_of_stream(source)
+                except Exception as error:
+                    note_event(error, self._projector.name, event)
+                    raise
                 routes[event.category, event.stream] = route
             route.events.append(event)
+
+    def _route_of_stream(self, source: StreamIdentifier) -> _Route:
+        key = self._projector.id_of(source)
+        route = self._route(key, source)
+        if route.source is not source:
+            raise self._one_id_for_two(key, route.source, source)
+        return route
 
     def _deal_by_event(self, events: Iterable[AnyStoredEvent]) -> None:
         categories = self._projector.categories
@@ -171,14 +178,20 @@ class Batch:
             if self._by_stream and not _is_of(record.source, route.source):
                 raise self._one_id_for_two(key, record.source, route.source)
             if events:
-                with noting(projector.name, events):
-                    state = _converted(projector.state_type, record, "state")
-                    metadata = _converted(projector.metadata_type, record, "metadata")
+                try:
+                    state = _converted(projector.state_type, record, "state", record.state)
+                    metadata = _converted(projector.metadata_type, record, "metadata", record.metadata)
+                except Exception as error:
+                    note_events(error, projector.name, events)
+                    raise
                 yield _Step(key, route.source, events, record, state, metadata)
 
     def _record(self, step: _Step, state: Any, metadata: Any) -> ProjectionRecord:
-        with noting(self._projector.name, step.events):
+        try:
             return self._checked_record(step, state, metadata)
+        except Exception as error:
+            note_events(error, self._projector.name, step.events)
+            raise
 
     def _checked_record(self, step: _Step, state: Any, metadata: Any) -> ProjectionRecord:
         projector, stored, number = self._projector, step.stored, step.events[-1].sequence_number
@@ -225,8 +238,7 @@ def _is_of(text: str, source: EventSourceIdentifier) -> bool:
     )
 
 
-def _converted(wanted: Any, record: ProjectionRecord, field: str) -> Any:
-    text = getattr(record, field)
+def _converted(wanted: Any, record: ProjectionRecord, field: str, text: str) -> Any:
     value = None if text == "null" else decode_json(text)
     if wanted is None:
         return value

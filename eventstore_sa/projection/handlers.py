@@ -19,7 +19,7 @@ from eventstore_sa.projection.annotations import TakenEvent, taken_event
 from eventstore_sa.projection.naming import snake_case
 from eventstore_sa.types import AnyStoredEvent, serialise_to_string
 
-__all__ = ["HandlerTable", "handles", "missing_handler", "note_event", "noting"]
+__all__ = ["HandlerTable", "handles", "missing_handler", "note_event", "note_events", "noting"]
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -215,6 +215,15 @@ def note_event(error: Exception, projection: str, event: AnyStoredEvent) -> None
     error.add_note(f"projector {projection!r} was at {_place(event)}")
 
 
+def note_events(error: Exception, projection: str, events: Sequence[AnyStoredEvent]) -> None:
+    """Add a note to an error: at which events the projection was."""
+    if len(events) == 1:
+        note_event(error, projection, events[0])
+    else:
+        first, last = _place(events[0]), _place(events[-1])
+        error.add_note(f"projector {projection!r} was at {len(events)} events, from {first} to {last}")
+
+
 class noting:  # noqa: N801 - used as a function
     """Add a note to an error raised in the block: at which events the projection was.
 
@@ -233,16 +242,8 @@ class noting:  # noqa: N801 - used as a function
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not isinstance(error, Exception):
-            return
-        events = self._events
-        if len(events) == 1:
-            note_event(error, self._projection, events[0])
-        else:
-            error.add_note(
-                f"projector {self._projection!r} was at {len(events)} events, from {_place(events[0])} to "
-                f"{_place(events[-1])}"
-            )
+        if isinstance(error, Exception):
+            note_events(error, self._projection, self._events)
 
 
 def missing_handler(

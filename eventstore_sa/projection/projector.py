@@ -334,9 +334,10 @@ class Projector(ProjectorDefinition[Identifier, State, Metadata]):
 
     def _handle(self, state: State, event: AnyStoredEvent) -> Any:
         """Return what the handler returns: the new state, or a coroutine that will."""
-        attribute = self._handler_of(event.name)
+        handlers = self._handlers
+        attribute = handlers.attribute_for(event.name) or handlers.added_later(self, event.name)
         if attribute is not None:
-            argument = self._handlers.argument_for(attribute, event) if self._handlers.payload_types else event
+            argument = handlers.argument_for(attribute, event) if handlers.payload_types else event
             return getattr(self, attribute)(state, argument)
         if self.missing_handler_behaviour == MissingHandlerBehaviour.IGNORE:
             return state

@@ -14,7 +14,7 @@ from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
 from inspect import Parameter, getattr_static, signature
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 from uuid import UUID
 
 import msgspec
@@ -42,6 +42,9 @@ LATEST_TIME = datetime(9999, 12, 30, 23, 59, 59, 999999, tzinfo=UTC)
 
 MAX_DEPTH = 200
 """How many arrays and objects may be nested in one another."""
+
+Label: TypeAlias = str | tuple[str, object, object, object]
+"""What a value is, for messages; or a format and what goes into it, where labels would take longer than most values."""
 
 SerialisationFallback = Callable[[object], Any]
 """Called for an object of a type that has no JSON form; returns what stands for it."""
@@ -73,7 +76,7 @@ class _RefusedError(Exception):
 def to_json(
     value: object,
     *,
-    label: str = "value",
+    label: Label = "value",
     fallback: SerialisationFallback | None = None,
     exact_floats: bool = True,
 ) -> Any:
@@ -87,7 +90,8 @@ def to_json(
 
     Args:
         value: What is to be stored. It must not change during the call.
-        label: What the value is, for messages; its first word names the root of paths ("payload of event 'placed'").
+        label: What the value is, for messages; its first word names the root of paths ("payload of event 'placed'"). A
+            tuple is a format and its values, used only if there is a message.
         fallback: Called with each object that has no JSON form; what it returns is converted in turn. None refuses.
         exact_floats: Replace floats from 1e16 on by `msgspec.Raw` in positional notation. PostgreSQL's jsonb turns the
             number 1e300 into 1000...0, which would come back as an integer; it keeps 1000...0.0.
@@ -102,16 +106,17 @@ def to_json(
         rules = _STORED if fallback is None and exact_floats else _Rules(fallback, exact_floats)
         return _walk(value, 0, rules)
     except _RefusedError as refused:
-        root = label.split(" ", 1)[0]
+        said = _said(label)
+        root = said.split(" ", 1)[0]
         place = _path(root, refused.steps)
-        raise SerialisationError(f"{label} cannot be stored: {place} {refused.reason}") from None
+        raise SerialisationError(f"{said} cannot be stored: {place} {refused.reason}") from None
     except RecursionError:
         raise SerialisationError(
-            f"{label} cannot be stored: it is nested too deeply for what is left of the call stack; flatten it"
+            f"{_said(label)} cannot be stored: it is nested too deeply for what is left of the call stack; flatten it"
         ) from None
 
 
-def encode_json(value: Any, *, label: str = "value") -> bytes:
+def encode_json(value: Any, *, label: Label = "value") -> bytes:
     """Return a result of `to_json`, or a list, dict or Struct of such results, as compact JSON text in UTF-8.
 
     Structs may hold UUIDs and datetimes as well; UTC is written as Z. NaN and Infinity become null without a word here:
@@ -124,8 +129,12 @@ def encode_json(value: Any, *, label: str = "value") -> bytes:
         return msgspec.json.encode(value, enc_hook=_datetime_text)
     except (ValueError, TypeError, RecursionError, msgspec.MsgspecError) as error:
         raise SerialisationError(
-            f"{label} cannot be written as JSON ({type(error).__name__}): pass it through to_json() first"
+            f"{_said(label)} cannot be written as JSON ({type(error).__name__}): pass it through to_json() first"
         ) from error
+
+
+def _said(label: Label) -> str:
+    return label if isinstance(label, str) else label[0].format(*label[1:])
 
 
 def _datetime_text(value: object) -> str:

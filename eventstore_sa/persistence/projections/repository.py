@@ -189,10 +189,10 @@ def _row(record: ProjectionRecord) -> _Row:
     return _Row(
         record.name,
         record.id,
-        Raw(record.source.encode()),
+        Raw(record.source),
         source_text_hash(record.source) if record.source_hash is None else record.source_hash,
-        Raw(record.state.encode()),
-        Raw(record.metadata.encode()),
+        Raw(record.state),
+        Raw(record.metadata),
         record.version + 1,
         record.sequence_number,
     )
