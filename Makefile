@@ -21,12 +21,13 @@ IN_VENV := VIRTUAL_ENV="$(CURDIR)/$(VENV)" PATH="$(CURDIR)/$(BIN):$$PATH"
 # A stamp says that .venv holds what its name says, for the pyproject.toml of that moment.
 VENV_READY := $(VENV)/.ready
 DEMO_READY := $(VENV)/.ready-for-demo
+EXAMPLE_READY := $(VENV)/.ready-for-example
 DEV_READY := $(VENV)/.ready-for-dev
 # Peers have demands of their own, on Python and on SQLAlchemy, so the benchmarks have an environment of their own.
 BENCH_VENV := .venv-bench
 BENCH_BIN := $(BENCH_VENV)/bin
 BENCH_READY := $(BENCH_VENV)/.ready
-STALE := $(shell test -x $(BIN)/python || rm -f $(VENV_READY) $(DEMO_READY) $(DEV_READY))
+STALE := $(shell test -x $(BIN)/python || rm -f $(VENV_READY) $(DEMO_READY) $(EXAMPLE_READY) $(DEV_READY))
 
 .PHONY: help
 help: ## list these targets
@@ -37,7 +38,7 @@ demo: $(DEMO_READY) ## watch events being published, refused, read back and proj
 	@$(BIN)/python examples/quickstart.py
 
 .PHONY: example
-example: $(DEV_READY) ## start examples/shop on SQLite, at http://127.0.0.1:8000, until Ctrl-C
+example: $(EXAMPLE_READY) ## start examples/shop on SQLite, at http://127.0.0.1:8000, until Ctrl-C
 	@cd examples/shop && env $(IN_VENV) alembic upgrade head && \
 	echo 'The shop: http://127.0.0.1:8000/docs, its events: http://127.0.0.1:8000/events' && \
 	exec env $(IN_VENV) uvicorn shop.app:app --port 8000
@@ -139,10 +140,15 @@ $(DEMO_READY): pyproject.toml | $(VENV_READY)
 	@$(PIP) --editable '.[aiosqlite]'
 	@touch $@
 
+$(EXAMPLE_READY): pyproject.toml | $(VENV_READY)
+	@echo 'Installing what the example needs into $(VENV) ...'
+	@$(PIP) --editable '.[aiosqlite,alembic,browser,cli,opentelemetry,testing]' fastapi uvicorn
+	@touch $(DEMO_READY) $@
+
 $(DEV_READY): pyproject.toml | $(VENV_READY)
 	@echo 'Installing what tests and checks need into $(VENV) ...'
 	@$(PIP) --editable '.[dev]'
-	@touch $(DEMO_READY) $@
+	@touch $(DEMO_READY) $(EXAMPLE_READY) $@
 
 # The newest Python that is found, because two of the peers need 3.13.
 $(BENCH_READY): pyproject.toml

@@ -93,7 +93,9 @@ def _panel(outcome: Outcome) -> tuple[str, int]:
     ordered = sorted(outcome.figures, key=outcome.middle, reverse=True)
     for row, side in enumerate(ordered):
         y = 28 + row * _LINE
-        kind = "ours" if side == OURS else "mark" if side == workload.mark or side.startswith("raw") else "peer"
+        kind = (
+            "ours" if side.startswith(OURS) else "mark" if side == workload.mark or side.startswith("raw") else "peer"
+        )
         width = max(_BARS * outcome.middle(side) / best, 1)
         parts.append(f'<text x="{_NAMES - 6}" y="{y + 11}" text-anchor="end">{escape(side)}</text>')
         parts.append(f'<rect class="{kind}" x="{_NAMES}" y="{y}" width="{width:.1f}" height="13" rx="2"/>')

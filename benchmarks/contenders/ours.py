@@ -27,7 +27,7 @@ from eventstore_sa.errors import UnmetWriteConditionError
 from eventstore_sa.query import FilterClause, OffsetPagingClause, Operator, Path, SortClause, SortField, SortOrder
 from eventstore_sa.store.conditions import position_is, stream_is_empty
 
-__all__ = ["Changes", "Ours"]
+__all__ = ["Changes", "CoalescingOurs", "Ours"]
 
 _BATCH = 500
 
@@ -174,6 +174,20 @@ class Ours(Contender):
             paging=OffsetPagingClause(page_number=page + 1, item_count=10),
         )
         return len(found)
+
+
+class CoalescingOurs(Ours):
+    """The same with `coalesce=True`, where many write at once."""
+
+    name = f"{OURS}, coalescing"
+    setup = "`EventStore(..., coalesce=True)` on asyncpg"
+
+    @classmethod
+    def beside(cls, ours: Ours) -> CoalescingOurs:
+        """Return it on the engine and tables of the one that does not coalesce."""
+        coalescing = cls(EventStore(ours.engine, schema=ours.schema, coalesce=True), ours.engine, ours.schema)
+        coalescing.db = ours.db
+        return coalescing
 
 
 _COUNT = _Count()

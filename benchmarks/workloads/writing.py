@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.contenders import opened_contenders
 from benchmarks.contenders.contender import Contender, at_once
+from benchmarks.contenders.ours import CoalescingOurs, Ours
 from benchmarks.contenders.raw import CoalescedWriter, RawDriver
 from benchmarks.databases import Setting
 from benchmarks.harness import Side, Suite, Workload, rate
@@ -77,9 +78,11 @@ def _own_streams(contenders: list[Contender], setting: Setting) -> Sequence[Side
 
         return rate(name, writers, work, prepare, most=200)
 
-    raw = _raw(contenders)
+    raw, coalescing = _raw(contenders), _coalescing(contenders)
     sides = [side(contender, contender.name, contender.append) for contender in contenders]
-    return [*sides[:2], side(raw, COALESCED, CoalescedWriter(raw).append), *sides[2:]]
+    # What is judged comes first: the mark coalesces too.
+    first = side(coalescing, coalescing.name, coalescing.append)
+    return [first, *sides[:2], side(raw, COALESCED, CoalescedWriter(raw).append), *sides[2:]]
 
 
 def _one_stream(contenders: list[Contender], setting: Setting) -> Sequence[Side]:
@@ -99,7 +102,7 @@ def _one_stream(contenders: list[Contender], setting: Setting) -> Sequence[Side]
         # The stream gets longer with each time, and is read each time.
         return rate(name, writers, work, most=6)
 
-    raw = _raw(contenders)
+    raw, coalescing = _raw(contenders), _coalescing(contenders)
     queue = asyncio.Lock()
 
     async def queued(category: str, stream: int) -> None:
@@ -107,7 +110,12 @@ def _one_stream(contenders: list[Contender], setting: Setting) -> Sequence[Side]
             await raw.append_decided(category, stream)
 
     sides = [side(contender, contender.name, contender.append_decided) for contender in contenders]
-    return [*sides[:2], side(raw, QUEUED, queued), *sides[2:]]
+    ours, second = sides[0], side(coalescing, coalescing.name, coalescing.append_decided)
+    return [ours, second, sides[1], side(raw, QUEUED, queued), *sides[2:]]
+
+
+def _coalescing(contenders: list[Contender]) -> CoalescingOurs:
+    return CoalescingOurs.beside(next(contender for contender in contenders if type(contender) is Ours))
 
 
 def _raw(contenders: list[Contender]) -> RawDriver:

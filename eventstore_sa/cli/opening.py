@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -162,7 +163,10 @@ def _engine_of_url(url: str) -> Engine:
         # SQLite would create it.
         file = address.database
         if file and file != ":memory:" and not file.startswith("file:") and not Path(file).exists():
-            raise ConnectionError(f"there is no file {file!r}")
+            raise ConnectionError(
+                f"there is no file {file!r}: check the URL, or create an event store there with `alembic upgrade head` or "
+                f"`eventstore-sa schema sql --dialect sqlite | sqlite3 {shlex.quote(file)}`"
+            )
     store = EventStore(address) if is_async else SyncEventStore(address)
     adapter: Any = store.adapter
     engine: Engine = adapter.bind.engine
@@ -178,8 +182,9 @@ def _schema(engine: Engine, prefix: str, schema: str | None, *, must_exist: bool
                 return plain
             place = "" if schema is None else f" in schema {schema!r}"
             raise SchemaError(
-                f"there is no event store with prefix {prefix!r}{place} in this database: give --prefix and --schema, or "
-                "create it with what `eventstore-sa schema sql` prints"
+                f"there is no event store with prefix {prefix!r}{place} in this database: create it with `alembic upgrade "
+                "head` or, without Alembic, with what `eventstore-sa schema sql` prints; if it is there, give --prefix and "
+                "--schema, and check the URL"
             )
         recorded = connection.scalar(select(plain.version.c.locking))
     if recorded is None or recorded == plain.locking_mode.recorded:

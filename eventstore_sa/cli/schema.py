@@ -99,7 +99,7 @@ def index(*, field: IndexedField, prefix: str, schema: str | None) -> None:
 
 
 @schema.command()
-@click.argument("url")
+@click.argument("url", envvar="EVENTSTORE_SA_URL")
 @prefix_option
 @schema_option
 @locking_option

@@ -257,11 +257,16 @@ def missing_handler(
         argument: What its handlers receive before the event: "state", "row" or "session".
     """
     method = snake_case(event_name)
+    kind = type(projector)
+    misfit = ""
+    own = next(_definitions(kind, method), object).__module__.partition(".")[0] not in {"eventstore_sa", "builtins"}
+    if own and not _is_method(kind, method):
+        misfit = f" ({kind.__name__}.{method} cannot be called as {method}({argument}, event))"
     can_be_defined = method.isidentifier() and not keyword.iskeyword(method) and not hasattr(projector, method)
     remedy = f"define `{method}(self, {argument}, event)`" if can_be_defined else "define a method of any name"
     decorator = f"{', or decorate one' if can_be_defined else ' and decorate it'} with @handles({event_name!r})"
     return MissingProjectionHandlerError(
-        f"projector {projection!r} has no handler for the event {event_name!r}: in {type(projector).__name__}, "
+        f"projector {projection!r} has no handler for the event {event_name!r}{misfit}: in {kind.__name__}, "
         f"{remedy}{decorator}; or ignore events without a handler by setting missing_handler_behaviour = "
         "MissingHandlerBehaviour.IGNORE",
         projector=projection,

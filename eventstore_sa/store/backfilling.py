@@ -14,6 +14,7 @@ from eventstore_sa.errors import ConfigurationError, SerialisationError, Transac
 from eventstore_sa.sources.constraints import sequence_number_after
 from eventstore_sa.steps import Steps
 from eventstore_sa.types import AnyStoredEvent
+from eventstore_sa.types.events import check_indexed_name
 from eventstore_sa.types.numbers import checked_count
 from eventstore_sa.types.tags import checked_tags
 
@@ -86,9 +87,12 @@ def _missing(event: AnyStoredEvent, tags_of: TagsOf) -> frozenset[str]:
     """Return the tags that an event lacks.
 
     Raises:
-        SerialisationError: If they are no tags, or more than an event may have.
+        SerialisationError: If they are no tags, or more than an event may have, or its name is too long for their index.
     """
     try:
-        return checked_tags(event.tags | checked_tags(tags_of(event))) - event.tags
+        missing = checked_tags(event.tags | checked_tags(tags_of(event))) - event.tags
+        if missing:
+            check_indexed_name(event.name)
     except SerialisationError as error:
         raise SerialisationError(f"event {event.sequence_number} cannot get its tags: {error.message}") from error
+    return missing

@@ -84,6 +84,11 @@ class EventStore(Store[EventStorageAdapter], Generic[P]):
         locking: How writers exclude each other; must agree with `schema` if that is given. See `EventStoreSchema`.
         serialisation_guarantee: At which level they do; must agree with `schema` likewise.
         types: The types of its events: objects of their classes are published and read. None: payloads are JSON.
+        coalesce: Whether publishes that are made at the same time travel together: while one is under way, others gather,
+            and are stored by the next statement, each with its own condition, result and error. For many writers in one
+            process, on PostgreSQL; a publish that is alone goes straight. It changes nothing within sessions, with inline
+            projections, row locks or conditions of your own, or in storage that writes one publish after the other: SQLite
+            and memory. See docs/performance.md.
 
     Raises:
         ConfigurationError: If the bind cannot be used, its driver is not installed, the schema has another locking mode,
@@ -110,6 +115,7 @@ class EventStore(Store[EventStorageAdapter], Generic[P]):
         locking: Locking | None = None,
         serialisation_guarantee: EventSerialisationGuarantee | None = None,
         types: EventTypes[P] | None = None,
+        coalesce: bool = False,
     ) -> None:
         self.adapter: EventStorageAdapter = adapter_of(
             self,
@@ -119,6 +125,7 @@ class EventStore(Store[EventStorageAdapter], Generic[P]):
             schema=schema,
             locking=locking,
             serialisation_guarantee=serialisation_guarantee,
+            coalesce=_coalesce(coalesce, adapter),
         )
         self.types: EventTypes[P] | None = checked_types(types)
         self._face = self._face_of(self.adapter)
@@ -444,6 +451,7 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter], Generic[P]):
         locking: How writers exclude each other; must agree with `schema` if that is given. See `EventStoreSchema`.
         serialisation_guarantee: At which level they do; must agree with `schema` likewise.
         types: The types of its events: objects of their classes are published and read. None: payloads are JSON.
+        coalesce: Whether publishes of several threads that are made at the same time travel together; see `EventStore`.
 
     Raises:
         ConfigurationError: If the bind cannot be used, its driver is not installed, the schema has another locking mode,
@@ -458,6 +466,7 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter], Generic[P]):
         locking: Locking | None = None,
         serialisation_guarantee: EventSerialisationGuarantee | None = None,
         types: EventTypes[P] | None = None,
+        coalesce: bool = False,
     ) -> None:
         if isinstance(adapter, InMemoryEventStorageAdapter):
             adapter = adapter.sync_adapter
@@ -469,6 +478,7 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter], Generic[P]):
             schema=schema,
             locking=locking,
             serialisation_guarantee=serialisation_guarantee,
+            coalesce=_coalesce(coalesce, adapter),
         )
         self.types: EventTypes[P] | None = checked_types(types)
         self._face = self._face_of(self.adapter)
@@ -644,6 +654,14 @@ class SyncEventStore(SyncStore[SyncEventStorageAdapter], Generic[P]):
 
     def _face_of(self, adapter: SyncEventStorageAdapter) -> SyncEventStorageAdapter:
         return adapter if self.types is None else typed_sync(adapter, self.types)
+
+
+def _coalesce(coalesce: bool, given: object) -> bool | None:
+    """Return the option for an adapter that is made; None if not given, or of no meaning to the one given."""
+    of_database = SQLAlchemyEventStorageAdapter | SyncSQLAlchemyEventStorageAdapter
+    if isinstance(given, EventStorageAdapter | SyncEventStorageAdapter) and not isinstance(given, of_database):
+        return None
+    return coalesce or None
 
 
 def _listable(category: str | None) -> Listable:

@@ -214,6 +214,11 @@ class EventStream(_StoredSource[StreamIdentifier, P]):
     ) -> StreamUpdate[State]:
         """Load the stream's state, decide on events, and publish them; retry if another writer was faster.
 
+        Updates of one stream in one process wait for each other in memory, for a second at most, instead of racing. On
+        PostgreSQL, the fourth try and those after it load, decide and publish in one transaction in which the stream is
+        locked, so that no other writer can be faster; while `decide` works, that transaction is open. An update within the
+        `decide` of another one does neither.
+
         Within a session a lost race raises at once, because the session's whole transaction has to be retried: see
         `retry_transaction`.
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from eventstore_sa.attempts import Attempts, Backoff
 from eventstore_sa.conditions import position_is
-from eventstore_sa.errors import ConfigurationError, UnmetWriteConditionError
+from eventstore_sa.errors import ConfigurationError, ConnectionLostError, UnmetWriteConditionError
 from eventstore_sa.sources import InMemoryEventSource, SyncInMemoryEventSource
 from eventstore_sa.sources.constraints import QueryConstraints
 from eventstore_sa.steps import Steps, drive, drive_async
+from eventstore_sa.store.turns import Leave, is_nested, no_turn
 from eventstore_sa.types import AnyStoredEvent, EventTypes, Projection, Snapshots, StreamIdentifier, SyncSnapshots
 from eventstore_sa.types.numbers import checked_count
 
 if TYPE_CHECKING:
+    from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, SyncEventStorageAdapter
     from eventstore_sa.store.streams import EventStream
     from eventstore_sa.store.sync_streams import SyncEventStream
 
@@ -39,6 +43,9 @@ Decide = Callable[[State], Sequence[object]]
 DecideAsync = Callable[[State], Sequence[object] | Awaitable[Sequence[object]]]
 
 _BACKOFF: Final = Backoff()
+_TRIES_WITHOUT_LOCK: Final = 3
+
+_log = logging.getLogger("eventstore_sa.store")
 
 
 class StreamUpdate(NamedTuple, Generic[State]):
@@ -113,11 +120,23 @@ async def update(
 ) -> StreamUpdate[State]:
     """See `EventStream.update`."""
     checked_count("retries", retries, least=0)
-    load = partial(projector.project, snapshots=snapshots)
-    steps = _update(
-        stream, decide, load=load, project=projector.project, source_of=InMemoryEventSource, retries=retries
+    turns = stream.adapter.turns
+
+    def locked(once: Callable[[Any], Steps[_Published[State] | None]]) -> Awaitable[_Published[State] | None]:
+        async def work(adapter: EventStorageAdapter) -> _Published[State] | None:
+            with _lost_within(adapter):
+                return await drive_async(once(type(stream)(adapter, stream.identifier)))
+
+        return stream.adapter.locked(stream.identifier, work)
+
+    how = _How(
+        load=partial(projector.project, snapshots=snapshots),
+        project=projector.project,
+        source_of=InMemoryEventSource,
+        take_turn=None if turns is None else turns.take,
+        locked=locked,
     )
-    return await drive_async(steps)
+    return await drive_async(_update(stream, decide, how, retries=retries))
 
 
 def update_sync(
@@ -130,55 +149,131 @@ def update_sync(
 ) -> StreamUpdate[State]:
     """See `SyncEventStream.update`."""
     checked_count("retries", retries, least=0)
-    load, project = partial(projector.project_sync, snapshots=snapshots), projector.project_sync
-    return drive(
-        _update(stream, decide, load=load, project=project, source_of=SyncInMemoryEventSource, retries=retries)
+    turns = stream.adapter.turns
+
+    def locked(once: Callable[[Any], Steps[_Published[State] | None]]) -> _Published[State] | None:
+        def work(adapter: SyncEventStorageAdapter) -> _Published[State] | None:
+            with _lost_within(adapter):
+                return drive(once(type(stream)(adapter, stream.identifier)))
+
+        return stream.adapter.locked(stream.identifier, work)
+
+    how = _How(
+        load=partial(projector.project_sync, snapshots=snapshots),
+        project=projector.project_sync,
+        source_of=SyncInMemoryEventSource,
+        take_turn=None if turns is None else turns.take_sync,
+        locked=locked,
     )
+    return drive(_update(stream, decide, how, retries=retries))
+
+
+class _Published(NamedTuple, Generic[State]):
+    """The projection that was decided on, and the events that were stored."""
+
+    before: Projection[State, Any]
+    stored: Sequence[AnyStoredEvent]
+
+
+class _How(NamedTuple):
+    """How an update does its steps, with asyncio or without.
+
+    Attributes:
+        load: Projects the stream, perhaps from a snapshot on.
+        project: Projects the published events, from a state on.
+        source_of: Makes a source of them.
+        take_turn: Waits until no other update of the stream is in progress in this process; None: they do not queue.
+        locked: Does the steps that a function makes for the stream in one transaction in which the stream is locked.
+    """
+
+    load: Callable[..., Any]
+    project: Callable[..., Any]
+    source_of: Callable[..., Any]
+    take_turn: Callable[[StreamIdentifier], Any] | None
+    locked: Callable[[Callable[[Any], Steps[Any]]], Any]
+
+
+class _LostWithinError(Exception):
+    """The connection of a transaction was lost before its commit: nothing was stored."""
+
+
+@contextmanager
+def _lost_within(adapter: EventStorageAdapter | SyncEventStorageAdapter) -> Generator[None]:
+    try:
+        yield
+    except ConnectionLostError as error:
+        if not adapter.in_transaction:
+            raise
+        raise _LostWithinError from error
 
 
 def _update(
-    stream: EventStream | SyncEventStream,
-    decide: DecideAsync[State],
-    *,
-    load: Callable[..., Any],
-    project: Callable[..., Any],
-    source_of: Callable[..., Any],
-    retries: int,
+    stream: EventStream | SyncEventStream, decide: DecideAsync[State], how: _How, *, retries: int
 ) -> Steps[StreamUpdate[State]]:
     """Publish what `decide` returns for the state of a stream, and add it to that state.
 
     Args:
         stream: The stream.
         decide: Returns the events to publish.
-        load: Projects the stream, perhaps from a snapshot on.
-        project: Projects the published events, from a state on.
-        source_of: Makes a source of them.
+        how: How steps are done.
         retries: How often to do it again when another writer was faster.
     """
     check_complete(is_complete=stream.is_complete, what="the stream")
-    before, stored = yield from _publish_decision(stream, decide, load, retries)
+    nested = is_nested.get()
+    leave: Leave = no_turn
+    if how.take_turn is not None and not nested and not stream.in_transaction:
+        leave = yield partial(how.take_turn, stream.identifier)
+    is_nested.set(True)
+    try:
+        before, stored = yield from _publish_decision(stream, decide, how, retries=retries, nested=nested)
+    finally:
+        is_nested.set(nested)
+        leave()
     if not stored:
         return StreamUpdate(before.state, ())
-    new = source_of(stored, identifier=stream.identifier)
-    after = yield partial(project, source=new, state=before.state, metadata=before.metadata)
+    new = how.source_of(stored, identifier=stream.identifier)
+    after = yield partial(how.project, source=new, state=before.state, metadata=before.metadata)
     return StreamUpdate(after.state, stored)
 
 
 def _publish_decision(
-    stream: EventStream | SyncEventStream, decide: DecideAsync[State], load: Callable[..., Any], retries: int
-) -> Steps[tuple[Projection[State, Any], Sequence[AnyStoredEvent]]]:
-    """Return the projection that was decided on, and the events that were stored."""
+    stream: EventStream | SyncEventStream, decide: DecideAsync[State], how: _How, *, retries: int, nested: bool
+) -> Steps[_Published[State]]:
+    """Try until no other writer is faster; after some tries, see to it that none can be.
+
+    An update within another one takes no lock for longer than a statement: two that are nested the other way round, in two
+    processes, would wait for each other, and no database would know.
+    """
     for attempt in Attempts(retries + 1, on=UnmetWriteConditionError, backoff=_BACKOFF):
         yield attempt.pause
-        followed = _Followed(stream)
-        before = yield partial(load, source=followed)
-        events = yield partial(decide, copied(before.state))
-        if not events:
-            return before, ()
-        with attempt:
-            stored = yield partial(stream.publish, events=events, condition=position_is(followed.position))
-            return before, stored
+        once = partial(_try_once, attempt=attempt, decide=decide, how=how)
+        published: _Published[State] | None
+        try:
+            if nested or attempt.number <= _TRIES_WITHOUT_LOCK:
+                published = yield from once(stream)
+            else:
+                published = yield partial(how.locked, once)
+        except _LostWithinError as lost:
+            _log.info("trying without a lock on the stream: %s", lost.__cause__)
+            published = yield from once(stream)
+        if published is not None:
+            return published
     raise AssertionError("the last attempt returns or raises")
+
+
+def _try_once(
+    stream: EventStream | SyncEventStream, *, attempt: Attempts, decide: DecideAsync[State], how: _How
+) -> Steps[_Published[State] | None]:
+    """Load, decide and publish; return None if another writer was faster and another attempt follows."""
+    followed = _Followed(stream)
+    before = yield partial(how.load, source=followed)
+    events = yield partial(decide, copied(before.state))
+    if not events:
+        return _Published(before, ())
+    with attempt:
+        stored = yield partial(stream.publish, events=events, condition=position_is(followed.position))
+        return _Published(before, stored)
+    return None
 
 
 def copied(state: State) -> State:

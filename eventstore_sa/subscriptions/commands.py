@@ -50,7 +50,7 @@ def subscriptions() -> None:
 
 
 @subscriptions.command(name="list")
-@click.argument("url")
+@click.argument("url", envvar="EVENTSTORE_SA_URL")
 @_prefix
 @_schema
 @_json
@@ -222,6 +222,7 @@ def replay(*, application: str, name: str) -> None:
 def run_command(*, application: str, lease_s: float, connections: int, notifications: bool) -> None:
     """Run the subscriptions of APPLICATION, `module:name`, until SIGTERM or SIGINT."""
     found = _subscriptions_of(application)
+    click.echo(f"running {', '.join(each.name for each in found)}; Ctrl-C or SIGTERM ends it", err=True)
     options: dict[str, Any] = {"lease_s": lease_s, "connections": connections, "notifications": notifications}
     if all(isinstance(each, Subscription) for each in found):
         asyncio.run(_run(cast("Sequence[Subscription]", found), **options))

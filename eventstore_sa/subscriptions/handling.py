@@ -153,8 +153,9 @@ def _takes_session(handler: Callable[..., Any]) -> bool:
     variable = any(each.kind is Parameter.VAR_POSITIONAL for each in signature(handler).parameters.values())
     if len(needed) > 2 or (not parameters and not variable):
         raise ConfigurationError(
-            f"{handler!r} cannot be a handler: it is called with an event or a list of events, and with a session if it "
-            "takes a second argument"
+            f"{handler!r} cannot be a handler, because it takes {len(needed)} arguments: define it as `handler(event)` or, "
+            "for effects in the database, as `handler(event, session)`; with per_batch=True, a list of events is passed "
+            "instead of an event"
         )
     return len(needed) == 2
 

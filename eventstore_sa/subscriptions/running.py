@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from eventstore_sa.contracts.subscriptions import PartitionRecord, PartitionState, SubscriptionStorage, Survey
 from eventstore_sa.errors import ConfigurationError, SubscriptionError
@@ -18,6 +18,8 @@ from eventstore_sa.subscriptions.subscription import Subscription, SyncSubscript
 from eventstore_sa.types.numbers import checked_count, checked_seconds
 
 __all__ = ["SubscriptionRunner", "SyncSubscriptionRunner", "catch_up", "catch_up_sync", "run"]
+
+S = TypeVar("S", Subscription, SyncSubscription)
 
 _LEASE_S: Final = 30.0
 _CONNECTIONS: Final = 4
@@ -90,7 +92,7 @@ class SubscriptionRunner:
         end_within_s: float = _END_WITHIN_S,
         notifications: bool = False,
     ) -> None:
-        self._subscriptions = tuple(subscriptions)
+        self._subscriptions = _several(subscriptions)
         _check(self._subscriptions, Subscription, lease_s=lease_s, connections=connections, end_within_s=end_within_s)
         self._options: dict[str, Any] = {
             "lease_s": lease_s,
@@ -161,7 +163,7 @@ class SyncSubscriptionRunner:
         end_within_s: float = _END_WITHIN_S,
         notifications: bool = False,
     ) -> None:
-        self._subscriptions = tuple(subscriptions)
+        self._subscriptions = _several(subscriptions)
         _check(
             self._subscriptions, SyncSubscription, lease_s=lease_s, connections=connections, end_within_s=end_within_s
         )
@@ -336,6 +338,15 @@ def _node(
     return Node(face, storage, works, wakeups, connections=limit, save_every_s=save_every_s, **options)
 
 
+def _several(subscriptions: Sequence[S]) -> tuple[S, ...]:
+    given: object = subscriptions
+    if isinstance(given, Subscription | SyncSubscription):
+        raise ConfigurationError(
+            f"subscriptions are passed as a list, even a single one: [subscription]; got {type(given).__name__}"
+        )
+    return tuple(subscriptions)
+
+
 def _check(
     subscriptions: Sequence[Any],
     wanted: type[Any],
@@ -346,7 +357,7 @@ def _check(
 ) -> None:
     for subscription in subscriptions:
         if not isinstance(subscription, wanted):
-            raise ConfigurationError(f"expected a {wanted.__name__}; got a {type(subscription).__name__}")
+            raise ConfigurationError(f"expected a {wanted.__name__}; got {type(subscription).__name__}")
     names = [subscription.name for subscription in subscriptions]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -138,7 +138,7 @@ def _refused(given: object, *, asynchronous: bool) -> ConfigurationError:
     kind, store = ("Subscription", "EventStore") if asynchronous else ("SyncSubscription", "SyncEventStore")
     return ConfigurationError(
         f"a {kind} reads the log, a category, a list of categories, a stream or a query of an {store}, constrained or not; "
-        f"got a {type(given).__name__}"
+        f"got {type(given).__name__}"
     )
 
 

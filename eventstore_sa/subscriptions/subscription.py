@@ -88,6 +88,11 @@ class _AnySubscription(Generic[F]):
         self._storage.check_use(sessions=sessions is not None, threads=not asynchronous)
         store: Any = EventStore if asynchronous else SyncEventStore
         how = handling(handler, store(found.adapter, types=found.types), per_batch=per_batch, asynchronous=asynchronous)
+        policy: object = on_failure
+        if not isinstance(policy, FailurePolicy):
+            raise ConfigurationError(
+                f"on_failure is a FailurePolicy, such as FailurePolicy(then='park'); got {policy!r}"
+            )
         if how.needs_session and sessions is None:
             raise ConfigurationError(
                 f"the handler of subscription {name!r} needs a session: pass sessions=, your session factory"

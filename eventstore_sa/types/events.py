@@ -24,7 +24,7 @@ from eventstore_sa.types.json import JsonValue
 from eventstore_sa.types.tags import NO_TAGS, checked_tags
 from eventstore_sa.types.uuid7 import uuid7  # pyright: ignore[reportUnusedImport] - see _NewEventMeta
 
-__all__ = ["AnyNewEvent", "AnyStoredEvent", "NewEvent", "StoredEvent"]
+__all__ = ["AnyNewEvent", "AnyStoredEvent", "NewEvent", "StoredEvent", "check_indexed_name"]
 
 Name = TypeVar("Name", covariant=True, default=str)
 # Not JsonValue: nothing could be done with it before it is narrowed.
@@ -67,6 +67,8 @@ class _NewEventMeta(StructMeta):
                 tags=tags,
                 version=version,
             )
+
+        __call__.__qualname__ = "NewEvent"  # what Python names when arguments are missing or positional
 
 
 class NewEvent(Struct, Generic[Name, Payload, Metadata], metaclass=_NewEventMeta, frozen=True, kw_only=True):
@@ -141,7 +143,7 @@ class NewEvent(Struct, Generic[Name, Payload, Metadata], metaclass=_NewEventMeta
         if self.tags is not NO_TAGS:
             force_setattr(self, "tags", checked_tags(self.tags))
             if self.tags:
-                _check_indexed_name(self.name)
+                check_indexed_name(self.name)
         if type(self.version) is not int or not 1 <= self.version <= _MAX_VERSION:
             raise SerialisationError(
                 f"the version of an event's type is an integer of 1 or more, below 2**31; got {self.version!r:.40}"
@@ -245,6 +247,8 @@ def _check_id(id: object) -> None:
 
 
 def _check_event_name(name: object) -> None:
+    if name is None:
+        raise SerialisationError("the name of an event must not be None: say what happened, as in 'order-placed'")
     text = name if type(name) is str else serialise_to_string(name)
     if not text:
         raise SerialisationError("the name of an event must not be empty: say what happened, as in 'order-placed'")
@@ -253,7 +257,12 @@ def _check_event_name(name: object) -> None:
         raise SerialisationError(f"the event name {text[:60]!a} {problem}")
 
 
-def _check_indexed_name(name: object) -> None:
+def check_indexed_name(name: object) -> None:
+    """Refuse the name of an event with tags if it is too long for their index.
+
+    Raises:
+        SerialisationError: If it is.
+    """
     text = name if type(name) is str else serialise_to_string(name)
     if len(text.encode()) > MAX_NAME_BYTES:
         raise SerialisationError(

@@ -68,7 +68,8 @@ def check_name(what: str, name: object) -> str:
         raise SerialisationError(f"a {what} name must be a str, not {type(name).__name__}: convert it first")
     name = str.__str__(name)
     if not name:
-        raise SerialisationError(f"a {what} name must not be empty: to read across names, take a wider identifier")
+        remedy = ": to read across names, take a wider identifier" if what in {"category", "stream"} else ""
+        raise SerialisationError(f"a {what} name must not be empty{remedy}")
     problem = text_problem(name)
     if problem is not None:
         raise SerialisationError(f"the {what} name {name[:40]!a} {problem}")

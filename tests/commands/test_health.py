@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import Engine, create_engine, text
 
 from eventstore_sa import EventStoreSchema, NewEvent, SyncEventStore
+from eventstore_sa.cli import main
 from eventstore_sa.inspection import Finding, Severity, diagnose
 from eventstore_sa.persistence.inspection import health
 from eventstore_sa.subscriptions import FailurePolicy, SyncSubscription, catch_up_sync
@@ -168,3 +170,23 @@ def test_a_pooler_is_recognised(database: PostgresDatabase, tmp_path: Any) -> No
         engine = create_engine(pooler.url("postgresql+psycopg"), connect_args={"prepare_threshold": None})
         assert "goes through a pooler" in found(engine, "pooler")[0].problem
         engine.dispose()
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_commands_that_need_only_a_url_take_it_from_the_environment(command: Command) -> None:
+    assert command("schema", "check").exit_code == 0
+    assert command("subscriptions", "list").exit_code == 0
+
+
+def test_without_an_event_store_commands_say_how_to_create_one() -> None:
+    outcome = CliRunner().invoke(main, ["tail", "--url", "sqlite+pysqlite:///file:none?mode=memory&uri=true"])
+
+    assert outcome.exit_code == 1
+    assert "create it with `alembic upgrade head`" in outcome.stderr
+
+
+def test_a_file_that_is_missing_is_not_created_but_reported_with_how_to_create_it() -> None:
+    outcome = CliRunner().invoke(main, ["tail", "--url", "sqlite:///missing.db"])
+
+    assert outcome.exit_code == 3
+    assert "`eventstore-sa schema sql --dialect sqlite | sqlite3 missing.db`" in outcome.stderr

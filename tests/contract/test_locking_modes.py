@@ -74,11 +74,14 @@ class _Async(AsyncSetting):
     thorough = False
     locking: ClassVar[Locking]
     guarantee: ClassVar[EventSerialisationGuarantee] = LOG
+    coalesce: ClassVar[bool] = False
 
     @pytest_asyncio.fixture(loop_scope="function")
     async def adapter(self, engine: AsyncEngine) -> AsyncIterator[EventStorageAdapter]:
         await clear(engine)
-        adapter = SQLAlchemyEventStorageAdapter(engine, locking=self.locking, serialisation_guarantee=self.guarantee)
+        adapter = SQLAlchemyEventStorageAdapter(
+            engine, locking=self.locking, serialisation_guarantee=self.guarantee, coalesce=self.coalesce
+        )
         autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         async with autocommit.connect() as connection:
             wide = SQLAlchemyEventStorageAdapter(
@@ -92,12 +95,13 @@ class _Sync(SyncSetting):
     thorough = False
     locking: ClassVar[Locking]
     guarantee: ClassVar[EventSerialisationGuarantee] = LOG
+    coalesce: ClassVar[bool] = False
 
     @pytest.fixture
     def adapter(self, sync_engine: Engine) -> Iterator[EventStorageAdapter]:
         clear(sync_engine)
         adapter: SyncEventStorageAdapter = SyncSQLAlchemyEventStorageAdapter(
-            sync_engine, locking=self.locking, serialisation_guarantee=self.guarantee
+            sync_engine, locking=self.locking, serialisation_guarantee=self.guarantee, coalesce=self.coalesce
         )
         autocommit = sync_engine.execution_options(isolation_level="AUTOCOMMIT")
         with autocommit.connect() as connection:
@@ -123,6 +127,25 @@ class TestAdvisoryLockOnCategories(_Async, PublishingCases, QueryConditionCases,
 class TestAdvisoryLockOnStreams(_Sync, PublishingCases, ConcurrencyCases):
     locking = "advisory"
     guarantee = STREAM
+
+
+@pytest.mark.long
+class TestCoalescingWithAdvisoryLockOnTheLog(_Async, ConcurrencyCases):
+    locking = "advisory"
+    coalesce = True
+
+
+@pytest.mark.long
+class TestCoalescingWithAdvisoryLockOnCategories(_Sync, ConcurrencyCases):
+    locking = "advisory"
+    guarantee = CATEGORY
+    coalesce = True
+
+
+@pytest.mark.long
+class TestCoalescingWithRowLocks(_Async, ConcurrencyCases):
+    locking = "row"
+    coalesce = True
 
 
 class TestRowLockOnTheLog(_Async, WritingCases):

@@ -22,6 +22,7 @@ from eventstore_sa.store.adapters import (
 )
 from eventstore_sa.testing import clear
 from eventstore_sa.testing.cases import EventStorageAdapterCases, SyncEventStorageAdapterCases
+from eventstore_sa.testing.cases.concurrency import ConcurrencyCases
 from eventstore_sa.testing.cases.event_storage import AsyncSetting, SyncSetting
 from eventstore_sa.testing.cases.fidelity import FidelityCases
 from eventstore_sa.testing.cases.names import NameCases
@@ -69,22 +70,24 @@ class _SyncSQLiteFile(SyncSetting):
 class _PostgreSQL(AsyncSetting):
     keeps_subscriptions = True
     driver: PostgresDriver
+    coalesce: bool = False
 
     @pytest_asyncio.fixture(loop_scope="function")
     async def storage_adapter(self, engine: AsyncEngine) -> AsyncIterator[EventStorageAdapter]:
         await clear(engine)
-        yield SQLAlchemyEventStorageAdapter(engine)
+        yield SQLAlchemyEventStorageAdapter(engine, coalesce=self.coalesce)
         await engine.dispose()  # Its connections belong to this event loop.
 
 
 class _SyncPostgreSQL(SyncSetting):
     keeps_subscriptions = True
     driver: PostgresDriver
+    coalesce: bool = False
 
     @pytest.fixture
     def storage_adapter(self, sync_engine: Engine) -> SyncEventStorageAdapter:
         clear(sync_engine)
-        return SyncSQLAlchemyEventStorageAdapter(sync_engine)
+        return SyncSQLAlchemyEventStorageAdapter(sync_engine, coalesce=self.coalesce)
 
 
 class TestSyncSQLiteFile(_SyncSQLiteFile, SyncEventStorageAdapterCases):
@@ -120,6 +123,29 @@ class TestSyncSQLiteInMemory(_SyncSQLiteInMemory, ConnectionCases):
 
 class TestAsyncPsycopg(_PostgreSQL, ConnectionCases):
     driver = "psycopg"
+
+
+# One by one, publishes go the same way as without coalescing.
+class TestCoalescingAsyncpg(_PostgreSQL, ConcurrencyCases):
+    driver = "asyncpg"
+    coalesce = True
+
+
+class TestCoalescingSyncPsycopg(_SyncPostgreSQL, ConcurrencyCases):
+    driver = "psycopg"
+    coalesce = True
+
+
+@pytest.mark.long
+class TestAllOfCoalescingAsyncpg(_PostgreSQL, EventStorageAdapterCases):
+    driver = "asyncpg"
+    coalesce = True
+
+
+@pytest.mark.long
+class TestAllOfCoalescingSyncPsycopg(_SyncPostgreSQL, SyncEventStorageAdapterCases):
+    driver = "psycopg"
+    coalesce = True
 
 
 @pytest.mark.long

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from sqlite3 import SQLITE_LIMIT_VARIABLE_NUMBER
 from typing import Any, NoReturn
 
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import select, text
+from sqlalchemy.event import listen
 from sqlalchemy.exc import DBAPIError
 
 from eventstore_sa import EventQuery, EventStoreSchema, EventTypes, Projector, StreamIdentifier, SyncEventStore, event
 from eventstore_sa.cli import main
-from eventstore_sa.conditions import no_event_matches
+from eventstore_sa.conditions import ConditionScope, WriteCondition, no_event_matches
 from eventstore_sa.errors import ConfigurationError, SerialisationError, TransactionError, UnmetWriteConditionError
 from eventstore_sa.persistence.events.repository import EventRepository
-from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
+from eventstore_sa.store.adapters import InMemoryEventStorageAdapter, SyncInMemoryEventStorageAdapter
 from eventstore_sa.testing.cases.tables import in_turn
 from tests.awaiting import settled
 from tests.databases import PostgresDatabase
@@ -169,6 +171,32 @@ async def test_nothing_of_a_batch_is_changed_if_an_event_cannot_get_its_tags(hos
     assert [each.tags for each in host.store.log().read()] == [frozenset()] * 2
 
 
+@each_driver("sqlite", "postgresql+psycopg")
+async def test_event_whose_name_cannot_be_indexed_gets_no_tags(host: Host) -> None:
+    stream = host.store.stream(category="enrolments", stream="1")
+    stream.publish(events=[new_event("joined"), new_event("n" * 1001)])
+
+    with pytest.raises(
+        SerialisationError, match="event 2 cannot get its tags: the name of an event with tags may be 1000"
+    ):
+        host.store.backfill_tags(lambda event: ["new"])
+    assert host.store.backfill_tags(lambda event: ["new"] if event.name == "joined" else []).changed == 1
+
+
+async def test_batch_on_sqlite_may_be_larger_than_its_statements(sqlite_ground: Any) -> None:
+    host = Host(sqlite_ground, "sqlite")
+    await join(host.store, "1", "2")
+
+    def limit(connection: Any, _: object) -> None:
+        connection.setlimit(SQLITE_LIMIT_VARIABLE_NUMBER, 1000)
+
+    listen(host.engine, "connect", limit)
+    far = {number: frozenset({"new"}) for number in range(1, 2001)}
+
+    assert host.store.adapter.add_tags(far) == 2
+    await host.aclose()
+
+
 @each_driver(*ONE_OF_EACH)
 async def test_tags_are_not_added_within_a_session(host: Host) -> None:
     async with host.caller() as (_, store):
@@ -209,6 +237,27 @@ async def test_memory_adds_tags_and_refuses_decisions_from_before() -> None:
     await join(store, "3", condition=again.unchanged())
     assert (len([*running]), again.state) == (1, 2)
     assert [each.stream for each in store.query(COURSE).read()] == ["1", "2"]
+
+
+async def test_memory_evaluates_a_condition_again_if_tags_were_added_meanwhile() -> None:
+    adapter = SyncInMemoryEventStorageAdapter()
+    store = SyncEventStore(adapter)
+    await join(store, "1")
+    evaluated: list[int] = []
+
+    class NobodyHasJoined(WriteCondition, frozen=True):
+        scope = ConditionScope.LOG
+
+    def evaluate(_: NobodyHasJoined, context: Any) -> bool:
+        evaluated.append(len([*context.scan(COURSE)]))
+        store.backfill_tags(tags_of)
+        return evaluated[-1] == 0
+
+    adapter.register_condition(NobodyHasJoined, evaluate)
+
+    with pytest.raises(UnmetWriteConditionError):
+        await join(store, "2", condition=NobodyHasJoined())
+    assert evaluated == [0, 1]
 
 
 def test_types_say_which_tags_their_events_get() -> None:

@@ -15,7 +15,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import URL, NullPool, create_engine, exists, text
 
-from eventstore_sa import Projector, StreamIdentifier, SyncEventStore
+from eventstore_sa import EventStore, Projector, StreamIdentifier, SyncEventStore
 from eventstore_sa.conditions import ConditionScope, WriteCondition, position_is, stream_is_empty
 from eventstore_sa.errors import ConfigurationError, DuplicateEventError, UnmetWriteConditionError
 from eventstore_sa.persistence.events.conditions import ConditionContext
@@ -261,10 +261,13 @@ async def test_everything_works_with_a_pooler_that_is_told_of(ground: PooledGrou
 
 
 @pytest.mark.parametrize("way", [way for way, (driver, _) in DRIVERS.items() if "psycopg2" not in driver])
-async def test_many_publishes_at_once_share_the_servers(ground: PooledGround, way: str) -> None:
+@pytest.mark.parametrize("coalesce", [False, True], ids=["", "coalesced"])
+async def test_many_publishes_at_once_share_the_servers(ground: PooledGround, way: str, coalesce: bool) -> None:
     driver, options = DRIVERS[way]
     async with pooled_host(ground, driver, **options) as host:
-        streams = [host.store.stream(category="orders", stream=str(number)) for number in range(40)]
+        kind: Any = EventStore if host.asynchronous else SyncEventStore
+        store = kind(host.engine, coalesce=coalesce)
+        streams = [store.stream(category="orders", stream=str(number)) for number in range(40)]
         publishes = [stream.publish for stream in streams]
         if host.asynchronous:
             await asyncio.gather(*(publish(events=[new_event()]) for publish in publishes))

@@ -146,6 +146,7 @@ def test_the_functions_of_an_event_store_call_no_hostile_one(engine: Engine) -> 
         )
     with pytest.raises(UnmetWriteConditionError):
         stream.publish(events=[event()], condition=no_event_matches(EventQuery.tagged("a", "b")) | position_is(7))
+    assert store.backfill_tags(lambda event: {"late", *event.tags}).changed > 0
 
     with engine.connect() as connection:
         ids = connection.scalars(text("SELECT id FROM es_read_log_v1(0, 100)")).all()

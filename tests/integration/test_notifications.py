@@ -149,6 +149,16 @@ def test_drivers_that_cannot_listen_are_refused() -> None:
         PostgreSQLEar(engine, "es_events")
 
 
+def test_stopping_goes_on_if_the_connection_is_closed_meanwhile_because_it_is_broken() -> None:
+    class Closed:
+        def interrupt(self) -> None:
+            raise OSError("Bad file descriptor")
+
+    ear = PostgreSQLEar(create_engine("postgresql+psycopg2://nowhere"), "es_events")
+    ear._line = Closed()  # type: ignore[assignment]
+    ear.stop()
+
+
 def test_a_notifier_is_for_a_store() -> None:
     store: Any = SyncEventStore("sqlite://")
     with pytest.raises(ConfigurationError, match="expected an EventStore; got a SyncEventStore"):

@@ -97,21 +97,47 @@ def open_connections(engine: Any) -> list[object]:
     return open_now
 
 
-async def give_up_scan_whose_third_page_waits(store: EventStore, engine: Any, holder: Connection) -> None:
-    """End a loop over events while the page after its own is fetched, which waits for the holder's transaction."""
+def hold_third_page(engine: Any, holder: Connection) -> list[str]:
+    """Have the third page of a scan wait for the holder's transaction; return the statements of its pages so far."""
     pages: list[str] = []
 
-    def hold_third(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    def hold(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         if "is_enough" in statement:
             pages.append(statement)
             if len(pages) == 3:
                 holder.execute(text("LOCK TABLE es_events"))
 
-    event.listen(engine, "before_cursor_execute", hold_third)
+    event.listen(engine, "before_cursor_execute", hold)
+    return pages
+
+
+async def give_up_scan_whose_third_page_waits(store: EventStore, engine: Any, holder: Connection) -> None:
+    """End a loop over events while the page after its own is fetched, which waits for the holder's transaction."""
+    pages = hold_third_page(engine, holder)
     async for each in store.log().iterate():
         if each.name == "2":
             break
-    assert len(pages) == 3
+    await asyncio.to_thread(wait_until, lambda: len(pages) == 3, "the third page is asked for")
+
+
+@each_driver_that_awaits
+async def test_page_that_waited_in_vain_for_the_caller_is_fetched_again(host: Host) -> None:
+    limited: dict[str, Any] = (
+        {"server_settings": {"lock_timeout": "50"}} if "asyncpg" in host.driver else {"options": "-c lock_timeout=50"}
+    )
+    engine = host.make_engine(poolclass=AsyncAdaptedQueuePool, connect_args=limited)
+    store = await filled(host, engine)
+    seen: list[str] = []
+    with host.ground.outside.connect() as holder:
+        pages = hold_third_page(engine.sync_engine, holder)
+        async for each in store.log().iterate():
+            seen.append(each.name)
+            if each.name == "2":
+                given_up = lambda: len(pages) == 3 and engine.pool.checkedout() == 0  # noqa: E731
+                await asyncio.to_thread(wait_until, given_up, "the page is given up")
+                holder.rollback()
+    assert seen == [str(number) for number in range(8)]
+    await engine.dispose()
 
 
 @each_driver_that_awaits

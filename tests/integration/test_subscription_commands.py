@@ -177,7 +177,8 @@ def test_a_worker_runs_an_application_until_it_is_told_to_end(store: SyncEventSt
     assert (replayed.stdout, replayed.stderr) == ("1 events handled\n", "")
 
     store.stream(category="orders", stream="1").publish(events=[NewEvent(name="placed", payload=1)])
-    worker = start_preloaded("-m", "eventstore_sa.cli", "run", "subscribing_app:all", cwd=here)
+    with (here / "worker.log").open("w") as log:
+        worker = start_preloaded("-m", "eventstore_sa.cli", "run", "subscribing_app:all", cwd=here, stderr=log)
 
     def handled() -> list[int]:
         with engine.connect() as connection:
@@ -186,4 +187,5 @@ def test_a_worker_runs_an_application_until_it_is_told_to_end(store: SyncEventSt
     wait_until(lambda: handled() == [1, 2], "the worker has handled it", interval_s=0.05)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait() == 0
+    assert (here / "worker.log").read_text().startswith("running billing")
     engine.dispose()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,9 +14,11 @@ from sqlalchemy import select, text
 from eventstore_sa import NewEvent, Projector, StreamIdentifier, exists_row, retry_transaction, retry_transaction_sync
 from eventstore_sa.conditions import position_is, stream_is_empty
 from eventstore_sa.errors import ConfigurationError, ConnectionLostError, UnmetWriteConditionError
+from eventstore_sa.store.updating import StreamUpdate
 from tests.awaiting import settled
-from tests.blocking import terminate_others
-from tests.hosts import POSTGRES_DRIVERS, Host, Note, each_driver, new_event
+from tests.blocking import terminate_others, wait_for_waiting
+from tests.hosts import KINDS_OF_DRIVERS, POSTGRES_DRIVERS, Host, Note, each_driver, new_event
+from tests.patience import PATIENCE_S
 
 
 class CountProjector(Projector[StreamIdentifier, int, None]):
@@ -78,6 +82,124 @@ async def test_update_gives_up_after_so_many_retries(host: Host) -> None:
         await settled(stream_of(host.store).update(CountProjector(), decide, retries=1))
 
     assert host.ground.names() == ["counted", "counted"]
+
+
+@each_driver("postgresql+asyncpg", "postgresql+psycopg")
+async def test_the_fourth_try_locks_the_stream_so_that_nobody_else_can_be_faster(host: Host) -> None:
+    engine = host.make_engine(poolclass=None)
+    seen: list[int] = []
+    others: list[threading.Thread] = []
+
+    def decide(state: int) -> Sequence[NewEvent[str, Any, Any]]:
+        seen.append(state)
+        if len(seen) <= 3:
+            host.ground.publish("counted")
+        else:
+            others.append(threading.Thread(target=host.ground.publish, args=("waited",)))
+            others[0].start()
+            wait_for_waiting(host.ground)
+        return [new_event("counted")]
+
+    update = await settled(stream_of(host.store_on(engine)).update(CountProjector(), decide))
+
+    others[0].join()
+    assert (seen, update.state) == ([0, 1, 2, 3], 4)
+    assert host.ground.names() == ["counted"] * 4 + ["waited"]
+    await settled(engine.dispose())
+
+
+@each_driver("postgresql+asyncpg", "postgresql+psycopg")
+async def test_a_connection_that_is_lost_before_the_commit_of_a_locked_try_costs_the_lock_alone(host: Host) -> None:
+    engine = host.make_engine(poolclass=None)
+    seen: list[int] = []
+
+    def decide(state: int) -> Sequence[NewEvent[str, Any, Any]]:
+        seen.append(state)
+        if len(seen) <= 3:
+            host.ground.publish("counted")
+        if len(seen) == 4:
+            terminate_others(host.ground)
+        return [new_event("counted", payload="mine")]
+
+    update = await settled(stream_of(host.store_on(engine)).update(CountProjector(), decide))
+
+    assert seen == [0, 1, 2, 3, 3]
+    assert [event.payload for event in update.events] == ["mine"]
+    assert host.ground.names() == ["counted"] * 4
+    await settled(engine.dispose())
+
+
+@each_driver(*KINDS_OF_DRIVERS)
+async def test_any_number_of_retries_is_made_where_others_are_always_faster(host: Host) -> None:
+    """Also with one connection, on which no transaction of ours can be held open beside other work."""
+    engine = host.make_engine(poolclass=None, pool_size=1, max_overflow=0)
+    seen: list[int] = []
+
+    def decide(state: int) -> Sequence[NewEvent[str, Any, Any]]:
+        seen.append(state)
+        if len(seen) <= 6:
+            host.ground.publish("counted")
+        return [new_event("counted")]
+
+    update = await settled(stream_of(host.store_on(engine)).update(CountProjector(), decide, retries=6))
+
+    assert seen == [*range(7)]
+    assert update.state == 8 - 1
+    await settled(engine.dispose())
+
+
+@each_driver("postgresql+asyncpg", "postgresql+psycopg")
+async def test_updates_of_one_stream_in_one_process_do_not_race(host: Host) -> None:
+    engine = host.make_engine(poolclass=None, pool_size=8, max_overflow=8)
+    stream = stream_of(host.store_on(engine))
+    tries: list[int] = []
+
+    def decide(state: int) -> Sequence[NewEvent[str, Any, Any]]:
+        tries.append(state)
+        return [new_event("counted")]
+
+    if host.asynchronous:
+        await asyncio.gather(*(stream.update(CountProjector(), decide) for _ in range(8)))
+    else:
+        with ThreadPoolExecutor(8) as threads:
+            for each in [threads.submit(stream.update, CountProjector(), decide) for _ in range(8)]:
+                each.result()
+
+    assert tries == [*range(8)]
+    await settled(engine.dispose())
+
+
+@each_driver("postgresql+asyncpg", "postgresql+psycopg")
+async def test_updates_that_are_nested_the_other_way_round_do_not_wait_for_each_other(host: Host) -> None:
+    engine = host.make_engine(poolclass=None, pool_size=8, max_overflow=8)
+    store = host.store_on(engine)
+    a, b = (store.stream(category="orders", stream=name) for name in "ab")
+    met = threading.Barrier(2)
+
+    def nested(outer: Any, inner: Any) -> Any:
+        async def decide(_: int) -> Sequence[NewEvent[str, Any, Any]]:
+            await asyncio.to_thread(met.wait, PATIENCE_S)
+            await inner.update(CountProjector(), lambda _: [new_event("counted")])
+            return [new_event("counted")]
+
+        def decide_sync(_: int) -> Sequence[NewEvent[str, Any, Any]]:
+            met.wait(PATIENCE_S)
+            inner.update(CountProjector(), lambda _: [new_event("counted")])
+            return [new_event("counted")]
+
+        # Each is refused once, because of the inner publish of the other; then they are alone.
+        return outer.update(CountProjector(), decide if host.asynchronous else decide_sync, retries=0)
+
+    if host.asynchronous:
+        outcomes = await asyncio.gather(nested(a, b), nested(b, a), return_exceptions=True)
+    else:
+        with ThreadPoolExecutor(2) as threads:
+            futures = [threads.submit(nested, a, b), threads.submit(nested, b, a)]
+            outcomes = [future.exception() for future in futures]
+
+    assert {type(outcome) for outcome in outcomes} <= {UnmetWriteConditionError, StreamUpdate, type(None)}
+    assert len(host.ground.names()) == 2 + sum(not isinstance(outcome, Exception) for outcome in outcomes)
+    await settled(engine.dispose())
 
 
 class NamesProjector(CountProjector):

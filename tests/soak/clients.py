@@ -26,8 +26,6 @@ from eventstore_sa.store.adapters.event_contract import AwaitableEventStorageAda
 
 __all__ = ["AsyncClient", "Client", "Savepoint", "SyncClient", "Transaction", "trouble"]
 
-_POOL: dict[str, Any] = {"pool_size": 2, "max_overflow": 0}
-
 
 class Savepoint(Protocol):
     """A savepoint, to be ended one way or the other."""
@@ -65,13 +63,13 @@ class Client(Protocol):
 
 
 class AsyncClient:
-    """asyncpg, or psycopg with asyncio."""
+    """asyncpg, or psycopg with asyncio; shared by its users, whose publishes may travel together."""
 
-    def __init__(self, url: str, application_name: str) -> None:
+    def __init__(self, url: str, application_name: str, *, users: int = 1, coalesce: bool = False) -> None:
         named = {"application_name": application_name}
         arguments: dict[str, Any] = {"server_settings": named} if "+asyncpg" in url else named
-        self._engine = create_async_engine(make_url(url), connect_args=arguments, **_POOL)
-        self.store = EventStore(self._engine)
+        self._engine = create_async_engine(make_url(url), connect_args=arguments, pool_size=2 * users, max_overflow=0)
+        self.store = EventStore(self._engine, coalesce=coalesce)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[Transaction]:
@@ -83,11 +81,12 @@ class AsyncClient:
 
 
 class SyncClient:
-    """psycopg or psycopg2, blocking."""
+    """psycopg or psycopg2, blocking; shared by its users, whose publishes may travel together."""
 
-    def __init__(self, url: str, application_name: str) -> None:
-        self._engine = create_engine(make_url(url), connect_args={"application_name": application_name}, **_POOL)
-        self._store = SyncEventStore(self._engine)
+    def __init__(self, url: str, application_name: str, *, users: int = 1, coalesce: bool = False) -> None:
+        named = {"application_name": application_name}
+        self._engine = create_engine(make_url(url), connect_args=named, pool_size=2 * users, max_overflow=0)
+        self._store = SyncEventStore(self._engine, coalesce=coalesce)
         self.store = EventStore(AwaitableEventStorageAdapter(self._store.adapter))
 
     @asynccontextmanager

@@ -11,7 +11,12 @@ from sqlalchemy import Connection
 from eventstore_sa.persistence.schema.ddl import create_function
 from tests.project import SQL
 
-__all__ = ["read_last_position_before_the_lock", "read_the_sequence_without_its_lock", "take_out_the_fence"]
+__all__ = [
+    "count_events_that_were_refused",
+    "read_last_position_before_the_lock",
+    "read_the_sequence_without_its_lock",
+    "take_out_the_fence",
+]
 
 
 def take_out_the_fence(connection: Connection) -> None:
@@ -31,6 +36,11 @@ def read_last_position_before_the_lock(connection: Connection) -> None:
     lock = "  PERFORM {lock_v1}(document);\n"
     insert = "  -- Numbers are drawn above the sort, so their order is the order of the document.\n"
     _replace_in(connection, "append_v1", (lock, ""), (insert, f"{lock}{insert}"))
+
+
+def count_events_that_were_refused(connection: Connection) -> None:
+    """Of publishes that travel together, let those that fail move the ends of their streams for those that follow."""
+    _replace_in(connection, "append_each_v1", ("      ends := ends_before;\n", "      NULL;\n"))
 
 
 def read_the_sequence_without_its_lock(connection: Connection) -> None:

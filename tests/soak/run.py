@@ -27,7 +27,7 @@ __all__ = ["Report", "Size", "soak"]
 _TICK_S = 0.05
 _START_S = 600.0
 _END_S = 600.0
-_WRITER_DRIVERS = ("asyncpg", "psycopg", "asyncpg", "psycopg2", "psycopg-async")
+_WRITER_DRIVERS = ("asyncpg+coalescing", "psycopg", "asyncpg", "psycopg2+coalescing", "psycopg-async")
 _READER_DRIVERS = ("asyncpg", "psycopg")
 
 
@@ -40,6 +40,7 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
         writers: How many processes write, each with `workers` connections' worth of writers.
         workers: How many writers each process has.
         readers: How many processes read.
+        streams: How many streams each category has.
         kills: Whether connections and processes are killed.
         leisure_of_fences: As in `Plan`; less of it makes for more fences to check.
         fences: How many fences of single events have to be checked besides, however long that takes.
@@ -50,6 +51,7 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
     writers: int = 4
     workers: int = 4
     readers: int = 2
+    streams: int = 8
     kills: bool = True
     leisure_of_fences: float = 3.0
     fences: int = 0
@@ -98,6 +100,7 @@ def soak(
             folder=folder,
             urls=urls,
             seed=seed,
+            streams=size.streams,
             two_phase=two_phase,
             late_watermark=late_watermark,
             leisure_of_fences=size.leisure_of_fences,

@@ -1,6 +1,7 @@
 """A process full of writers: `python -m tests.soak.writer FOLDER NAME DRIVER WORKERS`; it ends when its stdin does.
 
-Every worker draws acts at random until then, and notes in the journal what it knows of each.
+Every worker draws acts at random until then, and notes in the journal what it knows of each. If the name of the driver ends
+in `+coalescing`, the workers share a store that coalesces their publishes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ SCHEMA = EventStoreSchema()
 
 
 class Worker:
-    """One writer with connections of its own."""
+    """One writer."""
 
     def __init__(self, client: Client, journal: Journal, plan: Plan, random: Random, ended: threading.Event) -> None:
         self._client = client
@@ -63,7 +64,6 @@ class Worker:
                     self._journal.write(Wrong(f"{act.__name__}: {type(error).__name__}: {error}"))
             # Synchronous workers never wait for anything else here, and asyncio must look at its other tasks.
             await asyncio.sleep(0)
-        await self._client.close()
 
     async def publish_alone(self) -> None:
         """Publish to one stream, to some of a category, or to some of any categories."""
@@ -168,27 +168,41 @@ def main(folder: str, name: str, driver: str, workers: str) -> None:
     plan = Plan.load(folder)
     ended = end_with_stdin()
     journal = Journal(Path(folder, f"{name}-{os.getpid()}.journal"))
+    driver, _, coalescing = driver.partition("+")
     url = plan.urls[driver.removesuffix("-async")]
     asynchronous = driver == "asyncpg" or driver.endswith("-async")
+    amount = int(workers)
 
-    def worker(number: int) -> Worker:
-        application = f"{PREFIX_OF_WRITERS}-{name}-{number}"
-        client: Client = AsyncClient(url, application) if asynchronous else SyncClient(url, application)
-        return Worker(client, journal, plan, plan.random(name, os.getpid(), number), ended)
+    def client(name: str, users: int) -> Client:
+        make = AsyncClient if asynchronous else SyncClient
+        return make(url, f"{PREFIX_OF_WRITERS}-{name}", users=users, coalesce=bool(coalescing))
+
+    # Those whose publishes travel together have one store.
+    shared = client(name, amount) if coalescing else None
+
+    async def run(number: int) -> None:
+        own = shared or client(f"{name}-{number}", 1)
+        await Worker(own, journal, plan, plan.random(name, os.getpid(), number), ended).run()
+        if own is not shared:
+            await own.close()
 
     async def run_together() -> None:
         async with asyncio.TaskGroup() as group:
-            for number in range(int(workers)):
-                group.create_task(worker(number).run())
+            for number in range(amount):
+                group.create_task(run(number))
+        if shared is not None:
+            await shared.close()
 
     if asynchronous:
         asyncio.run(run_together())
     else:
-        threads = [threading.Thread(target=asyncio.run, args=(worker(n).run(),)) for n in range(int(workers))]
+        threads = [threading.Thread(target=asyncio.run, args=(run(number),)) for number in range(amount)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+        if shared is not None:
+            asyncio.run(shared.close())
     journal.close()
 
 

@@ -18,8 +18,10 @@ from sqlalchemy.exc import DBAPIError
 
 from eventstore_sa.conditions import EMPTY_STREAM_POSITION, unmet_condition_error
 from eventstore_sa.contracts.projection_records import ProjectionRecord
+from eventstore_sa.errors import UnmetWriteConditionError
 from eventstore_sa.persistence.events.dialects import (
     Appended,
+    AppendedEach,
     AppendOutcome,
     EventDialect,
     Unmet,
@@ -36,7 +38,7 @@ from eventstore_sa.persistence.transactions.failures import Failure, FailureKind
 from eventstore_sa.publishing import StreamPublication, replayed, stored_events
 from eventstore_sa.types import AnyStoredEvent
 
-__all__ = ["EventRepository"]
+__all__ = ["EventRepository", "stored_by", "unmet_by"]
 
 _LOOKUP_BATCH: Final = 1000
 
@@ -74,6 +76,17 @@ class EventRepository:
         except DBAPIError as error:
             return self._duplicate(error), None
 
+    def append_each(self, connection: Connection, documents: Sequence[PublishDocument]) -> AppendedEach:
+        """Store several publishes, each of which stands for itself; see `EventDialect.append_each`.
+
+        Raises:
+            Refusal: If the database refused all of them.
+        """
+        appended = self.dialect.append_each(connection, documents)
+        if isinstance(appended, Failure):
+            raise Refusal(appended)
+        return appended
+
     def _duplicate(self, error: DBAPIError) -> Failure:
         """Return what it means that an id is taken; raise any other error again."""
         failure = self.dialect.database.failure_of(error).refined(self._constraints)
@@ -101,16 +114,12 @@ class EventRepository:
         """
         error: Exception
         match outcome:
-            case Appended(first_positions, sequence_numbers):
-                numbers = iter(sequence_numbers)
-                return [
-                    stored_events(part, first_position=first, sequence_numbers=[*islice(numbers, len(part.events))])
-                    for part, first in zip(parts, first_positions, strict=True)
-                ]
-            case Unmet(item, last_position):
-                part = parts[item]
-                actual = None if last_position == EMPTY_STREAM_POSITION else last_position
-                error = unmet_condition_error(part.stream, part.condition, actual)
+            case Appended():
+                return stored_by(parts, outcome)
+            case Unmet():
+                error = unmet_by(parts, outcome)
+                if not outcome.may_be_repeated:
+                    raise error
             case Failure(kind):
                 error = Refusal(outcome)
                 if kind is not FailureKind.DUPLICATE_ID:
@@ -189,3 +198,19 @@ class EventRepository:
         return Page(
             events, more=True, unreadable=unreadable_event(reason, sequence_number=sequence_number, position=position)
         )
+
+
+def stored_by(parts: Sequence[StreamPublication], appended: Appended) -> list[list[AnyStoredEvent]]:
+    """Return the stored events of each part of a publish."""
+    numbers = iter(appended.sequence_numbers)
+    return [
+        stored_events(part, first_position=first, sequence_numbers=[*islice(numbers, len(part.events))])
+        for part, first in zip(parts, appended.first_positions, strict=True)
+    ]
+
+
+def unmet_by(parts: Sequence[StreamPublication], unmet: Unmet) -> UnmetWriteConditionError:
+    """Return the error of a publish whose condition was not met."""
+    part = parts[unmet.item]
+    actual = None if unmet.last_position == EMPTY_STREAM_POSITION else unmet.last_position
+    return unmet_condition_error(part.stream, part.condition, actual)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from copy import copy
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 from uuid import UUID, uuid4
 
 from sqlalchemy import Connection
@@ -22,11 +23,17 @@ from eventstore_sa.contracts.projection_records import ProjectionRecord
 from eventstore_sa.errors import UnmetWriteConditionError
 from eventstore_sa.persistence.events.conditions import ConditionEvaluators, verdicts_on_rows
 from eventstore_sa.persistence.events.constraints import ConstraintConverters
-from eventstore_sa.persistence.events.dialects import Appended, AppendOutcome, constraints_of_events
+from eventstore_sa.persistence.events.dialects import (
+    Appended,
+    AppendOutcome,
+    NotTried,
+    Unmet,
+    constraints_of_events,
+)
 from eventstore_sa.persistence.events.document import PublishDocument, publish_document
 from eventstore_sa.persistence.events.hydration import Page
 from eventstore_sa.persistence.events.reads import Wanted
-from eventstore_sa.persistence.events.repository import EventRepository
+from eventstore_sa.persistence.events.repository import EventRepository, stored_by, unmet_by
 from eventstore_sa.persistence.events.scanning import EventPages
 from eventstore_sa.persistence.events.stall import StallWatch
 from eventstore_sa.persistence.events.tags_epoch import FIRST_EPOCH, KnownEpoch
@@ -34,9 +41,11 @@ from eventstore_sa.persistence.projections.publishes import SQLPublishPlace, upd
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.schema.locking import LockingMode
 from eventstore_sa.persistence.schema.schema import made_once
-from eventstore_sa.persistence.transactions.binds import Bind
+from eventstore_sa.persistence.transactions.binds import Bind, ConnectionBind
+from eventstore_sa.persistence.transactions.databases import limit_idleness
+from eventstore_sa.persistence.transactions.failures import Failure, FailureKind
 from eventstore_sa.persistence.transactions.running import TransactionRunner
-from eventstore_sa.publishing import StreamPublication
+from eventstore_sa.publishing import StreamPublication, publications
 from eventstore_sa.sources.constraints import QueryConstraints, order_range
 from eventstore_sa.types import (
     AnyStoredEvent,
@@ -51,15 +60,19 @@ from eventstore_sa.types import (
 )
 from eventstore_sa.types.watermark import Watermark
 
-__all__ = ["EventStorage"]
+__all__ = ["EachResult", "EventStorage"]
 
 _ATTEMPTS_AT_PROJECTIONS: Final = 10
+_LONGEST_IDLE_S: Final = 10.0
 
 _log = logging.getLogger("eventstore_sa.store")
 
 T = TypeVar("T")
 
 AnyTarget = EventSequenceIdentifier | EventPartitionIdentifier | QueryIdentifier
+
+EachResult: TypeAlias = list[list[AnyStoredEvent]] | UnmetWriteConditionError | NotTried
+"""What became of one of several publishes."""
 
 
 class EventStorage:
@@ -98,8 +111,18 @@ class EventStorage:
         self._stall = StallWatch(stall_warning_s)
         self._runner = TransactionRunner(bind, constraints_of_events(schema.prefix))
 
+    def on(self, bind: Bind) -> EventStorage:
+        """Return the same storage on another bind."""
+        storage = copy(self)
+        storage._runner = TransactionRunner(bind, constraints_of_events(self.schema.prefix))  # noqa: SLF001
+        return storage
+
     def publish(
-        self, parts: Sequence[StreamPublication], projections: Sequence[Projections] | None = None
+        self,
+        parts: Sequence[StreamPublication],
+        projections: Sequence[Projections] | None = None,
+        *,
+        document: PublishDocument | None = None,
     ) -> list[list[AnyStoredEvent]]:
         """Store a publish, all or none; return the stored events of each part.
 
@@ -110,6 +133,7 @@ class EventStorage:
         Args:
             parts: The publish.
             projections: The projections of each part; by default all those of this storage.
+            document: That of the parts, if it is known already.
         """
         if not parts:
             return []
@@ -117,7 +141,8 @@ class EventStorage:
         conditions = [condition for part in parts for condition in custom_conditions(part.condition)]
         if conditions:
             self.mode.check_conditions(conditions)
-        document = None if conditions else publish_document(parts, mode=self.mode)
+        if document is None and not conditions:
+            document = publish_document(parts, mode=self.mode)
         try:
             results = self._publish(parts, document, each)
         except UnmetWriteConditionError:
@@ -127,6 +152,78 @@ class EventStorage:
             # Otherwise they are not committed yet, and whoever publishes in the transaction follows its end.
             self.schema.wakeups.wake()
         return results
+
+    def document_of_single_statement(self, parts: Sequence[StreamPublication]) -> PublishDocument | None:
+        """Return the document of a publish of ours that takes one statement, which `publish_each` can make with others.
+
+        None if it takes several, or the database has no such statement.
+        """
+        engine = self._runner.bind.engine
+        if engine is None or not parts or self.projections or self.mode.locking == "row":
+            return None
+        if not made_once(EventRepository, self.schema, engine.dialect.name).dialect.appends_each:
+            return None
+        if any(True for part in parts for _ in custom_conditions(part.condition)):
+            return None
+        return publish_document(parts, mode=self.mode)
+
+    def publish_each(
+        self, publishes: Sequence[tuple[Sequence[StreamPublication], PublishDocument]]
+    ) -> tuple[list[EachResult], int]:
+        """Store several publishes by one statement, each of which stands for itself; nothing is waited for.
+
+        An error that is raised is about all of them: each may be published by itself then.
+
+        Args:
+            publishes: The parts and the document of each.
+
+        Returns:
+            For each publish the stored events of each part, or the error, or why it was not tried; and how many locks the
+            publishes of one call should need at most.
+        """
+        with self._runner.writing(publishing=True) as scope:
+            repository = self._repository(scope.connection)
+            appended = repository.append_each(scope.connection, [document for _, document in publishes])
+        self.schema.wakeups.wake()
+        results: list[EachResult] = []
+        for (parts, _), outcome in zip(publishes, appended.outcomes, strict=True):
+            match outcome:
+                case Appended():
+                    results.append(stored_by(parts, outcome))
+                case Unmet():
+                    self._known_epoch.doubt()
+                    results.append(unmet_by(parts, outcome))
+                case NotTried():
+                    results.append(outcome)
+        _log.debug("stored %d publishes together", len(results))
+        return results, appended.most_locks
+
+    def locked(self, stream: StreamIdentifier, work: Callable[[Bind], T]) -> T:
+        """Lock a stream, do some work in the same transaction of ours, and commit it.
+
+        A transaction that is idle for long is ended by the server: what the work waits for may wait for the stream.
+
+        Args:
+            stream: The stream.
+            work: Is given a bind to the transaction.
+        """
+        parts = publications(target=stream, events=())
+        document = publish_document(parts, mode=self.mode, locks_only=True)
+        with self._runner.savepoint(publishing=True) as scope:
+            limit_idleness(scope.connection, _LONGEST_IDLE_S)
+            self._repository(scope.connection).dialect.lock(scope.connection, document)
+            done = work(ConnectionBind(scope.connection))
+        self.schema.wakeups.wake()
+        return done
+
+    def repeated(self, parts: Sequence[StreamPublication]) -> list[list[AnyStoredEvent]]:
+        """Return the stored events of a publish some of whose ids are stored already, if it is a repetition.
+
+        Raises:
+            DuplicateEventError: If it is not.
+        """
+        taken = Failure(FailureKind.DUPLICATE_ID)
+        return self._read(lambda connection, repository: repository.results(connection, parts, taken))
 
     def _publish(
         self, parts: Sequence[StreamPublication], document: PublishDocument | None, each: Sequence[Projections]

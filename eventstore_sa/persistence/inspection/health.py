@@ -156,8 +156,8 @@ def _schema(connection: Connection, schema: EventStoreSchema) -> Iterator[Findin
         with connection.begin_nested():
             verify_schema(connection, schema=schema)
     except SchemaError as error:
-        # The message names the commands that repair it.
-        yield Finding(Severity.PROBLEM, "absence" if absent else "schema", error.message, "do what it says")
+        remedy = "follow the message, which names the commands"
+        yield Finding(Severity.PROBLEM, "absence" if absent else "schema", error.message, remedy)
 
 
 def _names(connection: Connection, schema: EventStoreSchema) -> dict[str, Any]:

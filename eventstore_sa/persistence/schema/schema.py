@@ -115,6 +115,11 @@ class EventStoreSchema:
         labels: Iterable[str] = (),
     ) -> None:
         _check_name("prefix", prefix, _MAX_PREFIX_BYTES)
+        checked: object = metadata
+        if not isinstance(checked, MetaData | None):
+            owner = checked if isinstance(checked, type) else type(checked)
+            hint = f": pass {owner.__name__}.metadata" if hasattr(checked, "metadata") else ""
+            raise ConfigurationError(f"the tables are attached to a MetaData; got {owner.__name__}{hint}")
         self.metadata: MetaData = MetaData() if metadata is None else metadata
         if schema is None and self.metadata.schema is not None:
             # SQLAlchemy puts the tables there in any case; functions and triggers have to follow.

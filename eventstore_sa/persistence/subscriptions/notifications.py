@@ -94,8 +94,11 @@ class PostgreSQLEar:
     def stop(self) -> None:
         """Have `listen` return; from the thread or event loop that runs it, or from any thread if it runs in one."""
         self._stopped = True
-        if self._line is not None:
-            self._line.interrupt()
+        line = self._line
+        if line is not None:
+            # Another thread may be closing it, because it is broken.
+            with suppress(OSError):
+                line.interrupt()
 
     @contextmanager
     def _listening(self) -> Generator[_Line]:

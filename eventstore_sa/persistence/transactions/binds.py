@@ -76,6 +76,11 @@ class Bind(Protocol):
         ...
 
     @property
+    def engine_bind(self) -> EngineBind | None:
+        """The same connections of our own, of the engine that the caller is led to now; None like `engine`."""
+        ...
+
+    @property
     def database(self) -> Database:
         """The database that connections lead to."""
         ...
@@ -134,6 +139,10 @@ class EngineBind:
         # A StaticPool hands out one and the same connection to everybody at once.
         shared = blocking and isinstance(engine.pool, StaticPool)
         self._turn: AbstractContextManager[Any] = Lock() if shared else nullcontext()
+
+    @property
+    def engine_bind(self) -> EngineBind | None:
+        return self
 
     def reading(self) -> AbstractContextManager[ConnectionScope]:
         return self._single_statement(self._reading)
@@ -224,6 +233,10 @@ class FactoryBind:
         return None if bind is None else bind.engine
 
     @property
+    def engine_bind(self) -> EngineBind | None:
+        return self._resolve()
+
+    @property
     def database(self) -> Database:
         with self._new_session() as session, _routing():
             return database_named(session.get_bind(mapper=self._schema.EventRecord).dialect.name)
@@ -272,6 +285,7 @@ class _CallersBind(ABC):
 
     in_transaction: bool = True
     engine: Engine | None = None
+    engine_bind: EngineBind | None = None
 
     @abstractmethod
     def connection(self) -> Connection:

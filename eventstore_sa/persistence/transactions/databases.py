@@ -17,7 +17,7 @@ from traceback import walk_tb
 from types import MappingProxyType
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, event, func, select
+from sqlalchemy import Connection, Engine, case, event, func, select
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -34,6 +34,7 @@ __all__ = [
     "database_named",
     "database_of",
     "driver_attribute",
+    "limit_idleness",
     "limit_waits",
     "milliseconds",
     "postgresql_failure",
@@ -248,6 +249,14 @@ def milliseconds(seconds: float) -> int:
 def limit_waits(connection: Connection, seconds: float) -> None:
     """Set PostgreSQL's `lock_timeout` for the rest of the transaction or savepoint."""
     connection.execute(select(func.pg_catalog.set_config("lock_timeout", f"{milliseconds(seconds)}ms", True)))
+
+
+def limit_idleness(connection: Connection, seconds: float) -> None:
+    """Set PostgreSQL's `idle_in_transaction_session_timeout` for the rest of the transaction, unless there is one."""
+    name = "idle_in_transaction_session_timeout"
+    current = func.pg_catalog.current_setting(name)
+    limit = case((current == "0", f"{milliseconds(seconds)}ms"), else_=current)
+    connection.execute(select(func.pg_catalog.set_config(name, limit, True)))
 
 
 def _raised_in(error: Exception) -> str:

@@ -162,8 +162,11 @@ def _missing_driver(module: str, url: URL) -> ConfigurationError:
             f"the database driver {module} is not installed, and this library is not tested with it: use "
             f"{_DRIVERS[backend]}"
         )
-    return ConfigurationError(f"the database driver {module} is not installed: pip install 'eventstore-sa[{extra}]'")
+    message = f"the database driver {module} is not installed: pip install 'eventstore-sa[{extra}]'"
+    if "+" not in url.drivername:  # SQLAlchemy chose it
+        message += f", or name the driver that you have in the URL: {_DRIVERS[url.get_backend_name()]}"
+    return ConfigurationError(message)
 
 
 def _no_bind(bindable: object, kinds: str) -> ConfigurationError:
-    return ConfigurationError(f"a store is bound to an {kinds}; got a {type(bindable).__name__}")
+    return ConfigurationError(f"a store is bound to an {kinds}; got {type(bindable).__name__}")

@@ -8,7 +8,7 @@ list of its streams.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Self, TypeAlias, overload
 from uuid import UUID
@@ -28,6 +28,7 @@ from eventstore_sa.session import CommitCallback, StagedPublish
 from eventstore_sa.sources.constraints import QueryConstraints
 from eventstore_sa.store.adapters.scanned_inspection import ScannedInspectionStorage
 from eventstore_sa.store.adapters.storage_adapter import AwaitableStorageAdapter, StorageAdapter, SyncStorageAdapter
+from eventstore_sa.store.turns import Turns
 from eventstore_sa.types import (
     AnyNewEvent,
     AnyStoredEvent,
@@ -57,6 +58,8 @@ __all__ = [
     "checked_listable",
     "checked_target",
 ]
+
+R = TypeVar("R")
 
 AnyStreamPublishDefinition: TypeAlias = StreamPublishDefinition[Any, Any, Any]
 Latestable: TypeAlias = EventSequenceIdentifier | EventPartitionIdentifier | QueryIdentifier
@@ -132,6 +135,11 @@ class _EventStorage:
     def wakeups(self) -> Wakeups:
         """Says in this process that events may have been stored; what is not announced is found by polling."""
         return Wakeups()
+
+    @property
+    def turns(self) -> Turns | None:
+        """The turns of updates in this process, where it takes a while to lose a race; None: they do not queue."""
+        return None
 
     def stage(
         self,
@@ -245,6 +253,16 @@ class EventStorageAdapter(_EventStorage, StorageAdapter):
         """Return up to where the log can be read without missing an event."""
         latest = await self.latest(target=LogIdentifier())
         return Watermark(0 if latest is None else latest.sequence_number)
+
+    async def locked(self, stream: StreamIdentifier, work: Callable[[EventStorageAdapter], Awaitable[R]]) -> R:
+        """Do some work while nobody else can publish to a stream, if the storage can do that.
+
+        Args:
+            stream: The stream.
+            work: Is given storage that is part of one transaction, which is committed at its end; by default this storage,
+                without any transaction or lock.
+        """
+        return await work(self)
 
     async def flush(self) -> None:
         """Store what is staged in the session's transaction now."""
@@ -377,6 +395,10 @@ class SyncEventStorageAdapter(_EventStorage, SyncStorageAdapter):
         latest = self.latest(target=LogIdentifier())
         return Watermark(0 if latest is None else latest.sequence_number)
 
+    def locked(self, stream: StreamIdentifier, work: Callable[[SyncEventStorageAdapter], R]) -> R:
+        """Do some work while nobody else can publish to a stream; see `EventStorageAdapter.locked`."""
+        return work(self)
+
     def flush(self) -> None:
         """Store what is staged in the session's transaction now."""
         raise TransactionError(STAGING_NEEDS_A_SESSION)
@@ -467,6 +489,10 @@ class AwaitableEventStorageAdapter(AwaitableStorageAdapter[S], EventStorageAdapt
     @property
     def wakeups(self) -> Wakeups:
         return self.sync_adapter.wakeups
+
+    @property
+    def turns(self) -> Turns | None:
+        return self.sync_adapter.turns
 
     def stage(
         self,

@@ -5,8 +5,9 @@ The asyncio adapter owns the synchronous one and runs it in greenlets. For what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from functools import partial
 from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
@@ -26,6 +27,7 @@ from eventstore_sa.persistence.rebuilding import SQLRebuildStorage
 from eventstore_sa.persistence.restoring import Restoring
 from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee, Locking
+from eventstore_sa.persistence.sqlalchemy_internals import await_in_greenlet, most_connections
 from eventstore_sa.persistence.subscriptions.storage import SQLSubscriptionStorage
 from eventstore_sa.persistence.transactions.binds import Bind
 from eventstore_sa.publishing import StreamPublication, keyed_results, publications
@@ -34,10 +36,12 @@ from eventstore_sa.session.connection_watch import watch
 from eventstore_sa.sources.base import checked_limit
 from eventstore_sa.sources.constraints import QueryConstraint, QueryConstraints, checked_constraints
 from eventstore_sa.store.adapters.bindables import AsyncBindable, SyncBindable, async_bind
+from eventstore_sa.store.adapters.coalescing import Coalescing, SyncCoalescing
 from eventstore_sa.store.adapters.event_contract import (
     STAGING_NEEDS_A_SESSION,
     AnyStreamPublishDefinition,
     AwaitableEventStorageAdapter,
+    EventStorageAdapter,
     Latestable,
     Listable,
     Scannable,
@@ -45,8 +49,9 @@ from eventstore_sa.store.adapters.event_contract import (
     checked_listable,
     checked_target,
 )
-from eventstore_sa.store.adapters.runners import paged
+from eventstore_sa.store.adapters.runners import GreenletRunner, paged
 from eventstore_sa.store.adapters.sqlalchemy_adapter import AwaitableSQLAlchemyAdapter, SyncSQLAlchemyAdapter
+from eventstore_sa.store.turns import Turns
 from eventstore_sa.types import AnyNewEvent, AnyStoredEvent, CategoryIdentifier, LogIdentifier, StreamIdentifier
 from eventstore_sa.types.numbers import checked_count
 from eventstore_sa.types.watermark import Watermark
@@ -57,6 +62,7 @@ _PAGE_SIZE: Final = 1000
 _STALL_WARNING_S: Final = 30.0
 
 C = TypeVar("C", bound=QueryConstraint)
+R = TypeVar("R")
 
 
 class _Options(Struct, frozen=True):
@@ -83,6 +89,12 @@ def _tables(
     """
     if schema is None:
         return default_schema(locking, serialisation_guarantee)
+    checked: object = schema
+    if not isinstance(checked, EventStoreSchema):
+        raise ConfigurationError(
+            f"the schema of a store is an EventStoreSchema; got {type(checked).__name__}: make one, once for the process, "
+            "with EventStoreSchema(Base.metadata)"
+        )
     for option, given in (("locking", locking), ("serialisation_guarantee", serialisation_guarantee)):
         there: object = getattr(schema, option)
         if given is not None and given != there:
@@ -106,6 +118,7 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
         stall_warning_s: After how many seconds a warning is logged that an open transaction holds readers of the log back.
         constraint_converters: How your own constraints are translated to SQL, if several adapters share that; see
             `register_constraint`.
+        coalesce: Whether publishes that are made at the same time travel to PostgreSQL together; see `EventStore`.
 
     Raises:
         ConfigurationError: If the bind cannot be used, its driver is not installed, or the schema has another locking mode.
@@ -123,6 +136,7 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
         page_size: int = _PAGE_SIZE,
         stall_warning_s: float = _STALL_WARNING_S,
         constraint_converters: ConstraintConverters | None = None,
+        coalesce: bool | None = None,
     ) -> None:
         options = _Options(
             _tables(schema, locking, serialisation_guarantee),
@@ -132,6 +146,8 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
             ConstraintConverters() if constraint_converters is None else constraint_converters,
             KnownEpoch(),
         )
+        self._coalescing = SyncCoalescing() if coalesce else None
+        self._turns = Turns()
         super().__init__(bind, options)
 
     def _open(self, bind: Bind, options: _Options) -> None:
@@ -151,6 +167,15 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
             projections=options.projections,
             known_epoch=options.known_epoch,
         )
+
+    @property
+    def storage(self) -> EventStorage:
+        """The events.
+
+        Raises:
+            ConfigurationError: If the adapter is closed.
+        """
+        return self._storage
 
     def save(
         self,
@@ -289,10 +314,30 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
         return self.schema.wakeups
 
     @property
+    def turns(self) -> Turns | None:
+        return self._turns
+
+    @property
+    def locks_streams(self) -> bool:
+        """Whether a stream can be locked for more than one statement, and there is a connection left for other work then."""
+        own = self.bind.engine_bind
+        if own is None or own.engine.dialect.name != "postgresql":
+            return False
+        connections = most_connections(own.engine.pool)
+        return connections is None or connections > 1
+
+    def locked(self, stream: StreamIdentifier, work: Callable[[SyncEventStorageAdapter], R]) -> R:
+        if not self.locks_streams:
+            return work(self)
+        return self._storage.locked(stream, lambda bind: work(self._reopened(bind, self._options)))
+
+    @property
     def _publish(self) -> Callable[[Sequence[StreamPublication]], list[list[AnyStoredEvent]]]:
         storage = self._storage
         if self._in_session is not None:
             return self._in_session.publish_at_once
+        if self._coalescing is not None:
+            return partial(self._coalescing.publish, storage, self._bind)
         return self._publish_on_connection if self.bind.in_transaction else storage.publish
 
     def _publish_on_connection(self, parts: Sequence[StreamPublication]) -> list[list[AnyStoredEvent]]:
@@ -327,6 +372,7 @@ class SQLAlchemyEventStorageAdapter(
         stall_warning_s: After how many seconds a warning is logged that an open transaction holds readers of the log back.
         constraint_converters: How your own constraints are translated to SQL, if several adapters share that; see
             `register_constraint`.
+        coalesce: Whether publishes that are made at the same time travel to PostgreSQL together; see `EventStore`.
 
     Raises:
         ConfigurationError: If the bind cannot be used, its driver is not installed, or the schema has another locking mode.
@@ -342,6 +388,7 @@ class SQLAlchemyEventStorageAdapter(
         page_size: int = _PAGE_SIZE,
         stall_warning_s: float = _STALL_WARNING_S,
         constraint_converters: ConstraintConverters | None = None,
+        coalesce: bool | None = None,
     ) -> None:
         tables = _tables(schema, locking, serialisation_guarantee)
         sync_adapter = SyncSQLAlchemyEventStorageAdapter(
@@ -352,8 +399,33 @@ class SQLAlchemyEventStorageAdapter(
             constraint_converters=constraint_converters,
         )
         super().__init__(sync_adapter, bind)
+        self._coalescing = Coalescing(self._runner) if coalesce else None
         self.locking: Locking = tables.locking
         self.serialisation_guarantee: EventSerialisationGuarantee = tables.serialisation_guarantee
+
+    async def save(
+        self,
+        *,
+        target: StreamIdentifier | CategoryIdentifier | LogIdentifier,
+        events: Sequence[AnyNewEvent] | None = None,
+        condition: WriteCondition | None = None,
+        streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
+    ) -> Any:
+        if self._coalescing is None or self.in_transaction:
+            return await super().save(target=target, events=events, condition=condition, streams=streams)
+        parts = publications(target=target, events=events, condition=condition, streams=streams)
+        publish = self._coalescing.publish
+        return keyed_results(streams, await publish(self.sync_adapter.storage, self.bind, parts))
+
+    async def locked(self, stream: StreamIdentifier, work: Callable[[EventStorageAdapter], Awaitable[R]]) -> R:
+        if not self.sync_adapter.locks_streams:
+            return await work(self)
+
+        def in_greenlet(adapter: SyncEventStorageAdapter) -> R:
+            within: Any = adapter
+            return await_in_greenlet(work(self._over(within, GreenletRunner(within.bind))))
+
+        return await self._runner.run(self.sync_adapter.locked, stream, in_greenlet)
 
     def register_constraint(self, constraint_type: type[C], converter: ConstraintConverter[C]) -> None:
         """Register how your own constraints are translated; see `SyncSQLAlchemyEventStorageAdapter.register_constraint`."""

@@ -6,7 +6,7 @@ behind it knows nothing of types.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from inspect import iscoroutinefunction
 from itertools import islice
 from typing import Any, Generic, TypeVar, cast
@@ -28,6 +28,7 @@ from eventstore_sa.store.adapters.event_contract import (
     SyncEventStorageAdapter,
 )
 from eventstore_sa.store.adapters.runners import Paged, paged
+from eventstore_sa.store.turns import Turns
 from eventstore_sa.types import (
     AnyNewEvent,
     AnyStoredEvent,
@@ -47,6 +48,7 @@ from eventstore_sa.types.watermark import Watermark
 __all__ = ["stored_constraints", "stored_target", "typed", "typed_sync"]
 
 Adapter = TypeVar("Adapter", bound=EventStorageAdapter | SyncEventStorageAdapter)
+R = TypeVar("R")
 Target = StreamIdentifier | CategoryIdentifier | LogIdentifier
 
 
@@ -102,6 +104,10 @@ class _Typed(Generic[Adapter]):
     @property
     def in_transaction(self) -> bool:
         return self._adapter.in_transaction
+
+    @property
+    def turns(self) -> Turns | None:
+        return self._adapter.turns
 
     def stage(
         self,
@@ -188,6 +194,9 @@ class SyncTypedEventStorageAdapter(_Typed[SyncEventStorageAdapter], SyncEventSto
     def flush(self) -> None:
         self._adapter.flush()
 
+    def locked(self, stream: StreamIdentifier, work: Callable[[SyncEventStorageAdapter], R]) -> R:
+        return self._adapter.locked(stream, lambda adapter: work(typed_sync(adapter, self._types)))
+
     def tags_epoch(self, *, current: bool = False) -> str:
         return self._adapter.tags_epoch(current=current)
 
@@ -206,6 +215,9 @@ class TypedEventStorageAdapter(_Typed[EventStorageAdapter], EventStorageAdapter)
         publish = _Publish(self._types, events, condition, streams)
         save: Callable[..., Any] = self._adapter.save
         return publish.results(await save(target=target, **publish.arguments))
+
+    async def locked(self, stream: StreamIdentifier, work: Callable[[EventStorageAdapter], Awaitable[R]]) -> R:
+        return await self._adapter.locked(stream, lambda adapter: work(typed(adapter, self._types)))
 
     async def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
         if self._types.skips:
@@ -264,10 +276,27 @@ class _AwaitableTypedEventStorageAdapter(AwaitableEventStorageAdapter[SyncEventS
     def __init__(self, adapter: AwaitableEventStorageAdapter[Any], types: EventTypes[Any]) -> None:
         super().__init__(typed_sync(adapter.sync_adapter, types), runner=adapter.runner)
         self._adapter = adapter
+        self._types = types
 
     @property
     def untyped(self) -> Any:
         return self._adapter
+
+    async def save(
+        self,
+        *,
+        target: Target,
+        events: Sequence[AnyNewEvent] | None = None,
+        condition: WriteCondition | None = None,
+        streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
+    ) -> Any:
+        # By the adapter itself, which may have a way of its own to publish.
+        publish = _Publish(self._types, events, condition, streams)
+        save: Callable[..., Any] = self._adapter.save
+        return publish.results(await save(target=target, **publish.arguments))
+
+    async def locked(self, stream: StreamIdentifier, work: Callable[[EventStorageAdapter], Awaitable[R]]) -> R:
+        return await self._adapter.locked(stream, lambda adapter: work(typed(adapter, self._types)))
 
 
 class _Publish:

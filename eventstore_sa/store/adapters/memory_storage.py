@@ -276,8 +276,9 @@ class InMemoryEventStorage:
         contents: Sequence[Sequence[_Content]],
         projections: Projections,
     ) -> list[list[AnyStoredEvent]] | None:
-        """Publish; or do nothing and return None if there was another publish while code of the caller ran."""
-        looked_at = len(self._records.log)
+        """Publish; or do nothing and return None if anything was stored while code of the caller ran."""
+        looked_at = self._records
+        amount = len(looked_at.log)
         ways = [alternatives(decided(part.condition, partial(self._verdict, part.stream))) for part in parts]
         evaluated = any(True for part in parts for _ in custom_conditions(part.condition))
         place: InMemoryPublishPlace | None = None
@@ -285,7 +286,7 @@ class InMemoryEventStorage:
             place = self._projected(parts, contents, ways, projections)
         with self._lock:
             records = self._records
-            if (evaluated or place is not None) and len(records.log) != looked_at:
+            if (evaluated or place is not None) and (records is not looked_at or len(records.log) != amount):
                 return None
             unmet = find_unmet(parts, ways, partial(_last_position, records), self._is_absent)
             taken = records.with_ids_of(contents)

@@ -15,7 +15,7 @@ from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 
 from sqlalchemy.pool import NullPool, Pool, QueuePool, StaticPool
 
-from eventstore_sa.errors import ConfigurationError, StorageError
+from eventstore_sa.errors import ConfigurationError, StorageError, TransactionError
 from eventstore_sa.persistence.sqlalchemy_internals import run_in_greenlet
 from eventstore_sa.persistence.transactions.binds import Bind
 from eventstore_sa.persistence.transactions.cancellation import uninterrupted
@@ -136,8 +136,8 @@ class GreenletRunner:
                 fetched, ahead = ahead, None
                 try:
                     page = await fetched
-                except StorageError:
-                    # The caller may have held what was needed, such as all connections.
+                except (StorageError, TransactionError):
+                    # The caller may have held what was needed, such as all connections, or a lock.
                     page = await self.run(next, pages, None)
         finally:
             if ahead is not None:

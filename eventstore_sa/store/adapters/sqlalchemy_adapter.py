@@ -91,7 +91,7 @@ class SyncSQLAlchemyAdapter(SyncStorageAdapter, Generic[Options, Storage]):
         checked: object = session
         if not isinstance(checked, Session | scoped_session | SessionBind):
             raise ConfigurationError(
-                f"within() of a synchronous store takes a Session or scoped_session; got a {type(checked).__name__}"
+                f"within() of a synchronous store takes a Session or scoped_session; got {type(checked).__name__}"
             )
         adapter = self._reopened(sync_bind(session, self.schema), self._options)
         adapter._owned_engine = None  # noqa: SLF001 - a copy of this one
@@ -141,7 +141,7 @@ class AwaitableSQLAlchemyAdapter(AwaitableStorageAdapter[SyncAdapter]):
         checked: object = session
         if not isinstance(checked, AsyncSession | async_scoped_session):
             raise ConfigurationError(
-                "within() of an asyncio store takes an AsyncSession or async_scoped_session; got a "
+                "within() of an asyncio store takes an AsyncSession or async_scoped_session; got "
                 f"{type(checked).__name__}"
             )
         bind = async_bind(session, self.schema)

@@ -250,6 +250,7 @@ class TestMissingHandlers:
 
         assert "(self, state, event)" not in caught.value.message
         assert f"@handles({event_name!r})" in caught.value.message
+        assert ("(P.total cannot be called as total(state, event))" in caught.value.message) is (event_name == "total")
 
     async def test_an_event_without_a_handler_can_be_ignored(self, project: Project) -> None:
         class P(OrderProjector):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
+from sqlalchemy import MetaData
+from sqlalchemy.orm import DeclarativeBase
 
+from eventstore_sa import EventStoreSchema
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.schema import default_schema
 from eventstore_sa.projection import ProjectionStore, SnapshotStore, SyncProjectionStore, SyncSnapshotStore
@@ -66,3 +70,32 @@ def test_options_and_sessions_are_not_for_adapters_in_memory(store: Any, adapter
 
 def test_a_store_of_the_applications_own_stays_one() -> None:
     assert type(Orders(InMemoryEventStorageAdapter()).with_projections()) is Orders
+
+
+def test_a_metadata_is_not_a_schema() -> None:
+    given: Any = MetaData()
+
+    with pytest.raises(ConfigurationError, match=r"got MetaData: .* EventStoreSchema\(Base\.metadata\)"):
+        SyncEventStore("sqlite://", schema=given)
+
+
+def test_a_schema_asks_for_the_metadata_of_a_base() -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    given: Any = Base
+
+    with pytest.raises(ConfigurationError, match=r"got Base: pass Base\.metadata$"):
+        EventStoreSchema(given)
+
+
+def test_a_url_without_a_driver_may_name_another_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("psycopg", "psycopg2"):
+        monkeypatch.setitem(sys.modules, module, None)
+
+    with pytest.raises(
+        ConfigurationError, match=r"is not installed: pip install .*, or name .* postgresql\+asyncpg://"
+    ):
+        SyncEventStore("postgresql://localhost/shop")
+    with pytest.raises(ConfigurationError, match=r"is not installed: pip install 'eventstore-sa\[psycopg\]'$"):
+        SyncEventStore("postgresql+psycopg://localhost/shop")

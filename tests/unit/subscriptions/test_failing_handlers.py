@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from eventstore_sa.attempts import Backoff
-from eventstore_sa.errors import ConcurrencyError, ConfigurationError, ConnectionLostError, LockTimeoutError
-from eventstore_sa.subscriptions import FailurePolicy
+from eventstore_sa.errors import (
+    ConcurrencyError,
+    ConfigurationError,
+    ConnectionLostError,
+    LockTimeoutError,
+    SerialisationError,
+)
+from eventstore_sa.store import SyncEventStore
+from eventstore_sa.store.adapters import SyncInMemoryEventStorageAdapter
+from eventstore_sa.subscriptions import FailurePolicy, SyncSubscription, SyncSubscriptionRunner
 from eventstore_sa.subscriptions.failures import described, is_outage, traceable
 from eventstore_sa.testing.builders import StoredEventBuilder
 from eventstore_sa.testing.cases.tables import in_turn
@@ -37,6 +47,31 @@ def test_a_policy_is_checked() -> None:
     with pytest.raises(ConfigurationError, match="'stop', 'skip', 'park'; got None"):
         FailurePolicy(then=lambda error, event: None).consequence(ValueError(), EVENT)  # type: ignore[arg-type,return-value]
     assert FailurePolicy(backoff=Backoff(first_s=0, longest_s=0)).backoff.pause_s(3) == 0
+
+
+def subscribed(handler: Any = lambda event: None, *, name: str = "mails", **options: Any) -> SyncSubscription:
+    return SyncSubscription(name, SyncEventStore(SyncInMemoryEventStorageAdapter()).log(), handler, **options)
+
+
+@in_turn(
+    "options, error, message",
+    [
+        ({"handler": lambda: None}, ConfigurationError, "takes 0 arguments: define it as `handler"),
+        ({"handler": lambda a, b, c: None}, ConfigurationError, "takes 3 arguments: define it as `handler"),
+        ({"on_failure": "park"}, ConfigurationError, r"FailurePolicy\(then='park'\); got 'park'"),
+        ({"name": ""}, SerialisationError, "a subscription name must not be empty$"),
+    ],
+)
+def test_what_cannot_be_subscribed_says_what_can(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        subscribed(**options)
+
+
+def test_a_single_subscription_is_run_as_a_list() -> None:
+    given: Any = subscribed()
+
+    with pytest.raises(ConfigurationError, match=r"even a single one: \[subscription\]; got SyncSubscription"):
+        SyncSubscriptionRunner(given)
 
 
 class InternalClientError(Exception):

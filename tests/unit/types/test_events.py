@@ -256,3 +256,12 @@ def test_serialising_the_unserialisable_raises_unless_a_fallback_is_given(make: 
     with pytest.raises(SerialisationError, match="set"):
         event.serialise()
     assert event.serialise(str_serialisation_fallback)["payload"] == {"x": "{1}"}
+
+
+def test_mistaken_arguments_are_reported_in_terms_of_new_event() -> None:
+    make: Any = NewEvent
+
+    with pytest.raises(TypeError, match=r"^NewEvent\(\) takes 1 positional argument"):
+        make("placed")
+    with pytest.raises(SerialisationError, match="the name of an event must not be None"):
+        make(name=None, payload=None)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from eventstore_sa.persistence.events.dialects.base import (
     Appended,
+    AppendedEach,
     AppendOutcome,
+    EachOutcome,
     EventDialect,
+    NotTried,
     Unmet,
     constraints_of_events,
 )
@@ -15,7 +18,17 @@ from eventstore_sa.persistence.events.dialects.sqlite import SQLiteDialect
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.transactions.databases import database_named
 
-__all__ = ["AppendOutcome", "Appended", "EventDialect", "Unmet", "constraints_of_events", "event_dialect"]
+__all__ = [
+    "AppendOutcome",
+    "Appended",
+    "AppendedEach",
+    "EachOutcome",
+    "EventDialect",
+    "NotTried",
+    "Unmet",
+    "constraints_of_events",
+    "event_dialect",
+]
 
 
 def event_dialect(name: str, schema: EventStoreSchema) -> EventDialect:

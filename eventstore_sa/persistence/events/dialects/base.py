@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from datetime import datetime
+from enum import Enum
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
@@ -27,7 +28,16 @@ from eventstore_sa.persistence.transactions.failures import Failure, FailureKind
 from eventstore_sa.persistence.transactions.prepared import PreparedStatement
 from eventstore_sa.types.watermark import Watermark
 
-__all__ = ["AppendOutcome", "Appended", "EventDialect", "Unmet", "constraints_of_events"]
+__all__ = [
+    "AppendOutcome",
+    "Appended",
+    "AppendedEach",
+    "EachOutcome",
+    "EventDialect",
+    "NotTried",
+    "Unmet",
+    "constraints_of_events",
+]
 
 
 class Appended(Struct, frozen=True):
@@ -43,13 +53,45 @@ class Appended(Struct, frozen=True):
 
 
 class Unmet(Struct, frozen=True):
-    """Nothing was stored: the condition of an item (its index) is not met by the last position (-1: empty)."""
+    """Nothing was stored: the condition of an item is not met.
+
+    Attributes:
+        item: The index of the item.
+        last_position: The last position of its stream (-1: empty).
+        may_be_repeated: Whether one of the ids may be stored, so that they have to be looked up.
+    """
 
     item: int
     last_position: int
+    may_be_repeated: bool = True
 
 
 AppendOutcome: TypeAlias = Appended | Unmet | Failure
+
+
+class NotTried(Enum):
+    """Why a publish was left out of a batch: it has to be looked at by itself."""
+
+    BUSY = "busy"
+    """A lock was not free at once, or it follows such a publish to the same stream."""
+
+    TAKEN = "taken"
+    """One of its ids is stored already."""
+
+
+EachOutcome: TypeAlias = Appended | Unmet | NotTried
+
+
+class AppendedEach(Struct, frozen=True):
+    """What became of the publishes of a batch.
+
+    Attributes:
+        outcomes: One for each publish.
+        most_locks: How many locks the publishes of a batch should need at most.
+    """
+
+    outcomes: Sequence[EachOutcome]
+    most_locks: int
 
 
 @lru_cache(maxsize=64)
@@ -75,9 +117,11 @@ class EventDialect(ABC):
 
     Attributes:
         copies_values: Whether a row that passes through a subquery is copied with all that is in it, however long.
+        appends_each: Whether there is `append_each`.
     """
 
     copies_values: bool = True
+    appends_each: bool = False
 
     def __init__(self, schema: EventStoreSchema, database: Database) -> None:
         self.database: Final = database
@@ -116,6 +160,17 @@ class EventDialect(ABC):
             DBAPIError: If the database refused; `Database.failure_of` reads it.
         """
         return self.append(connection, document, guarded=True), None
+
+    def append_each(self, connection: Connection, documents: Sequence[PublishDocument]) -> AppendedEach | Failure:
+        """Store several documents with one statement, each of which stands for itself; nothing is waited for.
+
+        Returns:
+            What became of each; or a failure of them all, of which nothing was stored.
+
+        Raises:
+            DBAPIError: If the database refused; `Database.failure_of` reads it.
+        """
+        raise NotImplementedError
 
     def add_tags(self, connection: Connection, added: Mapping[int, AbstractSet[str]], epoch: str) -> int:
         """Add tags to stored events, by their numbers; return how many events did not have all of them.

@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Final
 
 from msgspec import Raw, Struct
@@ -44,8 +45,11 @@ from eventstore_sa.contracts.projection_records import ProjectionRecord
 from eventstore_sa.errors import LockTimeoutError, TransactionError
 from eventstore_sa.persistence.events.dialects.base import (
     Appended,
+    AppendedEach,
     AppendOutcome,
+    EachOutcome,
     EventDialect,
+    NotTried,
     Unmet,
     constraints_of_events,
 )
@@ -97,8 +101,17 @@ _APPEND_COLUMNS: Final = {
     "problem": "CAST(problem AS text)",
 }
 _APPEND: Final = ", ".join(f"{expression} AS {name}" for name, expression in _APPEND_COLUMNS.items())
+_APPEND_EACH: Final = (
+    "CAST(results AS text) AS results, CAST(last_positions AS text) AS last_positions, "
+    "CAST(sequence_numbers AS text) AS sequence_numbers, most_locks"
+)
+_NOT_TRIED: Final = {-1: NotTried.BUSY, -2: NotTried.TAKEN}
 _WATERMARK: Final = "last_number, watermark"
-_PARAMETERS: Final = {"document": "jsonb", "wanted": "jsonb", "epoch": "text"}
+_PARAMETERS: Final = {"document": "jsonb", "wanted": "jsonb", "epoch": "text", "sizes": "int[]"}
+
+_NOT_READ_COMMITTED: Final = Failure(
+    FailureKind.ISOLATION, "the default isolation level of the database is not READ COMMITTED"
+)
 
 _HOLDER: Final = """
 SELECT fence.pid, a.application_name, p.gid, pg_catalog.timestamptz_send(coalesce(a.xact_start, p.prepared))
@@ -134,6 +147,7 @@ class PostgreSQLDialect(EventDialect):
     """One event store on PostgreSQL."""
 
     copies_values: bool = False  # long ones are passed on as pointers
+    appends_each: bool = True
 
     def append(self, connection: Connection, document: PublishDocument, *, guarded: bool) -> AppendOutcome:
         """Call the append function: guarded within a transaction of the caller's, bare in our own."""
@@ -156,6 +170,30 @@ class PostgreSQLDialect(EventDialect):
         records = None if loaded is None else [each.record() for each in _decode_projections(loaded)]
         return self._outcome(outcome), records
 
+    def append_each(self, connection: Connection, documents: Sequence[PublishDocument]) -> AppendedEach | Failure:
+        """Call the function for publishes that stand for themselves."""
+        call = self._call(connection, "append_each_v1(:document, :sizes)", _APPEND_EACH)
+        # Each is an array; together they are one.
+        items = ",".join([document.text[1:-1] for document in documents])
+        sizes = ",".join([str(len(document.counts)) for document in documents])
+        [(results, last_positions, sequence_numbers, most_locks)] = call.rows(
+            connection, {"document": f"[{items}]", "sizes": f"{{{sizes}}}"}
+        )
+        if results is None:
+            return _NOT_READ_COMMITTED
+        lasts, numbers, first = _numbers(last_positions), iter(_numbers(sequence_numbers)), 0
+        outcomes: list[EachOutcome] = []
+        for document, result in zip(documents, _numbers(results), strict=True):
+            if result < 0:
+                outcomes.append(_NOT_TRIED[result])
+            elif result > 0:
+                outcomes.append(Unmet(result - 1 - first, lasts[result - 1], may_be_repeated=False))
+            else:
+                firsts = [last + 1 for last in lasts[first : first + len(document.counts)]]
+                outcomes.append(Appended(firsts, [*islice(numbers, sum(document.counts))]))
+            first += len(document.counts)
+        return AppendedEach(outcomes, most_locks)
+
     def _outcome(self, returned: Sequence[Any]) -> AppendOutcome:
         """Read what the append function returns."""
         outcome, item, last_position, last_positions, sequence_numbers, problem = returned
@@ -163,11 +201,9 @@ class PostgreSQLDialect(EventDialect):
             case "stored":
                 return Appended([last + 1 for last in _numbers(last_positions)], _numbers(sequence_numbers))
             case "unmet":
-                return Unmet(item, last_position)
+                return Unmet(item, last_position, decode_json(problem)["taken"])
             case "isolation":
-                return Failure(
-                    FailureKind.ISOLATION, "the default isolation level of the database is not READ COMMITTED"
-                )
+                return _NOT_READ_COMMITTED
             case _:
                 said: Any = decode_json(problem)
                 failure = postgresql_failure(
@@ -314,6 +350,8 @@ class RowLockingPostgreSQLDialect(RowLocking, PostgreSQLDialect):
 
     The trigger of the fence belongs to the table and is fired all the same, to no purpose: no reader looks.
     """
+
+    appends_each: bool = False
 
     def append_loading(
         self, connection: Connection, document: PublishDocument, wanted: Mapping[str, str]

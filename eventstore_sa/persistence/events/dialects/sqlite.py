@@ -38,6 +38,8 @@ from eventstore_sa.types import decode_json, encode_json, stream_hash
 __all__ = ["SQLiteDialect"]
 
 _HASHES: Final = "eventstore_sa.stream_hash"
+_MOST_NUMBERS: Final = 1000
+"""How many numbers a statement looks for: SQLite allows 32,766 parameters if it was not compiled otherwise."""
 
 
 def _within(ranges: str) -> str:
@@ -179,14 +181,15 @@ class SQLiteDialect(EventDialect):
         self.database.begin_writing(connection)
         events, entries, version = self._schema.events, self._schema.event_tags, self._schema.version
         c = events.c
-        found = connection.execute(
-            select(c.sequence_number, c.name, self.json_column(c.tags)).where(c.sequence_number.in_(added))
-        ).all()
+        numbers = list(added)
         changed: list[tuple[int, str, AbstractSet[str]]] = []
-        for sequence_number, name, text_of_tags in found:
-            there = frozenset(decode_json(text_of_tags) if text_of_tags else ())
-            if not added[sequence_number] <= there:
-                changed.append((sequence_number, name, there | added[sequence_number]))
+        for start in range(0, len(numbers), _MOST_NUMBERS):
+            some = c.sequence_number.in_(numbers[start : start + _MOST_NUMBERS])
+            found = connection.execute(select(c.sequence_number, c.name, self.json_column(c.tags)).where(some))
+            for sequence_number, name, text_of_tags in found:
+                there = frozenset(decode_json(text_of_tags) if text_of_tags else ())
+                if not added[sequence_number] <= there:
+                    changed.append((sequence_number, name, there | added[sequence_number]))
         if not changed:
             return 0
         with updates_allowed(connection, self._schema.prefix, self._schema.schema):

@@ -244,6 +244,7 @@ VERSION: Final = Version(
             Function("unmet_v1", "jsonb, bigint[]"),
             Function("append_v1", "jsonb, boolean"),
             Function("append_guarded_v1", "jsonb"),
+            Function("append_each_v1", "jsonb, int[]"),
             Function("append_and_load_v1", "jsonb, jsonb"),
             Function("add_tags_v1", "jsonb, text"),
         ),

@@ -25,7 +25,7 @@ BEGIN
       SELECT o.sequence_number, (
         SELECT pg_catalog.jsonb_agg(t.tag ORDER BY t.tag COLLATE "C")
         FROM (
-          SELECT h.tag FROM pg_catalog.jsonb_array_elements_text(o.tags) h(tag)
+          SELECT a.tag FROM pg_catalog.jsonb_array_elements_text(o.tags) a(tag)
           UNION
           SELECT n.tag FROM pg_catalog.jsonb_array_elements_text(d.tags) n(tag)
         ) t

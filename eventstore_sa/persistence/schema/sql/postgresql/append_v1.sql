@@ -7,8 +7,8 @@
 --   Besides what lock_v1 looks at, an item may have instead of "allowed":
 --   alternatives: [{"allowed", "absent": [{"names", "tags", "after", "last_id"}, ...]}, ...], one of which must hold; see unmet_v1
 -- hosted: whether the transaction belongs to the caller, and goes on after this
--- outcome: 'stored'; 'unmet' with the item whose condition failed and the position found; 'isolation' when a transaction
---   of our own is not READ COMMITTED. Nothing is stored but with 'stored'.
+-- outcome: 'stored'; 'unmet' with the item whose condition failed and the position found, and in problem {"taken": whether one
+--   of the ids is stored}; 'isolation' when a transaction of our own is not READ COMMITTED. Nothing is stored but with 'stored'.
 CREATE OR REPLACE FUNCTION {append_v1}(
   document jsonb, hosted boolean,
   OUT outcome text, OUT item int, OUT last_position bigint,
@@ -76,6 +76,10 @@ BEGIN
   IF item IS NOT NULL THEN
     outcome := 'unmet';
     last_position := last_positions[item + 1];
+    -- Whether it may be a repetition. Id by id, so that the index is used, however small the table was when this was planned.
+    SELECT pg_catalog.jsonb_build_object('taken', pg_catalog.bool_or((SELECT true FROM {events} e WHERE e.id = n.id)) IS NOT NULL)
+    INTO problem
+    FROM pg_catalog.jsonb_array_elements(document) i(part), pg_catalog.jsonb_to_recordset(i.part -> 'events'::text) n(id uuid);
     RETURN;
   END IF;
 
