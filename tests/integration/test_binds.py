@@ -553,7 +553,7 @@ TWINS = [
     (SQLAlchemyProjectionStorageAdapter, SyncSQLAlchemyProjectionStorageAdapter),
 ]
 OTHER_NAMES = {"aclose": "close", "__aiter__": "__iter__", "__aenter__": "__enter__", "__aexit__": "__exit__"}
-# `over`, `runner` and `sync_adapter` are how the asynchronous ones reach the synchronous ones, which typed reads, the browser
+# `over`, `runner` and `sync_adapter` are how asynchronous ones reach the synchronous ones, which typed reads, the browser
 # and imports use by themselves.
 ONLY_ONE_OF_THEM = {
     *("over", "runner", "sync_adapter"),
