@@ -553,7 +553,12 @@ TWINS = [
     (SQLAlchemyProjectionStorageAdapter, SyncSQLAlchemyProjectionStorageAdapter),
 ]
 OTHER_NAMES = {"aclose": "close", "__aiter__": "__iter__", "__aenter__": "__enter__", "__aexit__": "__exit__"}
-ONLY_ONE_OF_THEM = {"over", "runner", "scan_text", "sync_adapter"}
+# `over`, `runner` and `sync_adapter` are how asynchronous ones reach the synchronous ones, which typed reads, the browser
+# and imports use by themselves.
+ONLY_ONE_OF_THEM = {
+    *("over", "runner", "sync_adapter"),
+    *("find_text", "name_page", "record_page", "restoring", "save_parts", "scan_text"),
+}
 
 
 @in_turn("asynchronous, synchronous", TWINS)

@@ -286,6 +286,11 @@ class _Caller:
         for source in (store.query(query), store.tag("course:c1"), *store.query(query).partitions(1)):
             assert len(await settled(source.read())) == 2
             assert await settled(source.latest())
+            assert isinstance(await settled(source.tags_epoch()), str)
+        for source in (store.log(), store.category(category="courses")):
+            assert source.tags_epoch() == ""
+        backfill = await settled(store.backfill_tags(lambda _: ["course:c2"], batch_size=2))
+        assert backfill.changed > 2
 
     async def _keep_projections(self) -> None:
         projections = self.projections
