@@ -553,11 +553,11 @@ TWINS = [
     (SQLAlchemyProjectionStorageAdapter, SyncSQLAlchemyProjectionStorageAdapter),
 ]
 OTHER_NAMES = {"aclose": "close", "__aiter__": "__iter__", "__aenter__": "__enter__", "__aexit__": "__exit__"}
-# `over`, `runner` and `sync_adapter` are how asynchronous ones reach the synchronous ones, which typed reads, the browser
-# and imports use by themselves.
+# `over`, `runner` and `sync_adapter` are how asynchronous ones reach the synchronous ones, which typed reads, the browser,
+# imports, publishes and updates use by themselves.
 ONLY_ONE_OF_THEM = {
     *("over", "runner", "sync_adapter"),
-    *("find_text", "name_page", "record_page", "restoring", "save_parts", "scan_text"),
+    *("find_text", "locks_streams", "name_page", "record_page", "restoring", "save_parts", "scan_text", "storage"),
 }
 
 
