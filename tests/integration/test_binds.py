@@ -119,7 +119,7 @@ class TestKinds:
     @in_turn("bind", [None, 42, object(), b"sqlite://", ["sqlite://"], EventStoreSchema])
     @in_turn("store_class", [EventStore, SyncEventStore])
     def test_what_is_no_bind_is_refused(self, store_class: Any, bind: Any) -> None:
-        with pytest.raises(ConfigurationError, match=r"a store is bound to an .*Engine.*Session.*URL; got a"):
+        with pytest.raises(ConfigurationError, match=r"a store is bound to an .*Engine.*Session.*URL; got \w"):
             store_class(bind)
 
     def test_a_synchronous_bind_in_an_asyncio_store_is_refused(self) -> None:

@@ -158,6 +158,14 @@ def _contains_on_postgresql(element: _Contains, compiler: Any, **options: Any) -
     return f"(pg_catalog.strpos({compiler.process(element.clauses, **options)}) > 0)"
 
 
+@compiles(_Contains, "mariadb")
+@compiles(_Contains, "mysql")
+def _contains_on_mariadb(element: _Contains, compiler: Any, **options: Any) -> str:
+    # Of bytes, because collations take upper and lower case for the same.
+    whole, part = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"(instr(BINARY {whole}, BINARY {part}) > 0)"
+
+
 def _between(column: Column[datetime], start: datetime | None, end: datetime | None) -> ColumnElement[bool]:
     bounds: list[ColumnElement[bool]] = []
     # In UTC, because on SQLite the text of a time is stored and compared without its zone. The last moment of all times
