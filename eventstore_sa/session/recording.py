@@ -17,7 +17,7 @@ from sqlalchemy.orm.attributes import flag_modified
 from eventstore_sa.conditions import NoCondition, position_is
 from eventstore_sa.contracts.inline_projections import InlineProjection, combined, typed_projections
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.schema import EventStoreSchema, schema_or_default
 from eventstore_sa.persistence.sqlalchemy_internals import is_flushing
 from eventstore_sa.publishing import StreamPublication
 from eventstore_sa.session.bulk_operations import follow_bulk_operations
@@ -134,7 +134,7 @@ def _storage_for(session: Session, entity: RecordsEvents) -> SessionStorage:
     storages = BusinessTransaction.of(session).storages
     storage = storages.get(kind)
     if storage is None:
-        schema = kind.__event_schema__ or _only_schema(kind)
+        schema = schema_or_default(kind.__event_schema__ or _only_schema(kind))
         projections = typed_projections(kind.__event_projections__, kind.__event_types__)
         storage = storages[kind] = SessionStorage.of_schema(session, schema, combined(projections))
     storage.check_accepts_events()
