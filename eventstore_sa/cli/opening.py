@@ -178,7 +178,7 @@ def engine_at(where: str) -> tuple[Engine, EventStoreSchema | None, EventTypes[A
         engine = getattr(getattr(store.adapter, "bind", None), "engine", None)
         if isinstance(engine, Engine):
             return engine, store.adapter.schema, store.types
-    raise click.UsageError(f"{where} is a {kind}: give an Engine, an AsyncEngine, or a store on one of them")
+    raise click.UsageError(f"{where} is of type {kind}: give an Engine, an AsyncEngine, or a store on one of them")
 
 
 def _engine_of_url(url: str) -> Engine:

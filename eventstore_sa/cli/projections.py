@@ -103,6 +103,6 @@ def _projector(where: str) -> Projector[Any, Any, Any]:
         made: Projector[Any, Any, Any] = found()  # pyright: ignore[reportUnknownVariableType]
         return made
     if not isinstance(found, Projector):
-        raise click.UsageError(f"{where} is a {kind}, not a Projector")
+        raise click.UsageError(f"{where} is of type {kind}, not a Projector")
     projector: Projector[Any, Any, Any] = found  # pyright: ignore[reportUnknownVariableType]
     return projector

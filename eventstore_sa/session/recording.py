@@ -110,7 +110,7 @@ class RecordsEvents:
         identity = inspect(self).identity or mapper.primary_key_from_instance(self)
         if None in identity:
             raise ConfigurationError(
-                f"a {type(self).__name__} that has recorded events has no primary key at the commit: add it to the "
+                f"{type(self).__name__} object that has recorded events has no primary key at the commit: add it to the "
                 "session, or override event_stream()"
             )
         return StreamIdentifier(_category_of(type(self)), ":".join(map(str, identity)))
@@ -123,7 +123,7 @@ def _new_event(types: EventTypes[Any] | None, event: object) -> AnyNewEvent:
         new: AnyNewEvent = event  # pyright: ignore[reportUnknownVariableType]
         return new
     raise ConfigurationError(
-        f"events to record are NewEvents; got a {type(event).__name__}: to record objects of event types, set "
+        f"events to record are NewEvents; got {type(event).__name__}: to record objects of event types, set "
         "__event_types__ = EventTypes(...)"
     )
 

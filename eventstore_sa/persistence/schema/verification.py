@@ -43,7 +43,7 @@ def verify_schema(connection: Connection, *, schema: EventStoreSchema | None = N
     checked: object = connection
     if not isinstance(checked, Connection):
         raise ConfigurationError(
-            f"verify_schema takes a Connection; got a {type(checked).__name__}: write `with engine.connect() as connection: "
+            f"verify_schema takes a Connection; got {type(checked).__name__}: write `with engine.connect() as connection: "
             "verify_schema(connection)`, or with asyncio `await async_connection.run_sync(verify_schema)`"
         )
     try:
