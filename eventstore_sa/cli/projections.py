@@ -92,7 +92,8 @@ def _projector(where: str) -> Projector[Any, Any, Any]:
         found = imported(where)
     except ConfigurationError as error:
         raise click.UsageError(error.message) from error
-    if isinstance(found, TableProjection) or (isinstance(found, type) and issubclass(found, TableProjection)):
+    of_rows: type[Any] = found if isinstance(found, type) else type(found)
+    if issubclass(of_rows, TableProjection):
         raise click.UsageError(
             f"{where} is a table projection, whose rows belong to your application, and are not deleted by this command: "
             "delete them yourself and apply all events, in one transaction and while nothing is published, as "
