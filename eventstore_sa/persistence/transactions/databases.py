@@ -54,12 +54,14 @@ class Database(ABC):
         executes_directly: Whether a connection of our own needs nothing of SQLAlchemy's before a statement is executed in
             a transaction that is begun; see `PreparedStatement`.
         works_beside_us: Whether a server reads for us while we do something else, which it does not hold up.
+        has_whole_snapshots: Whether a statement that sees a transaction sees all those for whose locks that one waited.
     """
 
     read_committed: Mapping[str, Any] = MappingProxyType({"isolation_level": "READ COMMITTED"})
     ddl_commits: bool = False
     executes_directly: bool = False
     works_beside_us: bool = True
+    has_whole_snapshots: bool = True
 
     @property
     def listeners(self) -> Collection[Callable[..., object]]:
@@ -330,9 +332,13 @@ class _MariaDB(Database):
 
     That is a kind of failure; any other error costs a statement. The drivers raise errors of their own, whatever happens
     to their connection.
+
+    InnoDB makes a snapshot by walking a list of the open transactions, while they may end: of two that follow one another,
+    it may have met the first while that was open, and not meet the second, which has ended since.
     """
 
     ddl_commits: bool = True
+    has_whole_snapshots: bool = False
 
     def failure_of(self, error: DBAPIError) -> Failure:
         """Read the number of the error, and of a duplicate the name of the key, which ends the message."""
