@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import text
 
 from eventstore_sa import EventQuery, EventStore, QueryItem, StreamIdentifier, SyncEventStore
 from eventstore_sa.conditions import no_event_matches
@@ -171,6 +172,8 @@ async def test_a_locked_try_that_needs_what_another_holds_who_waits_for_it_gives
     def hold_and_wait() -> None:
         try:
             with host.ground.outside.begin() as connection:
+                # On a slow machine its check for deadlocks might fall into the short time in which there is one.
+                connection.execute(text("SET LOCAL deadlock_timeout = '60s'"))
                 store = SyncEventStore(connection)
                 store.publish(streams=joining("wanted by both", tags=()))
                 held.set()
