@@ -14,6 +14,7 @@ from sqlalchemy import select, text
 from eventstore_sa import NewEvent, Projector, StreamIdentifier, exists_row, retry_transaction, retry_transaction_sync
 from eventstore_sa.conditions import position_is, stream_is_empty
 from eventstore_sa.errors import ConfigurationError, ConnectionLostError, UnmetWriteConditionError
+from eventstore_sa.store import turns
 from eventstore_sa.store.updating import StreamUpdate
 from tests.awaiting import settled
 from tests.blocking import terminate_others, wait_for_waiting
@@ -149,7 +150,8 @@ async def test_any_number_of_retries_is_made_where_others_are_always_faster(host
 
 
 @each_driver("postgresql+asyncpg", "postgresql+psycopg")
-async def test_updates_of_one_stream_in_one_process_do_not_race(host: Host) -> None:
+async def test_updates_of_one_stream_in_one_process_do_not_race(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "_PATIENCE_S", PATIENCE_S)
     engine = host.make_engine(poolclass=None, pool_size=8, max_overflow=8)
     stream = stream_of(host.store_on(engine))
     tries: list[int] = []

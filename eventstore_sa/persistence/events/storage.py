@@ -30,7 +30,7 @@ from eventstore_sa.persistence.events.dialects import (
     Unmet,
     constraints_of_events,
 )
-from eventstore_sa.persistence.events.document import PublishDocument, publish_document
+from eventstore_sa.persistence.events.document import PublishDocument, holding_document, publish_document
 from eventstore_sa.persistence.events.hydration import Page
 from eventstore_sa.persistence.events.reads import Wanted
 from eventstore_sa.persistence.events.repository import EventRepository, stored_by, unmet_by
@@ -42,10 +42,10 @@ from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.schema.locking import LockingMode
 from eventstore_sa.persistence.schema.schema import made_once
 from eventstore_sa.persistence.transactions.binds import Bind, ConnectionBind
-from eventstore_sa.persistence.transactions.databases import limit_idleness
+from eventstore_sa.persistence.transactions.databases import limit_idleness, limit_waits
 from eventstore_sa.persistence.transactions.failures import Failure, FailureKind
 from eventstore_sa.persistence.transactions.running import TransactionRunner
-from eventstore_sa.publishing import StreamPublication, publications
+from eventstore_sa.publishing import StreamPublication
 from eventstore_sa.sources.constraints import QueryConstraints, order_range
 from eventstore_sa.types import (
     AnyStoredEvent,
@@ -199,20 +199,25 @@ class EventStorage:
         _log.debug("stored %d publishes together", len(results))
         return results, appended.most_locks
 
-    def locked(self, stream: StreamIdentifier, work: Callable[[Bind], T]) -> T:
-        """Lock a stream, do some work in the same transaction of ours, and commit it.
+    def locked(
+        self, parts: Sequence[StreamPublication], work: Callable[[Bind], T], *, patience_s: float | None = None
+    ) -> T:
+        """Lock what a publish writes or depends on, do some work in the same transaction of ours, and commit it.
 
-        A transaction that is idle for long is ended by the server: what the work waits for may wait for the stream.
+        A transaction that is idle for long is ended by the server: what the work waits for may wait for the locks.
 
         Args:
-            stream: The stream.
+            parts: The publish.
             work: Is given a bind to the transaction.
+            patience_s: How long each further lock may be waited for; None: as in any publish. Whoever has it might wait for
+                one of these.
         """
-        parts = publications(target=stream, events=())
-        document = publish_document(parts, mode=self.mode, locks_only=True)
+        document = holding_document(parts, mode=self.mode)
         with self._runner.savepoint(publishing=True) as scope:
             limit_idleness(scope.connection, _LONGEST_IDLE_S)
             self._repository(scope.connection).dialect.lock(scope.connection, document)
+            if patience_s is not None:
+                limit_waits(scope.connection, patience_s)
             done = work(ConnectionBind(scope.connection))
         self.schema.wakeups.wake()
         return done

@@ -42,6 +42,7 @@ from eventstore_sa.store.adapters.event_contract import (
     AnyStreamPublishDefinition,
     AwaitableEventStorageAdapter,
     EventStorageAdapter,
+    Holdable,
     Latestable,
     Listable,
     Scannable,
@@ -60,6 +61,7 @@ __all__ = ["SQLAlchemyEventStorageAdapter", "SyncSQLAlchemyEventStorageAdapter"]
 
 _PAGE_SIZE: Final = 1000
 _STALL_WARNING_S: Final = 30.0
+_PATIENCE_S: Final = 0.1
 
 C = TypeVar("C", bound=QueryConstraint)
 R = TypeVar("R")
@@ -321,10 +323,16 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
         connections = most_connections(own.engine.pool)
         return connections is None or connections > 1
 
-    def locked(self, stream: StreamIdentifier, work: Callable[[SyncEventStorageAdapter], R]) -> R:
+    def locked(self, held: Holdable, work: Callable[[SyncEventStorageAdapter], R]) -> R:
         if not self.locks_streams:
             return work(self)
-        return self._storage.locked(stream, lambda bind: work(self._reopened(bind, self._options)))
+
+        def within(bind: Bind) -> R:
+            return work(self._reopened(bind, self._options))
+
+        if isinstance(held, StreamIdentifier):
+            return self._storage.locked(publications(target=held, events=()), within)
+        return self._storage.locked(publications(target=LogIdentifier(), streams=held), within, patience_s=_PATIENCE_S)
 
     @property
     def _publish(self) -> Callable[[Sequence[StreamPublication]], list[list[AnyStoredEvent]]]:
@@ -412,7 +420,7 @@ class SQLAlchemyEventStorageAdapter(
         publish = self._coalescing.publish
         return keyed_results(streams, await publish(self.sync_adapter.storage, self.bind, parts))
 
-    async def locked(self, stream: StreamIdentifier, work: Callable[[EventStorageAdapter], Awaitable[R]]) -> R:
+    async def locked(self, held: Holdable, work: Callable[[EventStorageAdapter], Awaitable[R]]) -> R:
         if not self.sync_adapter.locks_streams:
             return await work(self)
 
@@ -420,7 +428,7 @@ class SQLAlchemyEventStorageAdapter(
             within: Any = adapter
             return await_in_greenlet(work(self._over(within, GreenletRunner(within.bind))))
 
-        return await self._runner.run(self.sync_adapter.locked, stream, in_greenlet)
+        return await self._runner.run(self.sync_adapter.locked, held, in_greenlet)
 
     def register_constraint(self, constraint_type: type[C], converter: ConstraintConverter[C]) -> None:
         """Register how your own constraints are translated; see `SyncSQLAlchemyEventStorageAdapter.register_constraint`."""

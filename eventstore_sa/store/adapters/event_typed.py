@@ -22,6 +22,7 @@ from eventstore_sa.store.adapters.event_contract import (
     AnyStreamPublishDefinition,
     AwaitableEventStorageAdapter,
     EventStorageAdapter,
+    Holdable,
     Latestable,
     Listable,
     Scannable,
@@ -194,8 +195,8 @@ class SyncTypedEventStorageAdapter(_Typed[SyncEventStorageAdapter], SyncEventSto
     def flush(self) -> None:
         self._adapter.flush()
 
-    def locked(self, stream: StreamIdentifier, work: Callable[[SyncEventStorageAdapter], R]) -> R:
-        return self._adapter.locked(stream, lambda adapter: work(typed_sync(adapter, self._types)))
+    def locked(self, held: Holdable, work: Callable[[SyncEventStorageAdapter], R]) -> R:
+        return self._adapter.locked(_encoded(self._types, held), lambda adapter: work(typed_sync(adapter, self._types)))
 
     def tags_epoch(self, *, current: bool = False) -> str:
         return self._adapter.tags_epoch(current=current)
@@ -219,8 +220,10 @@ class _PublishingAdapter(EventStorageAdapter):
         save: Callable[..., Any] = self._adapter.save
         return publish.results(await save(target=target, **publish.arguments))
 
-    async def locked(self, stream: StreamIdentifier, work: Callable[[EventStorageAdapter], Awaitable[R]]) -> R:
-        return await self._adapter.locked(stream, lambda adapter: work(typed(adapter, self._types)))
+    async def locked(self, held: Holdable, work: Callable[[EventStorageAdapter], Awaitable[R]]) -> R:
+        return await self._adapter.locked(
+            _encoded(self._types, held), lambda adapter: work(typed(adapter, self._types))
+        )
 
 
 class TypedEventStorageAdapter(_Typed[EventStorageAdapter], _PublishingAdapter):
@@ -363,6 +366,15 @@ class _Publish:
             own: AnyNewEvent = given  # pyright: ignore[reportUnknownVariableType]
             return with_payload(stored, own.name, own.payload)
         return with_payload(stored, self._types.name_of(type(given)), given)
+
+
+def _encoded(types: EventTypes[Any], held: Holdable) -> Holdable:
+    if isinstance(held, StreamIdentifier):
+        return held
+    streams: Mapping[StreamIdentifier, AnyStreamPublishDefinition] = _Publish(types, None, None, held).arguments[
+        "streams"
+    ]
+    return streams
 
 
 def _pages(pages: Iterable[Iterable[AnyStoredEvent]], read: Read) -> Iterator[list[AnyStoredEvent]]:
