@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import pytest_asyncio
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -22,15 +23,23 @@ def contract_database(
         yield database
 
 
-@pytest.fixture(scope="class")
-def engine(request: pytest.FixtureRequest, contract_database: PostgresDatabase) -> AsyncEngine:
-    """One for all cases of a class: it keeps the statements that it has compiled."""
-    return create_async_engine(contract_database.url(request.cls.driver), pool_size=5, max_overflow=30)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Run cases that share an engine in one event loop, to which its connections belong; the shipped mark is a loop each."""
+    if "engine" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.asyncio(loop_scope="class"), append=False)
+
+
+@pytest_asyncio.fixture(scope="class", loop_scope="class")
+async def engine(request: pytest.FixtureRequest, contract_database: PostgresDatabase) -> AsyncIterator[AsyncEngine]:
+    """One for all cases of a class: it keeps its connections and the statements that it has compiled."""
+    engine = create_async_engine(contract_database.url(request.cls.driver), pool_size=5, max_overflow=30)
+    yield engine
+    await engine.dispose()
 
 
 @pytest.fixture(scope="class")
 def sync_engine(request: pytest.FixtureRequest, contract_database: PostgresDatabase) -> Iterator[Engine]:
-    """One for all cases of a class: it keeps the statements that it has compiled."""
+    """One for all cases of a class: it keeps its connections and the statements that it has compiled."""
     engine = create_engine(contract_database.url(request.cls.driver), pool_size=5, max_overflow=30)
     yield engine
     engine.dispose()

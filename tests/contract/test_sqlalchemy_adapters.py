@@ -6,7 +6,6 @@ which its connections, values and errors matter. What that leaves out takes `lon
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -72,11 +71,10 @@ class _PostgreSQL(AsyncSetting):
     driver: PostgresDriver
     coalesce: bool = False
 
-    @pytest_asyncio.fixture(loop_scope="function")
-    async def storage_adapter(self, engine: AsyncEngine) -> AsyncIterator[EventStorageAdapter]:
+    @pytest_asyncio.fixture(loop_scope="class")
+    async def storage_adapter(self, engine: AsyncEngine) -> EventStorageAdapter:
         await clear(engine)
-        yield SQLAlchemyEventStorageAdapter(engine, coalesce=self.coalesce)
-        await engine.dispose()  # Its connections belong to this event loop.
+        return SQLAlchemyEventStorageAdapter(engine, coalesce=self.coalesce)
 
 
 class _SyncPostgreSQL(SyncSetting):
