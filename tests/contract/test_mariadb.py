@@ -18,8 +18,9 @@ from eventstore_sa.store.adapters import (
 )
 from eventstore_sa.testing import clear
 from eventstore_sa.testing.cases import EventStorageAdapterCases, SyncEventStorageAdapterCases
+from eventstore_sa.testing.cases.concurrency import ConcurrencyCases
 from eventstore_sa.testing.cases.event_storage import AsyncSetting, SyncSetting
-from tests.contract.connection_cases import ConnectionCases
+from eventstore_sa.testing.cases.publishing import PublishingCases
 from tests.mariadb import NEEDS_MARIADB, fresh_mariadb_database
 
 pytestmark = NEEDS_MARIADB
@@ -70,8 +71,9 @@ class _PyMySQL(SyncSetting):
         return SyncSQLAlchemyEventStorageAdapter(sync_engine, locking="row")
 
 
-class TestAsyncmy(_Asyncmy, ConnectionCases):
-    pass
+# What is between it and the server is what PyMySQL has there too, but for the connections.
+class TestAsyncmy(_Asyncmy, PublishingCases, ConcurrencyCases):
+    thorough = False
 
 
 class TestPyMySQL(_PyMySQL, SyncEventStorageAdapterCases):
