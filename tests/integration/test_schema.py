@@ -92,8 +92,8 @@ HOSTILE_NAMES = {
 
 # A schema for each of them takes long; what goes wrong with a character does so beside others too.
 FEW_NAMES = {
-    "all at once": "\"'%s%%:d::🎉_\\$1$$ E.;\r\n--/*",
-    **{key: HOSTILE_NAMES[key] for key in ("placeholder", "reserved word", "none at all")},
+    "all at once": "\"'%s%%:d 🎉_\\$1$$ E.;\r\n--/*",
+    **{key: HOSTILE_NAMES[key] for key in ("dollars", "placeholder", "reserved word", "none at all")},
 }
 each_name = pytest.mark.parametrize(
     "names", [pytest.param(FEW_NAMES, id="few"), pytest.param(HOSTILE_NAMES, id="each", marks=pytest.mark.long)]
