@@ -27,7 +27,7 @@ def contract_database(
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Run cases that share an engine in one event loop, to which its connections belong; the shipped mark is a loop each."""
-    if "engine" in getattr(item, "fixturenames", ()):
+    if isinstance(item, pytest.Function) and item.get_closest_marker("asyncio") and "engine" in item.fixturenames:
         item.add_marker(pytest.mark.asyncio(loop_scope="class"), append=False)
 
 
