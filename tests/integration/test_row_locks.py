@@ -517,7 +517,7 @@ def test_a_publish_may_go_to_more_streams_than_one_statement_locks(
     engine: Engine, level: EventSerialisationGuarantee
 ) -> None:
     store = row_store(engine, level)
-    streams = {f"{number:04}": {"events": [NewEvent(name="e", payload=number)]} for number in range(1100)}
+    streams = {f"{number:04}": {"events": [NewEvent(name="e", payload=number)]} for number in range(1010)}
     category: Any = store.category(category="orders")
 
     first = category.publish(streams=streams)

@@ -359,6 +359,7 @@ async def test_a_partition_whose_worker_has_ended_without_a_word_is_taken_again(
         yield from steps(worker)
 
     monkeypatch.setattr(PartitionWorker, "steps", end)
+    monkeypatch.setattr("eventstore_sa.subscriptions.node._SURVEY_EVERY_S", 0.02)
     stored = await place.publish("1")
     await place.catch_up(place.subscription())
     assert place.effects() == numbers(stored)

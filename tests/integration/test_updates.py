@@ -18,7 +18,7 @@ from eventstore_sa.store import turns
 from eventstore_sa.store.updating import StreamUpdate
 from tests.awaiting import settled
 from tests.blocking import terminate_others, wait_for_waiting
-from tests.hosts import KINDS_OF_DRIVERS, POSTGRES_DRIVERS, Host, Note, each_driver, new_event
+from tests.hosts import KINDS_OF_DRIVERS, POSTGRES_DRIVERS, Host, Note, each_driver, each_kind_of_driver, new_event
 from tests.patience import PATIENCE_S
 
 
@@ -40,7 +40,7 @@ def stream_of(store: Any) -> Any:
     return store.stream(category="orders", stream="1")
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_update_decides_on_the_state_and_returns_the_new_one(host: Host) -> None:
     seen: list[int] = []
 
@@ -57,7 +57,7 @@ async def test_update_decides_on_the_state_and_returns_the_new_one(host: Host) -
     assert len(host.ground.names()) == 4
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_update_tries_again_when_another_was_faster(host: Host) -> None:
     seen: list[int] = []
 
@@ -73,7 +73,7 @@ async def test_update_tries_again_when_another_was_faster(host: Host) -> None:
     assert [event.position for event in update.events] == [2]
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_update_gives_up_after_so_many_retries(host: Host) -> None:
     def decide(state: int) -> Sequence[NewEvent[str, Any, Any]]:
         host.ground.publish("counted")
