@@ -171,6 +171,9 @@ _POSTGRESQL_KINDS: Final = {
     "ES004": FailureKind.MISSING_SEQUENCE,
 }
 _UNIQUE_VIOLATION: Final = "23505"
+# The server's function that refuses a prepared statement whose columns have changed. Its SQLSTATE, 0A000, says less, and its
+# message may be in any language.
+_CHECKS_STATEMENT: Final = "RevalidateCachedQuery"
 _SHUTDOWNS: Final = frozenset({"57P01", "57P02", "57P03"})
 _LONGEST_MS: Final = 2**31 - 1  # of lock_timeout; 24 days
 
@@ -208,6 +211,8 @@ class _PostgreSQL(Database):
         said = driver_attribute(error, "diag.message_primary", "message") or str(error.orig)
         if error.connection_invalidated or _says_disconnected(error, sqlstate, said):
             return Failure(FailureKind.DISCONNECTED)
+        if driver_attribute(error, "server_source_function", "diag.source_function") == _CHECKS_STATEMENT:
+            return Failure(FailureKind.STALE_STATEMENT, said)
         return postgresql_failure(sqlstate, driver_attribute(error, "constraint_name", "diag.constraint_name"), said)
 
     def ends_transaction(self, connection: Connection | None, error: DBAPIError) -> bool:
