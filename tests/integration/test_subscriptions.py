@@ -136,6 +136,22 @@ async def test_every_event_is_handled_once_and_in_order(place: Place) -> None:
     assert await place.checkpoints(subscription) == [stored[-1].sequence_number]
 
 
+@everywhere
+async def test_catching_up_ends_when_the_partitions_rest_without_asking_the_database_in_between(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # How often it looks by itself, in case that other processes have some of the partitions.
+    monkeypatch.setattr("eventstore_sa.subscriptions.running._LOOK_AGAIN_S", 1_000_000.0)
+    stored = await place.publish(*(str(number % 7) for number in range(20)))
+    subscription = place.subscription(partitions=2)
+
+    async with asyncio.timeout(PATIENCE_S):
+        await place.catch_up(subscription)
+        await place.catch_up(subscription)
+
+    assert sorted(place.effects()) == numbers(stored)
+
+
 @with_every_driver
 async def test_partitions_share_the_streams_and_keep_their_order(place: Place) -> None:
     stored = await place.publish(*(str(number % 7) for number in range(40)))
