@@ -109,13 +109,12 @@ class Shop:
 
 
 @pytest.fixture(params=[*IN_MEMORY, *KINDS_OF_DRIVERS])
-async def shop(request: pytest.FixtureRequest) -> AsyncIterator[Shop]:
+async def shop(request: pytest.FixtureRequest, make_host: Callable[[str], Host]) -> AsyncIterator[Shop]:
     if request.param == "memory":
         yield Shop(EventStore(InMemoryEventStorageAdapter()))
     elif request.param == "memory without asyncio":
         yield Shop(SyncEventStore(SyncInMemoryEventStorageAdapter()))
     else:
-        make_host: Callable[[str], Host] = request.getfixturevalue("make_host")
         host = make_host(request.param)
         yield Shop(host.store, host)
         await host.aclose()
