@@ -24,7 +24,7 @@ from eventstore_sa.persistence.events.dialects import sqlite
 from eventstore_sa.persistence.transactions.prepared import PreparedStatement
 from tests.awaiting import entered, settled
 from tests.blocking import terminate_others, wait_for_waiting
-from tests.hosts import POSTGRES_DRIVERS, Host, each_driver, new_event
+from tests.hosts import POSTGRES_DRIVERS, Host, each_driver, each_kind_of_driver, new_event
 from tests.patience import wait_until
 
 ORDER = StreamIdentifier("orders", "1")
@@ -105,7 +105,7 @@ async def used(host: Host) -> None:
     await settled(host.store.watermark())
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_listeners_see_every_statement(host: Host) -> None:
     await used(host)  # the first use of a store compares its mode of locking
     engine = getattr(host.engine, "sync_engine", host.engine)
@@ -120,7 +120,7 @@ async def test_listeners_see_every_statement(host: Host) -> None:
         assert seen == ["before_execute", "after_execute"]
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_listeners_see_every_transaction(host: Host) -> None:
     await used(host)
     engine = getattr(host.engine, "sync_engine", host.engine)
