@@ -8,12 +8,13 @@ import pytest
 
 from eventstore_sa import EventQuery, Projector, QueryItem, StreamIdentifier
 from eventstore_sa.conditions import NoEventMatchesCondition, no_event_matches, stream_is_empty
-from eventstore_sa.errors import ConfigurationError, ConnectionLostError, UnmetWriteConditionError
+from eventstore_sa.errors import ConfigurationError, UnmetWriteConditionError
 from eventstore_sa.store import EventStore, SyncEventStore
 from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
 from tests.awaiting import settled
-from tests.blocking import terminate_others
-from tests.hosts import POSTGRES_DRIVERS, Host, each_driver, each_kind_of_driver, new_event
+from tests.hosts import Host, each_driver, each_kind_of_driver, new_event
+
+pytestmark = pytest.mark.keeps_connections
 
 SEATS = 2
 ONE_OF_EACH = ("sqlite", "postgresql+asyncpg", "postgresql+psycopg2")
@@ -201,23 +202,6 @@ async def test_model_may_change_its_events_without_another_noticing() -> None:
     decision = store.decide({name: (course(), Careless()) for name in ("one", "other")})
 
     assert decision.state == {"one": 2, "other": 2}
-
-
-@each_driver(*POSTGRES_DRIVERS)
-async def test_lost_connection_is_not_retried_with_new_events(host: Host) -> None:
-    seen: list[int] = []
-    async with host.caller() as (_, store):
-
-        def decide(state: int) -> Any:
-            seen.append(state)
-            terminate_others(host.ground)
-            return {enrolment(): {"events": [joined()]}}
-
-        with pytest.raises(ConnectionLostError):
-            await settled(store.update_decision(course(), Count(), decide=decide))
-
-    assert len(seen) == 1
-    assert host.ground.names() == []
 
 
 @each_kind_of_driver()
