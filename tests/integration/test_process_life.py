@@ -28,7 +28,7 @@ from eventstore_sa.store.adapters import (
 from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.testing.postgres import PostgresDriver, PostgresServer, temporary_postgres
 from tests.awaiting import collected, entered, settled
-from tests.databases import PostgresDatabase, fresh_database
+from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
 from tests.hosts import (
     KINDS_OF_DRIVERS,
     POSTGRES_DRIVERS,
@@ -342,12 +342,18 @@ def own_server() -> Iterator[PostgresServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def own_templates(own_server: PostgresServer) -> PostgresTemplates:
+    return PostgresTemplates(own_server)
+
+
 @pytest.fixture
-def crashing_ground(own_server: PostgresServer) -> Iterator[Ground]:
-    with fresh_database(own_server) as database:
-        install_host(database)
-        with open_postgres_ground(database) as ground:
-            yield ground
+def crashing_ground(own_server: PostgresServer, own_templates: PostgresTemplates) -> Iterator[Ground]:
+    with (
+        fresh_database(own_server, own_templates.prepared_by(install_host)) as database,
+        open_postgres_ground(database) as ground,
+    ):
+        yield ground
 
 
 def restart(ground: Ground) -> None:
@@ -426,10 +432,12 @@ async def next_of(events: Any) -> Any:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.usefixtures("collected_sockets")
 @pytest.mark.parametrize("driver", POSTGRES_DRIVERS)
-async def test_database_that_is_not_there_is_an_error_of_the_library(crashing_ground: Ground, driver: str) -> None:
+async def test_database_that_is_not_there_is_an_error_of_the_library(
+    host_database: PostgresDatabase, driver: str
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        ground = Ground(create_engine(crashing_ground.outside.url.set(port=taken.getsockname()[1])))
+        ground = Ground(create_engine(host_database.url("psycopg").set(port=taken.getsockname()[1])))
         host = Host(ground, driver)
 
         for call in CALLS.values():
