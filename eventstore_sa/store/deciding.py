@@ -441,7 +441,7 @@ def _conditional(
     if not isinstance(decided, Mapping):
         raise ConfigurationError(
             "a decision returns the events for each stream, such as {StreamIdentifier('orders', '42'): {'events': [...]}}, "
-            f"or {{}} to publish nothing; got a {type(decided).__name__}"
+            f"or {{}} to publish nothing; got {type(decided).__name__}"
         )
     streams: dict[Any, Any] = {**decided}
     for key, definition in streams.items():

@@ -286,7 +286,7 @@ def copied(state: State) -> State:
         return deepcopy(state)
     except Exception as error:
         raise ConfigurationError(
-            f"a {type(state).__name__} cannot be copied ({type(error).__name__}), but `decide` receives a copy of the "
+            f"{type(state).__name__} cannot be copied ({type(error).__name__}), but `decide` receives a copy of the "
             "state: give the class a __deepcopy__ method, or keep such objects out of the state"
         ) from error
 

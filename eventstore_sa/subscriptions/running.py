@@ -357,7 +357,7 @@ def _check(
 ) -> None:
     for subscription in subscriptions:
         if not isinstance(subscription, wanted):
-            raise ConfigurationError(f"expected a {wanted.__name__}; got {type(subscription).__name__}")
+            raise ConfigurationError(f"expected {wanted.__name__}; got {type(subscription).__name__}")
     names = [subscription.name for subscription in subscriptions]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -568,7 +568,7 @@ class TestMissing:
 
     @in_turn("given", [lambda engine: engine, Session, lambda engine: engine.url, lambda engine: None])
     def test_verify_schema_says_what_to_give_it(self, engine: Engine, given: Callable[[Engine], Any]) -> None:
-        with pytest.raises(ConfigurationError, match=r"takes a Connection; got a .*engine\.connect\(\).*run_sync"):
+        with pytest.raises(ConfigurationError, match=r"takes a Connection; got .*engine\.connect\(\).*run_sync"):
             verify_schema(given(engine))
 
 

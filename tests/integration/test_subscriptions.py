@@ -934,11 +934,11 @@ async def test_a_second_cancellation_does_not_wait_for_the_handler(place: Place)
 
 async def test_a_database_with_one_connection_has_no_sessions_for_it(tmp_path: Path) -> None:
     engine = create_async_engine("sqlite+aiosqlite://")
-    with pytest.raises(ConfigurationError, match="has a StaticPool"):
+    with pytest.raises(ConfigurationError, match="has StaticPool"):
         Subscription("billing", EventStore(engine).log(), lambda event: None, sessions=async_sessionmaker(engine))
     Subscription("billing", EventStore(engine).log(), lambda event: None)
     await engine.dispose()
-    with pytest.raises(ConfigurationError, match="has a SingletonThreadPool"):
+    with pytest.raises(ConfigurationError, match="has SingletonThreadPool"):
         SyncSubscription("billing", SyncEventStore(create_engine("sqlite://")).log(), lambda event: None)
 
 

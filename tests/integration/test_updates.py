@@ -228,7 +228,7 @@ async def test_state_that_cannot_be_copied_is_refused(host: Host) -> None:
         def initial_state_factory(self) -> Any:
             return {"lock": threading.Lock()}
 
-    with pytest.raises(ConfigurationError, match=r"a dict cannot be copied \(TypeError.*give the class a __deepcopy__"):
+    with pytest.raises(ConfigurationError, match=r"dict cannot be copied \(TypeError.*give the class a __deepcopy__"):
         await settled(stream_of(host.store).update(LockingProjector(), lambda _: []))
 
 

@@ -522,7 +522,7 @@ def checked_target(target: Scannable) -> Scannable:
         return target
     raise ValueError(
         "the target of a read must be the log, a category, a stream, a query or a partition, such as "
-        f"CategoryIdentifier('orders'); got a {type(checked).__name__}"
+        f"CategoryIdentifier('orders'); got {type(checked).__name__}"
     )
 
 
@@ -552,6 +552,6 @@ def checked_listable(target: Listable) -> Listable:
     if isinstance(checked, Listable):
         return target
     raise ValueError(
-        "the target of a list of streams must be the log or a category, such as CategoryIdentifier('orders'); got a "
+        "the target of a list of streams must be the log or a category, such as CategoryIdentifier('orders'); got "
         f"{type(checked).__name__}"
     )

@@ -25,7 +25,7 @@ from eventstore_sa.persistence.events.tags_epoch import KnownEpoch
 from eventstore_sa.persistence.inspection.storage import SQLInspectionStorage
 from eventstore_sa.persistence.rebuilding import SQLRebuildStorage
 from eventstore_sa.persistence.restoring import Restoring
-from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
+from eventstore_sa.persistence.schema import EventStoreSchema, default_schema, schema_or_default
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee, Locking
 from eventstore_sa.persistence.sqlalchemy_internals import await_in_greenlet, most_connections
 from eventstore_sa.persistence.subscriptions.storage import SQLSubscriptionStorage
@@ -89,12 +89,7 @@ def _tables(
     """
     if schema is None:
         return default_schema(locking, serialisation_guarantee)
-    checked: object = schema
-    if not isinstance(checked, EventStoreSchema):
-        raise ConfigurationError(
-            f"the schema of a store is an EventStoreSchema; got {type(checked).__name__}: make one, once for the process, "
-            "with EventStoreSchema(Base.metadata)"
-        )
+    schema = schema_or_default(schema)
     for option, given in (("locking", locking), ("serialisation_guarantee", serialisation_guarantee)):
         there: object = getattr(schema, option)
         if given is not None and given != there:

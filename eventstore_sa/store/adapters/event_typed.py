@@ -201,8 +201,11 @@ class SyncTypedEventStorageAdapter(_Typed[SyncEventStorageAdapter], SyncEventSto
         return self._adapter.tags_epoch(current=current)
 
 
-class TypedEventStorageAdapter(_Typed[EventStorageAdapter], EventStorageAdapter):
-    """See `typed`; for adapters that have no synchronous one to convert events in."""
+class _PublishingAdapter(EventStorageAdapter):
+    """Publishes by the adapter itself, which may have a way of its own to do it."""
+
+    _adapter: EventStorageAdapter
+    _types: EventTypes[Any]
 
     async def save(
         self,
@@ -218,6 +221,10 @@ class TypedEventStorageAdapter(_Typed[EventStorageAdapter], EventStorageAdapter)
 
     async def locked(self, stream: StreamIdentifier, work: Callable[[EventStorageAdapter], Awaitable[R]]) -> R:
         return await self._adapter.locked(stream, lambda adapter: work(typed(adapter, self._types)))
+
+
+class TypedEventStorageAdapter(_Typed[EventStorageAdapter], _PublishingAdapter):
+    """See `typed`; for adapters that have no synchronous one to convert events in."""
 
     async def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
         if self._types.skips:
@@ -270,7 +277,7 @@ class TypedEventStorageAdapter(_Typed[EventStorageAdapter], EventStorageAdapter)
         return await self._adapter.tags_epoch(current=current)
 
 
-class _AwaitableTypedEventStorageAdapter(AwaitableEventStorageAdapter[SyncEventStorageAdapter]):
+class _AwaitableTypedEventStorageAdapter(_PublishingAdapter, AwaitableEventStorageAdapter[SyncEventStorageAdapter]):
     """Converts events in the synchronous adapter, where it is run in the same way as the one that it wraps."""
 
     def __init__(self, adapter: AwaitableEventStorageAdapter[Any], types: EventTypes[Any]) -> None:
@@ -281,22 +288,6 @@ class _AwaitableTypedEventStorageAdapter(AwaitableEventStorageAdapter[SyncEventS
     @property
     def untyped(self) -> Any:
         return self._adapter
-
-    async def save(
-        self,
-        *,
-        target: Target,
-        events: Sequence[AnyNewEvent] | None = None,
-        condition: WriteCondition | None = None,
-        streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
-    ) -> Any:
-        # By the adapter itself, which may have a way of its own to publish.
-        publish = _Publish(self._types, events, condition, streams)
-        save: Callable[..., Any] = self._adapter.save
-        return publish.results(await save(target=target, **publish.arguments))
-
-    async def locked(self, stream: StreamIdentifier, work: Callable[[EventStorageAdapter], Awaitable[R]]) -> R:
-        return await self._adapter.locked(stream, lambda adapter: work(typed(adapter, self._types)))
 
 
 class _Publish:
