@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 from functools import partial
+from inspect import isawaitable
 from typing import Any, Final
 
 from htpy import Node, a, p
@@ -57,7 +58,18 @@ def refused(request: BrowserRequest, auth: Authenticate | None, hosts: Collectio
         return _plain(421, "This host is not served here: open the address that was printed at the start.")
     if request.method not in ("GET", "HEAD"):
         return _plain(405, "These pages are for reading only.", [("Allow", "GET, HEAD")])
-    if auth is not None and not (yield partial(auth, request)):
+    if auth is None:
+        return None
+    try:
+        admitted: object = yield partial(auth, request)
+        if isawaitable(admitted):
+            # Without asyncio nobody awaits it, and an awaitable is true, whatever it would have returned.
+            getattr(admitted, "close", bool)()
+            raise TypeError("auth has returned an awaitable: with a SyncEventStore it is an ordinary function")
+    except Exception:  # noqa: BLE001 - whatever a function of the application raises
+        _log.exception("auth could not say whether %s may be served", request.path)
+        return _plain(500, "Something went wrong: the log of the application says what.")
+    if not admitted:
         challenge: str | None = getattr(auth, "challenge", None)
         if challenge is not None:
             return _plain(401, "A name and a password are needed.", [("WWW-Authenticate", challenge)])
