@@ -210,10 +210,9 @@ def event_browser(
             f"auth is a function of a request, such as BasicAuth({{'ada': password}}); got a {type(checked_auth).__name__}"
         )
     site = Site(store, projectors=projectors, subscriptions=subscriptions, redact=redact, title=title)
-    if not site.is_async and any(map(iscoroutinefunction, (checked_auth, getattr(checked_auth, "__call__", None)))):
+    if not site.is_async and (iscoroutinefunction(auth) or iscoroutinefunction(type(auth).__call__)):
         raise ConfigurationError(
-            "auth is a coroutine function, which nobody awaits with a SyncEventStore: make it a `def`, or give the browser an "
-            "EventStore"
+            "auth is a coroutine function, which nobody awaits with a SyncEventStore: make it a `def`, or use an EventStore"
         )
     return EventBrowser(site, auth, hosts) if site.is_async else SyncEventBrowser(site, auth, hosts)
 

@@ -38,9 +38,7 @@ __all__ = ["main"]
             "eventstore_sa.cli.transfer", "import_command", "Store events from an export or another store."
         ),
         "projections": Place("eventstore_sa.cli.projections", "projections", "List stored projections, rebuild them."),
-        "run": Place(
-            "eventstore_sa.subscriptions.commands", "run_command", "Run subscriptions until SIGTERM or SIGINT."
-        ),
+        "run": Place("eventstore_sa.cli.subscriptions", "run_command", "Run subscriptions until SIGTERM or SIGINT."),
         "schema": Place(
             "eventstore_sa.cli.schema", "schema", "Create, change and check tables, functions and triggers."
         ),
@@ -49,7 +47,7 @@ __all__ = ["main"]
         "stream": Place("eventstore_sa.cli.events", "stream", "Print the events of a stream."),
         "streams": Place("eventstore_sa.cli.figures", "streams", "Print the streams, with how many events they have."),
         "subscriptions": Place(
-            "eventstore_sa.subscriptions.commands", "subscriptions", "Look at subscriptions, steer them."
+            "eventstore_sa.cli.subscriptions", "subscriptions", "Look at subscriptions, steer them."
         ),
         "tail": Place("eventstore_sa.cli.events", "tail", "Print the last events, and those to come."),
         "trace": Place("eventstore_sa.cli.events", "trace", "Print the events that belong together."),

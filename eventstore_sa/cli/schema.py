@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NoReturn
 
 import click
-from sqlalchemy import NullPool, create_engine, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.mysql import mariadb
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import ExecutableDDLElement
 
+from eventstore_sa.cli.opening import NoFileError, engine_of_url, run
 from eventstore_sa.cli.options import locking_option, prefix_option, schema_option
 from eventstore_sa.errors import ConfigurationError, SchemaError
 from eventstore_sa.persistence.inspection.indexes import (
@@ -128,14 +126,12 @@ def check(
             labels=mode.labels,
         )
         _verify(url, store)
-    except (ArgumentError, NoSuchModuleError, ConfigurationError) as error:
-        # A URL that cannot be parsed is not shown: it may contain a password.
-        problem = "URL is not a valid SQLAlchemy URL, such as postgresql+psycopg://user@host/database"
-        raise click.UsageError(str(error) if isinstance(error, ConfigurationError) else problem) from None
-    except ImportError as error:
-        raise click.UsageError(f"the driver of this URL is not installed: {error}") from error
+    except ConfigurationError as error:
+        raise click.UsageError(error.message) from error
     except SchemaError as error:
         end(_WRONG, error.message)
+    except NoFileError as error:
+        end(_WRONG, f"the event store's tables are missing, because {error}")
     except (SQLAlchemyError, OSError) as error:
         cause = getattr(error, "orig", None) or error
         end(_REFUSED, f"could not query the database: {type(cause).__name__}: {cause}")
@@ -143,19 +139,13 @@ def check(
 
 
 def _verify(url: str, store: EventStoreSchema) -> None:
-    address = make_url(url)
-    if address.get_dialect().is_async:
-        asyncio.run(_verify_with_asyncio(url, store))
-        return
-    engine = create_engine(address, poolclass=NullPool)
-    with engine.connect() as connection:
-        verify_schema(connection, schema=store)
+    engine = engine_of_url(url, hint="URL")
 
+    def work() -> None:
+        with engine.connect() as connection:
+            verify_schema(connection, schema=store)
 
-async def _verify_with_asyncio(url: str, store: EventStoreSchema) -> None:
-    engine = create_async_engine(make_url(url), poolclass=NullPool)
-    async with engine.connect() as connection:
-        await connection.run_sync(lambda sync_connection: verify_schema(sync_connection, schema=store))
+    run(engine, work)
 
 
 def _print_script(statements: Iterable[ExecutableDDLElement], dialect: str) -> None:

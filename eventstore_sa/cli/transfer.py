@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 import click
-from sqlalchemy import Engine, create_engine
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy import Engine
 
-from eventstore_sa.cli.opening import NOT_SO, OpenStore, on_store
+from eventstore_sa.cli.opening import NOT_SO, OpenStore, engine_of_url, on_store
 from eventstore_sa.cli.options import json_option
 from eventstore_sa.cli.output import complain, note, print_json, print_line, progress_bar
 from eventstore_sa.errors import (
@@ -137,11 +136,7 @@ def _importing(source: str, engine: Engine | None) -> Generator[tuple[BinaryIO |
 
 
 def _source(url: str) -> Engine:
-    try:
-        engine = create_engine(url)
-    except (ArgumentError, NoSuchModuleError, ImportError, ValueError):
-        # It is not shown: it may contain a password.
-        raise click.BadParameter("it is not the SQLAlchemy URL of an installed driver", param_hint="URL") from None
+    engine = engine_of_url(url, hint="URL")
     if engine.dialect.is_async:
         raise click.BadParameter("the other store is read without asyncio: use postgresql+psycopg://", param_hint="URL")
     return engine

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from sqlalchemy import Engine, NullPool, create_engine, text
+from sqlalchemy import URL, Engine, NullPool, create_engine, make_url, text
 
 from eventstore_sa import EventStoreSchema
 from eventstore_sa.cli import main
@@ -92,7 +92,14 @@ def test_how_writers_lock_is_printed_and_checked(engine: Engine) -> None:
     assert "it records locking 'row/category'" in check(engine).stderr
 
 
+def create_file(url: URL) -> None:
+    if url.get_backend_name() == "sqlite":
+        Path(str(url.database)).touch()
+
+
 def test_check_names_what_is_missing_and_exits_with_one(engine: Engine) -> None:
+    create_file(engine.url)
+
     outcome = check(engine)
 
     assert outcome.exit_code == 1
@@ -101,6 +108,7 @@ def test_check_names_what_is_missing_and_exits_with_one(engine: Engine) -> None:
 
 
 def test_check_speaks_json_to_scripts(engine: Engine) -> None:
+    create_file(engine.url)
     missing = json.loads(check(engine, "--json").stdout)
     EventStoreSchema().metadata.create_all(engine)
 
@@ -125,6 +133,8 @@ def test_repair_prints_what_check_asks_for(engine: Engine) -> None:
 @pytest.mark.parametrize("driver", ["sqlite+aiosqlite", "postgresql+asyncpg", "postgresql+psycopg2"])
 def test_check_takes_any_driver(driver: str, postgres_url: Callable[..., object], tmp_path: Path) -> None:
     url = f"{driver}:///{tmp_path}/events.db" if driver.startswith("sqlite") else str(postgres_url(driver[11:]))
+
+    create_file(make_url(url))
 
     outcome = command("check", url, "--prefix", "audit_")
 

@@ -1,26 +1,23 @@
-"""Commands about subscriptions, for the command line: of a database, or of an application that is imported.
-
-It needs click; only the command line imports this.
-"""
+"""Commands about subscriptions: of a database, or of an application that is imported."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self, TypeVar, cast
 
+import click
 from msgspec import to_builtins
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from eventstore_sa.contracts.subscriptions import PartitionState, SubscriptionStorage
-from eventstore_sa.errors import ConfigurationError, EventStoreError, SubscriptionError
+from eventstore_sa.cli.opening import NOT_SO, OpenStore, ending, engine_of_url, run, stored_schema
+from eventstore_sa.cli.options import json_option, prefix_option, schema_option
+from eventstore_sa.cli.output import complain, print_json, print_line, visible
+from eventstore_sa.contracts.subscriptions import ParkedEvent, PartitionState, SubscriptionStorage
+from eventstore_sa.errors import ConfigurationError, SubscriptionError
 from eventstore_sa.importing import imported
-from eventstore_sa.persistence.schema import EventStoreSchema
-from eventstore_sa.store import EventStore, SyncEventStore
 from eventstore_sa.subscriptions.running import (
     SubscriptionRunner,
     SyncSubscriptionRunner,
@@ -30,18 +27,9 @@ from eventstore_sa.subscriptions.running import (
 from eventstore_sa.subscriptions.status import SubscriptionProgress, statuses
 from eventstore_sa.subscriptions.subscription import Subscription, SyncSubscription
 
-try:
-    import click
-except ImportError as _error:
-    raise ImportError("the command line needs click: install it with the extra 'eventstore-sa[cli]'") from _error
-
 __all__ = ["run_command", "subscriptions"]
 
 T = TypeVar("T")
-
-_prefix = click.option("--prefix", default="es_", show_default=True, help="The prefix of the names of its tables.")
-_schema = click.option("--schema", help="Its database schema. [default: determined by the search path]")
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, an object a line.")
 
 
 @click.group()
@@ -51,9 +39,9 @@ def subscriptions() -> None:
 
 @subscriptions.command(name="list")
 @click.argument("url", envvar="EVENTSTORE_SA_URL")
-@_prefix
-@_schema
-@_json
+@prefix_option
+@schema_option
+@json_option
 def list_command(*, url: str, prefix: str, schema: str | None, as_json: bool) -> None:
     """Print how each partition is getting on."""
     _print(_with_storage(url, prefix, schema, statuses), as_json=as_json)
@@ -62,19 +50,31 @@ def list_command(*, url: str, prefix: str, schema: str | None, as_json: bool) ->
 @subscriptions.command()
 @click.argument("url")
 @click.argument("name")
-@_prefix
-@_schema
-@_json
+@prefix_option
+@schema_option
+@json_option
 def parked(*, url: str, name: str, prefix: str, schema: str | None, as_json: bool) -> None:
     """Print the events that NAME keeps aside."""
-    _print(_with_storage(url, prefix, schema, lambda storage: storage.parked_events(name)), as_json=as_json)
+
+    def work(storage: SubscriptionStorage) -> bool:
+        _print(_parked_events(storage, name), as_json=as_json)
+        return bool(storage.survey([name]).partitions)
+
+    _change(url, prefix, schema, name, work)
+
+
+def _parked_events(storage: SubscriptionStorage, name: str) -> Iterator[ParkedEvent]:
+    after = 0
+    while page := storage.parked_events(name, after=after):
+        yield from page
+        after = page[-1].sequence_number
 
 
 @subscriptions.command()
 @click.argument("url")
 @click.argument("name")
-@_prefix
-@_schema
+@prefix_option
+@schema_option
 def pause(*, url: str, name: str, prefix: str, schema: str | None) -> None:
     """Have nobody process NAME until it is resumed."""
     _change(url, prefix, schema, name, lambda storage: storage.set_state(name, PartitionState.PAUSED))
@@ -83,8 +83,8 @@ def pause(*, url: str, name: str, prefix: str, schema: str | None) -> None:
 @subscriptions.command()
 @click.argument("url")
 @click.argument("name")
-@_prefix
-@_schema
+@prefix_option
+@schema_option
 def resume(*, url: str, name: str, prefix: str, schema: str | None) -> None:
     """Have NAME processed again, after a pause or an error."""
     _change(url, prefix, schema, name, lambda storage: storage.set_state(name, PartitionState.RUNNING))
@@ -96,8 +96,8 @@ def resume(*, url: str, name: str, prefix: str, schema: str | None) -> None:
 @click.option(
     "--to", type=click.IntRange(min=0), default=0, show_default=True, help="The last event not handled again."
 )
-@_prefix
-@_schema
+@prefix_option
+@schema_option
 def rewind(*, url: str, name: str, to: int, prefix: str, schema: str | None) -> None:
     """Set NAME back, so that events are handled again."""
 
@@ -113,8 +113,8 @@ def rewind(*, url: str, name: str, to: int, prefix: str, schema: str | None) -> 
 @click.argument("url")
 @click.argument("name")
 @click.option("--to", type=click.IntRange(min=0), help="The last event not handled. [default: the last there is]")
-@_prefix
-@_schema
+@prefix_option
+@schema_option
 def skip(*, url: str, name: str, to: int | None, prefix: str, schema: str | None) -> None:
     """Set NAME forward, so that events are not handled."""
 
@@ -134,8 +134,8 @@ def skip(*, url: str, name: str, to: int | None, prefix: str, schema: str | None
 @click.argument("url")
 @click.argument("name")
 @click.argument("sequence_number", type=click.IntRange(min=1))
-@_prefix
-@_schema
+@prefix_option
+@schema_option
 def discard(*, url: str, name: str, sequence_number: int, prefix: str, schema: str | None) -> None:
     """Forget an event that NAME keeps aside: it is never handled."""
 
@@ -144,8 +144,8 @@ def discard(*, url: str, name: str, sequence_number: int, prefix: str, schema: s
         return event is not None and storage.discard(None, event)
 
     if not _with_storage(url, prefix, schema, work):
-        click.echo(f"{name} keeps no event {sequence_number} aside", err=True)
-        raise SystemExit(1)
+        complain(f"{name} keeps no event {sequence_number} aside")
+        raise SystemExit(NOT_SO)
 
 
 @subscriptions.command(name="catch-up")
@@ -154,20 +154,24 @@ def discard(*, url: str, name: str, sequence_number: int, prefix: str, schema: s
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def catch_up_command(*, application: str, names: Sequence[str], quiet: bool) -> None:
     """Process subscriptions of APPLICATION, all or those with NAMES, up to the end of the log."""
-    found = _named(application, names)
-    try:
-        with _Bar() as bar:
-            progress = None if quiet else bar.show
-            if all(isinstance(each, Subscription) for each in found):
-                asyncio.run(catch_up(*cast("Sequence[Subscription]", found), progress=progress))
-            else:
-                catch_up_sync(*cast("Sequence[SyncSubscription]", found), progress=progress)
-    except SubscriptionError as error:
-        click.echo(error.message, err=True)
-        raise SystemExit(1) from error
-    except (EventStoreError, SQLAlchemyError, OSError) as error:
-        click.echo(f"{type(error).__name__}: {error}", err=True)
-        raise SystemExit(3) from error
+    with _handlers(), _Bar() as bar:
+        found = _named(application, names)
+        progress = None if quiet else bar.show
+        if all(isinstance(each, Subscription) for each in found):
+            asyncio.run(catch_up(*cast("Sequence[Subscription]", found), progress=progress))
+        else:
+            catch_up_sync(*cast("Sequence[SyncSubscription]", found), progress=progress)
+
+
+@contextmanager
+def _handlers() -> Generator[None]:
+    """Turn what ends a command with handlers early into a message and an exit code."""
+    with ending():
+        try:
+            yield
+        except SubscriptionError as error:
+            complain(error.message)
+            raise SystemExit(NOT_SO) from error
 
 
 class _Bar:
@@ -209,9 +213,10 @@ class _Bar:
 @click.argument("name")
 def replay(*, application: str, name: str) -> None:
     """Handle the parked events of NAME again; APPLICATION is `module:name`, a list of subscriptions."""
-    (subscription,) = _named(application, [name])
-    count = asyncio.run(subscription.replay()) if isinstance(subscription, Subscription) else subscription.replay()
-    click.echo(f"{count} events handled")
+    with _handlers():
+        (subscription,) = _named(application, [name])
+        count = asyncio.run(subscription.replay()) if isinstance(subscription, Subscription) else subscription.replay()
+        print_line(f"{count} events handled")
 
 
 @click.command(name="run")
@@ -221,13 +226,18 @@ def replay(*, application: str, name: str) -> None:
 @click.option("--notifications", is_flag=True, help="Listen for commits of other processes, and notify them.")
 def run_command(*, application: str, lease_s: float, connections: int, notifications: bool) -> None:
     """Run the subscriptions of APPLICATION, `module:name`, until SIGTERM or SIGINT."""
-    found = _subscriptions_of(application)
-    click.echo(f"running {', '.join(each.name for each in found)}; Ctrl-C or SIGTERM ends it", err=True)
-    options: dict[str, Any] = {"lease_s": lease_s, "connections": connections, "notifications": notifications}
-    if all(isinstance(each, Subscription) for each in found):
-        asyncio.run(_run(cast("Sequence[Subscription]", found), **options))
-        return
-    runner = SyncSubscriptionRunner(cast("Sequence[SyncSubscription]", found), **options)
+    with _handlers():
+        found = _subscriptions_of(application)
+        complain(f"running {', '.join(each.name for each in found)}; Ctrl-C or SIGTERM ends it")
+        options: dict[str, Any] = {"lease_s": lease_s, "connections": connections, "notifications": notifications}
+        if all(isinstance(each, Subscription) for each in found):
+            asyncio.run(_run(cast("Sequence[Subscription]", found), **options))
+        else:
+            _run_sync(cast("Sequence[SyncSubscription]", found), **options)
+
+
+def _run_sync(found: Sequence[SyncSubscription], **options: Any) -> None:
+    runner = SyncSubscriptionRunner(found, **options)
 
     def stop(_number: int, _frame: object) -> None:
         runner.stop()
@@ -265,39 +275,27 @@ def _subscriptions_of(application: str) -> Sequence[Subscription | SyncSubscript
 
 
 def _with_storage(url: str, prefix: str, schema: str | None, work: Callable[[SubscriptionStorage], T]) -> T:
-    """Call a function with the subscriptions of a database; exit with 3 if that cannot be reached or refuses."""
-    tables = EventStoreSchema(prefix=prefix, schema=schema)
-    try:
-        address = make_url(url)
-        if address.get_dialect().is_async:
-            return asyncio.run(_with_asyncio(url, tables, work))
-        with SyncEventStore(url, schema=tables) as store:
+    """Call a function with the subscriptions of a database."""
+    with ending():
+        engine = engine_of_url(url, hint="URL")
+
+        def opened() -> T:
+            store = OpenStore(engine, stored_schema(engine, prefix, schema)).store
             return work(store.adapter.subscription_storage())
-    except ArgumentError:
-        # It is not shown: it may contain a password.
-        raise click.UsageError("URL is not a valid SQLAlchemy URL") from None
-    except (EventStoreError, SQLAlchemyError, OSError) as error:
-        click.echo(f"{type(error).__name__}: {error}", err=True)
-        raise SystemExit(3) from error
 
-
-async def _with_asyncio(url: str, tables: EventStoreSchema, work: Callable[[SubscriptionStorage], T]) -> T:
-    async with EventStore(url, schema=tables) as store:
-        adapter: Any = store.adapter
-        result: T = await adapter.runner.run(work, adapter.subscription_storage())
-        return result
+        return run(engine, opened)
 
 
 def _change(url: str, prefix: str, schema: str | None, name: str, work: Callable[[SubscriptionStorage], bool]) -> None:
     if not _with_storage(url, prefix, schema, work):
-        click.echo(f"there is no subscription {name}", err=True)
-        raise SystemExit(1)
+        complain(f"there is no subscription {name}")
+        raise SystemExit(NOT_SO)
 
 
-def _print(found: Sequence[Any], *, as_json: bool) -> None:
+def _print(found: Iterable[Any], *, as_json: bool) -> None:
     for each in found:
-        values: dict[str, Any] = to_builtins(each)
         if as_json:
-            click.echo(json.dumps(values))
-        else:
-            click.echo("  ".join(f"{key}={value}" for key, value in values.items() if value is not None))
+            print_json(each)
+            continue
+        values: dict[str, Any] = to_builtins(each)
+        print_line("  ".join(f"{key}={visible(str(value))}" for key, value in values.items() if value is not None))
