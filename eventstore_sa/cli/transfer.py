@@ -22,6 +22,7 @@ from eventstore_sa.errors import (
 )
 from eventstore_sa.transfer import (
     FOREIGN_STORES,
+    ExportProgress,
     ForeignStore,
     ImportResult,
     export_events,
@@ -48,10 +49,17 @@ def export(open_store: OpenStore, *, file: str, category: str | None, as_json: b
     if file == "-" and as_json:
         raise click.UsageError("--json needs a FILE: events are written to standard output")
     where: Path | BinaryIO = sys.stdout.buffer if file == "-" else Path(file)
+    written = 0
+
+    def show(progress: ExportProgress) -> None:
+        nonlocal written
+        written += 1
+        advance(progress.sequence_number)
+
     with _failures(), progress_bar("exporting", open_store.store.watermark().sequence_number) as advance:
-        trailer = export_events(
-            open_store.store, where, category=category, progress=lambda progress: advance(progress.sequence_number)
-        )
+        trailer = export_events(open_store.store, where, category=category, progress=show)
+    if trailer.events and not written:
+        note("the file had all events of this export already: for those that came since, export to another file")
     if as_json:
         print_json(trailer)
     else:
