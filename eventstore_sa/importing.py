@@ -29,4 +29,7 @@ def imported(where: str) -> object:
         found: object = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError, ConfigurationError) as error:
         raise ConfigurationError(f"{where!r} cannot be imported: {error}; write module:name") from error
+    except Exception as error:
+        # Whatever the application does when it is imported, such as reading a variable that is not set.
+        raise ConfigurationError(f"{where!r} cannot be imported: {type(error).__name__}: {error}") from error
     return found

@@ -51,6 +51,7 @@ __all__ = [
     "check_conditions",
     "find_unmet",
     "keyed_results",
+    "new_event_of",
     "own_copy",
     "prepare",
     "publications",
@@ -265,6 +266,24 @@ def prepare(event: AnyNewEvent) -> PreparedEvent:
         name: object = event.name
         label = f"event {name!r}" if isinstance(name, str) else f"event {event.id}"
         return _prepared(event, label, f"payload of {label}", f"metadata of {label}")
+
+
+def new_event_of(event: AnyStoredEvent) -> NewEvent[Any, Any, Any]:
+    """Return a stored event as one to be stored elsewhere.
+
+    Raises:
+        SerialisationError: If nothing of the kind can be published.
+    """
+    return NewEvent(
+        id=event.id,
+        name=event.name,
+        payload=event.payload,
+        metadata=event.metadata,
+        observed_at=event.observed_at,
+        occurred_at=event.occurred_at,
+        tags=event.tags,
+        version=event.version,
+    )
 
 
 def stored_events(

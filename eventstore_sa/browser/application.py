@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping, Sequence
 from http import HTTPStatus
+from inspect import iscoroutinefunction
 from typing import Any, Final, TypeAlias, overload
 
 from eventstore_sa.browser.filters import Filters
@@ -110,7 +111,7 @@ class EventBrowser(_Browser):
                     said = time.monotonic()
                 if part.is_end:
                     await asyncio.wait({gone}, timeout=self.site.poll_seconds)
-        except EventStoreError as error:
+        except Exception as error:  # noqa: BLE001 - whatever functions and classes of the application raise
             await say(_failed(error))
         if not gone.done():
             # The browser connects again, and its rights are checked again.
@@ -140,7 +141,7 @@ class SyncEventBrowser(_Browser):
         filters, after = self._begin_tail(request)
         try:
             text = drive(chunk(self.site, request, filters, after)).text
-        except EventStoreError as error:
+        except Exception as error:  # noqa: BLE001 - whatever functions and classes of the application raise
             text = _failed(error)
         return Answer(200, f"retry: {_RETRY_MS}\n\n{text}".encode(), _STREAM.content_type, _STREAM.headers)
 
@@ -209,6 +210,10 @@ def event_browser(
             f"auth is a function of a request, such as BasicAuth({{'ada': password}}); got {type(checked_auth).__name__}"
         )
     site = Site(store, projectors=projectors, subscriptions=subscriptions, redact=redact, title=title)
+    if not site.is_async and (iscoroutinefunction(auth) or iscoroutinefunction(type(auth).__call__)):
+        raise ConfigurationError(
+            "auth is a coroutine function, which nobody awaits with a SyncEventStore: make it a `def`, or use an EventStore"
+        )
     return EventBrowser(site, auth, hosts) if site.is_async else SyncEventBrowser(site, auth, hosts)
 
 
@@ -281,8 +286,9 @@ async def _until_gone(receive: Receive) -> None:
         pass
 
 
-def _failed(error: EventStoreError) -> str:
-    _log.warning("the live tail could not be read: %s", error)
+def _failed(error: Exception) -> str:
+    # The database may be away; anything else is a fault of a function or a class.
+    _log.warning("the live tail could not be read: %s", error, exc_info=not isinstance(error, EventStoreError))
     return f"event: problem\ndata: {type(error).__name__}\n\n"
 
 

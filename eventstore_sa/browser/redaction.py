@@ -42,8 +42,8 @@ class Redaction:
             )
         self._decides = redact if callable(redact) else None
         names: Iterable[str] = () if redact is None or callable(redact) else redact
-        self._ends = frozenset(tuple(name.casefold().split(".")) for name in names)
-        self._lengths = sorted({len(end) for end in self._ends})
+        # After a dot, so that the path of a field ends with it wherever the field begins; a name may have dots of its own.
+        self._ends = tuple({f".{name.casefold()}" for name in names})
         self.is_active: Final = redact is not None
         """Whether anything may be hidden."""
 
@@ -53,8 +53,7 @@ class Redaction:
             return bool(self._decides(path, value))
         if not self._ends or not path or not isinstance(path[-1], str):
             return False
-        names = [step.casefold() for step in path if isinstance(step, str)]
-        return any(tuple(names[-length:]) in self._ends for length in self._lengths)
+        return "".join(f".{step.casefold()}" for step in path if isinstance(step, str)).endswith(self._ends)
 
     def applied(self, value: Any) -> Any:
         """Return a value without what is hidden; the value itself is not changed.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 from functools import partial
+from inspect import isawaitable, iscoroutine
 from typing import Any, Final
 
 from htpy import Node, a, p
@@ -57,12 +58,30 @@ def refused(request: BrowserRequest, auth: Authenticate | None, hosts: Collectio
         return _plain(421, "This host is not served here: open the address that was printed at the start.")
     if request.method not in ("GET", "HEAD"):
         return _plain(405, "These pages are for reading only.", [("Allow", "GET, HEAD")])
-    if auth is not None and not (yield partial(auth, request)):
-        challenge: str | None = getattr(auth, "challenge", None)
-        if challenge is not None:
-            return _plain(401, "A name and a password are needed.", [("WWW-Authenticate", challenge)])
-        return _plain(403, "You may not see this.")
-    return None
+    return None if auth is None else (yield from _not_admitted(request, auth))
+
+
+def _not_admitted(request: BrowserRequest, auth: Authenticate) -> Steps[Answer | None]:
+    try:
+        if (yield from _is_admitted(request, auth)):
+            return None
+    except Exception:  # noqa: BLE001 - whatever a function of the application raises
+        _log.exception("auth could not say whether %s may be served", request.path)
+        return _plain(500, "Something went wrong: the log of the application says what.")
+    challenge: str | None = getattr(auth, "challenge", None)
+    if challenge is not None:
+        return _plain(401, "A name and a password are needed.", [("WWW-Authenticate", challenge)])
+    return _plain(403, "You may not see this.")
+
+
+def _is_admitted(request: BrowserRequest, auth: Authenticate) -> Steps[bool]:
+    admitted: object = yield partial(auth, request)
+    if isawaitable(admitted):
+        # Without asyncio nobody awaits it, and it is true, whatever it would have returned.
+        if iscoroutine(admitted):
+            admitted.close()
+        raise TypeError("auth has returned an awaitable: with a SyncEventStore it is an ordinary function")
+    return bool(admitted)
 
 
 def answered(site: Site, request: BrowserRequest) -> Steps[Answer]:  # noqa: PLR0911 - a case a line

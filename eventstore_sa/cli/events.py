@@ -38,6 +38,7 @@ from eventstore_sa.types.json import is_mapping
 
 __all__ = ["show", "stream", "tail", "trace"]
 
+_MOST_DIGITS: Final = 30
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -152,6 +153,8 @@ def show(open_store: OpenStore, *, event: str, as_json: bool) -> None:
 
 
 def _find(open_store: OpenStore, event: str) -> AnyStoredEvent | None:
+    if event.isascii() and event.isdigit() and len(event) > _MOST_DIGITS:
+        return None
     if event.isascii() and event.isdigit():
         number = int(event)
         found = open_store.store.log().read(

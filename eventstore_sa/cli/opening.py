@@ -38,9 +38,11 @@ from eventstore_sa.types import EventTypes
 __all__ = [
     "NOT_SO",
     "REFUSED",
+    "NoFileError",
     "OpenStore",
     "ending",
     "engine_at",
+    "engine_of_url",
     "on_database",
     "on_store",
     "run",
@@ -58,6 +60,10 @@ _PIPE_CLOSED: Final = 141
 
 T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class NoFileError(ConnectionError):
+    """The URL names a file of SQLite's that does not exist; connecting would create it."""
 
 
 class OpenStore:
@@ -131,7 +137,7 @@ def _on_store(command: Command, *, must_exist: bool) -> Command:
             engine, known, types = engine_at(the_place(url, places))
 
             def work() -> None:
-                tables = known or _schema(engine, prefix, schema, must_exist=must_exist)
+                tables = known or _stored_schema(engine, prefix, schema, must_exist=must_exist)
                 command(OpenStore(engine, tables, types), **options)
 
             run(engine, work)
@@ -163,7 +169,7 @@ async def _in_greenlet(engine: Engine, work: Callable[[], T]) -> T:
 def engine_at(where: str) -> tuple[Engine, EventStoreSchema | None, EventTypes[Any] | None]:
     """Return the engine of a URL, or of an object of the application, and what that knows: tables, event types."""
     if "://" in where or "@" in where:
-        return _engine_of_url(where), None, None
+        return engine_of_url(where), None, None
     try:
         found = imported(where)
     except ConfigurationError as error:
@@ -181,21 +187,30 @@ def engine_at(where: str) -> tuple[Engine, EventStoreSchema | None, EventTypes[A
     raise click.UsageError(f"{where} is of type {kind}: give an Engine, an AsyncEngine, or a store on one of them")
 
 
-def _engine_of_url(url: str) -> Engine:
+def engine_of_url(url: str, *, hint: str = "--url") -> Engine:
+    """Return an engine for a URL.
+
+    Args:
+        url: The URL.
+        hint: Which option or argument it is, for the message.
+
+    Raises:
+        BadParameter: If it is not a URL, or its driver is not installed.
+        NoFileError: If it names a file that does not exist.
+    """
     try:
         address = make_url(url)
         is_async = address.get_dialect().is_async
     except (ArgumentError, NoSuchModuleError, ValueError):
         # It is not shown: it may contain a password.
         message = "it is not a valid SQLAlchemy URL, such as postgresql+psycopg://user@host/database"
-        raise click.BadParameter(message, param_hint="--url") from None
+        raise click.BadParameter(message, param_hint=hint) from None
     except ImportError as error:
-        raise click.BadParameter(f"its driver is not installed: {error}", param_hint="--url") from error
+        raise click.BadParameter(f"its driver is not installed: {error}", param_hint=hint) from error
     if address.get_backend_name() == "sqlite" and "mode" not in address.query:
-        # SQLite would create it.
         file = address.database
         if file and file != ":memory:" and not file.startswith("file:") and not Path(file).exists():
-            raise ConnectionError(
+            raise NoFileError(
                 f"there is no file {file!r}: check the URL, or create an event store there with `alembic upgrade head` or "
                 f"`eventstore-sa schema sql --dialect sqlite | sqlite3 {shlex.quote(file)}`"
             )
@@ -205,7 +220,7 @@ def _engine_of_url(url: str) -> Engine:
     return engine
 
 
-def _schema(engine: Engine, prefix: str, schema: str | None, *, must_exist: bool) -> EventStoreSchema:
+def _stored_schema(engine: Engine, prefix: str, schema: str | None, *, must_exist: bool = True) -> EventStoreSchema:
     """Return the tables with the locking that is recorded in the database."""
     plain = EventStoreSchema(prefix=prefix, schema=schema)
     with engine.connect() as connection:

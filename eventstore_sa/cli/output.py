@@ -88,13 +88,14 @@ def print_json(value: Any) -> None:
     text = encode_json(msgspec.to_builtins(value)).decode()
     if is_terminal():
         text = "".join(each if each.isprintable() else _json_escaped(each) for each in text)
-    print_line(text)
+    print_line(_encodable_json(text))
 
 
 def nested_json(value: Any) -> list[str]:
     """Return a value as JSON over several lines, safe to print."""
     text = msgspec.json.format(encode_json(value), indent=2).decode()
-    return ["".join(each if each.isprintable() else _json_escaped(each) for each in line) for line in text.split("\n")]
+    lines = ("".join(each if each.isprintable() else _json_escaped(each) for each in line) for line in text.split("\n"))
+    return [*map(_encodable_json, lines)]
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[int] = ()) -> None:
@@ -170,6 +171,24 @@ def progress_bar(what: str, total: int | None) -> Generator[Advance]:
 def _escaped(character: str) -> str:
     number = ord(character)
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def _encodable_json(text: str) -> str:
+    """Return JSON in the encoding of standard output, with JSON's own escapes for what that has no characters for."""
+    encoding = sys.stdout.encoding or "ascii"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return "".join(each if _is_in(encoding, each) else json.dumps(each)[1:-1] for each in text)
+    return text
+
+
+def _is_in(encoding: str, character: str) -> bool:
+    try:
+        character.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _json_escaped(character: str) -> str:

@@ -13,7 +13,16 @@ from sqlalchemy.dialects.mysql import mariadb
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import ExecutableDDLElement
 
-from eventstore_sa.cli.opening import NOT_SO, REFUSED, engine_at, run, the_place, url_argument, url_option
+from eventstore_sa.cli.opening import (
+    NOT_SO,
+    REFUSED,
+    NoFileError,
+    engine_at,
+    run,
+    the_place,
+    url_argument,
+    url_option,
+)
 from eventstore_sa.cli.options import locking_option, prefix_option, schema_option
 from eventstore_sa.errors import ConfigurationError, SchemaError
 from eventstore_sa.persistence.inspection.indexes import (
@@ -134,14 +143,14 @@ def check(
         engine, known, _ = engine_at(the_place(url, places))
         run(engine, lambda: _verify(engine, known or store))
     except ConfigurationError as error:
-        raise click.UsageError(error.message) from None
+        raise click.UsageError(error.message) from error
     except SchemaError as error:
         end(NOT_SO, error.message)
-    except SQLAlchemyError as error:
+    except NoFileError as error:
+        end(NOT_SO, f"the event store's tables are missing, because {error}")
+    except (SQLAlchemyError, OSError) as error:
         cause = getattr(error, "orig", None) or error
         end(REFUSED, f"could not query the database: {type(cause).__name__}: {cause}")
-    except OSError as error:
-        end(REFUSED, str(error))
     end(0, None)
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self, cast
 
 import click
 from msgspec import to_builtins
-from sqlalchemy.exc import SQLAlchemyError
 
-from eventstore_sa.cli.opening import NOT_SO, REFUSED, OpenStore, on_store, url_argument
+from eventstore_sa.cli.opening import NOT_SO, OpenStore, ending, on_store, url_argument
 from eventstore_sa.cli.options import json_option
 from eventstore_sa.cli.output import complain, print_json, print_line, visible
-from eventstore_sa.contracts.subscriptions import PartitionState, SubscriptionStorage
-from eventstore_sa.errors import ConfigurationError, EventStoreError, SubscriptionError
+from eventstore_sa.contracts.subscriptions import ParkedEvent, PartitionState, SubscriptionStorage
+from eventstore_sa.errors import ConfigurationError, SubscriptionError
 from eventstore_sa.importing import imported
 from eventstore_sa.subscriptions.running import (
     SubscriptionRunner,
@@ -51,7 +51,16 @@ def list_command(open_store: OpenStore, *, as_json: bool) -> None:
 @on_store
 def parked(open_store: OpenStore, *, name: str, as_json: bool) -> None:
     """Print the events that NAME keeps aside."""
-    _print(_storage_of(open_store).parked_events(name), as_json=as_json)
+    storage = _storage_of(open_store)
+    _print(_parked_events(storage, name), as_json=as_json)
+    _expect(name, found=bool(storage.survey([name]).partitions))
+
+
+def _parked_events(storage: SubscriptionStorage, name: str) -> Iterator[ParkedEvent]:
+    after = 0
+    while page := storage.parked_events(name, after=after):
+        yield from page
+        after = page[-1].sequence_number
 
 
 @subscriptions.command()
@@ -124,20 +133,24 @@ def discard(open_store: OpenStore, *, name: str, sequence_number: int) -> None:
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def catch_up_command(*, application: str, names: Sequence[str], quiet: bool) -> None:
     """Process subscriptions of APPLICATION, all or those with NAMES, up to the end of the log."""
-    found = _named(application, names)
-    try:
-        with _Bar() as bar:
-            progress = None if quiet else bar.show
-            if all(isinstance(each, Subscription) for each in found):
-                asyncio.run(catch_up(*cast("Sequence[Subscription]", found), progress=progress))
-            else:
-                catch_up_sync(*cast("Sequence[SyncSubscription]", found), progress=progress)
-    except SubscriptionError as error:
-        click.echo(error.message, err=True)
-        raise SystemExit(NOT_SO) from error
-    except (EventStoreError, SQLAlchemyError, OSError) as error:
-        click.echo(f"{type(error).__name__}: {error}", err=True)
-        raise SystemExit(REFUSED) from error
+    with _handlers(), _Bar() as bar:
+        found = _named(application, names)
+        progress = None if quiet else bar.show
+        if all(isinstance(each, Subscription) for each in found):
+            asyncio.run(catch_up(*cast("Sequence[Subscription]", found), progress=progress))
+        else:
+            catch_up_sync(*cast("Sequence[SyncSubscription]", found), progress=progress)
+
+
+@contextmanager
+def _handlers() -> Generator[None]:
+    """Turn what ends a command with handlers early into a message and an exit code."""
+    with ending():
+        try:
+            yield
+        except SubscriptionError as error:
+            complain(error.message)
+            raise SystemExit(NOT_SO) from error
 
 
 class _Bar:
@@ -179,9 +192,10 @@ class _Bar:
 @click.argument("name")
 def replay(*, application: str, name: str) -> None:
     """Handle the parked events of NAME again; APPLICATION is `module:name`, a list of subscriptions."""
-    (subscription,) = _named(application, [name])
-    count = asyncio.run(subscription.replay()) if isinstance(subscription, Subscription) else subscription.replay()
-    click.echo(f"{count} events handled")
+    with _handlers():
+        (subscription,) = _named(application, [name])
+        count = asyncio.run(subscription.replay()) if isinstance(subscription, Subscription) else subscription.replay()
+        print_line(f"{count} events handled")
 
 
 @click.command(name="run")
@@ -191,13 +205,18 @@ def replay(*, application: str, name: str) -> None:
 @click.option("--notifications", is_flag=True, help="Listen for commits of other processes, and notify them.")
 def run_command(*, application: str, lease_s: float, connections: int, notifications: bool) -> None:
     """Run the subscriptions of APPLICATION, `module:name`, until SIGTERM or SIGINT."""
-    found = _subscriptions_of(application)
-    click.echo(f"running {', '.join(each.name for each in found)}; Ctrl-C or SIGTERM ends it", err=True)
-    options: dict[str, Any] = {"lease_s": lease_s, "connections": connections, "notifications": notifications}
-    if all(isinstance(each, Subscription) for each in found):
-        asyncio.run(_run(cast("Sequence[Subscription]", found), **options))
-        return
-    runner = SyncSubscriptionRunner(cast("Sequence[SyncSubscription]", found), **options)
+    with _handlers():
+        found = _subscriptions_of(application)
+        complain(f"running {', '.join(each.name for each in found)}; Ctrl-C or SIGTERM ends it")
+        options: dict[str, Any] = {"lease_s": lease_s, "connections": connections, "notifications": notifications}
+        if all(isinstance(each, Subscription) for each in found):
+            asyncio.run(_run(cast("Sequence[Subscription]", found), **options))
+        else:
+            _run_sync(cast("Sequence[SyncSubscription]", found), **options)
+
+
+def _run_sync(found: Sequence[SyncSubscription], **options: Any) -> None:
+    runner = SyncSubscriptionRunner(found, **options)
 
     def stop(_number: int, _frame: object) -> None:
         runner.stop()
@@ -250,4 +269,4 @@ def _print(found: Iterable[Any], *, as_json: bool) -> None:
             print_json(each)
             continue
         values: dict[str, Any] = to_builtins(each)
-        print_line(visible("  ".join(f"{key}={value}" for key, value in values.items() if value is not None)))
+        print_line("  ".join(f"{key}={visible(str(value))}" for key, value in values.items() if value is not None))

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 import click
-from sqlalchemy import Engine, create_engine
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy import Engine
 
-from eventstore_sa.cli.opening import NOT_SO, OpenStore, on_store
+from eventstore_sa.cli.opening import NOT_SO, OpenStore, engine_of_url, on_store
 from eventstore_sa.cli.options import json_option
 from eventstore_sa.cli.output import complain, note, print_json, print_line, progress_bar
 from eventstore_sa.errors import (
@@ -23,6 +22,7 @@ from eventstore_sa.errors import (
 )
 from eventstore_sa.transfer import (
     FOREIGN_STORES,
+    ExportProgress,
     ForeignStore,
     ImportResult,
     export_events,
@@ -49,10 +49,17 @@ def export(open_store: OpenStore, *, file: str, category: str | None, as_json: b
     if file == "-" and as_json:
         raise click.UsageError("--json needs a FILE: events are written to standard output")
     where: Path | BinaryIO = sys.stdout.buffer if file == "-" else Path(file)
+    written = 0
+
+    def show(progress: ExportProgress) -> None:
+        nonlocal written
+        written += 1
+        advance(progress.sequence_number)
+
     with _failures(), progress_bar("exporting", open_store.store.watermark().sequence_number) as advance:
-        trailer = export_events(
-            open_store.store, where, category=category, progress=lambda progress: advance(progress.sequence_number)
-        )
+        trailer = export_events(open_store.store, where, category=category, progress=show)
+    if trailer.events and not written:
+        note("the file had all events of this export already: for those that came since, export to another file")
     if as_json:
         print_json(trailer)
     else:
@@ -137,11 +144,7 @@ def _importing(source: str, engine: Engine | None) -> Generator[tuple[BinaryIO |
 
 
 def _source(url: str) -> Engine:
-    try:
-        engine = create_engine(url)
-    except (ArgumentError, NoSuchModuleError, ImportError, ValueError):
-        # It is not shown: it may contain a password.
-        raise click.BadParameter("it is not the SQLAlchemy URL of an installed driver", param_hint="URL") from None
+    engine = engine_of_url(url, hint="URL")
     if engine.dialect.is_async:
         raise click.BadParameter("the other store is read without asyncio: use postgresql+psycopg://", param_hint="URL")
     return engine

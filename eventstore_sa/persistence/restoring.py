@@ -13,20 +13,23 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, func, select, text
 
-from eventstore_sa.errors import ConfigurationError, DuplicateEventError
+from eventstore_sa.errors import ConfigurationError, DuplicateEventError, SerialisationError
 from eventstore_sa.persistence.events.dialects import event_dialect
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.schema.ddl import effective_schema, in_text, quoted
 from eventstore_sa.persistence.schema.jsonb_size import check_jsonb
 from eventstore_sa.persistence.transactions.binds import Bind
 from eventstore_sa.persistence.transactions.running import TransactionRunner
-from eventstore_sa.types import AnyStoredEvent, encode_json
+from eventstore_sa.publishing import new_event_of, prepare
+from eventstore_sa.types import AnyStoredEvent, StreamIdentifier, encode_json
 
 __all__ = ["Restoring"]
 
 _COLUMNS: Final = (
     "sequence_number, id, category, stream, position, name, payload, metadata, observed_at, occurred_at, tags, version"
 )
+
+_OTHERS: Final = "the store has other events than these, so numbers cannot be kept: use an empty one"
 
 _ON_POSTGRESQL: Final = (
     f"INSERT INTO {{events}} ({_COLUMNS}) OVERRIDING SYSTEM VALUE "  # noqa: S608 - names of ours
@@ -78,7 +81,7 @@ class Restoring:
         self._schema = schema
         self._runner = TransactionRunner(bind)
         self._dialect = event_dialect(self._database, schema)
-        self._last = 0
+        self._last = self._drawn = 0
 
     def begin(self) -> int:
         """Return the highest number that an earlier run has stored; 0: none.
@@ -88,9 +91,9 @@ class Restoring:
         """
         with self._runner.reading() as scope:
             self._schema.locking_record.check(scope.connection)
-            drawn = self._dialect.last_number(scope.connection)
+            self._drawn = self._dialect.last_number(scope.connection)
             self._last = scope.connection.scalar(select(func.max(self._schema.events.c.sequence_number))) or 0
-        if self._database == "postgresql" and drawn > 0 and drawn != self._last:
+        if self._database == "postgresql" and self._drawn > 0 and self._drawn != self._last:
             raise ConfigurationError(
                 "events have been published to this store, so numbers cannot be kept: use an empty one"
             )
@@ -110,9 +113,19 @@ class Restoring:
             )
             stored = {number: event_id for number, event_id in rows}  # noqa: C416 - rows are no pairs to a type checker
         if stored != ids:
-            raise ConfigurationError(
-                "the store has other events than these, so numbers cannot be kept: use an empty one"
-            )
+            raise ConfigurationError(_OTHERS)
+
+    def check_nothing_else(self, up_to: int, count: int) -> None:
+        """Demand that there are so many events up to a number.
+
+        Raises:
+            ConfigurationError: If the store has others.
+        """
+        events = self._schema.events
+        statement = select(func.count()).select_from(events).where(events.c.sequence_number <= up_to)
+        with self._runner.reading() as scope:
+            if scope.connection.scalar(statement) != count:
+                raise ConfigurationError(_OTHERS)
 
     def store(self, events: Sequence[AnyStoredEvent]) -> None:
         """Store events above all others, in a transaction.
@@ -138,7 +151,8 @@ class Restoring:
 
     def finish(self) -> None:
         """Move the sequence above the events, so that readers see them and the next one gets the next number."""
-        if self._database != "postgresql" or self._last == 0:
+        if self._database != "postgresql" or self._last <= self._drawn:
+            # Nothing has been added, and others may be publishing by now.
             return
         with self._runner.transaction() as scope:
             schema = effective_schema(scope.connection, self._schema.schema)
@@ -147,19 +161,24 @@ class Restoring:
             scope.connection.execute(select(func.pg_catalog.setval(sequence.op("::")(text("regclass")), self._last)))
 
     def _row(self, event: AnyStoredEvent) -> dict[str, Any]:
+        # As a publish would store it, and refuse it.
+        prepared = prepare(new_event_of(event))
+        stream = StreamIdentifier(event.category, event.stream)
+        if event.position < 0:
+            raise SerialisationError(f"positions begin at 0; event {event.id} has {event.position}")
         return {
             "sequence_number": event.sequence_number,
-            "id": str(event.id),
-            "category": event.category,
-            "stream": event.stream,
+            "id": str(prepared.id),
+            "category": stream.category,
+            "stream": stream.stream,
             "position": event.position,
-            "name": event.name,
-            "payload": event.payload,
-            "metadata": event.metadata,
-            "observed_at": self._time(event.observed_at),
-            "occurred_at": self._time(event.occurred_at),
-            "tags": sorted(event.tags) or None,
-            "version": event.version,
+            "name": prepared.name,
+            "payload": prepared.payload,
+            "metadata": prepared.metadata,
+            "observed_at": self._time(prepared.observed_at),
+            "occurred_at": self._time(prepared.occurred_at),
+            "tags": prepared.tags or None,
+            "version": prepared.version,
         }
 
     def _time(self, moment: datetime) -> str:

@@ -15,6 +15,7 @@ from eventstore_sa.errors import ConfigurationError, SubscriptionError, WaitTime
 from eventstore_sa.steps import Pause, Steps
 from eventstore_sa.subscriptions.faces import Face
 from eventstore_sa.subscriptions.failures import HandlerFailed, described
+from eventstore_sa.subscriptions.one_transaction import OneTransaction
 from eventstore_sa.subscriptions.partition import Work, as_failure
 from eventstore_sa.types import AnyStoredEvent, StoredEvent, StreamIdentifier, partition_of
 
@@ -146,7 +147,8 @@ def _replay_in(
         if locked is None or locked.sequence_number != parked.sequence_number:
             # Somebody else was faster.
             return
-        yield from _handle(face, work, events, session)
+        with OneTransaction(session):
+            yield from _handle(face, work, events, session)
         with as_failure():
             yield session.flush
         yield partial(face.in_session, session, storage.discard, parked)

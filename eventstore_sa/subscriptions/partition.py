@@ -29,6 +29,7 @@ from eventstore_sa.subscriptions.failures import (
     traceable,
 )
 from eventstore_sa.subscriptions.handling import Handling
+from eventstore_sa.subscriptions.one_transaction import OneTransaction
 from eventstore_sa.subscriptions.sources import Sourced
 from eventstore_sa.types import AnyStoredEvent, StreamIdentifier
 
@@ -274,7 +275,8 @@ class PartitionWorker:
                 todo, held = yield from self._split(
                     events, lambda *given: _taken(inside(storage.parked_streams, *given))
                 )
-                count: int = yield from self._handle(todo, session)
+                with OneTransaction(session):
+                    count: int = yield from self._handle(todo, session)
                 with as_failure():
                     yield session.flush
                 advance, held = self._advance(todo, held, count, to)

@@ -440,7 +440,9 @@ def _links_to_publishers(events: Sequence[AnyStoredEvent]) -> list[Link]:
     for event in events:
         metadata: Any = event.metadata
         if isinstance(metadata, Mapping) and "traceparent" in metadata:
-            carrier = cast("Mapping[str, str]", metadata)
+            # Propagators take texts for granted, and metadata may hold anything.
+            known = cast("Mapping[str, object]", metadata)
+            carrier = {key: value for key, value in known.items() if isinstance(value, str)}
             context = trace.get_current_span(propagate.extract(carrier)).get_span_context()
             if context.is_valid:
                 links[context.trace_id, context.span_id] = Link(context)

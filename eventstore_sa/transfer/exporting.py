@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 from msgspec import Struct
 
@@ -22,6 +22,7 @@ from eventstore_sa.transfer.lines import (
     read_header,
     read_trailer,
     trailer_line,
+    verify_export,
 )
 from eventstore_sa.types import AnyStoredEvent
 
@@ -39,6 +40,8 @@ class ExportProgress(Struct, frozen=True):
     sequence_number: int
     up_to: int
 
+
+_BEGINNING: Final = header_line(ExportHeader(category=None, up_to=0)).partition(b"null")[0]
 
 Progress = Callable[[ExportProgress], object]
 
@@ -66,6 +69,8 @@ def export_events(
     Raises:
         BrokenExportError: If the file is something else, or an export of something else.
     """
+    # As events are stored, whatever types the application has: nothing is skipped, and what is encrypted stays so.
+    store = SyncEventStore(store.adapter)
     if isinstance(to, Path):
         with to.open("r+b" if to.exists() else "w+b") as file:
             trailer = _resumed(store, file, category, progress)
@@ -102,7 +107,7 @@ def _resumed(
     first = file.readline()
     if not first.endswith(b"\n"):
         # Nothing was written, or not even all of the first line.
-        if first and not first.startswith(b'{"export"'):
+        if first[: len(_BEGINNING)] != _BEGINNING[: len(first)]:
             raise BrokenExportError("there is a file of this name that is not an export: choose another name")
         file.seek(0)
         header = ExportHeader(category=category, up_to=store.watermark().sequence_number)
@@ -115,17 +120,32 @@ def _resumed(
             f"the file holds an export of {_named(header.category)}, not of {_named(category)}: choose another name"
         )
     written, end = _Written(), len(first)
+    event: AnyStoredEvent | None = None
     for number, line in enumerate(file, start=2):
-        trailer = read_trailer(line)
-        if trailer is not None:
-            return trailer
+        if read_trailer(line) is not None:
+            file.seek(0)
+            return verify_export(file)
         if not line.endswith(b"\n"):
             break
-        written.add(line, read_event(line, number))
+        event = read_event(line, number)
+        written.add(line, event)
         end += len(line)
+    _check_source(store, event)
     file.seek(end)
     file.truncate()
     return _write(store, file, header, progress, written)
+
+
+def _check_source(store: SyncEventStore[Any], last: AnyStoredEvent | None) -> None:
+    """Demand that an export can be resumed from a store: that its last event is of this store, and not of another."""
+    if last is None:
+        return
+    found = store.adapter.inspection_storage().find_all([last.id]).get(last.id)
+    if found is None or found.sequence_number != last.sequence_number:
+        raise BrokenExportError(
+            f"the file holds a part of an export of another store, which has event {last.id} with number "
+            f"{last.sequence_number}: choose another name"
+        )
 
 
 def _write(

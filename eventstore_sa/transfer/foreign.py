@@ -42,6 +42,7 @@ FOREIGN_STORES: Final[tuple[ForeignStore, ...]] = ("logicblocks", "eventsourcing
 _PAGE: Final = 1000
 _NAMESPACE: Final = uuid5(NAMESPACE_URL, "https://pypi.org/project/eventstore-sa/imported")
 _TIMESTAMP: Final = "timestamp"
+_NEEDED: Final = ("id", "name", "category", "stream", "position", "observed_at", "occurred_at")
 
 
 class _Source(Struct, frozen=True):
@@ -88,7 +89,7 @@ def foreign_events(
             rows = connection.execute(statement).all()
         for row in rows:
             try:
-                yield source.event(row)
+                yield _whole(source.event(row))
             except (ValueError, TypeError, AttributeError, KeyError) as error:
                 raise UnreadableEventError(
                     f"event {row[0]} of the other store cannot be imported: {error}",
@@ -99,6 +100,14 @@ def foreign_events(
         if len(rows) < _PAGE:
             return
         after = rows[-1][0]
+
+
+def _whole(event: AnyStoredEvent) -> AnyStoredEvent:
+    """Return an event that has everything that an event has."""
+    missing = [name for name in _NEEDED if getattr(event, name) is None]
+    if missing:
+        raise ValueError(f"it has no {', '.join(missing)}")
+    return event
 
 
 def _table(engine: Engine, name: str, schema: str | None, columns: Mapping[str, Any]) -> tuple[Table, set[str]]:
@@ -161,7 +170,16 @@ def _logicblocks(engine: Engine, table: str | None, schema: str | None, _: str |
             known = {**known, **more} if is_mapping(known) else more if known is None else known
             found = uuid5(_NAMESPACE, f"logicblocks {event_id}")
         return StoredEvent(
-            found, name, stream, of_category, position, number, _json(payload), known, observed_at, occurred_at
+            found,
+            name,
+            stream,
+            of_category,
+            position,
+            number,
+            _json(payload),
+            known,
+            _aware(observed_at),
+            _aware(occurred_at),
         )
 
     return _Source(c.sequence_number, (*chosen, _text(engine, c.metadata)) if has_metadata else chosen, event)
@@ -289,6 +307,11 @@ def _moment(value: Any) -> datetime:
         raise TypeError("its state has no timestamp")
     found = datetime.fromisoformat(text)
     return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _aware(moment: Any) -> Any:
+    """Return a time with its zone: UTC, if the column has none."""
+    return moment.replace(tzinfo=UTC) if isinstance(moment, datetime) and moment.tzinfo is None else moment
 
 
 def _text(engine: Engine, value: Any) -> Any:

@@ -14,10 +14,10 @@ from msgspec import Struct
 
 from eventstore_sa.conditions import position_is
 from eventstore_sa.errors import ConfigurationError, DuplicateEventError
-from eventstore_sa.publishing import StreamPublication
+from eventstore_sa.publishing import StreamPublication, new_event_of
 from eventstore_sa.store import SyncEventStore
 from eventstore_sa.store.adapters import SyncSQLAlchemyEventStorageAdapter
-from eventstore_sa.types import AnyStoredEvent, NewEvent, StreamIdentifier, encode_json
+from eventstore_sa.types import AnyStoredEvent, StreamIdentifier, encode_json
 from eventstore_sa.types.numbers import checked_count
 
 __all__ = ["ImportResult", "import_events"]
@@ -81,18 +81,13 @@ class _Appended:
     def __init__(self, store: SyncEventStore[Any]) -> None:
         self._adapter = store.adapter
         self._inspection = store.adapter.inspection_storage()
-        self._resuming = True
 
     def store(self, batch: Sequence[AnyStoredEvent]) -> int:
         """Store a batch, and return how many of its events were not stored before."""
-        new = [*batch]
-        if self._resuming:
-            stored = self._inspection.find_all([event.id for event in batch])
-            for event in batch:
-                _check_same(event, stored.get(event.id))
-            new = [event for event in batch if event.id not in stored]
-            # What follows an event that is new is new as well.
-            self._resuming = not new
+        stored = self._inspection.find_all([event.id for event in batch])
+        for event in batch:
+            _check_same(event, stored.get(event.id))
+        new = [event for event in batch if event.id not in stored]
         if new:
             self._adapter.save_parts(_parts(new))
         return len(new)
@@ -110,6 +105,8 @@ class _Numbered:
             raise ConfigurationError("numbers can be kept only in a store on PostgreSQL or SQLite")
         self._restoring = adapter.restoring()
         self._stored_up_to = self._restoring.begin()
+        self._passed_over = 0
+        self._is_checked = False
 
     def store(self, batch: Sequence[AnyStoredEvent]) -> int:
         """Store a batch, and return how many of its events were not stored before."""
@@ -117,13 +114,21 @@ class _Numbered:
         old = batch[: len(batch) - len(new)]
         if old:
             self._restoring.check_stored(old)
+            self._passed_over += len(old)
         if new:
+            self._check_nothing_else()
             self._restoring.store(new)
         return len(new)
 
     def finish(self) -> None:
         """Let readers see the events."""
+        self._check_nothing_else()
         self._restoring.finish()
+
+    def _check_nothing_else(self) -> None:
+        if not self._is_checked:
+            self._restoring.check_nothing_else(self._stored_up_to, self._passed_over)
+            self._is_checked = True
 
 
 def _check_same(event: AnyStoredEvent, stored: AnyStoredEvent | None) -> None:
@@ -142,25 +147,18 @@ def _check_same(event: AnyStoredEvent, stored: AnyStoredEvent | None) -> None:
 def _parts(events: Sequence[AnyStoredEvent]) -> list[StreamPublication]:
     """Return a publish that stores events in exactly this order: a part for each run of events of one stream."""
     parts: list[StreamPublication] = []
-    for (category, stream), run in groupby(events, key=lambda event: (event.category, event.stream)):
-        members = [*run]
+    # A run ends at a gap, too: the condition of the next one is not met then, because positions have none.
+    for (stream, _), run in groupby(enumerate(events), key=_run):
+        members = [event for _, event in run]
         first = members[0].position
         condition = position_is(None if first == 0 else first - 1)
-        parts.append(StreamPublication(StreamIdentifier(category, stream), tuple(map(_new_event, members)), condition))
+        parts.append(StreamPublication(stream, tuple(map(new_event_of, members)), condition))
     return parts
 
 
-def _new_event(event: AnyStoredEvent) -> NewEvent[Any, Any, Any]:
-    return NewEvent(
-        id=event.id,
-        name=event.name,
-        payload=event.payload,
-        metadata=event.metadata,
-        observed_at=event.observed_at,
-        occurred_at=event.occurred_at,
-        tags=event.tags,
-        version=event.version,
-    )
+def _run(numbered: tuple[int, AnyStoredEvent]) -> tuple[StreamIdentifier, int]:
+    index, event = numbered
+    return StreamIdentifier(event.category, event.stream), event.position - index
 
 
 def _batches(events: Iterable[AnyStoredEvent], size: int) -> Iterator[list[AnyStoredEvent]]:
@@ -168,7 +166,7 @@ def _batches(events: Iterable[AnyStoredEvent], size: int) -> Iterator[list[AnySt
     size_bytes = 0
     for event in events:
         batch.append(event)
-        size_bytes += len(encode_json(event.payload))
+        size_bytes += len(encode_json((event.payload, event.metadata)))
         if len(batch) == size or size_bytes > _BATCH_BYTES:
             yield batch
             batch, size_bytes = [], 0

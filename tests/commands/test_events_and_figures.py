@@ -7,12 +7,16 @@ import os
 import pty
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from sqlalchemy import make_url
 
 from eventstore_sa import NewEvent, StoredEvent, SyncEventStore, event_metadata
+from eventstore_sa.cli import main
 from eventstore_sa.testing.cases.tables import in_turn
 from tests.commands.conftest import Command, each_kind_of_driver
 from tests.patience import PATIENCE_S, wait_until
@@ -113,6 +117,7 @@ def test_pages_of_names_go_on_where_the_last_one_ended(store: SyncEventStore, co
         (["show", "0b4a3ff4-5ff1-4b0b-b4d0-a6f4b3f6a9b7"], 1),
         (["show", "nonsense"], 2),
         (["show", "9" * 40], 1),
+        (["show", "9" * 5000], 1),
         (["stream", "orders/unknown"], 1),
         (["stream", "orders"], 2),
         (["stream", "orders/" + "x" * 2000], 2),
@@ -129,6 +134,16 @@ def test_pages_of_names_go_on_where_the_last_one_ended(store: SyncEventStore, co
         (["tail", "--url", "sqlite:///does-not-exist.db"], 3),
         (["tail", "--url", "sqlite://"], 1),
         (["tail", "--prefix", "other_"], 1),
+        (["tail", "--url", "postgresql://me:my@secret:1secret@host/db"], 2),
+        (["schema", "check", "postgresql://me:my@secret:1secret@host/db"], 2),
+        (["schema", "check", "sqlite:///does-not-exist.db"], 1),
+        (["browse", "postgresql://me:my@secret:1secret@host/db"], 2),
+        (["subscriptions", "list", "postgresql://me:my@secret:1secret@host/db"], 2),
+        (["subscriptions", "list", "sqlite:///does-not-exist.db"], 3),
+        (["subscriptions", "list", "sqlite://"], 1),
+        (["subscriptions", "parked", "sqlite://", "billing"], 1),
+        (["import", "--from", "logicblocks", "sqlite:///does-not-exist.db"], 3),
+        (["import", "--from", "logicblocks", "postgresql://me:my@secret:1secret@host/db"], 2),
     ],
 )
 def test_exit_codes(command: Command, arguments: list[str], code: int) -> None:
@@ -138,6 +153,29 @@ def test_exit_codes(command: Command, arguments: list[str], code: int) -> None:
     assert outcome.stderr
     assert "secret" not in outcome.output
     assert not Path("does-not-exist.db").exists()
+
+
+@pytest.mark.parametrize("url", ["postgresql+asyncpg", "postgresql+psycopg", "postgresql+psycopg2"], indirect=True)
+def test_a_server_that_refuses_a_connection_is_an_exit_code(url: str) -> None:
+    wrong = make_url(url).set(database="there is none").render_as_string(hide_password=False)
+
+    for arguments in (["tail", "--url"], ["doctor", "--url"], ["schema", "check"], ["subscriptions", "list"]):
+        outcome = CliRunner().invoke(main, [*arguments, wrong])
+        assert (outcome.exit_code, outcome.stdout) == (3, ""), (arguments, outcome.exception)
+        assert "there is none" in outcome.stderr
+
+
+@in_turn("name", ["run", "projections rebuild", "backfill-tags", "types check"])
+def test_an_application_that_cannot_be_imported_is_a_wrong_call(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "unset.py").write_text("import os\nall = os.environ['NOT_SET_ANYWHERE']\n")
+
+    outcome = command(*name.split(), "unset:all")
+
+    assert (outcome.exit_code, outcome.stdout) == (2, "")
+    assert "KeyError: 'NOT_SET_ANYWHERE'" in outcome.stderr
 
 
 @in_turn("name", ["engine", "async_engine", "store", "async_store"])
@@ -191,6 +229,17 @@ def on_terminal(url: str, *arguments: str, **environment: str) -> str:
     os.close(terminal)
     assert process.wait() == 0, shown
     return shown.decode(errors="surrogateescape")
+
+
+def test_json_stays_json_in_an_encoding_that_lacks_characters(store: SyncEventStore, url: str) -> None:
+    store.stream(category="orders", stream="1").publish(events=[NewEvent(name="placed", payload="ä日😀")])
+
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    printed = subprocess.check_output(
+        [sys.executable, *PROGRAM, "tail", "--json", "--url", url], cwd=ROOT, env=environment
+    )
+
+    assert json.loads(printed.decode("latin-1"))["payload"] == "ä日😀"
 
 
 def test_a_terminal_gets_colours_and_lines_that_fit(store: SyncEventStore, url: str) -> None:

@@ -16,10 +16,17 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import create_engine, text
 
-from eventstore_sa import NewEvent, StoredEvent, SyncEventStore
-from eventstore_sa.errors import BrokenExportError, ConfigurationError, DuplicateEventError, UnmetWriteConditionError
+from eventstore_sa import EventTypes, NewEvent, StoredEvent, SyncEventStore
+from eventstore_sa.errors import (
+    BrokenExportError,
+    ConfigurationError,
+    DuplicateEventError,
+    SerialisationError,
+    UnmetWriteConditionError,
+)
 from eventstore_sa.store.adapters import SyncInMemoryEventStorageAdapter
 from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.transfer import (
@@ -171,6 +178,117 @@ def test_numbers_are_not_kept_beside_other_events(source: SyncEventStore, other:
         import_events(other, events, keep_numbers=True)
     with pytest.raises(ConfigurationError, match="only in a store on PostgreSQL or SQLite"):
         import_events(SyncEventStore(SyncInMemoryEventStorageAdapter()), events, keep_numbers=True)
+
+
+@pytest.mark.parametrize("url", ["sqlite", "postgresql+psycopg"], indirect=True)
+def test_numbers_are_not_kept_above_other_events(store: SyncEventStore) -> None:
+    memory = SyncEventStore(SyncInMemoryEventStorageAdapter())
+    fill(memory)
+    (own,) = store.stream(category="x", stream="1").publish(events=[NewEvent(name="x", payload=1)])
+
+    with pytest.raises(ConfigurationError, match="the store has other events"):
+        import_events(store, [*memory.category(category="b")], keep_numbers=True)
+
+    assert [*store.log()] == [own]
+
+
+@pytest.mark.parametrize("url", ["postgresql+psycopg"], indirect=True)
+def test_importing_again_does_not_set_numbers_back(store: SyncEventStore) -> None:
+    memory = SyncEventStore(SyncInMemoryEventStorageAdapter())
+    fill(memory)
+    events = [*memory.log()]
+    import_events(store, events, keep_numbers=True)
+
+    def publish(done: ImportResult) -> None:
+        store.stream(category="x", stream="1").publish(events=[NewEvent(name="x", payload=1)])
+
+    assert import_events(store, events, keep_numbers=True, progress=publish) == ImportResult(40, 0)
+
+    (event,) = store.stream(category="x", stream="2").publish(events=[NewEvent(name="x", payload=1)])
+    assert event.sequence_number == 42
+
+
+@pytest.mark.parametrize("url", ["sqlite", "postgresql+psycopg"], indirect=True)
+def test_what_cannot_be_published_cannot_be_imported(store: SyncEventStore) -> None:
+    whole = StoredEvent(uuid4(), "x", "1", "a", 0, 1, 1, None, MOMENT, MOMENT)
+    odd: list[dict[str, Any]] = [
+        {"category": ""},
+        {"stream": "y" * 1001},
+        {"tags": frozenset({""})},
+        {"version": 0},
+        {"position": -1},
+        {"payload": float("inf")},
+        {"observed_at": MOMENT.replace(tzinfo=None)},
+        {"occurred_at": datetime(1, 1, 1, tzinfo=UTC)},
+    ]
+    for fields in odd:
+        for keep in (False, True):
+            with pytest.raises((SerialisationError, ConfigurationError)):
+                import_events(store, [replace(whole, **fields)], keep_numbers=keep)
+    numbers = [1e16, 1e22, -1.5e300, 2**70, 0.1]
+    import_events(store, [replace(whole, payload=numbers)], keep_numbers=True)
+    assert [(type(each), each) for each in store.log().read()[0].payload] == [(type(each), each) for each in numbers]
+
+
+@in_turn("size", [1, 3, 100])
+def test_events_of_a_category_that_was_imported_before_are_passed_over(other: SyncEventStore, size: int) -> None:
+    memory = SyncEventStore(SyncInMemoryEventStorageAdapter())
+    for number in range(30):
+        memory.stream(category=f"{size}{'ab'[number % 2]}", stream="1").publish(
+            events=[NewEvent(name="x", payload=number)]
+        )
+    import_events(other, [*memory.category(category=f"{size}a")])
+
+    assert import_events(other, [*memory.log()], batch_size=size) == ImportResult(30, 15)
+
+
+def test_a_gap_in_a_stream_is_not_closed(other: SyncEventStore) -> None:
+    memory = SyncEventStore(SyncInMemoryEventStorageAdapter())
+    new = [NewEvent(name="x", payload=number) for number in range(5)]
+    memory.stream(category="a", stream="1").publish(events=new)
+    events = [*memory.log()]
+
+    with pytest.raises(UnmetWriteConditionError):
+        import_events(other, [*events[:2], *events[3:]])
+
+    assert other.log().read() == []
+
+
+def test_an_export_of_a_store_with_types_holds_all_events_as_they_are_stored(source: SyncEventStore) -> None:
+    assert exported(SyncEventStore(source.adapter, types=EventTypes(unknown="skip"))) == exported(source)
+
+
+def test_an_export_is_resumed_only_from_its_own_store(
+    source: SyncEventStore, other: SyncEventStore, tmp_path: Path
+) -> None:
+    fill(other)
+    file = tmp_path / "export.jsonl"
+    part = b"".join(exported(source).splitlines(keepends=True)[:20])
+    file.write_bytes(part)
+
+    with pytest.raises(BrokenExportError, match="an export of another store"):
+        export_events(other, file)
+
+    assert file.read_bytes() == part
+
+
+def test_an_export_that_was_damaged_is_not_said_to_be_complete(
+    source: SyncEventStore, command: Command, tmp_path: Path
+) -> None:
+    file = tmp_path / "export.jsonl"
+    command("export", str(file))
+    file.write_bytes(file.read_bytes().replace(b"event-1", b"event-9", 1))
+    assert command("export", str(file)).exit_code == 1
+
+    other = tmp_path / "other.json"
+    other.write_text('{"export": "of something else"}')
+    assert command("export", str(other)).exit_code == 1
+    assert other.read_text() == '{"export": "of something else"}'
+
+
+def test_an_export_that_was_complete_before_says_so(source: SyncEventStore, command: Command, tmp_path: Path) -> None:
+    assert "already" not in command("export", str(tmp_path / "export.jsonl")).stderr
+    assert "the file had all events of this export already" in command("export", str(tmp_path / "export.jsonl")).stderr
 
 
 def test_a_stream_that_has_gone_on_refuses_an_import(
@@ -341,6 +459,26 @@ def test_events_are_imported_from_logicblocks(other: SyncEventStore, command: Co
     first, second = other.log().read()
     assert first == StoredEvent(known, "placed", "s", "c", 0, 7, {"total": 1}, None, MOMENT, MOMENT)
     assert (second.metadata, second.position, second.sequence_number) == ({"imported_id": "not-a-uuid"}, 1, 8)
+
+
+def test_a_foreign_event_that_lacks_something_is_named(other: SyncEventStore, command: Command, tmp_path: Path) -> None:
+    engine = create_engine(url := f"sqlite:///{tmp_path}/reference.db")
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "CREATE TABLE events (id text, name text, stream text, category text, position int, payload text, "
+                "sequence_number integer, observed_at timestamp, occurred_at timestamp)"
+            )
+        )
+        connection.execute(text("INSERT INTO events VALUES ('x', 'placed', 's', 'c', NULL, '1', 7, NULL, NULL)"))
+    engine.dispose()
+
+    for options in ([], ["--keep-numbers"]):
+        into = ["--url", f"sqlite:///{tmp_path}/other.db"]
+        outcome = command("import", "--from", "logicblocks", url, *into, *options)
+        assert (outcome.exit_code, outcome.stdout) == (1, "")
+        assert "event 7 of the other store cannot be imported: it has no position, observed_at" in outcome.stderr
+    assert other.log().latest() is None
 
 
 def test_events_are_imported_from_eventsourcing(other: SyncEventStore, command: Command, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from html.parser import HTMLParser
 from typing import Any
 from uuid import UUID, uuid4
@@ -240,6 +241,22 @@ async def test_what_is_hidden_is_on_no_page_and_cannot_be_searched_for(shop: Sho
     assert "order-placed" not in await visitor.page("/?text=s3cr3t")
     assert (await visitor.get("/projections?name=order&field=state.secret&value=s3cr3t")).status == 400
     assert (await visitor.get("/projections?name=order&field=secret&value=s3cr3t")).status == 400
+
+
+@pytest.mark.parametrize("shop", IN_MEMORY, indirect=True)
+async def test_what_a_function_hides_by_its_value_is_on_no_page_and_cannot_be_searched_for(shop: Shop) -> None:
+    await fill(shop)
+
+    visitor = shop.browse(
+        root="/ops/events", projectors=[OrderProjector()], redact=lambda path, value: value == "s3cr3t"
+    )
+    pages = await crawl(visitor)
+
+    assert [url for url, page in pages.items() if "s3cr3t" in page] == []
+    assert "[hidden]" in await visitor.page("/state?projector=order&category=orders&stream=1&position=0")
+    for operator in ("=", "%E2%89%A5"):
+        found = await visitor.page(f"/projections?name=order&field=state.secret&is={operator}&value=s3cr3t")
+        assert "No projection found" in found
 
 
 def numbers_on(page: str) -> list[int]:
@@ -706,6 +723,49 @@ async def test_an_application_decides_who_may_see_it() -> None:
 
     assert (await visitor.get("/")).status == 403
     assert (await visitor.get("/", x_role="operator")).status == 200
+
+
+async def test_a_coroutine_that_nobody_awaits_lets_nobody_in() -> None:
+    async def refuse(request: Any) -> bool:
+        return False
+
+    class Refusing:
+        async def __call__(self, request: Any) -> bool:
+            return False
+
+    store = SyncEventStore(SyncInMemoryEventStorageAdapter())
+    for auth in (refuse, Refusing()):
+        with pytest.raises(ConfigurationError, match="auth is a coroutine function"):
+            event_browser(store, auth=auth)
+
+    visitor = Visitor(event_browser(store, auth=partial(Refusing.__call__, Refusing())))
+
+    for url in ("/", "/tail?after=0"):
+        assert (await visitor.get(url)).status == 500
+
+
+@pytest.mark.parametrize("shop", IN_MEMORY, indirect=True)
+async def test_an_auth_function_that_raises_lets_nobody_in_and_is_logged(shop: Shop, caplog: Any) -> None:
+    def broken(request: Any) -> bool:
+        raise LookupError("session of ada")
+
+    for url in ("/", "/tail?after=0"):
+        reply = await shop.browse(auth=broken).get(url)
+        assert (reply.status, "ada" in reply.text) == (500, False)
+    assert "session of ada" in caplog.text
+
+
+@pytest.mark.parametrize("shop", IN_MEMORY, indirect=True)
+async def test_a_function_that_raises_ends_a_tail_with_a_message(shop: Shop, caplog: Any) -> None:
+    def broken(path: Any, value: Any) -> bool:
+        raise LookupError("of ada")
+
+    await shop.publish()
+
+    async with shop.browse(redact=broken).tail("/tail?after=0") as tail:
+        with pytest.raises(AssertionError, match="'problem', 'data': 'LookupError'"):
+            await tail.row()
+    assert "Traceback" in caplog.text
 
 
 @pytest.mark.parametrize("shop", IN_MEMORY, indirect=True)

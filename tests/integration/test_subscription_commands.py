@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
@@ -15,6 +16,7 @@ from sqlalchemy import NullPool, create_engine, text
 
 from eventstore_sa import NewEvent, SyncEventStore
 from eventstore_sa.cli import main
+from eventstore_sa.errors import SubscriptionError
 from eventstore_sa.subscriptions import FailurePolicy, SyncSubscription, catch_up_sync
 from tests.integration import markdown
 from tests.patience import wait_until
@@ -141,6 +143,47 @@ def test_events_are_skipped_and_discarded(store: SyncEventStore) -> None:
     assert skipped("--to", "1") == (2, 2)
     assert skipped() == (0, 4)
     assert command("subscriptions", "skip", url, "unknown").exit_code == 1
+
+
+def test_what_handlers_raise_cannot_steer_a_terminal(store: SyncEventStore) -> None:
+    store.stream(category="orders", stream="\x1b[2J").publish(events=[NewEvent(name="placed", payload=1)])
+
+    def handle(event: Any) -> None:
+        raise ValueError("\x1b]0;owned\x07\u202e")
+
+    with contextlib.suppress(SubscriptionError):
+        catch_up_sync(SyncSubscription("billing", store.log(), handle, on_failure=FailurePolicy(retries=0)))
+    parking = FailurePolicy(retries=0, then="park")
+    catch_up_sync(SyncSubscription("parking", store.log(), handle, on_failure=parking))
+
+    for arguments in (["list"], ["parked"]):
+        shown = command("subscriptions", *arguments, "sqlite:///events.db", *(["parking"] * (arguments == ["parked"])))
+        assert "owned" in shown.stdout
+        assert not set("\x1b\x07\u202e") & set(shown.stdout)
+
+
+def test_all_events_that_are_kept_aside_are_printed(store: SyncEventStore) -> None:
+    poisoned(store)
+    held = [NewEvent(name="placed", payload=number) for number in range(1200)]
+    store.stream(category="orders", stream="1").publish(events=held)
+    catch_up_sync(SyncSubscription("billing", store.log(), lambda event: None))
+
+    printed = command("subscriptions", "parked", "sqlite:///events.db", "billing", "--json").stdout
+
+    assert len(printed.splitlines()) == 1201
+    assert command("subscriptions", "parked", "sqlite:///events.db", "unknown").exit_code == 1
+
+
+def test_a_worker_that_cannot_begin_ends_with_an_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are no tables; and then there is no room for so many connections."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "subscribing_app.py").write_text(APPLICATION)
+    for arguments in (["run"], ["subscriptions", "catch-up"], ["subscriptions", "replay"]):
+        name = ["billing"] if arguments[-1] == "replay" else []
+        outcome = command(*arguments, "subscribing_app:all", *name)
+        assert (outcome.exit_code, "tables are missing" in outcome.stderr) == (1, True), outcome.exception
+    assert command("run", "subscribing_app:all", "--lease", "1").exit_code == 2
+    del sys.modules["subscribing_app"]
 
 
 def test_a_command_catches_up_and_shows_how_far_it_is(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -414,6 +415,87 @@ async def test_the_connection_breaks_at_the_commit(place: Place) -> None:
     await place.catch_up(place.subscription(sessions=sessions, batch_size=1))
 
     assert breaks == []
+    assert place.effects() == numbers(stored)
+
+
+ENDINGS = ("commit", "rollback", "close", "a rollback that it hides")
+
+
+class Ending:
+    """A handler that ends the transaction of its session after some event."""
+
+    def __init__(self, place: Place, number: int, how: str) -> None:
+        self.place, self.number, self.how = place, number, how
+
+    @property
+    def handler(self) -> Any:
+        return self.handle if self.place.asynchronous else self.handle_sync
+
+    async def handle(self, event: Any, session: Any) -> None:
+        await self.place.store_effect(event, session)
+        if event.sequence_number == self.number:
+            if self.how.startswith("a rollback"):
+                with contextlib.suppress(ConfigurationError):
+                    await session.commit()
+                await session.rollback()
+                await self.place.store_effect(event, session)
+            else:
+                await getattr(session, self.how)()
+
+    def handle_sync(self, event: Any, session: Any) -> None:
+        self.place.store_effect(event, session)
+        if event.sequence_number == self.number:
+            if self.how.startswith("a rollback"):
+                with contextlib.suppress(ConfigurationError):
+                    session.commit()
+                session.rollback()
+                self.place.store_effect(event, session)
+            else:
+                getattr(session, self.how)()
+
+
+@row("a handler commits, rolls back or closes its session")
+@on_databases
+@pytest.mark.parametrize("how", ENDINGS)
+async def test_a_handler_that_ends_its_transaction_has_failed(place: Place, how: str) -> None:
+    """Neither is an effect lost, nor is there one without its checkpoint."""
+    stored = await place.publish("1", "2", "3", "4")
+    wrong = Ending(place, stored[2].sequence_number, how)
+    subscription = place.subscription(wrong.handler, on_failure=policy("park", retries=2))
+
+    await place.catch_up(subscription)
+
+    assert place.effects() == numbers([*stored[:2], stored[3]])
+    (parked,) = await settled(subscription.parked())
+    assert "savepoint" in parked.error
+    assert await settled(subscription.replay()) == 0
+    assert place.effects() == numbers([*stored[:2], stored[3]])
+    await place.catch_up(subscription)
+    wrong.number = 0
+    assert await settled(subscription.replay()) == 1
+    assert sorted(place.effects()) == numbers(stored)
+
+
+@on_databases
+async def test_a_handler_may_use_savepoints(place: Place) -> None:
+    stored = await place.publish("1", "2", "3")
+
+    async def handle(event: Any, session: Any) -> None:
+        async with session.begin_nested():
+            await place.store_effect(event, session)
+        undone = await session.begin_nested()
+        await place.store_effect(event, session)
+        await undone.rollback()
+
+    def handle_sync(event: Any, session: Any) -> None:
+        with session.begin_nested():
+            place.store_effect(event, session)
+        undone = session.begin_nested()
+        place.store_effect(event, session)
+        undone.rollback()
+
+    await place.catch_up(place.subscription(handle if place.asynchronous else handle_sync))
+
     assert place.effects() == numbers(stored)
 
 

@@ -200,6 +200,22 @@ async def test_handlers_of_subscriptions_have_spans_with_links(telemetry: Teleme
     assert processed.attributes["messaging.destination.subscription.name"] == "mails"
 
 
+async def test_metadata_that_are_no_trace_do_not_keep_an_event_from_its_handler(
+    telemetry: Telemetry, store: EventStore
+) -> None:
+    odd: list[Any] = [5, None, True, [1], {}, "", "00-zz", {"a": [None]}]
+    events = [
+        NewEvent(name="placed", payload=None, metadata={"traceparent": each, "tracestate": each, "baggage": each})
+        for each in odd
+    ]
+    await store.stream(category="orders", stream="1").publish(events=events)
+    handled: list[Any] = []
+
+    await catch_up(Subscription("billing", store.log(), handled.append))
+
+    assert len(handled) == len(odd)
+
+
 async def test_failures_of_handlers_are_counted(telemetry: Telemetry, store: EventStore) -> None:
     async def handle(event: StoredEvent) -> None:
         raise ValueError("s3cret")

@@ -236,12 +236,19 @@ def _looked_for(
     looked_at = 0
     for record in records:
         looked_at += 1
-        if evaluation.meets(record.document(), [clause]):
+        if evaluation.meets(_shown(site, record), [clause]):
             found.append(record)
             if len(found) == _SIZE:
                 break
     last = records[looked_at - 1].id if looked_at else after
     return _Found(found, looked_at, last, bool(records) and (more or looked_at < len(records)))
+
+
+def _shown(site: Site, record: ProjectionRecord) -> Any:
+    """Return what conditions are compared with: what is hidden cannot be found by its value."""
+    document = record.document()
+    parts = {part: site.redaction.applied(document[part]) for part in ("state", "metadata")}
+    return {**document, **parts}
 
 
 def _clause(site: Site, request: BrowserRequest) -> FilterClause | None:
@@ -255,7 +262,7 @@ def _clause(site: Site, request: BrowserRequest) -> FilterClause | None:
     if top not in FIELDS:
         top, steps = "state", [top, *steps]
     below = tuple(int(step) if step.isascii() and step.isdecimal() and len(step) < 9 else step for step in steps)
-    # Whether something is hidden depends on names; what a function says of the values cannot be known here.
+    # By names alone; what a function says of values is asked for each projection.
     names = tuple(step for step in below if isinstance(step, str))
     if site.redaction.is_active and any(
         site.redaction.hides(path[:length], None) for path in (below, names) for length in range(1, len(path) + 1)

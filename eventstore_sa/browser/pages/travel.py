@@ -170,21 +170,30 @@ def _changes(state: _State, redaction: Redaction) -> Node:
         "What it changed",
         table(".changes")[
             thead(".hidden-label")[tr[th(scope="col")["Kind"], th(scope="col")["Where"], th(scope="col")["Value"]]],
-            tbody[(_change(change, redaction) for change in changes[:_MOST_CHANGES])],
+            tbody[(_change(state, change, redaction) for change in changes[:_MOST_CHANGES])],
         ],
         cut and p(".muted")[f"and more than {_MOST_CHANGES} others"],
     )
 
 
-def _change(change: Change, redaction: Redaction) -> Node:
+def _change(state: _State, change: Change, redaction: Redaction) -> Node:
     added = change.kind == "added"
-    hidden = any(redaction.hides(change.path[:length], None) for length in range(1, len(change.path) + 1))
+    hidden = _is_hidden(state.after if added else state.before, change.path, redaction)
     value = HIDDEN if hidden else preview(change.value, _Below(redaction, change.path), 400)
     return tr(f".{change.kind}")[
         td(".sign")[span(aria_hidden="true")["+" if added else "−"], span(".hidden-label")[change.kind]],
         td(".path")[visible(".".join(map(str, change.path)) or "the whole state", 200)],
         td(".value")[visible(value)],
     ]
+
+
+def _is_hidden(value: Any, path: tuple[str | int, ...], redaction: Redaction) -> bool:
+    """Return whether the value at a path is hidden, or something on the way to it."""
+    for length, step in enumerate(path, start=1):
+        value = value[step]
+        if redaction.hides(path[:length], value):
+            return True
+    return False
 
 
 class _Below(Redaction):

@@ -143,11 +143,13 @@ def _create(url: URL | str, create: Callable[..., E]) -> E:
             f"the URL's driver does not work with asyncio ({error}): use postgresql+asyncpg://, postgresql+psycopg:// or "
             "sqlite+aiosqlite://, or a SyncEventStore"
         ) from error
-    except (ArgumentError, NoSuchModuleError) as error:
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
+        # What is said of a port that is no number quotes it, and it may be the end of a password.
+        cause = None if isinstance(error, ValueError) else error
         raise ConfigurationError(
             "SQLAlchemy does not recognise this database URL: write it as postgresql+asyncpg://user@host/database or "
             "sqlite+aiosqlite:///file.db"
-        ) from error
+        ) from cause
     configure_sqlite(engine)
     return engine
 

@@ -152,6 +152,19 @@ def test_names_hide_fields_wherever_they_are() -> None:
     assert walk_to(value, (1, 0, 0, 0), redaction)[1] is NO_SUCH_PLACE
 
 
+def test_a_name_with_dots_hides_the_field_of_that_name_too() -> None:
+    redaction = Redaction(["card.number"])
+
+    value = {"card.number": 1, "a": {"Card.Number": 2}, "discard.number": 3, "number": 4}
+
+    assert redaction.applied(value) == {
+        "card.number": HIDDEN,
+        "a": {"Card.Number": HIDDEN},
+        "discard.number": 3,
+        "number": 4,
+    }
+
+
 def test_a_function_hides_values_by_path_and_content() -> None:
     redaction = Redaction(lambda path, value: isinstance(value, str) and "@" in value)
 
