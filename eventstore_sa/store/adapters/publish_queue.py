@@ -133,12 +133,6 @@ class PublishQueue:
 
     def add(self, publish: WaitingPublish) -> None:
         """Let a publish wait for its turn."""
-        if (
-            publish.count > _MOST_EVENTS
-            or len(publish.document.text) > _MOST_CHARACTERS
-            or len(publish.locks) > self.most_locks
-        ):
-            publish.travels_alone = True
         self._waiting.append(publish)
 
     def withdraw(self, publish: WaitingPublish) -> None:
@@ -207,6 +201,14 @@ class PublishQueue:
         self._held.update(publish.keys, publish.ids)
         self._waiting_alone.append(publish)
 
+    def _is_too_large(self, publish: WaitingPublish) -> bool:
+        """Return whether it is too large for a batch, as far as is known now: a batch tells how many locks there may be."""
+        return (
+            publish.count > _MOST_EVENTS
+            or len(publish.document.text) > _MOST_CHARACTERS
+            or len(publish.locks) > self.most_locks
+        )
+
     def _gathered(self) -> list[WaitingPublish]:
         """Take the publishes of the next batch out of those that wait, in their order; what cannot travel now stays."""
         batch: list[WaitingPublish] = []
@@ -227,11 +229,12 @@ class PublishQueue:
                 and self._held.isdisjoint(publish.ids)
                 and ids.isdisjoint(publish.ids)
             )
-            if free and publish.travels_alone and keys.isdisjoint(publish.keys):
+            alone = publish.travels_alone or self._is_too_large(publish)
+            if free and alone and keys.isdisjoint(publish.keys):
                 self._wait_alone(publish)
             elif (
                 free
-                and not publish.travels_alone
+                and not alone
                 and events + publish.count <= _MOST_EVENTS
                 and characters + len(publish.document.text) <= _MOST_CHARACTERS
                 and len(locks | publish.locks) <= self.most_locks
