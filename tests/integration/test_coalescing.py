@@ -18,7 +18,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from sqlalchemy import NullPool, event, text
+from sqlalchemy import URL, NullPool, event, text
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session
 
@@ -38,7 +38,7 @@ from eventstore_sa.store.adapters import InMemoryEventStorageAdapter, SQLAlchemy
 from tests.awaiting import settled
 from tests.blocking import wait_for_waiting
 from tests.databases import PostgresDatabase
-from tests.hosts import Ground, Host, each_driver, new_event, statements_of
+from tests.hosts import Ground, Host, each_driver, new_event, open_connections, statements_of
 from tests.interleaving import install_schema
 from tests.patience import PATIENCE_S, wait_until
 from tests.projectors import OrderProjector
@@ -50,10 +50,10 @@ each_threaded_way = each_driver("postgresql+psycopg")
 Call = Callable[[], Any]
 
 
-def coalescing_on(engine: Any) -> Any:
-    """Make a store that coalesces."""
-    kind: Any = EventStore if hasattr(engine, "sync_engine") else SyncEventStore
-    return kind(engine, coalesce=True)
+def coalescing_on(bind: Any) -> Any:
+    """Make a store that coalesces, on an engine or a URL of an asyncio driver."""
+    kind: Any = EventStore if hasattr(bind, "sync_engine") or isinstance(bind, URL) else SyncEventStore
+    return kind(bind, coalesce=True)
 
 
 def with_pool(host: Host, size: int = 10, **options: Any) -> Any:
@@ -413,6 +413,43 @@ async def test_a_batch_that_is_cancelled_from_outside_settles_everybody(host: Ho
     assert await gathered(host, store, [lambda: publish_to(store, "1"), lambda: publish_to(store, "2")])
     assert _known(store) == 0
     await engine.dispose()
+
+
+@asynccontextmanager
+async def batch_that_nobody_waits_for(host: Host, store: Any) -> AsyncIterator[None]:
+    """Have a batch wait for the table of events, whose callers have all been cancelled."""
+    await publish_to(store, "0")
+    with host.ground.outside.connect() as holder:
+        holder.execute(text("LOCK TABLE es_events"))
+        callers = [asyncio.ensure_future(publish_to(store, f"{number}")) for number in range(4)]
+        # One that goes straight, and a batch.
+        await asyncio.to_thread(wait_for_waiting, host.ground, 2)
+        for caller in callers:
+            caller.cancel()
+        await asyncio.gather(*callers, return_exceptions=True)
+        yield
+
+
+@each_async_way
+async def test_store_that_is_closed_waits_for_the_batch_that_nobody_waits_for(host: Host) -> None:
+    store = coalescing_on(host.ground.url(host.driver))
+    open_now = open_connections(store.adapter.bind.engine)
+    async with batch_that_nobody_waits_for(host, store):
+        closing = asyncio.create_task(store.aclose())
+        await asyncio.to_thread(wait_for_waiting, host.ground)
+        assert not closing.done()
+    await closing
+    assert open_now == []
+
+
+@each_async_way
+async def test_batch_that_nobody_waits_for_leaves_no_connection_in_an_engine_that_is_disposed_of(host: Host) -> None:
+    engine = with_pool(host)
+    open_now = open_connections(engine.sync_engine)
+    async with batch_that_nobody_waits_for(host, coalescing_on(engine)):
+        await engine.dispose()
+        assert len(open_now) == 1
+    await asyncio.to_thread(wait_until, lambda: open_now == [], "its connection is closed")
 
 
 class _Death(BaseException):

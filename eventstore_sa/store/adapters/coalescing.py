@@ -27,7 +27,7 @@ from eventstore_sa.persistence.sqlalchemy_internals import most_connections
 from eventstore_sa.persistence.transactions.binds import Bind
 from eventstore_sa.publishing import StreamPublication
 from eventstore_sa.store.adapters.publish_queue import PublishQueue, Travel, WaitingPublish
-from eventstore_sa.store.adapters.runners import GreenletRunner, Runner
+from eventstore_sa.store.adapters.runners import GreenletRunner, settled
 from eventstore_sa.types import AnyStoredEvent
 
 __all__ = ["Coalescing", "SyncCoalescing"]
@@ -117,12 +117,12 @@ class _Carrier:
 class _LoopCarrier(_Carrier):
     """Carries the publishes of one event loop, in tasks."""
 
-    def __init__(self, storage: EventStorage, engine: Engine, runner: Runner) -> None:
+    def __init__(self, storage: EventStorage, engine: Engine, runner: GreenletRunner) -> None:
         super().__init__(storage, engine)
         self._runner = runner
         self._is_sending = False
-        # By their first publishes. An event loop alone does not keep tasks.
-        self._tasks: dict[WaitingPublish, asyncio.Task[Sequence[WaitingPublish]]] = {}
+        # An event loop alone does not keep tasks.
+        self._tasks: dict[Travel, asyncio.Task[Sequence[WaitingPublish]]] = {}
 
     async def publish(self, parts: Parts, document: PublishDocument) -> Stored:
         loop = asyncio.get_running_loop()
@@ -141,12 +141,18 @@ class _LoopCarrier(_Carrier):
             stored: Stored = await publish.answer
         except asyncio.CancelledError:
             self._queue.withdraw(publish)
-            task = self._tasks.get(publish)
-            if task is not None and publish.is_sent_alone:
-                task.cancel()
+            for travel, task in self._tasks.items():
+                if not travel.is_batch and publish in travel.publishes:
+                    task.cancel()
             self._send_soon(loop)
             raise
         return stored
+
+    async def end(self) -> None:
+        """Wait for what is under way and nobody waits for any more."""
+        for travel, task in list(self._tasks.items()):
+            if all(publish.is_withdrawn for publish in travel.publishes):
+                await settled(task)
 
     def _send_soon(self, loop: asyncio.AbstractEventLoop) -> None:
         """Send when the tasks that are ready have run: what they publish travels together."""
@@ -160,13 +166,13 @@ class _LoopCarrier(_Carrier):
             # A batch belongs to nobody, and so it sees nobody's context variables.
             context = Context() if travel.is_batch else travel.publishes[0].context
             task = loop.create_task(self._carry(travel), context=context)
-            self._tasks[travel.publishes[0]] = task
+            self._tasks[travel] = task
             task.add_done_callback(partial(self._ended, travel, loop))
 
     async def _carry(self, travel: Travel) -> Sequence[WaitingPublish]:
         """Send it; return those of its publishes that have no answer yet."""
         try:
-            return self._arrived(travel, await self._runner.run(_work(self._storage, travel)))
+            return self._arrived(travel, await self._runner.run_unattended(_work(self._storage, travel)))
         except Exception as error:  # noqa: BLE001 - whoever has published gets it
             return self._failed(travel, error)
 
@@ -174,7 +180,7 @@ class _LoopCarrier(_Carrier):
         self, travel: Travel, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Sequence[WaitingPublish]]
     ) -> None:
         # Not by the task itself: one that is cancelled before it has begun does nothing at all.
-        del self._tasks[travel.publishes[0]]
+        del self._tasks[travel]
         left: Sequence[WaitingPublish] = ()
         if task.cancelled() or task.exception() is not None:
             for publish in travel.publishes:
@@ -193,7 +199,7 @@ class Coalescing:
         runner: How the adapter runs its work.
     """
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: GreenletRunner) -> None:
         self._runner = runner
         self._carriers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Engine, _LoopCarrier]] = WeakKeyDictionary()
 
@@ -209,6 +215,11 @@ class Coalescing:
             runner = self._runner if own is bind else GreenletRunner(own)
             carrier = carriers[own.engine] = _LoopCarrier(storage.on(own), own.engine, runner)
         return await carrier.publish(parts, document)
+
+    async def end(self) -> None:
+        """Wait for what is under way in this event loop and nobody waits for any more, before the engine is disposed of."""
+        for carrier in list(self._carriers.get(asyncio.get_running_loop(), {}).values()):
+            await carrier.end()
 
 
 class _ThreadCarrier(_Carrier):

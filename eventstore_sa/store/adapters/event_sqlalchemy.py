@@ -399,7 +399,7 @@ class SQLAlchemyEventStorageAdapter(
             constraint_converters=constraint_converters,
         )
         super().__init__(sync_adapter, bind)
-        self._coalescing = Coalescing(self._runner) if coalesce else None
+        self._coalescing = Coalescing(self._greenlets) if coalesce else None
         self.locking: Locking = tables.locking
         self.serialisation_guarantee: EventSerialisationGuarantee = tables.serialisation_guarantee
 
@@ -416,6 +416,12 @@ class SQLAlchemyEventStorageAdapter(
         parts = publications(target=target, events=events, condition=condition, streams=streams)
         publish = self._coalescing.publish
         return keyed_results(streams, await publish(self.sync_adapter.storage, self.bind, parts))
+
+    async def aclose(self) -> None:
+        self.sync_adapter.close()
+        if self._coalescing is not None:
+            await self._coalescing.end()
+        await super().aclose()
 
     async def locked(self, stream: StreamIdentifier, work: Callable[[EventStorageAdapter], Awaitable[R]]) -> R:
         if not self.sync_adapter.locks_streams:

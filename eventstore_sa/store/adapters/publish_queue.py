@@ -41,7 +41,6 @@ class WaitingPublish:
         locks: The locks that it needs.
         count: How many events it has.
         travels_alone: Whether it cannot travel with others.
-        is_sent_alone: Whether it is under way by itself.
         is_repeated: Whether one of its ids is stored already.
         is_withdrawn: Whether nobody waits for it any more.
     """
@@ -66,7 +65,6 @@ class WaitingPublish:
         self.locks: Final = frozenset([*locks, *(("category", category) for category in categories)])
         self.ids: Final = frozenset([event.id for part in parts for event in part.events])
         self.count: Final = len(self.ids)
-        self.is_sent_alone: bool = False
         self.is_repeated: bool = False
         self.is_withdrawn: bool = False
 
@@ -193,7 +191,6 @@ class PublishQueue:
         else:
             self._alone += 1
         for publish in travel.publishes:
-            publish.is_sent_alone = not travel.is_batch
             self._held.update(publish.keys, publish.ids)
         return travel
 
