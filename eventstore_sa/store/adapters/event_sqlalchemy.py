@@ -336,9 +336,11 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
         storage = self._storage
         if self._in_session is not None:
             return self._in_session.publish_at_once
+        if self.bind.in_transaction:
+            return self._publish_on_connection
         if self._coalescing is not None:
             return partial(self._coalescing.publish, storage, self._bind)
-        return self._publish_on_connection if self.bind.in_transaction else storage.publish
+        return storage.publish
 
     def _publish_on_connection(self, parts: Sequence[StreamPublication]) -> list[list[AnyStoredEvent]]:
         """Publish in the transaction of a connection of the caller's, and tell those who wait once it is committed."""
