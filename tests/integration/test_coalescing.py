@@ -6,8 +6,10 @@ What travels when is in `tests/unit/store/test_publish_queue.py`, what a batch d
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -20,7 +22,7 @@ from unittest.mock import patch
 import pytest
 from sqlalchemy import URL, NullPool, event, text
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from eventstore_sa import EventStore, EventTypes, NewEvent, SyncEventStore, event_metadata
 from eventstore_sa import event as event_type
@@ -636,3 +638,45 @@ async def test_a_session_factory_that_leads_elsewhere_has_batches_of_its_own(
             names = (await connection.execute(text("SELECT name FROM es_events"))).scalars().all()
         assert list(names) == [name] * 5
         await engine.dispose()
+
+
+def test_event_loops_that_have_ended_are_forgotten(make_postgres_database: Callable[..., PostgresDatabase]) -> None:
+    """As of workers that run each of their tasks in an event loop of its own."""
+    database = make_postgres_database(prepared_by=install_schema)
+    engine = create_async_engine(database.url("asyncpg"), poolclass=NullPool)
+    store = EventStore(async_sessionmaker(engine), coalesce=True)
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+    async def publish(number: int) -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        await asyncio.gather(*(publish_to(store, f"{number}") for _ in range(3)))
+
+    for number in range(3):
+        asyncio.run(publish(number))
+    gc.collect()
+
+    assert [loop() for loop in loops] == [None] * 3
+
+
+@each_way
+async def test_engines_that_a_session_factory_makes_for_each_call_are_forgotten(host: Host) -> None:
+    """As for tenants with schemas of their own."""
+    engine = with_pool(host)
+    sync_engine = getattr(engine, "sync_engine", engine)
+    made: list[weakref.ref[Any]] = []
+
+    class Routing(Session):
+        def get_bind(self, *_: Any, **__: Any) -> Any:
+            bind = sync_engine.execution_options(schema_translate_map={"tenant": None})
+            made.append(weakref.ref(bind))
+            return bind
+
+    kind: Any = EventStore if host.asynchronous else SyncEventStore
+    factory = async_sessionmaker(sync_session_class=Routing) if host.asynchronous else sessionmaker(class_=Routing)
+    store = kind(factory, coalesce=True)
+    for number in range(32 + 5):
+        await settled(publish_to(store, f"{number}"))
+    gc.collect()
+
+    assert sum(each() is not None for each in made) <= 32 + 1
+    await settled(engine.dispose())

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from contextvars import Context
 from functools import partial
 from threading import Condition, Lock, Thread, get_ident
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Engine
@@ -36,6 +36,7 @@ Parts: TypeAlias = Sequence[StreamPublication]
 Stored: TypeAlias = list[list[AnyStoredEvent]]
 
 _IDLE_S: Final = 5.0
+_MOST_IDLE: Final = 32
 
 
 def _lost() -> ConnectionLostError:
@@ -112,6 +113,29 @@ class _Carrier:
         for publish in travel.publishes:
             publish.travels_alone = True
         return travel.publishes
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has nothing to do."""
+        return self._queue.is_idle
+
+
+Carrier = TypeVar("Carrier", bound=_Carrier)
+
+
+def _carrier_on(engine: Engine, carriers: dict[Engine, Carrier], make: Callable[[], Carrier]) -> Carrier:
+    """Return the carrier of an engine, which is made if there is none.
+
+    If there are many, those that have nothing to do are forgotten: a session factory may make an engine for each call.
+    """
+    carrier = carriers.get(engine)
+    if carrier is None:
+        if len(carriers) >= _MOST_IDLE:
+            for known, other in list(carriers.items()):
+                if other.is_idle:
+                    carriers.pop(known, None)
+        carrier = carriers.setdefault(engine, make())
+    return carrier
 
 
 class _LoopCarrier(_Carrier):
@@ -210,11 +234,12 @@ class Coalescing:
         if document is None or own is None or isinstance(own.engine.pool, StaticPool):
             return await self._runner.run(storage.publish, parts)
         carriers = self._carriers.setdefault(asyncio.get_running_loop(), {})
-        carrier = carriers.get(own.engine)
-        if carrier is None:
+
+        def make() -> _LoopCarrier:
             runner = self._runner if own is bind else GreenletRunner(own)
-            carrier = carriers[own.engine] = _LoopCarrier(storage.on(own), own.engine, runner)
-        return await carrier.publish(parts, document)
+            return _LoopCarrier(storage.on(own), own.engine, runner)
+
+        return await _carrier_on(own.engine, carriers, make).publish(parts, document)
 
     async def end(self) -> None:
         """Wait for what is under way in this event loop and nobody waits for any more, before the engine is disposed of."""
@@ -329,7 +354,8 @@ class SyncCoalescing:
         if self._pid != os.getpid():
             # Forked: the threads are those of another process, and whatever they were about.
             self.__init__()  # type: ignore[misc]
-        carrier = self._carriers.get(own.engine)
-        if carrier is None:
-            carrier = self._carriers.setdefault(own.engine, _ThreadCarrier(storage.on(own), own.engine))
-        return carrier.publish(parts, document)
+
+        def make() -> _ThreadCarrier:
+            return _ThreadCarrier(storage.on(own), own.engine)
+
+        return _carrier_on(own.engine, self._carriers, make).publish(parts, document)

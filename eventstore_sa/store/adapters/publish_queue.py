@@ -116,6 +116,11 @@ class PublishQueue:
         return self._most_batches + self._most_alone
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits and nothing is under way."""
+        return not (self._batches or self._alone or self._waiting or self._waiting_alone)
+
+    @property
     def may_send(self) -> bool:
         """Whether it is worth asking what can be sent."""
         return bool(
@@ -125,7 +130,7 @@ class PublishQueue:
 
     def enter(self, publish: WaitingPublish) -> Travel | None:
         """Return the travel of a publish that finds nothing waiting and nothing under way: it goes straight, as it is."""
-        if self._batches or self._alone or self._waiting or self._waiting_alone:
+        if not self.is_idle:
             return None
         return self._begun(Travel([publish], is_batch=False, takes_turn=True))
 

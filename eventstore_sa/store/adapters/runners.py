@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from itertools import chain
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
+from weakref import ref
 
 from sqlalchemy.pool import NullPool, Pool, QueuePool, StaticPool
 
@@ -89,7 +90,8 @@ class GreenletRunner:
     def __init__(self, bind: Bind) -> None:
         self._bind = bind
         self._pool: Pool | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        # Weak, because a store may outlive many event loops.
+        self._loop: Callable[[], asyncio.AbstractEventLoop | None] = lambda: None
         self._turn: AbstractAsyncContextManager[Any] = nullcontext()
         self._pages_ahead: set[asyncio.Task[Any]] = set()
 
@@ -173,10 +175,10 @@ class GreenletRunner:
         """Refuse a second event loop at once: connections in a pool belong to the loop that opened them."""
         loop = asyncio.get_running_loop()
         if pool is not self._pool:
-            self._pool, self._loop = pool, loop
+            self._pool, self._loop = pool, ref(loop)
             # A StaticPool gives the same connection to all callers at once.
             self._turn = asyncio.Lock() if isinstance(pool, StaticPool) else nullcontext()
-        elif loop is not self._loop and not isinstance(pool, NullPool):
+        elif self._loop() is not loop and not isinstance(pool, NullPool):
             raise ConfigurationError(
                 "this store's engine has a pool of connections that belong to another event loop: make an engine for each "
                 "loop, use poolclass=NullPool, or call engine.dispose() before the new loop uses it"
