@@ -320,6 +320,24 @@ async def test_when_the_statement_fails_each_publish_is_made_by_itself(
     await settled(engine.dispose())
 
 
+@each_async_way
+async def test_when_there_is_no_connection_for_a_batch_nobody_waits_for_one_again(host: Host) -> None:
+    engine = host.make_engine(poolclass=None, pool_size=1, max_overflow=0, pool_timeout=0.2)
+    store = coalescing_on(engine)
+    made = EventStorage.publish
+    async with engine.connect():
+        with patch.object(EventStorage, "publish", autospec=True, side_effect=made) as alone:
+            outcomes = await at_once(host, [partial(publish_to, store, f"{number}") for number in range(12)])
+
+    assert {type(outcome) for outcome in outcomes} == {StorageError}
+    assert len({id(outcome) for outcome in outcomes}) == 12
+    assert "no database connection became free in time" in str(outcomes[-1])
+    # What goes straight.
+    assert alone.call_count == 1
+    assert (await publish_to(store, "1"))[0].position == 0
+    await engine.dispose()
+
+
 @each_way
 async def test_a_connection_that_is_lost_costs_nobody_an_event_nor_stores_one_twice(host: Host) -> None:
     engine = with_pool(host)

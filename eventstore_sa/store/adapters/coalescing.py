@@ -99,7 +99,9 @@ class _Carrier:
     def _arrived(self, travel: Travel, result: Any) -> list[WaitingPublish]:
         """Give what came of a travel to those who wait for it; return those that have no answer yet."""
         if travel.is_batch:
-            results, self._queue.most_locks = result
+            results, most_locks = result
+            if most_locks is not None:
+                self._queue.most_locks = most_locks
             return _answer(travel, results)
         _succeed(travel.publishes[0], result)
         return []
