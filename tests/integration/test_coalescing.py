@@ -364,6 +364,31 @@ async def test_a_connection_that_is_lost_costs_nobody_an_event_nor_stores_one_tw
 
 
 @each_async_way
+async def test_a_connection_that_is_lost_is_reported_if_no_other_tells_what_became_of_the_events(host: Host) -> None:
+    engine = with_pool(host)
+    store = coalescing_on(engine)
+    made = EventStorage.publish
+
+    @event.listens_for(engine.sync_engine, "after_cursor_execute")
+    def _lose(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if "append_each" in statement:
+            raise connection.dialect.loaded_dbapi.OperationalError("the connection is closed")
+
+    def refuse(storage: EventStorage, parts: Any, **options: Any) -> Any:
+        if parts[0].stream.stream != "first":
+            raise StorageError("could not connect to the database")
+        return made(storage, parts, **options)
+
+    with patch.object(EventStorage, "publish", autospec=True, side_effect=refuse):
+        outcomes = await gathered(host, store, [partial(publish_to, store, f"{number}") for number in range(3)])
+
+    assert {type(outcome) for outcome in outcomes} == {ConnectionLostError}
+    assert len({id(outcome) for outcome in outcomes}) == 3
+    assert {str(outcome.__cause__) for outcome in outcomes} == {"could not connect to the database"}
+    await engine.dispose()
+
+
+@each_async_way
 async def test_a_cancelled_caller_is_gone_at_once_and_publishes_again_to_learn_what_became_of_it(host: Host) -> None:
     engine = with_pool(host, 4)
     store = coalescing_on(engine)

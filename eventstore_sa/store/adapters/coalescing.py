@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Engine
 from sqlalchemy.pool import StaticPool
 
-from eventstore_sa.errors import ConnectionLostError, StorageError
+from eventstore_sa.errors import ConnectionLostError, StorageError, TransactionError
 from eventstore_sa.persistence.events.dialects import NotTried
 from eventstore_sa.persistence.events.document import PublishDocument
 from eventstore_sa.persistence.events.storage import EachResult, EventStorage
@@ -110,10 +110,16 @@ class _Carrier:
     def _failed(travel: Travel, error: Exception) -> Sequence[WaitingPublish]:
         """Have each publish of a batch that has failed as a whole made by itself; return those that have no answer yet."""
         if not travel.is_batch:
-            _fail(travel.publishes[0], error)
+            (publish,) = travel.publishes
+            if publish.lost is not None and isinstance(error, StorageError | TransactionError):
+                publish.lost.__cause__ = error
+                error = publish.lost
+            _fail(publish, error)
             return ()
         for publish in travel.publishes:
             publish.travels_alone = True
+            if isinstance(error, ConnectionLostError):
+                publish.lost = ConnectionLostError(error.message)
         return travel.publishes
 
     @property

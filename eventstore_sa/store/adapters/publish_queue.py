@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from contextvars import Context, copy_context
 from typing import Any, Final
 
+from eventstore_sa.errors import ConnectionLostError
 from eventstore_sa.persistence.events.document import PublishDocument
 from eventstore_sa.publishing import StreamPublication
 
@@ -43,6 +44,7 @@ class WaitingPublish:
         travels_alone: Whether it cannot travel with others.
         is_repeated: Whether one of its ids is stored already.
         is_withdrawn: Whether nobody waits for it any more.
+        lost: What its caller gets if the connection was lost, and nothing that follows tells whether it is stored.
     """
 
     answer: Any
@@ -67,6 +69,7 @@ class WaitingPublish:
         self.count: Final = len(self.ids)
         self.is_repeated: bool = False
         self.is_withdrawn: bool = False
+        self.lost: ConnectionLostError | None = None
 
 
 class Travel:
