@@ -8,6 +8,7 @@ another one does not wait at all: two that are nested the other way round would 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, MutableMapping
 from contextvars import ContextVar
 from threading import Lock
@@ -43,6 +44,7 @@ class Turns:
     """The turns of the streams of one store; those of each event loop by themselves, and of all threads together."""
 
     def __init__(self) -> None:
+        self._pid = os.getpid()
         self._guard = Lock()
         self._of_threads: dict[StreamIdentifier, _Turn] = {}
         self._of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[StreamIdentifier, _Turn]] = (
@@ -51,6 +53,7 @@ class Turns:
 
     async def take(self, stream: StreamIdentifier) -> Leave:
         """Wait for the turn of a stream, with asyncio."""
+        self._enter_process()
         with self._guard:
             turns = self._of_loops.setdefault(asyncio.get_running_loop(), {})
         turn = self._joined(turns, stream, asyncio.Lock)
@@ -67,6 +70,7 @@ class Turns:
 
     def take_sync(self, stream: StreamIdentifier) -> Leave:
         """Wait for the turn of a stream, without asyncio."""
+        self._enter_process()
         turns = self._of_threads
         turn = self._joined(turns, stream, Lock)
         has_it = False
@@ -76,6 +80,11 @@ class Turns:
             if not has_it:
                 self._left(turns, stream, turn)
         return (lambda: self._leave(turns, stream, turn)) if has_it else no_turn
+
+    def _enter_process(self) -> None:
+        """Begin anew in a forked process: who had a turn goes on in the other one."""
+        if self._pid != os.getpid():
+            self.__init__()  # type: ignore[misc]
 
     def _joined(
         self, turns: MutableMapping[StreamIdentifier, _Turn], stream: StreamIdentifier, lock: Callable[[], Any]
