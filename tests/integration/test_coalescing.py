@@ -497,6 +497,23 @@ async def test_batch_that_nobody_waits_for_leaves_no_connection_in_an_engine_tha
     await asyncio.to_thread(wait_until, lambda: open_now == [], "its connection is closed")
 
 
+@each_async_way
+async def test_an_event_loop_whose_task_factory_knows_nothing_of_contexts_will_do(host: Host) -> None:
+    engine = with_pool(host)
+    store = coalescing_on(engine)
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(lambda loop, work: asyncio.Task(work, loop=loop))
+    try:
+        outcomes = await asyncio.wait_for(
+            gathered(host, store, [partial(publish_to, store, f"{number}") for number in range(3)]), PATIENCE_S
+        )
+    finally:
+        loop.set_task_factory(None)
+
+    assert all(isinstance(outcome, list) for outcome in outcomes)
+    await engine.dispose()
+
+
 class _Death(BaseException):
     """Ends a thread."""
 

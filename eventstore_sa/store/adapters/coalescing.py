@@ -197,7 +197,8 @@ class _LoopCarrier(_Carrier):
         while (travel := self._queue.take()) is not None:
             # A batch belongs to nobody, and so it sees nobody's context variables.
             context = Context() if travel.is_batch else travel.publishes[0].context
-            task = loop.create_task(self._carry(travel), context=context)
+            # Not as an argument: task factories of the application's may not know of contexts.
+            task = context.run(loop.create_task, self._carry(travel))
             self._tasks[travel] = task
             task.add_done_callback(partial(self._ended, travel, loop))
 
