@@ -21,7 +21,7 @@ from unittest.mock import patch
 
 import pytest
 from sqlalchemy import URL, NullPool, event, text
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from eventstore_sa import EventStore, EventTypes, NewEvent, SyncEventStore, event_metadata
@@ -37,6 +37,7 @@ from eventstore_sa.errors import (
 )
 from eventstore_sa.persistence.events.storage import EventStorage
 from eventstore_sa.store.adapters import InMemoryEventStorageAdapter, SQLAlchemyEventStorageAdapter
+from eventstore_sa.store.adapters.coalescing import Coalescing
 from tests.awaiting import settled
 from tests.blocking import wait_for_waiting
 from tests.databases import PostgresDatabase
@@ -485,6 +486,16 @@ async def test_store_that_is_closed_waits_for_the_batch_that_nobody_waits_for(ho
         assert not closing.done()
     await closing
     assert open_now == []
+
+
+@each_async_way
+async def test_store_within_a_session_that_is_closed_waits_for_no_batch(host: Host) -> None:
+    store = coalescing_on(host.engine)
+    async with AsyncSession(host.engine) as session:
+        within = store.within(session)
+        with patch.object(Coalescing, "end") as end:
+            await within.aclose()
+    assert not end.called
 
 
 @each_async_way

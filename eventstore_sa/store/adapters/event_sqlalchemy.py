@@ -421,7 +421,7 @@ class SQLAlchemyEventStorageAdapter(
 
     async def aclose(self) -> None:
         self.sync_adapter.close()
-        if self._coalescing is not None:
+        if self._coalescing is not None and not self.in_transaction:
             await self._coalescing.end()
         await super().aclose()
 
