@@ -232,7 +232,7 @@ def no_event_matches(query: EventQuery, *, after: int | None = None) -> WriteCon
     """
     checked: object = query
     if not isinstance(checked, EventQuery):
-        raise ConfigurationError(f"no_event_matches takes an EventQuery; got a {type(checked).__name__}")
+        raise ConfigurationError(f"no_event_matches takes an EventQuery; got {type(checked).__name__}")
     if len(query.items) == 1:
         return NoEventMatchesCondition(query.items[0], 0 if after is None else after)
     if after is not None:
@@ -299,7 +299,7 @@ def _ways(condition: WriteCondition) -> _Ways:  # noqa: PLR0911 - a case a line
             return _either(way for member in conditions for way in _ways(member).items())
         case _:
             raise ConfigurationError(
-                f"a {type(condition).__name__} cannot be checked: give it a method to_expression(context), or "
+                f"{type(condition).__name__} cannot be checked: give it a method to_expression(context), or "
                 "register how with adapter.register_condition(type, evaluate)"
             )
 
@@ -364,7 +364,7 @@ def _flatten(kind: type[AndCondition | OrCondition], conditions: Iterable[WriteC
         elif isinstance(checked, WriteCondition):
             members.add(checked)
         else:
-            raise ConfigurationError(f"conditions combine with conditions only; got a {type(checked).__name__}")
+            raise ConfigurationError(f"conditions combine with conditions only; got {type(checked).__name__}")
     return frozenset(members)
 
 

@@ -172,7 +172,7 @@ def publications(
         case _:
             raise ValueError(
                 "publishing to a target needs a stream, a category or the log, such as StreamIdentifier('orders', '42'); "
-                f"got a {type(target).__name__}"
+                f"got {type(target).__name__}"
             )
     _refuse_repeated_ids(parts)
     return parts
@@ -377,20 +377,20 @@ def _publication(
     given: object = events
     if not isinstance(given, Iterable):
         raise ConfigurationError(
-            f"events to publish are passed as a list, even a single one: events=[event]; got a {type(given).__name__}"
+            f"events to publish are passed as a list, even a single one: events=[event]; got {type(given).__name__}"
         )
     batch = tuple(events)
     for event in batch:
         checked: object = event
         if not isinstance(checked, NewEvent):
             raise ConfigurationError(
-                f"events to publish are NewEvents; got a {type(checked).__name__}: to publish objects of event types, give "
+                f"events to publish are NewEvents; got {type(checked).__name__}: to publish objects of event types, give "
                 "the store types=EventTypes(...)"
             )
     demanded: object = NoCondition() if condition is None else condition
     if not isinstance(demanded, WriteCondition):
         raise ConfigurationError(
-            f"a condition is a WriteCondition, such as position_is(3); got a {type(demanded).__name__}"
+            f"a condition is a WriteCondition, such as position_is(3); got {type(demanded).__name__}"
         )
     return StreamPublication(stream, tuple(map(with_ambient_metadata, batch)), demanded)
 
@@ -400,7 +400,7 @@ def _checked_streams(streams: Mapping[Any, T]) -> Mapping[Any, T]:
     if isinstance(checked, Mapping):
         return streams
     raise ConfigurationError(
-        "streams to publish to are passed as a mapping, such as {'42': {'events': [event]}}; got a "
+        "streams to publish to are passed as a mapping, such as {'42': {'events': [event]}}; got "
         f"{type(checked).__name__}"
     )
 
@@ -412,9 +412,9 @@ def _stream_of(target: CategoryIdentifier | LogIdentifier, key: object) -> Strea
         case LogIdentifier(), StreamIdentifier():
             return key
         case CategoryIdentifier(), _:
-            raise ValueError(f"streams of a category are identified by name; got a {type(key).__name__}")
+            raise ValueError(f"streams of a category are identified by name; got {type(key).__name__}")
         case _:
-            raise ValueError(f"streams of the log are identified by StreamIdentifier; got a {type(key).__name__}")
+            raise ValueError(f"streams of the log are identified by StreamIdentifier; got {type(key).__name__}")
 
 
 def _definition_parts(

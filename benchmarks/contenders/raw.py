@@ -50,7 +50,11 @@ CREATE TABLE IF NOT EXISTS summaries (
   name text, id text, state jsonb NOT NULL, sequence_number bigint NOT NULL, PRIMARY KEY (name, id)
 ) WITH (fillfactor = 70)
 """
-_STORED = "SELECT id, state FROM summaries WHERE name = $1 AND id = ANY ($2::text[]) ORDER BY id FOR UPDATE"
+# With `id = ANY ($2)`, a table without statistics may be read as a whole, and each row compared with all of the array.
+_STORED = """
+SELECT s.id, s.state FROM unnest($2::text[]) AS wanted(id) JOIN summaries s ON s.name = $1 AND s.id = wanted.id
+ORDER BY s.id FOR UPDATE OF s
+"""
 _UPSERT = """
 INSERT INTO summaries SELECT $1, id, state, $4 FROM unnest($2::text[], $3::jsonb[]) AS item(id, state)
 ON CONFLICT (name, id) DO UPDATE SET state = excluded.state, sequence_number = excluded.sequence_number

@@ -202,11 +202,11 @@ def event_browser(
     """
     given: object = store
     if not isinstance(given, EventStore | SyncEventStore):
-        raise ConfigurationError(f"a browser is given an EventStore or a SyncEventStore; got a {type(given).__name__}")
+        raise ConfigurationError(f"a browser is given an EventStore or a SyncEventStore; got {type(given).__name__}")
     checked_auth: object = auth
     if checked_auth is not None and not callable(checked_auth):
         raise ConfigurationError(
-            f"auth is a function of a request, such as BasicAuth({{'ada': password}}); got a {type(checked_auth).__name__}"
+            f"auth is a function of a request, such as BasicAuth({{'ada': password}}); got {type(checked_auth).__name__}"
         )
     site = Site(store, projectors=projectors, subscriptions=subscriptions, redact=redact, title=title)
     return EventBrowser(site, auth, hosts) if site.is_async else SyncEventBrowser(site, auth, hosts)

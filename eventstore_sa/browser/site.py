@@ -62,7 +62,7 @@ class Site:
         adapter: Any = store.adapter
         if self.is_async and not hasattr(adapter, "sync_adapter"):
             raise ConfigurationError(
-                f"a browser cannot read a {type(adapter).__name__}, which has no synchronous adapter within: derive it from "
+                f"a browser cannot read {type(adapter).__name__}, which has no synchronous adapter within: derive it from "
                 "AwaitableEventStorageAdapter"
             )
         self._runner: Final[Any] = adapter.runner if self.is_async else None
@@ -96,7 +96,7 @@ Page: TypeAlias = Callable[[Site, BrowserRequest], Steps[Answer]]
 def _checked(given: Sequence[Any], kind: type[Any], what: str) -> Sequence[Any]:
     for each in given:
         if not isinstance(each, kind):
-            found = f"the class {each.__name__}" if isinstance(each, type) else f"a {type(each).__name__}"
+            found = f"the class {each.__name__}" if isinstance(each, type) else type(each).__name__
             raise ConfigurationError(f"{what} of a browser are {kind.__name__}s; got {found}")
     names = [each.name for each in given]
     if len(set(names)) < len(names):

@@ -29,7 +29,7 @@ __all__ = ["main"]
         "backfill-tags": Place(
             "eventstore_sa.cli.tags", "backfill_tags", "Add tags to events that were stored without them."
         ),
-        "browse": Place("eventstore_sa.browser.command", "browse", "Serve web pages over the events, on this machine."),
+        "browse": Place("eventstore_sa.cli.browse", "browse", "Serve web pages over the events, on this machine."),
         "categories": Place("eventstore_sa.cli.figures", "categories", "Print the categories, with their last events."),
         "completion": Place("eventstore_sa.cli.completion", "completion", "Print what completes commands in a shell."),
         "doctor": Place("eventstore_sa.cli.health", "doctor", "Print what is wrong, and what to do."),
@@ -38,9 +38,7 @@ __all__ = ["main"]
             "eventstore_sa.cli.transfer", "import_command", "Store events from an export or another store."
         ),
         "projections": Place("eventstore_sa.cli.projections", "projections", "List stored projections, rebuild them."),
-        "run": Place(
-            "eventstore_sa.subscriptions.commands", "run_command", "Run subscriptions until SIGTERM or SIGINT."
-        ),
+        "run": Place("eventstore_sa.cli.subscriptions", "run_command", "Run subscriptions until SIGTERM or SIGINT."),
         "schema": Place(
             "eventstore_sa.cli.schema", "schema", "Create, change and check tables, functions and triggers."
         ),
@@ -49,7 +47,7 @@ __all__ = ["main"]
         "stream": Place("eventstore_sa.cli.events", "stream", "Print the events of a stream."),
         "streams": Place("eventstore_sa.cli.figures", "streams", "Print the streams, with how many events they have."),
         "subscriptions": Place(
-            "eventstore_sa.subscriptions.commands", "subscriptions", "Look at subscriptions, steer them."
+            "eventstore_sa.cli.subscriptions", "subscriptions", "Look at subscriptions, steer them."
         ),
         "tail": Place("eventstore_sa.cli.events", "tail", "Print the last events, and those to come."),
         "trace": Place("eventstore_sa.cli.events", "trace", "Print the events that belong together."),

@@ -12,12 +12,13 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar, cast
 
 import click
+from click.core import ParameterSource
 from sqlalchemy import Engine, inspect, make_url, select
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -34,7 +35,19 @@ from eventstore_sa.store import EventStore, SyncEventStore
 from eventstore_sa.store.adapters import SQLAlchemyEventStorageAdapter, SyncSQLAlchemyEventStorageAdapter
 from eventstore_sa.types import EventTypes
 
-__all__ = ["NOT_SO", "REFUSED", "OpenStore", "ending", "on_database", "on_store"]
+__all__ = [
+    "NOT_SO",
+    "REFUSED",
+    "OpenStore",
+    "ending",
+    "engine_at",
+    "on_database",
+    "on_store",
+    "run",
+    "the_place",
+    "url_argument",
+    "url_option",
+]
 
 NOT_SO: Final = 1
 """Exit code: what was looked for is not there, or not as it should be."""
@@ -71,15 +84,34 @@ class OpenStore:
         self.inspection: SyncInspection = SyncInspection(self.store)
 
 
-_url: Final = click.option(
+url_option: Final = click.option(
     "--url",
     "-u",
     envvar="EVENTSTORE_SA_URL",
     show_envvar=True,
-    required=True,
     metavar="URL",
     help="A SQLAlchemy URL; or module:name, for an engine or a store of your application.",
 )
+url_argument: Final = click.argument("places", nargs=-1, metavar="[URL]")
+"""For commands that take the URL as their first argument too; above their other arguments."""
+
+
+def the_place(url: str | None, places: Sequence[str] = ()) -> str:
+    """Return which event store a command is about.
+
+    Args:
+        url: What `url_option` has found: in the options or in the environment.
+        places: What `url_argument` has found; it goes before the environment.
+    """
+    if len(places) > 1:
+        raise click.UsageError(f"there are too many arguments: {' '.join(places[1:])}")
+    if places:
+        if click.get_current_context().get_parameter_source("url") is ParameterSource.COMMANDLINE:
+            raise click.UsageError("give the URL once, as --url or as the first argument")
+        return places[0]
+    if url is None:
+        raise click.UsageError("which event store is it about? Give --url, or set EVENTSTORE_SA_URL")
+    return url
 
 
 def on_store(command: Command) -> Command:
@@ -94,9 +126,9 @@ def on_database(command: Command) -> Command:
 
 def _on_store(command: Command, *, must_exist: bool) -> Command:
     @functools.wraps(command)
-    def opened(*, url: str, prefix: str, schema: str | None, **options: Any) -> None:
+    def opened(*, url: str | None, prefix: str, schema: str | None, places: Sequence[str] = (), **options: Any) -> None:
         with ending():
-            engine, known, types = _engine(url)
+            engine, known, types = engine_at(the_place(url, places))
 
             def work() -> None:
                 tables = known or _schema(engine, prefix, schema, must_exist=must_exist)
@@ -105,7 +137,7 @@ def _on_store(command: Command, *, must_exist: bool) -> Command:
             run(engine, work)
 
     decorated: Any = opened
-    for option in (schema_option, prefix_option, _url):
+    for option in (schema_option, prefix_option, url_option):
         decorated = option(decorated)
     result: Command = decorated
     return result
@@ -128,9 +160,9 @@ async def _in_greenlet(engine: Engine, work: Callable[[], T]) -> T:
         await run_in_greenlet(engine.dispose)
 
 
-def _engine(where: str) -> tuple[Engine, EventStoreSchema | None, EventTypes[Any] | None]:
+def engine_at(where: str) -> tuple[Engine, EventStoreSchema | None, EventTypes[Any] | None]:
     """Return the engine of a URL, or of an object of the application, and what that knows: tables, event types."""
-    if "://" in where:
+    if "://" in where or "@" in where:
         return _engine_of_url(where), None, None
     try:
         found = imported(where)
@@ -146,7 +178,7 @@ def _engine(where: str) -> tuple[Engine, EventStoreSchema | None, EventTypes[Any
         engine = getattr(getattr(store.adapter, "bind", None), "engine", None)
         if isinstance(engine, Engine):
             return engine, store.adapter.schema, store.types
-    raise click.UsageError(f"{where} is a {kind}: give an Engine, an AsyncEngine, or a store on one of them")
+    raise click.UsageError(f"{where} is of type {kind}: give an Engine, an AsyncEngine, or a store on one of them")
 
 
 def _engine_of_url(url: str) -> Engine:

@@ -14,7 +14,7 @@ from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.importing import imported
 from eventstore_sa.persistence.inspection.projections import stored_projections
 from eventstore_sa.persistence.sqlalchemy_internals import await_in_greenlet
-from eventstore_sa.projection import Projector, RebuildProgress, rebuild, rebuild_sync
+from eventstore_sa.projection import Projector, RebuildProgress, TableProjection, rebuild, rebuild_sync
 from eventstore_sa.store import EventStore, SyncEventStore
 from eventstore_sa.types import CategoryIdentifier
 
@@ -30,7 +30,10 @@ def projections() -> None:
 @json_option
 @on_store
 def list_command(open_store: OpenStore, *, as_json: bool) -> None:
-    """Print how many projections of each name are stored, and how far rebuilds have come that have not ended."""
+    """Print how many projections of each name are stored, and how far rebuilds have come that have not ended.
+
+    Rows of table projections are not counted: only your application knows which tables they are in.
+    """
     with open_store.engine.connect() as connection:
         found = stored_projections(connection, schema=open_store.schema)
     if as_json:
@@ -89,11 +92,18 @@ def _projector(where: str) -> Projector[Any, Any, Any]:
         found = imported(where)
     except ConfigurationError as error:
         raise click.UsageError(error.message) from error
+    of_rows: type[Any] = found if isinstance(found, type) else type(found)
+    if issubclass(of_rows, TableProjection):
+        raise click.UsageError(
+            f"{where} is a table projection, whose rows belong to your application, and are not deleted by this command: "
+            "delete them yourself and apply all events, in one transaction and while nothing is published, as "
+            "docs/table-projections.md shows"
+        )
     kind = type(found).__name__
     if isinstance(found, type) and issubclass(found, Projector):
         made: Projector[Any, Any, Any] = found()  # pyright: ignore[reportUnknownVariableType]
         return made
     if not isinstance(found, Projector):
-        raise click.UsageError(f"{where} is a {kind}, not a Projector")
+        raise click.UsageError(f"{where} is of type {kind}, not a Projector")
     projector: Projector[Any, Any, Any] = found  # pyright: ignore[reportUnknownVariableType]
     return projector

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NoReturn
 
 import click
-from sqlalchemy import NullPool, create_engine, make_url
+from sqlalchemy import Engine
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.mysql import mariadb
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import ExecutableDDLElement
 
+from eventstore_sa.cli.opening import NOT_SO, REFUSED, engine_at, run, the_place, url_argument, url_option
 from eventstore_sa.cli.options import locking_option, prefix_option, schema_option
 from eventstore_sa.errors import ConfigurationError, SchemaError
 from eventstore_sa.persistence.inspection.indexes import (
@@ -32,9 +31,6 @@ from eventstore_sa.persistence.schema.locking import (
 from eventstore_sa.persistence.schema.versions import Site, is_outside_transactions, migration, repair
 
 __all__ = ["schema"]
-
-_WRONG: Final = 1
-_REFUSED: Final = 3
 
 _DIALECTS: Final[dict[str, Any]] = {
     "mariadb": mariadb.MariaDBDialect,
@@ -99,16 +95,24 @@ def index(*, field: IndexedField, prefix: str, schema: str | None) -> None:
 
 
 @schema.command()
-@click.argument("url", envvar="EVENTSTORE_SA_URL")
+@url_argument
+@url_option
 @prefix_option
 @schema_option
 @locking_option
 @click.option("--json", "as_json", is_flag=True, help='Print {"ok": ..., "version": ..., "problem": ...}.')
 @click.pass_context
 def check(
-    context: click.Context, *, url: str, prefix: str, schema: str | None, locking: RecordedLocking, as_json: bool
+    context: click.Context,
+    *,
+    places: Sequence[str],
+    url: str | None,
+    prefix: str,
+    schema: str | None,
+    locking: RecordedLocking,
+    as_json: bool,
 ) -> None:
-    """Check the event store in the database at URL, as the function `verify_schema` does. It only reads."""
+    """Check the event store in a database, as the function `verify_schema` does. It only reads."""
 
     def end(code: int, problem: str | None) -> NoReturn:
         fine = f"The event store's schema is correct: version {SCHEMA_VERSION}."
@@ -127,35 +131,23 @@ def check(
             serialisation_guarantee=EventSerialisationGuarantee(mode.level),
             labels=mode.labels,
         )
-        _verify(url, store)
-    except (ArgumentError, NoSuchModuleError, ConfigurationError) as error:
-        # A URL that cannot be parsed is not shown: it may contain a password.
-        problem = "URL is not a valid SQLAlchemy URL, such as postgresql+psycopg://user@host/database"
-        raise click.UsageError(str(error) if isinstance(error, ConfigurationError) else problem) from None
-    except ImportError as error:
-        raise click.UsageError(f"the driver of this URL is not installed: {error}") from error
+        engine, known, _ = engine_at(the_place(url, places))
+        run(engine, lambda: _verify(engine, known or store))
+    except ConfigurationError as error:
+        raise click.UsageError(error.message) from None
     except SchemaError as error:
-        end(_WRONG, error.message)
-    except (SQLAlchemyError, OSError) as error:
+        end(NOT_SO, error.message)
+    except SQLAlchemyError as error:
         cause = getattr(error, "orig", None) or error
-        end(_REFUSED, f"could not query the database: {type(cause).__name__}: {cause}")
+        end(REFUSED, f"could not query the database: {type(cause).__name__}: {cause}")
+    except OSError as error:
+        end(REFUSED, str(error))
     end(0, None)
 
 
-def _verify(url: str, store: EventStoreSchema) -> None:
-    address = make_url(url)
-    if address.get_dialect().is_async:
-        asyncio.run(_verify_with_asyncio(url, store))
-        return
-    engine = create_engine(address, poolclass=NullPool)
+def _verify(engine: Engine, store: EventStoreSchema) -> None:
     with engine.connect() as connection:
         verify_schema(connection, schema=store)
-
-
-async def _verify_with_asyncio(url: str, store: EventStoreSchema) -> None:
-    engine = create_async_engine(make_url(url), poolclass=NullPool)
-    async with engine.connect() as connection:
-        await connection.run_sync(lambda sync_connection: verify_schema(sync_connection, schema=store))
 
 
 def _print_script(statements: Iterable[ExecutableDDLElement], dialect: str) -> None:

@@ -66,6 +66,6 @@ def _event_types(where: str) -> EventTypes[Any]:
     except ConfigurationError as error:
         raise click.UsageError(error.message) from error
     if not isinstance(found, EventTypes):
-        raise click.UsageError(f"{where!r} is a {type(found).__name__}, not EventTypes")
+        raise click.UsageError(f"{where!r} is of type {type(found).__name__}, not EventTypes")
     types: EventTypes[Any] = found  # pyright: ignore[reportUnknownVariableType]
     return types

@@ -151,7 +151,7 @@ class KeyTakenError(ConcurrencyError):
         if not isinstance(earlier, KeyTakenError) or (self.row_class, self.keys) != (earlier.row_class, earlier.keys):
             return None
         return StorageError(
-            f"new rows of {self.row_class} were refused because a row that cannot be loaded as a {self.row_class}, or "
+            f"new rows of {self.row_class} were refused because a row that cannot be loaded as {self.row_class}, or "
             "another of the new rows, has the same primary key: return other keys from key(event); see the driver's error, "
             "which is the __cause__"
         )

@@ -26,6 +26,7 @@ __all__ = [
     "is_observed",
     "leaves_joined_transaction",
     "most_connections",
+    "renew_connections",
     "run_in_greenlet",
     "savepoint_around",
     "update_key",
@@ -151,6 +152,12 @@ def most_connections(pool: Pool) -> int | None:
     # Kept under no public name.
     overflow = pool._max_overflow  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
     return None if overflow < 0 else pool.size() + overflow
+
+
+def renew_connections(pool: Pool) -> None:
+    """Have a pool replace the connections that it has by now, each when it is given out the next time."""
+    # What a pool does when one of its connections was found to be lost; `dispose` would be for the application alone.
+    cast("Any", pool)._invalidate(None)  # noqa: SLF001
 
 
 def savepoint_around(connection: Connection, name: str) -> NestedTransaction | None:

@@ -176,7 +176,7 @@ def check_storable(given: object) -> None:
     kind: Any = ProjectorDefinition
     if not isinstance(given, kind):
         raise ConfigurationError(
-            f"a {type(given).__name__} is not a Projector, so the projection store cannot update its projections; a table "
+            f"{type(given).__name__} is not a Projector, so the projection store cannot update its projections; a table "
             "projection updates its rows with `apply`"
         )
     projector = cast("AnyDefinition", given)
@@ -190,6 +190,6 @@ def _check_json(projector: AnyDefinition, what: str, initial: object) -> None:
     if not is_json_value(initial):
         kind = type(initial).__name__
         raise ConfigurationError(
-            f"projector {projector.name!r} starts with a {kind}, which is not JSON, so handlers would receive another type "
+            f"projector {projector.name!r} starts with {kind}, which is not JSON, so handlers would receive another type "
             f"once it has been stored: set {what}_type in {type(projector).__name__} to its type"
         )

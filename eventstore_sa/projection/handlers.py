@@ -68,7 +68,7 @@ def handles(*event_names: str) -> Callable[[Handler], Handler]:
         decorated: object = handler
         if isinstance(decorated, type) or not callable(getattr(decorated, "__func__", decorated)):
             kind = type(decorated).__name__
-            raise ConfigurationError(f"@handles decorates a {kind}: put it on a method (self, state, event)")
+            raise ConfigurationError(f"@handles decorates {kind}: put it on a method (self, state, event)")
         setattr(handler, _MARK, tuple(dict.fromkeys(names + _marked_names(handler))))
         return handler
 
@@ -154,7 +154,7 @@ class HandlerTable:
             return payload
         raise ConfigurationError(
             f"the handler {attribute} takes {' or '.join(kind.__name__ for kind in kinds)}, but the payload of "
-            f"{event.name!r} is a {type(payload).__name__}: read the events from a store with types=EventTypes(...)"
+            f"{event.name!r} is of type {type(payload).__name__}: read the events from a store with types=EventTypes(...)"
         )
 
     def attribute_for(self, event_name: object) -> str | None:
@@ -380,6 +380,6 @@ def _marked_names(value: object) -> tuple[str, ...]:
 
 def _checked_name(name: object) -> str:
     if not isinstance(name, str) or not name:
-        kind = "an empty string" if name == "" else f"a {type(name).__name__}"
+        kind = "an empty string" if name == "" else type(name).__name__
         raise ConfigurationError(f'@handles takes names of events, not {kind}: write @handles("order-placed")')
     return str.__str__(name)

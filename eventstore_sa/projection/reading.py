@@ -57,7 +57,7 @@ def check_source(source: object, *, iterator: str) -> None:
         remedy = (
             "not an event source: pass a stream, a category or the log of a store, or an iterable with an identifier"
         )
-    raise ConfigurationError(f"a {kind.__name__} is {remedy}")
+    raise ConfigurationError(f"{kind.__name__} is {remedy}")
 
 
 def batch_of(events: object) -> list[AnyStoredEvent]:
@@ -69,14 +69,14 @@ def batch_of(events: object) -> list[AnyStoredEvent]:
     kind = type(events)
     if not hasattr(kind, "__iter__") or hasattr(kind, "identifier") or issubclass(kind, str | bytes | dict):
         raise ConfigurationError(
-            f"events are applied in batches, as lists of stored events; got a {kind.__name__}: read it first, as in "
+            f"events are applied in batches, as lists of stored events; got {kind.__name__}: read it first, as in "
             "events=await store.log().read(limit=500)"
         )
     by_id: dict[UUID, AnyStoredEvent] = {}
     for event in cast("Iterable[AnyStoredEvent]", events):
         given: object = event
         if not isinstance(given, StoredEvent):
-            raise ConfigurationError(f"only stored events can be applied to projections; got a {type(event).__name__}")
+            raise ConfigurationError(f"only stored events can be applied to projections; got {type(event).__name__}")
         by_id.setdefault(event.id, event)
     return sorted(by_id.values(), key=attrgetter("sequence_number"))
 

@@ -262,7 +262,7 @@ def _target(projector: AnyProjector, source: RebuildTarget | None) -> RebuildTar
     given: object = source
     if not isinstance(given, CategoryIdentifier | LogIdentifier):
         raise ConfigurationError(
-            "projections are rebuilt from the log, a category or a stream, such as CategoryIdentifier('orders'); got a "
+            "projections are rebuilt from the log, a category or a stream, such as CategoryIdentifier('orders'); got "
             f"{type(given).__name__}"
         )
     return source
@@ -274,7 +274,7 @@ def _check(
     check_storable(projector)
     if not isinstance(store, wanted):
         raise ConfigurationError(
-            f"a rebuild reads events from a store: pass an {wanted.__name__} on an engine or in memory; got "
+            f"a rebuild reads events from a store: pass {wanted.__name__}, on an engine or in memory; got "
             f"{type(store).__name__}"
         )
     checked_count("batch_size", batch_size)

@@ -74,7 +74,7 @@ class Resumption:
         if not getattr(source, "is_complete", False):
             raise ConfigurationError(
                 "a snapshot is stored under the identifier of its source, so the source has to contain all events of that "
-                "identifier, like the streams, categories, partitions and the log of a store; got a "
+                "identifier, like the streams, categories, partitions and the log of a store; got "
                 f"{type(source).__name__}: project it without snapshots"
             )
         self.source = source
@@ -323,7 +323,7 @@ def _exact_text(what: str, value: object, kind: Any, projector: AnyProjector) ->
     compares = getattr(type(value), "__eq__", None) is not getattr(object, "__eq__", None)
     if type(again) is not type(value) or (compares and again != value):
         raise SerialisationError(
-            f"JSON does not preserve the {label}: a {type(value).__name__} became a "
+            f"JSON does not preserve the {label}: {type(value).__name__} became "
             f"{type(again).__name__}{' that is not equal' if type(again) is type(value) else ''}; set {what}_type in the "
             "projector to its type, or use JSON types only"
         )
@@ -350,4 +350,4 @@ def _check_store(snapshots: object, *, asynchronous: bool) -> None:
     if callable(find) and iscoroutinefunction(find) == asynchronous:
         return
     wanted = "project takes a SnapshotStore" if asynchronous else "project_sync takes a SyncSnapshotStore"
-    raise ConfigurationError(f"{wanted} for snapshots; got a {type(snapshots).__name__}")
+    raise ConfigurationError(f"{wanted} for snapshots; got {type(snapshots).__name__}")

@@ -94,7 +94,7 @@ class RowBatch:
             self._note_applied(row, event)
         else:
             raise ConfigurationError(
-                f"a handler returned a {type(result).__name__}: change the row that it receives and return nothing, or "
+                f"a handler returned {type(result).__name__}: change the row that it receives and return nothing, or "
                 "return DELETE to delete the row"
             )
 

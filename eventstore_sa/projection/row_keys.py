@@ -99,7 +99,7 @@ class RowKeys:
             if str(key) == value:
                 return key
             raise ConfigurationError(
-                f"{value!r} is not the usual spelling of a {kind.type.__name__} in {self._name}.{attribute}: streams named "
+                f"{value!r} is not the usual spelling of {kind.type.__name__} in {self._name}.{attribute}: streams named "
                 f"in either way would share a row; write {str(key)!r}, or return {key!r} itself from key(event)"
             )
         raise ConfigurationError(
@@ -122,7 +122,7 @@ class RowKeys:
             if taken is not None:
                 raise ConfigurationError(
                     f"no {self._name} can be created with the primary key {unpacked(tuple(taken))!r}: it is taken by a row "
-                    f"that is not a {self._name}; return other keys from key(event), None for such events, or name the "
+                    f"that is not of this class; return other keys from key(event), None for such events, or name the "
                     "class of those rows in @project"
                 )
 
@@ -177,7 +177,7 @@ class RowKeys:
             row = self.row_class(**self._named(key))
         except TypeError as error:
             raise ConfigurationError(
-                f"a {self._name} cannot be made from its key alone ({error}): define create(self, key, event), which "
+                f"{self._name} cannot be made from its key alone ({error}): define create(self, key, event), which "
                 "returns the new row"
             ) from error
         # SQLAlchemy applies its defaults with the INSERT, too late for a handler that counts.
@@ -194,7 +194,7 @@ class RowKeys:
         """
         if not isinstance(row, self.row_class):
             raise ConfigurationError(
-                f"create(key, event) returned a {type(row).__name__}: return a new {self._name}, or None for no row"
+                f"create(key, event) returned {type(row).__name__}: return a new {self._name}, or None for no row"
             )
         for attribute, value in self._named(key).items():
             present = getattr(row, attribute)
@@ -202,7 +202,7 @@ class RowKeys:
                 setattr(row, attribute, value)
             elif present != value:
                 raise ConfigurationError(
-                    f"create(key, event) returned a {self._name} with the {attribute} {present!r} for the key {key!r}: "
+                    f"create(key, event) returned {self._name} with the {attribute} {present!r} for the key {key!r}: "
                     "leave the key out, or set it to that key"
                 )
 
@@ -235,7 +235,7 @@ class _KeyKind(NamedTuple):
     @property
     def description(self) -> str:
         """What a value should be, for a message."""
-        return f"a {self.type.__name__}" + (" of 64 bits" if self.type is int else "")
+        return f"of type {self.type.__name__}" + (" with at most 64 bits" if self.type is int else "")
 
 
 def _read(read: Callable[[str], Any], text: str) -> Any:

@@ -88,7 +88,7 @@ class _BulkOperation:
         for state in self._states:
             if has_kept(state) and _writes(statement, state, rows):
                 raise TransactionError(
-                    f"a bulk operation would store a {state.class_.__name__} without the events that it has recorded: roll "
+                    f"a bulk operation would store {state.class_.__name__} without the events that it has recorded: roll "
                     "back, and add the object to the session instead"
                 )
 

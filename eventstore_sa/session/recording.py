@@ -17,7 +17,7 @@ from sqlalchemy.orm.attributes import flag_modified
 from eventstore_sa.conditions import NoCondition, position_is
 from eventstore_sa.contracts.inline_projections import InlineProjection, combined, typed_projections
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.schema import EventStoreSchema, schema_or_default
 from eventstore_sa.persistence.sqlalchemy_internals import is_flushing
 from eventstore_sa.publishing import StreamPublication
 from eventstore_sa.session.bulk_operations import follow_bulk_operations
@@ -110,7 +110,7 @@ class RecordsEvents:
         identity = inspect(self).identity or mapper.primary_key_from_instance(self)
         if None in identity:
             raise ConfigurationError(
-                f"a {type(self).__name__} that has recorded events has no primary key at the commit: add it to the "
+                f"{type(self).__name__} object that has recorded events has no primary key at the commit: add it to the "
                 "session, or override event_stream()"
             )
         return StreamIdentifier(_category_of(type(self)), ":".join(map(str, identity)))
@@ -123,7 +123,7 @@ def _new_event(types: EventTypes[Any] | None, event: object) -> AnyNewEvent:
         new: AnyNewEvent = event  # pyright: ignore[reportUnknownVariableType]
         return new
     raise ConfigurationError(
-        f"events to record are NewEvents; got a {type(event).__name__}: to record objects of event types, set "
+        f"events to record are NewEvents; got {type(event).__name__}: to record objects of event types, set "
         "__event_types__ = EventTypes(...)"
     )
 
@@ -134,7 +134,7 @@ def _storage_for(session: Session, entity: RecordsEvents) -> SessionStorage:
     storages = BusinessTransaction.of(session).storages
     storage = storages.get(kind)
     if storage is None:
-        schema = kind.__event_schema__ or _only_schema(kind)
+        schema = schema_or_default(kind.__event_schema__ or _only_schema(kind))
         projections = typed_projections(kind.__event_projections__, kind.__event_types__)
         storage = storages[kind] = SessionStorage.of_schema(session, schema, combined(projections))
     storage.check_accepts_events()

@@ -143,7 +143,7 @@ class CorrelationIsConstraint(QueryConstraint, frozen=True):
 
     def __post_init__(self) -> None:
         if not isinstance(self.correlation_id, str):
-            raise ConfigurationError(f"correlation_is takes a str; got a {type(self.correlation_id).__name__}")
+            raise ConfigurationError(f"correlation_is takes a str; got {type(self.correlation_id).__name__}")
 
     def met_by(self, *, event: StoredEvent[Any, Any, Any]) -> bool:
         metadata: object = event.metadata
@@ -186,7 +186,7 @@ class TextContainsConstraint(QueryConstraint, frozen=True):
     text: str
 
     def __post_init__(self) -> None:
-        problem = text_problem(self.text) if type(self.text) is str else f"is a {type(self.text).__name__}"
+        problem = text_problem(self.text) if type(self.text) is str else f"is of type {type(self.text).__name__}"
         if problem is None and not self.text:
             problem = "is empty, which every text contains"
         if problem is not None:
@@ -353,7 +353,7 @@ def checked_constraints(constraints: object) -> frozenset[QueryConstraint]:
         checked: object = member
         if not isinstance(checked, QueryConstraint):
             raise ConfigurationError(
-                "constraints must be QueryConstraints, such as sequence_number_after(3); the set contains a "
+                "constraints must be QueryConstraints, such as sequence_number_after(3); the set contains "
                 f"{type(checked).__name__}"
             )
     return members
@@ -389,7 +389,7 @@ def order_range(
 
 def _check_integer(factory: str, number: object) -> None:
     if not isinstance(number, int) or isinstance(number, bool):
-        raise ConfigurationError(f"{factory} takes an integer; got a {type(number).__name__}")
+        raise ConfigurationError(f"{factory} takes an integer; got {type(number).__name__}")
 
 
 def _check_moments(factory: str, *moments: object) -> None:
@@ -397,7 +397,7 @@ def _check_moments(factory: str, *moments: object) -> None:
         if moment is None:
             continue
         if not isinstance(moment, datetime):
-            raise ConfigurationError(f"{factory} takes datetimes, or None for no bound; got a {type(moment).__name__}")
+            raise ConfigurationError(f"{factory} takes datetimes, or None for no bound; got {type(moment).__name__}")
         if moment.utcoffset() is None:
             raise ConfigurationError(
                 f"{factory} was given the naive datetime {moment.isoformat()}, which could be in any time zone: add "

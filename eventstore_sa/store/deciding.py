@@ -8,7 +8,9 @@ matter: it passes only if all items together are still what was read.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
@@ -16,13 +18,22 @@ from msgspec import Struct
 
 from eventstore_sa.attempts import Attempts, Backoff
 from eventstore_sa.conditions import AndCondition, NoEventMatchesCondition, WriteCondition
-from eventstore_sa.errors import ConfigurationError, UnmetWriteConditionError
+from eventstore_sa.errors import ConfigurationError, LockTimeoutError, UnmetWriteConditionError
 from eventstore_sa.publishing import StreamPublishDefinition, TypedPublishDefinition, own_copy
 from eventstore_sa.sources import InMemoryEventSource, SyncInMemoryEventSource
 from eventstore_sa.sources.constraints import QueryConstraint, sequence_number_after, sequence_number_before
 from eventstore_sa.steps import Steps, drive, drive_async
 from eventstore_sa.store.declared_streams import by_stream
-from eventstore_sa.store.updating import StreamProjector, SyncStreamProjector, check_complete, copied
+from eventstore_sa.store.turns import Leave, is_nested, no_turn
+from eventstore_sa.store.updating import (
+    TRIES_WITHOUT_LOCK,
+    LostWithinError,
+    StreamProjector,
+    SyncStreamProjector,
+    check_complete,
+    copied,
+    lost_within,
+)
 from eventstore_sa.types import (
     AnyStoredEvent,
     EventQuery,
@@ -37,6 +48,7 @@ from eventstore_sa.types.json import is_mapping
 from eventstore_sa.types.numbers import checked_count
 
 if TYPE_CHECKING:
+    from eventstore_sa.store.adapters.event_contract import EventStorageAdapter, SyncEventStorageAdapter
     from eventstore_sa.store.event_store import EventStore, SyncEventStore
 
 __all__ = [
@@ -71,6 +83,8 @@ Publishes: TypeAlias = (
 
 _BACKOFF: Final = Backoff()
 _SINGLE: Final = ""
+
+_log = logging.getLogger("eventstore_sa.store")
 
 
 class Decision(Struct, Generic[State], frozen=True):
@@ -184,6 +198,17 @@ class _Read(NamedTuple):
         return {name: reached.state for name, reached in self.reached.items()}
 
 
+class _Published(NamedTuple):
+    """What was decided on, and what was stored of the decision."""
+
+    before: _Read
+    stored: Mapping[StreamIdentifier, Sequence[AnyStoredEvent]]
+
+
+class _BusyError(Exception):
+    """A publish in a transaction that holds locks needs others, whose holders might wait for these: nothing was stored."""
+
+
 @runtime_checkable
 class _Reducer(Protocol):
     """A projector that reduces events without making a projection, which would need an id for the query."""
@@ -265,6 +290,9 @@ class _Deciding(NamedTuple):
         snapshots: Where projectors find snapshots to begin with.
         resume: Projects a source with a projector, from its snapshot on.
         watched: Makes a source of a query that notes which event is its last.
+        take_turn: Waits until no other update that decides on an item is in progress in this process; None: they do not
+            queue.
+        locked: Does the steps that a function makes of the same in one transaction that holds the locks of a publish.
     """
 
     store: EventStore | SyncEventStore
@@ -275,6 +303,8 @@ class _Deciding(NamedTuple):
     snapshots: Snapshots | SyncSnapshots | None
     resume: Callable[..., Any]
     watched: Callable[[EventQuery, frozenset[QueryConstraint]], _WatchedSource]
+    take_turn: Callable[[str], Any] | None
+    locked: Callable[[Mapping[StreamIdentifier, Any], Callable[[_Deciding], Steps[Any]]], Any]
 
     @classmethod
     def of(
@@ -300,8 +330,18 @@ class _Deciding(NamedTuple):
         def watched(query: EventQuery, constraints: frozenset[QueryConstraint]) -> _WatchedSource:
             return _AsyncWatchedSource(store.query(query), constraints)
 
+        def locked(streams: Mapping[StreamIdentifier, Any], once: Callable[[_Deciding], Steps[Any]]) -> Awaitable[Any]:
+            async def work(adapter: EventStorageAdapter) -> Any:
+                within = store._over(adapter.untyped)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+                with lost_within(adapter):
+                    return await drive_async(once(cls.of(within, models, projector, snapshots)))
+
+            return store.log().adapter.locked(streams, work)
+
+        turns = store.adapter.turns
+        take = None if turns is None else turns.take
         checked = _checked(store, models, projector, "project")
-        return cls(store, *checked, scan, project, snapshots, resume, watched)
+        return cls(store, *checked, scan, project, snapshots, resume, watched, take, locked)
 
     @classmethod
     def of_sync(
@@ -327,8 +367,23 @@ class _Deciding(NamedTuple):
         def watched(query: EventQuery, constraints: frozenset[QueryConstraint]) -> _WatchedSource:
             return _SyncWatchedSource(store.query(query), constraints)
 
+        def locked(streams: Mapping[StreamIdentifier, Any], once: Callable[[_Deciding], Steps[Any]]) -> Any:
+            def work(adapter: SyncEventStorageAdapter) -> Any:
+                within = store._over(adapter.untyped)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+                with lost_within(adapter):
+                    return drive(once(cls.of_sync(within, models, projector, snapshots)))
+
+            return store.log().adapter.locked(streams, work)
+
+        turns = store.adapter.turns
+        take = None if turns is None else turns.take_sync
         checked = _checked(store, models, projector, "project_sync")
-        return cls(store, *checked, scan, project, snapshots, resume, watched)
+        return cls(store, *checked, scan, project, snapshots, resume, watched, take, locked)
+
+    @property
+    def items(self) -> Iterable[QueryItem]:
+        """All items of the queries, each once."""
+        return dict.fromkeys(item for query, _ in self.models.values() for item in query.items)
 
     def decision(self) -> Steps[Decision[Any]]:
         """Read, and return what is to be decided on."""
@@ -345,7 +400,7 @@ class _Deciding(NamedTuple):
             begun = yield from self._resumed()
         events: dict[int, AnyStoredEvent] = {}
         items: list[NoEventMatchesCondition] = []
-        for item in dict.fromkeys(item for query, _ in self.models.values() for item in query.items):
+        for item in self.items:
             starts = [
                 begun.get(name, _FROM_THE_START) for name, (query, _) in self.models.items() if item in query.items
             ]
@@ -393,18 +448,99 @@ class _Deciding(NamedTuple):
     def update(self, decide: Callable[[Any], Any], retries: int) -> Steps[DecisionUpdate[Any]]:
         """Publish what `decide` returns for the states, and add it to them."""
         checked_count("retries", retries, least=0)
+        nested = is_nested.get()
+        leave = no_turn if nested else (yield from self._take_turns())
+        is_nested.set(True)
+        try:
+            before, stored = yield from self._publish_decision(decide, retries, nested=nested)
+        finally:
+            is_nested.set(nested)
+            leave()
+        return (yield from self._updated(before, stored)) if stored else DecisionUpdate(self._state(before.states), {})
+
+    def _take_turns(self) -> Steps[Leave]:
+        """Wait for the turns of the items that are written, each only after all before it."""
+        turns = self.store.adapter.turns
+        if turns is None or self.take_turn is None or self.store.adapter.in_transaction:
+            return no_turn
+        with ExitStack() as taken:
+            for item in turns.worthwhile({self._turn_of(item) for item in self.items}):
+                leave: Leave = yield partial(self.take_turn, item)
+                taken.callback(leave)
+                if leave is no_turn:
+                    break
+            return taken.pop_all().close
+
+    def _turn_of(self, item: QueryItem) -> str:
+        """Return what stands for an item: the tag that it locks, so that items which differ in names queue together."""
+        tags = self.store.adapter.boundary_of(item.tags)
+        return f"tag {min(tags)}" if tags else f"item {EventQuery([item]).json()}"
+
+    def _publish_decision(self, decide: Callable[[Any], Any], retries: int, *, nested: bool) -> Steps[_Published]:
+        """Try until no other writer is faster; after some tries, see to it that none can be.
+
+        What is locked then is what the last try wanted to publish, with the tags that it has depended on. If this one needs
+        more, it gets that only if nobody has it, because whoever has it may wait for the former.
+        """
         most = 1 if self.store.adapter.in_transaction else retries + 1
+        wanted: dict[StreamIdentifier, Any] = {}
         for attempt in Attempts(most, on=UnmetWriteConditionError, backoff=_BACKOFF):
             yield attempt.pause
-            before: _Read = yield from self.read()
-            decided = yield partial(decide, copied(self._state(before.states)))
-            streams = _conditional(decided, Decision(None, before.items).unchanged(), self.store.types)
-            if not streams:
-                return DecisionUpdate(self._state(before.states), {})
-            with attempt:
-                stored = yield partial(self.store.publish, streams=streams)
-                return (yield from self._updated(before, stored))
+            once = partial(_Deciding._try_once, attempt=attempt, decide=decide, wanted=wanted)
+            published: _Published | None
+            try:
+                if nested or attempt.number <= TRIES_WITHOUT_LOCK:
+                    published = yield from once(self)
+                else:
+                    published = yield partial(self.locked, dict(wanted), once)
+            except (_BusyError, LostWithinError) as error:
+                _log.info("trying without locks on the decision: %s", error.__cause__)
+                published = yield from once(self)
+            if published is not None:
+                self._note(published.stored)
+                return published
         raise AssertionError("the last attempt returns or raises")
+
+    def _try_once(
+        self, *, attempt: Attempts, decide: Callable[[Any], Any], wanted: dict[StreamIdentifier, Any]
+    ) -> Steps[_Published | None]:
+        """Read, decide and publish; return None if another writer was faster and another attempt follows.
+
+        Args:
+            attempt: The attempt.
+            decide: Returns what to publish.
+            wanted: Becomes what was to be published.
+        """
+        before: _Read = yield from self.read()
+        decided = yield partial(decide, copied(self._state(before.states)))
+        streams = _conditional(decided, Decision(None, before.items).unchanged(), self.store.types)
+        wanted.clear()
+        wanted.update(streams)
+        if not streams:
+            return _Published(before, {})
+        with attempt:
+            try:
+                stored = yield partial(self.store.publish, streams=streams)
+            except LockTimeoutError as error:
+                if attempt.number <= TRIES_WITHOUT_LOCK or not self.store.adapter.in_transaction:
+                    raise
+                raise _BusyError from error
+            return _Published(before, stored)
+        return None
+
+    def _note(self, stored: Mapping[StreamIdentifier, Sequence[AnyStoredEvent]]) -> None:
+        """Note of which items there are new events: others that decide on these queue."""
+        turns = self.store.adapter.turns
+        if turns is None or not stored:
+            return
+        written: dict[str, bool] = {}
+        for item in self.items:
+            turn = self._turn_of(item)
+            written[turn] = written.get(turn, False) or any(
+                item.met_by(event=event) for of_one in stored.values() for event in of_one
+            )
+        for turn, is_written in written.items():
+            turns.note(turn, is_written=is_written)
 
     def _read_item(self, item: QueryItem, after: int) -> Steps[Sequence[AnyStoredEvent]]:
         constraints: set[QueryConstraint] = {sequence_number_after(after)} if after else set()
@@ -441,7 +577,7 @@ def _conditional(
     if not isinstance(decided, Mapping):
         raise ConfigurationError(
             "a decision returns the events for each stream, such as {StreamIdentifier('orders', '42'): {'events': [...]}}, "
-            f"or {{}} to publish nothing; got a {type(decided).__name__}"
+            f"or {{}} to publish nothing; got {type(decided).__name__}"
         )
     streams: dict[Any, Any] = {**decided}
     for key, definition in streams.items():

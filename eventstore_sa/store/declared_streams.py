@@ -42,7 +42,7 @@ def by_stream(
             "types=EventTypes(...), or say which stream by publish(streams={...})"
         )
     if is_mapping(events) or isinstance(events, str | bytes) or not isinstance(events, Iterable):
-        raise ConfigurationError(f"events are passed as a list, even a single one; got a {type(events).__name__}")
+        raise ConfigurationError(f"events are passed as a list, even a single one; got {type(events).__name__}")
     found: dict[StreamIdentifier, Any] = {}
     for event in cast("Iterable[object]", events):
         found.setdefault(types.stream_of(event), {"events": []})["events"].append(event)

@@ -358,7 +358,8 @@ class EventStore(Store[EventStorageAdapter], Generic[P]):
         other publishes with tags wait for. Decisions that were made before it are refused, because what they remember of an
         item says nothing about earlier events that belong to it now; `update_decision` decides again. Tags are only
         added: an event keeps those that it has, and one that has all of them is left alone, so an interrupted call can be
-        repeated. Subscriptions to tags and queries do not see events again that they have passed: reset them.
+        repeated. Subscriptions to tags and queries do not see events again that they have passed: reset them. Change the
+        `version` of projectors whose handlers look at tags, if there are snapshots of streams, categories or the log.
 
         Only the owner of the tables can do this; on PostgreSQL, run VACUUM afterwards. Not on MariaDB.
 

@@ -125,6 +125,6 @@ def _known(kind: type[Any], known: Iterable[type[EventSourceIdentifier]]) -> typ
         if base in types:
             return base
     raise ConfigurationError(
-        f"there is no event source for a {kind.__name__}: register a constructor with "
+        f"there is no event source for {kind.__name__}: register a constructor with "
         f"register_constructor({kind.__name__}, ...)"
     )

@@ -25,13 +25,16 @@ if TYPE_CHECKING:
     from eventstore_sa.store.sync_streams import SyncEventStream
 
 __all__ = [
+    "TRIES_WITHOUT_LOCK",
     "Decide",
     "DecideAsync",
+    "LostWithinError",
     "StreamProjector",
     "StreamUpdate",
     "SyncStreamProjector",
     "check_complete",
     "copied",
+    "lost_within",
     "update",
     "update_sync",
 ]
@@ -43,7 +46,9 @@ Decide = Callable[[State], Sequence[object]]
 DecideAsync = Callable[[State], Sequence[object] | Awaitable[Sequence[object]]]
 
 _BACKOFF: Final = Backoff()
-_TRIES_WITHOUT_LOCK: Final = 3
+
+TRIES_WITHOUT_LOCK: Final = 3
+"""How often others may be faster, before it is seen to that they cannot be."""
 
 _log = logging.getLogger("eventstore_sa.store")
 
@@ -124,7 +129,7 @@ async def update(
 
     def locked(once: Callable[[Any], Steps[_Published[State] | None]]) -> Awaitable[_Published[State] | None]:
         async def work(adapter: EventStorageAdapter) -> _Published[State] | None:
-            with _lost_within(adapter):
+            with lost_within(adapter):
                 return await drive_async(once(type(stream)(adapter, stream.identifier)))
 
         return stream.adapter.locked(stream.identifier, work)
@@ -153,7 +158,7 @@ def update_sync(
 
     def locked(once: Callable[[Any], Steps[_Published[State] | None]]) -> _Published[State] | None:
         def work(adapter: SyncEventStorageAdapter) -> _Published[State] | None:
-            with _lost_within(adapter):
+            with lost_within(adapter):
                 return drive(once(type(stream)(adapter, stream.identifier)))
 
         return stream.adapter.locked(stream.identifier, work)
@@ -193,18 +198,19 @@ class _How(NamedTuple):
     locked: Callable[[Callable[[Any], Steps[Any]]], Any]
 
 
-class _LostWithinError(Exception):
+class LostWithinError(Exception):
     """The connection of a transaction was lost before its commit: nothing was stored."""
 
 
 @contextmanager
-def _lost_within(adapter: EventStorageAdapter | SyncEventStorageAdapter) -> Generator[None]:
+def lost_within(adapter: EventStorageAdapter | SyncEventStorageAdapter) -> Generator[None]:
+    """Raise `LostWithinError` if the connection is lost in a transaction."""
     try:
         yield
     except ConnectionLostError as error:
         if not adapter.in_transaction:
             raise
-        raise _LostWithinError from error
+        raise LostWithinError from error
 
 
 def _update(
@@ -249,11 +255,11 @@ def _publish_decision(
         once = partial(_try_once, attempt=attempt, decide=decide, how=how)
         published: _Published[State] | None
         try:
-            if nested or attempt.number <= _TRIES_WITHOUT_LOCK:
+            if nested or attempt.number <= TRIES_WITHOUT_LOCK:
                 published = yield from once(stream)
             else:
                 published = yield partial(how.locked, once)
-        except _LostWithinError as lost:
+        except LostWithinError as lost:
             _log.info("trying without a lock on the stream: %s", lost.__cause__)
             published = yield from once(stream)
         if published is not None:
@@ -286,7 +292,7 @@ def copied(state: State) -> State:
         return deepcopy(state)
     except Exception as error:
         raise ConfigurationError(
-            f"a {type(state).__name__} cannot be copied ({type(error).__name__}), but `decide` receives a copy of the "
+            f"{type(state).__name__} cannot be copied ({type(error).__name__}), but `decide` receives a copy of the "
             "state: give the class a __deepcopy__ method, or keep such objects out of the state"
         ) from error
 

@@ -42,7 +42,7 @@ def _wait(
 ) -> Steps[None]:
     given: object = event
     if not isinstance(given, StoredEvent):
-        raise ConfigurationError(f"wait_for takes a StoredEvent, as publishes return it; got a {type(given).__name__}")
+        raise ConfigurationError(f"wait_for takes a StoredEvent, as publishes return it; got {type(given).__name__}")
     if adapter.in_transaction:
         raise ConfigurationError(
             "wait_for cannot be used within a session: reads there see what their own transaction sees, at once"

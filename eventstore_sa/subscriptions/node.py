@@ -22,7 +22,7 @@ from eventstore_sa.contracts.subscriptions import Node as NodeRecord
 from eventstore_sa.contracts.wakeups import Wakeups
 from eventstore_sa.steps import Steps
 from eventstore_sa.subscriptions.balance import balanced
-from eventstore_sa.subscriptions.faces import Face, Task
+from eventstore_sa.subscriptions.faces import Face, Signal, Task
 from eventstore_sa.subscriptions.failures import described, traceable
 from eventstore_sa.subscriptions.notifying import Sending
 from eventstore_sa.subscriptions.partition import PartitionWorker, Work
@@ -54,12 +54,14 @@ class Node:
         end_within_s: How long the current events may take when the node ends.
         save_every_s: How often a checkpoint is stored that moves without an event to handle.
         notifications: Whether to listen for what other processes commit, and to tell them of what this one does.
+        rested: To be set when a partition has nothing more to do, or is no longer processed here.
 
     Attributes:
         face: As given.
         storage: As given.
         budget: Limits the connections that are in use.
         save_every_s: As given.
+        rested: As given.
         watermark: Up to where the log is complete, as far as is known.
     """
 
@@ -75,11 +77,13 @@ class Node:
         end_within_s: float,
         save_every_s: float,
         notifications: bool,
+        rested: Signal | None,
     ) -> None:
         self.face: Face = face
         self.storage: SubscriptionStorage = storage
         self.budget: Any = face.budget(connections)
         self.save_every_s: float = save_every_s
+        self.rested: Signal | None = rested
         self.watermark: int = 0
         self._works: Mapping[str, Work] = {work.name: work for work in works}
         name = f"{socket.gethostname()}:{os.getpid()}"

@@ -137,6 +137,6 @@ class SyncNotifier:
 
 def _adapter(store: object, wanted: type[EventStore | SyncEventStore]) -> Any:
     if not isinstance(store, wanted):
-        raise ConfigurationError(f"expected an {wanted.__name__}; got a {type(store).__name__}")
+        raise ConfigurationError(f"expected {wanted.__name__}; got {type(store).__name__}")
     adapter: Any = store.adapter
     return adapter.untyped

@@ -36,7 +36,7 @@ def wait_for(
     """
     given: object = event
     if not isinstance(given, StoredEvent):
-        raise ConfigurationError(f"wait_for takes a StoredEvent, as publishes return it; got a {type(given).__name__}")
+        raise ConfigurationError(f"wait_for takes a StoredEvent, as publishes return it; got {type(given).__name__}")
     until = None if timeout_s is None else time.monotonic() + timeout_s
     pause_s = _FIRST_PAUSE_S
     number = event.sequence_number

@@ -81,6 +81,7 @@ class Surroundings(Protocol):
     face: Face
     storage: SubscriptionStorage
     budget: Any
+    rested: Signal | None
     watermark: int
     save_every_s: float
 
@@ -181,6 +182,7 @@ class PartitionWorker:
                 )
                 yield from self._pause(_OUTAGE.pause_s(failures))
         yield from self._give_back()
+        self._rest()
 
     def _give_back(self) -> Steps[None]:
         if self._lost:
@@ -226,7 +228,12 @@ class PartitionWorker:
             else:
                 yield partial(self.signal.wait, left_s)
         else:
+            self._rest()
             yield partial(self.signal.wait, None)
+
+    def _rest(self) -> None:
+        if self._node.rested is not None:
+            self._node.rested.set()
 
     def _batch(self, end: int) -> Steps[None]:
         """Handle the next events up to a number."""

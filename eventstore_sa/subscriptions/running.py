@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, Self, TypeVar
 
 from eventstore_sa.contracts.subscriptions import PartitionRecord, PartitionState, SubscriptionStorage, Survey
 from eventstore_sa.errors import ConfigurationError, SubscriptionError
-from eventstore_sa.steps import Pause, Steps, drive, drive_async
-from eventstore_sa.subscriptions.faces import Face
+from eventstore_sa.steps import Steps, drive, drive_async
+from eventstore_sa.subscriptions.faces import Face, Signal
 from eventstore_sa.subscriptions.node import Node
 from eventstore_sa.subscriptions.status import SubscriptionProgress
 from eventstore_sa.subscriptions.subscription import Subscription, SyncSubscription
@@ -25,8 +24,7 @@ _LEASE_S: Final = 30.0
 _CONNECTIONS: Final = 4
 _END_WITHIN_S: Final = 30.0
 _SAVE_EVERY_S: Final = 1.0
-_FIRST_LOOK_S: Final = 0.005
-_LONGEST_LOOK_S: Final = 0.25
+_LOOK_AGAIN_S: Final = 0.25
 
 
 async def run(
@@ -101,6 +99,7 @@ class SubscriptionRunner:
             "notifications": notifications,
         }
         self.save_every_s: float = _SAVE_EVERY_S
+        self.rested: Signal | None = None
         self._node: Node | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -108,7 +107,7 @@ class SubscriptionRunner:
         for subscription in self._subscriptions:
             await subscription.register()
         if self._subscriptions:
-            self._node = _node(self._subscriptions, self._subscriptions[0].face, self.save_every_s, **self._options)
+            self._node = _node(self._subscriptions, self.save_every_s, self.rested, **self._options)
             self._task = asyncio.create_task(drive_async(self._node.steps()), name="eventstore_sa subscriptions")
         return self
 
@@ -174,6 +173,7 @@ class SyncSubscriptionRunner:
             "notifications": notifications,
         }
         self.save_every_s: float = _SAVE_EVERY_S
+        self.rested: Signal | None = None
         self._node: Node | None = None
         self._task: Any = None
 
@@ -182,7 +182,7 @@ class SyncSubscriptionRunner:
             subscription.register()
         if self._subscriptions:
             face = self._subscriptions[0].face
-            self._node = _node(self._subscriptions, face, self.save_every_s, **self._options)
+            self._node = _node(self._subscriptions, self.save_every_s, self.rested, **self._options)
             self._task = face.spawn(self._node.steps(), "eventstore_sa subscriptions")
         return self
 
@@ -232,6 +232,7 @@ async def catch_up(
     runner.save_every_s = 0.0
     if subscriptions:
         waiting = _CatchingUp(subscriptions[0].face, subscriptions[0].storage, subscriptions, progress)
+        runner.rested = waiting.rested
         await drive_async(waiting.begin())
         async with runner:
             await drive_async(waiting.steps())
@@ -248,6 +249,7 @@ def catch_up_sync(
     runner.save_every_s = 0.0
     if subscriptions:
         waiting = _CatchingUp(subscriptions[0].face, subscriptions[0].storage, subscriptions, progress)
+        runner.rested = waiting.rested
         drive(waiting.begin())
         with runner:
             drive(waiting.steps())
@@ -268,6 +270,7 @@ class _CatchingUp:
         self._names = [subscription.name for subscription in subscriptions]
         self._progress = progress
         self._end = self._handled = 0
+        self.rested: Signal = face.signal()
 
     def begin(self) -> Steps[None]:
         """Note where the log ends now, and how many events are handled by now."""
@@ -280,7 +283,6 @@ class _CatchingUp:
         Raises:
             SubscriptionError: If one of them is stopped or paused.
         """
-        began = time.monotonic()
         while True:
             records = yield from self._records()
             if self._progress is not None:
@@ -297,8 +299,8 @@ class _CatchingUp:
                         f"{record.sequence_number}: {record.last_error or 'resume it'}",
                         subscription=record.name,
                     )
-            # What it takes to look is a small part of the whole, however long that is.
-            yield Pause(min(_FIRST_LOOK_S + (time.monotonic() - began) / 20, _LONGEST_LOOK_S))
+            # Other processes may have some of the partitions.
+            yield partial(self.rested.wait, _LOOK_AGAIN_S)
 
     def _records(self) -> Steps[Sequence[PartitionRecord]]:
         survey: Survey = yield partial(self._face.run, self._storage.survey, self._names)
@@ -324,8 +326,8 @@ def _handled(records: Sequence[PartitionRecord]) -> int:
 
 def _node(
     subscriptions: Sequence[Subscription | SyncSubscription],
-    face: Face,
     save_every_s: float,
+    rested: Signal | None,
     *,
     connections: int,
     **options: Any,
@@ -335,7 +337,16 @@ def _node(
     most = storage.most_connections
     limit = connections if most is None else max(1, min(connections, most - 1))
     wakeups = subscriptions[0].adapter.wakeups
-    return Node(face, storage, works, wakeups, connections=limit, save_every_s=save_every_s, **options)
+    return Node(
+        subscriptions[0].face,
+        storage,
+        works,
+        wakeups,
+        connections=limit,
+        save_every_s=save_every_s,
+        rested=rested,
+        **options,
+    )
 
 
 def _several(subscriptions: Sequence[S]) -> tuple[S, ...]:
@@ -357,7 +368,7 @@ def _check(
 ) -> None:
     for subscription in subscriptions:
         if not isinstance(subscription, wanted):
-            raise ConfigurationError(f"expected a {wanted.__name__}; got {type(subscription).__name__}")
+            raise ConfigurationError(f"expected {wanted.__name__}; got {type(subscription).__name__}")
     names = [subscription.name for subscription in subscriptions]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

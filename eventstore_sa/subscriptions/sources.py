@@ -137,7 +137,7 @@ def sourced(given: object, *, asynchronous: bool) -> Sourced:
 def _refused(given: object, *, asynchronous: bool) -> ConfigurationError:
     kind, store = ("Subscription", "EventStore") if asynchronous else ("SyncSubscription", "SyncEventStore")
     return ConfigurationError(
-        f"a {kind} reads the log, a category, a list of categories, a stream or a query of an {store}, constrained or not; "
+        f"{kind} reads the log, a category, a list of categories, a stream or a query of one {store}, constrained or not; "
         f"got {type(given).__name__}"
     )
 

@@ -82,7 +82,7 @@ class _AnySubscription(Generic[F]):
         wanted: Any = async_sessionmaker if asynchronous else sessionmaker
         if sessions is not None and not isinstance(sessions, wanted):
             raise ConfigurationError(
-                f"sessions is {'an async_sessionmaker' if asynchronous else 'a sessionmaker'} of SQLAlchemy; got a "
+                f"sessions is {'an async_sessionmaker' if asynchronous else 'a sessionmaker'} of SQLAlchemy; got "
                 f"{type(sessions).__name__}"
             )
         self._storage.check_use(sessions=sessions is not None, threads=not asynchronous)

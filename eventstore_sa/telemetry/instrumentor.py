@@ -48,6 +48,7 @@ from eventstore_sa.store import (
     SyncEventStore,
     SyncEventStream,
 )
+from eventstore_sa.store.adapters.publish_queue import PublishQueue, Travel
 from eventstore_sa.subscriptions.partition import PartitionWorker
 from eventstore_sa.types import AnyNewEvent, AnyStoredEvent, NewEvent
 
@@ -57,6 +58,7 @@ _Wrapper: TypeAlias = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[s
 
 _SYSTEM: Final = "eventstore_sa"
 _MOST_LINKS: Final = 128  # the default limit of a span
+_SIZES: Final = tuple(2**power for power in range(11))  # of batches: they have 1000 events at most
 
 _PUBLISHERS: Final = (EventStream, EventCategory, EventStore, SyncEventStream, SyncEventCategory, SyncEventStore)
 _OF_MANY: Final = (EventCategory, EventStore, SyncEventCategory, SyncEventStore)  # these return events by stream
@@ -98,6 +100,7 @@ class EventStoreInstrumentor:
         for kind in _PUBLISHERS:
             self._wrap(kind, "publish", recorder.around_publish)
         self._wrap(BusinessTransaction, "_stored", recorder.around_commit)
+        self._wrap(PublishQueue, "_begun", recorder.around_coalesced)
         for kind in {_owner_of(kind, "latest") for kind in (*_SOURCES, *_SYNC_SOURCES)}:
             self._wrap(kind, "latest", recorder.around_latest)
         for kind in {_owner_of(kind, "iterate") for kind in _SOURCES}:
@@ -161,6 +164,12 @@ class _Recorder:
         self._conflicts = meter.create_counter("eventstore_sa.conflicts", unit="{conflict}")
         self._retries = meter.create_counter("eventstore_sa.retries", unit="{retry}")
         self._failures = meter.create_counter("eventstore_sa.handler.failures", unit="{failure}")
+        self._batch_publishes = meter.create_histogram(
+            "eventstore_sa.coalesced.publishes", unit="{publish}", explicit_bucket_boundaries_advisory=_SIZES
+        )
+        self._batch_events = meter.create_histogram(
+            "eventstore_sa.coalesced.events", unit="{event}", explicit_bucket_boundaries_advisory=_SIZES
+        )
         self._publish_s = meter.create_histogram("messaging.client.operation.duration", unit="s")
         self._read_s = meter.create_histogram("db.client.operation.duration", unit="s")
         self._project_s = meter.create_histogram("eventstore_sa.projection.duration", unit="s")
@@ -195,6 +204,14 @@ class _Recorder:
             return number
 
         return self._around(operation, store, arguments, options, count)
+
+    def around_coalesced(
+        self, begun: Callable[..., Travel], _: Any, arguments: tuple[Travel], options: dict[str, Any]
+    ) -> Travel:
+        travel = begun(*arguments, **options)
+        self._batch_publishes.record(len(travel.publishes))
+        self._batch_events.record(sum(publish.count for publish in travel.publishes))
+        return travel
 
     def _publishing(self, destination: str) -> _Operation:
         attributes = {

@@ -52,7 +52,7 @@ def assert_published(
         source = source.read()
     checked: object = source
     if not isinstance(checked, Sequence):
-        raise ConfigurationError(f"events are in a store, a source or a sequence; got a {type(source).__name__}")
+        raise ConfigurationError(f"events are in a store, a source or a sequence; got {type(source).__name__}")
     _check(source, expected, only=only)
     return None
 

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.events.repository import EventRepository
-from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
+from eventstore_sa.persistence.schema import EventStoreSchema, schema_or_default
 from eventstore_sa.persistence.schema.listeners import changes_allowed
 from eventstore_sa.persistence.schema.schema import made_once
 from eventstore_sa.persistence.sqlalchemy_internals import run_in_greenlet
@@ -65,7 +65,7 @@ def clear(bind: object, *, schema: EventStoreSchema | None = None, timeout_s: fl
 
     After any of these, the caller's transaction remains usable on PostgreSQL and SQLite.
     """
-    tables = default_schema() if schema is None else schema
+    tables = schema_or_default(schema)
     if isinstance(bind, URL | str):
         raise ConfigurationError(
             "clear() does not accept a URL, because its engine would never be disposed of: pass an engine"

@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from eventstore_sa.errors import ConfigurationError, LockTimeoutError
-from eventstore_sa.persistence.schema import EventStoreSchema
+from eventstore_sa.persistence.schema import EventStoreSchema, schema_or_default
 from eventstore_sa.persistence.transactions.databases import configure_sqlite, driver_attribute
 from eventstore_sa.testing.clearing import clear
 from eventstore_sa.testing.postgres import PostgresServer
@@ -50,7 +50,7 @@ class PreparedSqlite:
         template = folder / "template.db"
         engine = create_engine(URL.create("sqlite", database=str(template)), poolclass=NullPool)
         # Not configured: a file in WAL mode could not be copied without its log.
-        schema.metadata.create_all(engine)
+        schema_or_default(schema).metadata.create_all(engine)
         self._image = template.read_bytes()
 
     @contextmanager
@@ -86,9 +86,9 @@ class PreparedPostgres:
     """A PostgreSQL database in which the tables exist, and its engines, with whichever drivers are installed."""
 
     def __init__(self, server: PostgresServer, schema: EventStoreSchema) -> None:
-        self._schema = schema
+        self._schema = schema_or_default(schema)
         self.url: Final = server.url_for(server.create_database(), None)
-        self._run(schema.metadata.create_all)
+        self._run(self._schema.metadata.create_all)
 
     @cached_property
     def engine(self) -> Engine:

@@ -123,7 +123,7 @@ def matcher_of(expected: ExpectedEvent) -> EventMatcher:
             if declaration is None:
                 raise ConfigurationError(
                     "an expected event is a name, matching(...), a NewEvent, a StoredEvent or an object of an event type; "
-                    f"got a {type(expected).__name__}"
+                    f"got {type(expected).__name__}"
                 )
             return EventMatcher(declaration.name, payload=expected, exactly=True)
 

@@ -371,7 +371,7 @@ def _new_event(given: object, types: EventTypes[Any] | None) -> AnyNewEvent:
     if types is not None:
         return types.new_event(given)
     raise ConfigurationError(
-        f"what is given are NewEvents or StoredEvents; got a {type(given).__name__}: pass types=EventTypes(...) for objects "
+        f"what is given are NewEvents or StoredEvents; got {type(given).__name__}: pass types=EventTypes(...) for objects "
         "of event types"
     )
 

@@ -294,5 +294,5 @@ def _plain(session: Any) -> Session:
     if issubclass(type(plain), Session):
         return cast("Session", plain)
     raise ConfigurationError(
-        f"a session is needed; got a {type(session).__name__}: a mock is none, use FakeSession or FakeAsyncSession"
+        f"a session is needed; got {type(session).__name__}: a mock is none, use FakeSession or FakeAsyncSession"
     )

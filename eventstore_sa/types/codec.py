@@ -350,7 +350,7 @@ def dumped_by_pydantic(value: Any) -> Any:
         return kind.__pydantic_serializer__.to_python(value, mode="json", by_alias=True)
     except ValueError as error:
         raise SerialisationError(
-            f"pydantic cannot write a {kind.__qualname__} as JSON ({type(error).__name__}): change its fields, or give them "
+            f"pydantic cannot write {kind.__qualname__} as JSON ({type(error).__name__}): change its fields, or give them "
             "serialisers"
         ) from error
 

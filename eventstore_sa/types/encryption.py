@@ -142,7 +142,7 @@ def _keys_in(variable: str) -> KeyRing:
 def _checked_keys(keys: object) -> KeyRing:
     if not is_mapping(keys) or not keys:
         raise ConfigurationError(
-            f"keys are returned as a mapping from ids to keys, with one at least; got a {type(keys).__name__}"
+            f"keys are returned as a mapping from ids to keys, with one at least; got {type(keys).__name__}"
         )
     for key_id, key in keys.items():
         if not isinstance(key_id, str) or not key_id or not isinstance(key, bytes) or len(key) not in _KEY_SIZES:

@@ -248,7 +248,7 @@ def _checked_names(names: object) -> frozenset[str]:
     if isinstance(names, str | bytes):
         raise ConfigurationError(f"an item of a query takes names, not one name: write names=[{names!r}]")
     if not isinstance(names, Iterable):
-        raise ConfigurationError(f"names are passed as a list or a set; got a {type(names).__name__}")
+        raise ConfigurationError(f"names are passed as a list or a set; got {type(names).__name__}")
     texts = frozenset(text for name in cast("Iterable[object]", names) for text in names_of(name))
     if len(texts) > MAX_QUERY_NAMES:
         raise ConfigurationError(
@@ -265,12 +265,12 @@ def _checked_names(names: object) -> frozenset[str]:
 def _checked_items(items: object) -> tuple[QueryItem, ...]:
     if isinstance(items, QueryItem) or not isinstance(items, Iterable):
         raise ConfigurationError(
-            f"the items of a query are passed as a list, even a single one: EventQuery([item]); got a {type(items).__name__}"
+            f"the items of a query are passed as a list, even a single one: EventQuery([item]); got {type(items).__name__}"
         )
     checked: set[QueryItem] = set()
     for item in cast("Iterable[object]", items):
         if not isinstance(item, QueryItem):
-            raise ConfigurationError(f"the items of a query are QueryItems; got a {type(item).__name__}")
+            raise ConfigurationError(f"the items of a query are QueryItems; got {type(item).__name__}")
         checked.add(item)
     if not checked:
         raise ConfigurationError("a query needs at least one item; EventQuery.all() matches every event")

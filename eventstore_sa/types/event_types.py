@@ -239,7 +239,7 @@ class EventTypes(Generic[P]):
                 return StreamIdentifier(category, stream)
             case _:
                 raise ConfigurationError(
-                    f"stream of the event {declaration.name!r} returns a StreamIdentifier, or a category and a name; got a "
+                    f"stream of the event {declaration.name!r} returns a StreamIdentifier, or a category and a name; got "
                     f"{type(declared_stream).__name__}"
                 )
 
@@ -266,7 +266,7 @@ class EventTypes(Generic[P]):
             known = self._by_class.get(type(given))
             if known is None:
                 raise ConfigurationError(
-                    f"events to publish are NewEvents or objects of the store's event types; got a {type(given).__name__}: "
+                    f"events to publish are NewEvents or objects of the store's event types; got {type(given).__name__}: "
                     "give the store types=EventTypes(...) with its class, decorated with @event"
                 )
             return self._encoded(NewEvent(name=known.written_as, payload=given), known, given)
@@ -278,7 +278,7 @@ class EventTypes(Generic[P]):
             return self._of_plain_payload(new, self._by_name.get(name), name)
         if name not in known.declaration.names:
             raise ConfigurationError(
-                f"a {type(payload).__name__} is the payload of {known.declaration.name!r} events, not of {name!r}"
+                f"{type(payload).__name__} is the payload of {known.declaration.name!r} events, not of {name!r}"
             )
         return self._encoded(new, known, payload)
 
@@ -533,7 +533,7 @@ def _checked_pipeline(pipeline: Sequence[PayloadTransform]) -> Sequence[PayloadT
         given: object = transform
         if not isinstance(given, PayloadTransform):
             raise ConfigurationError(
-                f"the pipeline holds PayloadTransforms, such as Compression(); got a {type(given).__name__}"
+                f"the pipeline holds PayloadTransforms, such as Compression(); got {type(given).__name__}"
             )
         if given.needs_plain_fields and before is not None and not before.needs_plain_fields:
             raise ConfigurationError(

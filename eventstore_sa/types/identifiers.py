@@ -65,11 +65,11 @@ def check_name(what: str, name: object) -> str:
     if type(name) is str and name and len(name) <= MAX_NAME_BYTES and name.isascii() and "\0" not in name:
         return name
     if not isinstance(name, str):
-        raise SerialisationError(f"a {what} name must be a str, not {type(name).__name__}: convert it first")
+        raise SerialisationError(f"the {what} name must be a str, not {type(name).__name__}: convert it first")
     name = str.__str__(name)
     if not name:
         remedy = ": to read across names, take a wider identifier" if what in {"category", "stream"} else ""
-        raise SerialisationError(f"a {what} name must not be empty{remedy}")
+        raise SerialisationError(f"the {what} name must not be empty{remedy}")
     problem = text_problem(name)
     if problem is not None:
         raise SerialisationError(f"the {what} name {name[:40]!a} {problem}")

@@ -202,7 +202,7 @@ def _schema_of(kind: Any) -> Schema:
 
 def _refuse_to_make(kind: Any, _: object) -> Any:
     raise SerialisationError(
-        f"a {getattr(kind, '__name__', kind)} cannot be made from JSON: give it the methods serialise and deserialise"
+        f"{getattr(kind, '__name__', kind)} cannot be made from JSON: give it the methods serialise and deserialise"
     )
 
 

@@ -32,7 +32,7 @@ def checked_tags(tags: object) -> frozenset[str]:
     if isinstance(tags, str | bytes):
         raise SerialisationError(f"tags are passed as a set, even a single one: tags={{{tags!r}}}")
     if not isinstance(tags, Iterable):
-        raise SerialisationError(f"tags are passed as a set of str; got a {type(tags).__name__}")
+        raise SerialisationError(f"tags are passed as a set of str; got {type(tags).__name__}")
     given = list(cast("Iterable[object]", tags))
     if "" in given:
         raise SerialisationError("a tag must not be empty: it names what an event concerns, as in 'course:c1'")

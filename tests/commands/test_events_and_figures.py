@@ -7,7 +7,6 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,10 @@ from eventstore_sa import NewEvent, StoredEvent, SyncEventStore, event_metadata
 from eventstore_sa.testing.cases.tables import in_turn
 from tests.commands.conftest import Command, each_kind_of_driver
 from tests.patience import PATIENCE_S, wait_until
+from tests.preloaded import start_preloaded
 from tests.project import ROOT
 
-PROGRAM = [sys.executable, "-W", "error", "-m", "eventstore_sa.cli"]
+PROGRAM = ("-m", "eventstore_sa.cli")
 HOSTILE = "\x1b]0;owned\x07\x1b[31m\x9b1m\u202ered\u2066\r"
 
 
@@ -176,11 +176,11 @@ def test_what_is_stored_cannot_steer_a_terminal(store: SyncEventStore, command: 
 def on_terminal(url: str, *arguments: str, **environment: str) -> str:
     """Run a command at a terminal that is 60 columns wide; return what it shows."""
     terminal, end = pty.openpty()
-    variables = {**os.environ, "PYTHONPATH": str(ROOT), "EVENTSTORE_SA_URL": url, "COLUMNS": "60", "TERM": "xterm"}
-    process = subprocess.Popen(
-        [*PROGRAM, *arguments], stdout=end, stderr=end, stdin=end, env=variables | environment, close_fds=True
-    )
-    os.close(end)
+    variables = {"PYTHONPATH": str(ROOT), "EVENTSTORE_SA_URL": url, "COLUMNS": "60", "TERM": "xterm"}
+    with os.fdopen(end, "r+b", buffering=0) as file:
+        process = start_preloaded(
+            *PROGRAM, *arguments, environment=variables | environment, stdin=file, stdout=file, stderr=file
+        )
     shown = b""
     try:
         while block := os.read(terminal, 65536):
@@ -211,9 +211,9 @@ def test_a_closed_pipe_ends_a_command_silently(store: SyncEventStore, url: str) 
     store.stream(category="a", stream="1").publish(
         events=[NewEvent(name="x" * 200, payload="y" * 2000) for _ in range(200)]
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "EVENTSTORE_SA_URL": url}
-    process = subprocess.Popen(
-        [*PROGRAM, "tail", "-n", "200"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    environment = {"PYTHONPATH": str(ROOT), "EVENTSTORE_SA_URL": url}
+    process = start_preloaded(
+        *PROGRAM, "tail", "-n", "200", environment=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert process.stdout is not None
     assert process.stderr is not None
@@ -221,7 +221,7 @@ def test_a_closed_pipe_ends_a_command_silently(store: SyncEventStore, url: str) 
     process.stdout.readline()
     process.stdout.close()
 
-    assert (process.stderr.read(), process.wait()) == (b"", 141)
+    assert (process.stderr.read(), process.wait()) == ("", 141)
     process.stderr.close()
 
 
@@ -229,10 +229,10 @@ def test_a_closed_pipe_ends_a_command_silently(store: SyncEventStore, url: str) 
 def test_tail_follows_until_it_is_interrupted(store: SyncEventStore, url: str, tmp_path: Path) -> None:
     publish(store, "before")
     output = tmp_path / "output"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "EVENTSTORE_SA_URL": url, "PYTHONUNBUFFERED": "1"}
+    environment = {"PYTHONPATH": str(ROOT), "EVENTSTORE_SA_URL": url}
     with output.open("w") as file:
-        process = subprocess.Popen(
-            [*PROGRAM, "tail", "-f", "--json", "--interval", "0.05"], stdout=file, stderr=file, env=environment
+        process = start_preloaded(
+            *PROGRAM, "tail", "-f", "--json", "--interval", "0.05", environment=environment, stdout=file, stderr=file
         )
         wait_until(lambda: names(output.read_text()) == ["before"], "it has started", interval_s=0.05)
         for number in range(3):

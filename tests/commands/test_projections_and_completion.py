@@ -18,7 +18,9 @@ from tests.commands.conftest import Command, each_kind_of_driver
 
 APPLICATION = """
 from typing import Any
+from sqlalchemy.orm import Session
 from eventstore_sa import Projector
+from eventstore_sa.projection import project
 from eventstore_sa.types import StreamIdentifier
 
 class Orders(Projector[StreamIdentifier, dict, dict]):
@@ -35,6 +37,12 @@ class Orders(Projector[StreamIdentifier, dict, dict]):
 
     def placed(self, state: dict, event: Any) -> dict:
         return {"placed": state["placed"] + 1}
+
+@project(Session)
+class Rows:
+    def placed(self, session: Session, event: Any) -> None: ...
+
+rows = Rows()
 """
 
 
@@ -68,6 +76,17 @@ def test_projections_are_rebuilt_and_listed(store: SyncEventStore, command: Comm
 @in_turn("where", ["nowhere:Orders", "os:path"])
 def test_what_is_no_projector_is_refused(command: Command, where: str) -> None:
     assert command("projections", "rebuild", where).exit_code == 2
+
+
+@in_turn("name", ["Rows", "rows"])
+def test_table_projection_is_refused_with_the_way_to_rebuild_its_rows(
+    command: Command, application: str, name: str
+) -> None:
+    refused = command("projections", "rebuild", f"{application}:{name}")
+
+    assert refused.exit_code == 2
+    assert "table projection" in refused.stderr
+    assert "apply all events" in refused.stderr
 
 
 @in_turn("shell", ["bash", "zsh", "fish"])

@@ -47,15 +47,19 @@ PAYLOADS: list[Any] = [
     "x" * 9000,
 ]
 
+# The columns, types and defaults are those of message-db 1.3.
 MESSAGE_DB = """
 CREATE SCHEMA message_store;
 CREATE TABLE message_store.messages (
-  global_position bigserial NOT NULL PRIMARY KEY, position bigint NOT NULL, time timestamp NOT NULL,
-  stream_name text NOT NULL, type text NOT NULL, data jsonb, metadata jsonb, id uuid NOT NULL
+  global_position bigserial PRIMARY KEY, position bigint NOT NULL,
+  time timestamp NOT NULL DEFAULT (now() AT TIME ZONE 'utc'), stream_name text NOT NULL, type text NOT NULL,
+  data jsonb, metadata jsonb, id uuid NOT NULL DEFAULT gen_random_uuid()
 );
-INSERT INTO message_store.messages (position, time, stream_name, type, data, metadata, id) VALUES
-(0, '2001-02-03 04:05:06.000007', 'account-1-2', 'Opened', '{"a"\\: 1}', NULL, gen_random_uuid()),
-(0, '2001-02-03 04:05:06.000007', 'account\\:command', 'Open', NULL, '{"b"\\: 2}', gen_random_uuid())
+INSERT INTO message_store.messages (position, time, stream_name, type, data, metadata) VALUES
+(0, '2001-02-03 04:05:06.000007', 'account-1-2', 'Opened', '{"a"\\: 1}', NULL),
+(0, '2001-02-03 04:05:06.000007', 'account\\:command', 'Open', NULL, '{"b"\\: 2}');
+SET TimeZone = 'Asia/Tokyo';
+INSERT INTO message_store.messages (position, stream_name, type) VALUES (1, 'account-1-2', 'Closed')
 """
 
 
@@ -380,7 +384,7 @@ def test_events_are_imported_from_message_db(
 
     import_events(other, foreign_events(engine, "message-db"))
 
-    first, second = other.log().read()
+    first, second, third = other.log().read()
     assert (first.category, first.stream, first.name, first.payload) == ("account", "1-2", "Opened", {"a": 1})
     assert (second.category, second.stream, second.payload, second.metadata) == (
         "account:command",
@@ -389,6 +393,9 @@ def test_events_are_imported_from_message_db(
         {"b": 2},
     )
     assert {event.observed_at for event in (first, second)} == {MOMENT}
+    with engine.connect() as connection:
+        now = connection.execute(text("SELECT time AT TIME ZONE 'utc' FROM message_store.messages WHERE position = 1"))
+        assert (third.position, third.observed_at, third.payload) == (1, now.scalar_one(), None)
     engine.dispose()
 
 

@@ -56,10 +56,12 @@ def mode_database(
         yield database
 
 
-@pytest.fixture(scope="class")
-def engine(mode_database: PostgresDatabase) -> AsyncEngine:
-    """One for all cases of a class: it keeps the statements that it has compiled."""
-    return create_async_engine(mode_database.url("asyncpg"), pool_size=5, max_overflow=30)
+@pytest_asyncio.fixture(scope="class", loop_scope="class")
+async def engine(mode_database: PostgresDatabase) -> AsyncIterator[AsyncEngine]:
+    """One for all cases of a class: it keeps its connections and the statements that it has compiled."""
+    engine = create_async_engine(mode_database.url("asyncpg"), pool_size=5, max_overflow=30)
+    yield engine
+    await engine.dispose()
 
 
 @pytest.fixture(scope="class")
@@ -76,7 +78,7 @@ class _Async(AsyncSetting):
     guarantee: ClassVar[EventSerialisationGuarantee] = LOG
     coalesce: ClassVar[bool] = False
 
-    @pytest_asyncio.fixture(loop_scope="function")
+    @pytest_asyncio.fixture(loop_scope="class")
     async def adapter(self, engine: AsyncEngine) -> AsyncIterator[EventStorageAdapter]:
         await clear(engine)
         adapter = SQLAlchemyEventStorageAdapter(
@@ -88,7 +90,6 @@ class _Async(AsyncSetting):
                 connection, locking=self.locking, serialisation_guarantee=self.guarantee
             )
             yield WideReads(adapter, wide, self.reads_are_complete_within)
-        await engine.dispose()  # Its connections belong to this event loop.
 
 
 class _Sync(SyncSetting):

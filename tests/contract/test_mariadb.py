@@ -18,8 +18,9 @@ from eventstore_sa.store.adapters import (
 )
 from eventstore_sa.testing import clear
 from eventstore_sa.testing.cases import EventStorageAdapterCases, SyncEventStorageAdapterCases
+from eventstore_sa.testing.cases.concurrency import ConcurrencyCases
 from eventstore_sa.testing.cases.event_storage import AsyncSetting, SyncSetting
-from tests.contract.connection_cases import ConnectionCases
+from eventstore_sa.testing.cases.publishing import PublishingCases
 from tests.mariadb import NEEDS_MARIADB, fresh_mariadb_database
 
 pytestmark = NEEDS_MARIADB
@@ -34,15 +35,17 @@ def mariadb_url() -> Iterator[URL]:
         yield url
 
 
-@pytest.fixture(scope="class")
-def engine(mariadb_url: URL) -> AsyncEngine:
-    """One for all cases of a class: it keeps the statements that it has compiled."""
-    return create_async_engine(mariadb_url.set(drivername="mysql+asyncmy"), pool_size=5, max_overflow=30)
+@pytest_asyncio.fixture(scope="class", loop_scope="class")
+async def engine(mariadb_url: URL) -> AsyncIterator[AsyncEngine]:
+    """One for all cases of a class: it keeps its connections and the statements that it has compiled."""
+    engine = create_async_engine(mariadb_url.set(drivername="mysql+asyncmy"), pool_size=5, max_overflow=30)
+    yield engine
+    await engine.dispose()
 
 
 @pytest.fixture(scope="class")
 def sync_engine(mariadb_url: URL) -> Iterator[Engine]:
-    """One for all cases of a class: it keeps the statements that it has compiled."""
+    """One for all cases of a class: it keeps its connections and the statements that it has compiled."""
     engine = create_engine(mariadb_url, pool_size=5, max_overflow=30)
     yield engine
     engine.dispose()
@@ -52,11 +55,10 @@ class _Asyncmy(AsyncSetting):
     adds_tags = False
     checks_queries = False
 
-    @pytest_asyncio.fixture(loop_scope="function")
-    async def storage_adapter(self, engine: AsyncEngine) -> AsyncIterator[EventStorageAdapter]:
+    @pytest_asyncio.fixture(loop_scope="class")
+    async def storage_adapter(self, engine: AsyncEngine) -> EventStorageAdapter:
         await clear(engine)
-        yield SQLAlchemyEventStorageAdapter(engine, locking="row")
-        await engine.dispose()
+        return SQLAlchemyEventStorageAdapter(engine, locking="row")
 
 
 class _PyMySQL(SyncSetting):
@@ -69,8 +71,9 @@ class _PyMySQL(SyncSetting):
         return SyncSQLAlchemyEventStorageAdapter(sync_engine, locking="row")
 
 
-class TestAsyncmy(_Asyncmy, ConnectionCases):
-    pass
+# What is between it and the server is what PyMySQL has there too, but for the connections.
+class TestAsyncmy(_Asyncmy, PublishingCases, ConcurrencyCases):
+    thorough = False
 
 
 class TestPyMySQL(_PyMySQL, SyncEventStorageAdapterCases):

@@ -6,7 +6,6 @@ Each database passes all groups, with asyncio or without it, and so do two drive
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -113,11 +112,10 @@ class TestAllOfSQLite(_SQLite, ProjectionStorageAdapterCases):
 class _PostgreSQL(_InSQL):
     driver: PostgresDriver
 
-    @pytest_asyncio.fixture(loop_scope="function")
-    async def storage_adapter(self, engine: AsyncEngine) -> AsyncIterator[ProjectionStorageAdapter]:
+    @pytest_asyncio.fixture(loop_scope="class")
+    async def storage_adapter(self, engine: AsyncEngine) -> ProjectionStorageAdapter:
         await clear(engine)
-        yield SQLAlchemyProjectionStorageAdapter(engine)
-        await engine.dispose()  # Its connections belong to this event loop.
+        return SQLAlchemyProjectionStorageAdapter(engine)
 
 
 class _SyncPostgreSQL(_InSQL):

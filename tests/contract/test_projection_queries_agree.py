@@ -119,9 +119,27 @@ def databases(
         sqlite.dispose()
 
 
-@settings(max_examples=60)
-@given(states=st.lists(STATES, max_size=7), searches=st.lists(SEARCHES, min_size=1, max_size=6))
+CASES = given(states=st.lists(STATES, max_size=7), searches=st.lists(SEARCHES, min_size=1, max_size=6))
+
+
+@settings(max_examples=20)
+@CASES
 def test_databases_find_what_memory_finds(
+    databases: list[SyncSQLAlchemyProjectionStorageAdapter], states: list[Any], searches: list[Search]
+) -> None:
+    assert_same(databases, states, searches)
+
+
+@pytest.mark.long
+@settings(max_examples=200)
+@CASES
+def test_databases_find_what_memory_finds_in_many_cases(
+    databases: list[SyncSQLAlchemyProjectionStorageAdapter], states: list[Any], searches: list[Search]
+) -> None:
+    assert_same(databases, states, searches)
+
+
+def assert_same(
     databases: list[SyncSQLAlchemyProjectionStorageAdapter], states: list[Any], searches: list[Search]
 ) -> None:
     memory = SyncInMemoryProjectionStorageAdapter()

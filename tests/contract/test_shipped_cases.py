@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
+import re
 import time
 from collections.abc import Callable
-from pathlib import Path
 from threading import get_ident
 from typing import Any
 
@@ -15,21 +13,28 @@ import pytest
 
 from eventstore_sa.testing.cases import EventStorageAdapterCases, SyncEventStorageAdapterCases
 from tests.patience import PATIENCE_S
+from tests.project import run_python
 
 SUITE = """
 from eventstore_sa.store.adapters import InMemoryEventStorageAdapter, SyncInMemoryEventStorageAdapter
 from eventstore_sa.testing.cases import EventStorageAdapterCases, SyncEventStorageAdapterCases
 
 
-class Adapter(InMemoryEventStorageAdapter):
-    {method}
+class Defective(InMemoryEventStorageAdapter):
+    async def latest(self, *, target):
+        return None
 
 
 class TestAsync(EventStorageAdapterCases):
     keeps_subscriptions = True
 
     def construct_storage_adapter(self):
-        return Adapter()
+        return InMemoryEventStorageAdapter()
+
+
+class TestDefective(TestAsync):
+    def construct_storage_adapter(self):
+        return Defective()
 
 
 class TestSync(SyncEventStorageAdapterCases):
@@ -42,34 +47,24 @@ class TestSync(SyncEventStorageAdapterCases):
 CASE_CLASSES = [EventStorageAdapterCases, SyncEventStorageAdapterCases]
 
 
-def run_suite(directory: Path, *, method: str = "pass") -> str:
-    """Run two cases over a third party's adapter, in pytest-asyncio's default mode and with warnings as errors."""
-    suite = directory / "test_adapter.py"
-    suite.write_text(SUITE.format(method=method))
-    options = ["-q", "-W", "error", "-p", "no:cacheprovider", "-k", "latest_is_the_last or exactly_one_wins"]
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Run two cases over a third party's adapters, in pytest-asyncio's default mode and with warnings as errors."""
+    suite = tmp_path_factory.mktemp("suite") / "test_adapter.py"
+    suite.write_text(SUITE)
+    options = ["-v", "-W", "error", "-p", "no:cacheprovider", "-k", "latest_is_the_last or exactly_one_wins"]
     # Without this option pytest-asyncio itself begins with a warning.
     options += ["-o", "asyncio_default_fixture_loop_scope=function"]
-    completed = subprocess.run(
-        [sys.executable, "-m", "pytest", "--rootdir", directory, *options, suite],
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    return completed.stdout + completed.stderr
+    return run_python("-m", "pytest", "--rootdir", str(suite.parent), *options, str(suite), cwd=suite.parent).stdout
 
 
-def test_the_cases_run_in_the_strict_mode_of_pytest_asyncio(tmp_path: Path) -> None:
-    output = run_suite(tmp_path)
+def test_the_cases_run_in_the_strict_mode_of_pytest_asyncio(output: str) -> None:
+    for cases in ("TestAsync", "TestSync"):
+        assert len(re.findall(rf"::{cases}::\w+ PASSED", output)) == 3, output
 
-    assert "6 passed" in output, output
 
-
-def test_a_defect_of_an_adapter_is_shown_with_its_values(tmp_path: Path) -> None:
-    output = run_suite(tmp_path, method="async def latest(self, *, target): return None")
-
-    assert "1 failed, 5 passed" in output, output
+def test_a_defect_of_an_adapter_is_shown_with_its_values(output: str) -> None:
+    assert "1 failed, 8 passed" in output, output
     assert "assert None == StoredEvent(" in output
     assert "in the case LogIdentifier()" in output
 

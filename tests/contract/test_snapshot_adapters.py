@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 import pytest_asyncio
 from sqlalchemy import Engine
@@ -45,11 +43,10 @@ class TestSyncSQLite(SyncSnapshotStorageAdapterCases):
 class _PostgreSQL(SnapshotStorageAdapterCases):
     driver: PostgresDriver
 
-    @pytest_asyncio.fixture(loop_scope="function")
-    async def storage_adapter(self, engine: AsyncEngine) -> AsyncIterator[SnapshotStorageAdapter]:
+    @pytest_asyncio.fixture(loop_scope="class")
+    async def storage_adapter(self, engine: AsyncEngine) -> SnapshotStorageAdapter:
         await clear(engine)
-        yield SQLAlchemySnapshotStorageAdapter(engine)
-        await engine.dispose()  # Its connections belong to this event loop.
+        return SQLAlchemySnapshotStorageAdapter(engine)
 
 
 class _SyncPostgreSQL(SyncSnapshotStorageAdapterCases):

@@ -6,9 +6,6 @@ which its connections, values and errors matter. What that leaves out takes `lon
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 import pytest_asyncio
 from sqlalchemy import Engine
@@ -27,7 +24,6 @@ from eventstore_sa.testing.cases.event_storage import AsyncSetting, SyncSetting
 from eventstore_sa.testing.cases.fidelity import FidelityCases
 from eventstore_sa.testing.cases.names import NameCases
 from eventstore_sa.testing.cases.refusals import RefusalCases
-from eventstore_sa.testing.postgres import PostgresDriver
 from tests.contract.connection_cases import ConnectionCases
 
 
@@ -45,43 +41,20 @@ class _SyncSQLiteInMemory(SyncSetting):
         return SyncSQLAlchemyEventStorageAdapter("sqlite://")
 
 
-class _SQLiteFile(AsyncSetting):
+class _OnEngine(AsyncSetting):
     keeps_subscriptions = True
-
-    @pytest.fixture(autouse=True)
-    def _place(self, tmp_path: Path) -> None:
-        self.url = f"sqlite+aiosqlite:///{tmp_path}/events.db"
-
-    def construct_storage_adapter(self) -> EventStorageAdapter:
-        return SQLAlchemyEventStorageAdapter(self.url)
-
-
-class _SyncSQLiteFile(SyncSetting):
-    keeps_subscriptions = True
-
-    @pytest.fixture(autouse=True)
-    def _place(self, tmp_path: Path) -> None:
-        self.url = f"sqlite:///{tmp_path}/events.db"
-
-    def construct_storage_adapter(self) -> SyncEventStorageAdapter:
-        return SyncSQLAlchemyEventStorageAdapter(self.url)
-
-
-class _PostgreSQL(AsyncSetting):
-    keeps_subscriptions = True
-    driver: PostgresDriver
+    driver: str
     coalesce: bool = False
 
-    @pytest_asyncio.fixture(loop_scope="function")
-    async def storage_adapter(self, engine: AsyncEngine) -> AsyncIterator[EventStorageAdapter]:
+    @pytest_asyncio.fixture(loop_scope="class")
+    async def storage_adapter(self, engine: AsyncEngine) -> EventStorageAdapter:
         await clear(engine)
-        yield SQLAlchemyEventStorageAdapter(engine, coalesce=self.coalesce)
-        await engine.dispose()  # Its connections belong to this event loop.
+        return SQLAlchemyEventStorageAdapter(engine, coalesce=self.coalesce)
 
 
-class _SyncPostgreSQL(SyncSetting):
+class _SyncOnEngine(SyncSetting):
     keeps_subscriptions = True
-    driver: PostgresDriver
+    driver: str
     coalesce: bool = False
 
     @pytest.fixture
@@ -90,27 +63,28 @@ class _SyncPostgreSQL(SyncSetting):
         return SyncSQLAlchemyEventStorageAdapter(sync_engine, coalesce=self.coalesce)
 
 
-class TestSyncSQLiteFile(_SyncSQLiteFile, SyncEventStorageAdapterCases):
+class TestSyncSQLiteFile(_SyncOnEngine, SyncEventStorageAdapterCases):
+    driver = "sqlite"
     thorough = False
 
 
-class TestAsyncpg(_PostgreSQL, EventStorageAdapterCases):
+class TestAsyncpg(_OnEngine, EventStorageAdapterCases):
     driver = "asyncpg"
     thorough = False
 
 
-class TestSyncPsycopg(_SyncPostgreSQL, SyncEventStorageAdapterCases):
+class TestSyncPsycopg(_SyncOnEngine, SyncEventStorageAdapterCases):
     driver = "psycopg"
     thorough = False
 
 
-class TestSyncPsycopg2(_SyncPostgreSQL, ConnectionCases, FidelityCases, NameCases, RefusalCases):
+class TestSyncPsycopg2(_SyncOnEngine, ConnectionCases, FidelityCases, NameCases, RefusalCases):
     driver = "psycopg2"
 
 
 # Their drivers pass all groups above, or what these are made of does: aiosqlite runs sqlite3 in a thread.
-class TestSQLiteFile(_SQLiteFile, ConnectionCases):
-    pass
+class TestSQLiteFile(_OnEngine, ConnectionCases):
+    driver = "sqlite+aiosqlite"
 
 
 class TestSQLiteInMemory(_SQLiteInMemory, ConnectionCases):
@@ -121,29 +95,29 @@ class TestSyncSQLiteInMemory(_SyncSQLiteInMemory, ConnectionCases):
     pass
 
 
-class TestAsyncPsycopg(_PostgreSQL, ConnectionCases):
+class TestAsyncPsycopg(_OnEngine, ConnectionCases):
     driver = "psycopg"
 
 
 # One by one, publishes go the same way as without coalescing.
-class TestCoalescingAsyncpg(_PostgreSQL, ConcurrencyCases):
+class TestCoalescingAsyncpg(_OnEngine, ConcurrencyCases):
     driver = "asyncpg"
     coalesce = True
 
 
-class TestCoalescingSyncPsycopg(_SyncPostgreSQL, ConcurrencyCases):
+class TestCoalescingSyncPsycopg(_SyncOnEngine, ConcurrencyCases):
     driver = "psycopg"
     coalesce = True
 
 
 @pytest.mark.long
-class TestAllOfCoalescingAsyncpg(_PostgreSQL, EventStorageAdapterCases):
+class TestAllOfCoalescingAsyncpg(_OnEngine, EventStorageAdapterCases):
     driver = "asyncpg"
     coalesce = True
 
 
 @pytest.mark.long
-class TestAllOfCoalescingSyncPsycopg(_SyncPostgreSQL, SyncEventStorageAdapterCases):
+class TestAllOfCoalescingSyncPsycopg(_SyncOnEngine, SyncEventStorageAdapterCases):
     driver = "psycopg"
     coalesce = True
 
@@ -159,30 +133,30 @@ class TestAllOfSyncSQLiteInMemory(_SyncSQLiteInMemory, SyncEventStorageAdapterCa
 
 
 @pytest.mark.long
-class TestAllOfSyncSQLiteFile(_SyncSQLiteFile, SyncEventStorageAdapterCases):
-    pass
+class TestAllOfSyncSQLiteFile(_SyncOnEngine, SyncEventStorageAdapterCases):
+    driver = "sqlite"
 
 
 @pytest.mark.long
-class TestAllOfSQLiteFile(_SQLiteFile, EventStorageAdapterCases):
-    pass
+class TestAllOfSQLiteFile(_OnEngine, EventStorageAdapterCases):
+    driver = "sqlite+aiosqlite"
 
 
 @pytest.mark.long
-class TestAllOfAsyncpg(_PostgreSQL, EventStorageAdapterCases):
+class TestAllOfAsyncpg(_OnEngine, EventStorageAdapterCases):
     driver = "asyncpg"
 
 
 @pytest.mark.long
-class TestAllOfAsyncPsycopg(_PostgreSQL, EventStorageAdapterCases):
+class TestAllOfAsyncPsycopg(_OnEngine, EventStorageAdapterCases):
     driver = "psycopg"
 
 
 @pytest.mark.long
-class TestAllOfSyncPsycopg(_SyncPostgreSQL, SyncEventStorageAdapterCases):
+class TestAllOfSyncPsycopg(_SyncOnEngine, SyncEventStorageAdapterCases):
     driver = "psycopg"
 
 
 @pytest.mark.long
-class TestAllOfSyncPsycopg2(_SyncPostgreSQL, SyncEventStorageAdapterCases):
+class TestAllOfSyncPsycopg2(_SyncOnEngine, SyncEventStorageAdapterCases):
     driver = "psycopg2"

@@ -73,6 +73,24 @@ def test_pages_are_served_with_each_kind_of_driver(driver: str, database: str) -
         assert "1234" not in page.text
 
 
+@in_turn("kind", ["create_async_engine('sqlite+aiosqlite", "create_engine('sqlite"])
+def test_a_store_of_the_application_is_served(kind: str, database: str, tmp_path: Path) -> None:
+    face = "EventStore" if "async" in kind else "SyncEventStore"
+    name = face.lower() + "_to_browse"
+    (tmp_path / f"{name}.py").write_text(
+        "from eventstore_sa import EventStore, SyncEventStore\n"
+        "from sqlalchemy import create_engine\n"
+        "from sqlalchemy.ext.asyncio import create_async_engine\n"
+        f"store = {face}({kind}:///{database}'))\n"
+    )
+    transport = httpx.HTTPTransport(retries=20)
+    with (
+        served(EVENTSTORE_SA_URL=f"{name}:store", PYTHONPATH=str(tmp_path)) as address,
+        httpx.Client(base_url=address, transport=transport) as client,
+    ):
+        assert client.get("/event/1").status_code == 200
+
+
 def test_a_password_is_asked_for_if_one_is_set(database: str) -> None:
     with served(f"sqlite+aiosqlite:///{database}", EVENTSTORE_SA_BROWSE_AUTH="ada:machine\n") as address:
         transport = httpx.HTTPTransport(retries=20)
@@ -84,7 +102,9 @@ def test_a_password_is_asked_for_if_one_is_set(database: str) -> None:
 REFUSED: dict[str, tuple[list[str], str]] = {
     "an address for others": (["sqlite://", "--host", "0.0.0.0"], "can be reached from other machines"),
     "a name for others": (["sqlite://", "--host", "shop.example"], "can be reached from other machines"),
-    "no URL": (["shop"], "does not recognise this database URL"),
+    "no URL": (["shop"], "or a URL such as"),
+    "a URL with a typo": (["postgresql:/ada:secret@host/shop"], "not a valid SQLAlchemy URL"),
+    "no place": ([], "EVENTSTORE_SA_URL"),
     "a locking that is none": (["sqlite://", "--locking", "hope"], "locking"),
     "a projector that is none": (["sqlite://", "--projectors", "os:path"], "projectors of a browser are Projectors"),
     "types that are none": (["sqlite://", "--types", "os:path"], "types are EventTypes"),

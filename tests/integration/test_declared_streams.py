@@ -106,12 +106,12 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({}, ConfigurationError, "publish takes streams"),
     ({"events": [], "streams": {}}, ConfigurationError, "publish takes streams"),
     ({"streams": {}, "condition": stream_exists()}, ConfigurationError, "publish takes streams"),
-    ({"events": Placed("1")}, ConfigurationError, "passed as a list, even a single one; got a Placed"),
+    ({"events": Placed("1")}, ConfigurationError, "passed as a list, even a single one; got Placed"),
     ({"events": [], "condition": stream_exists()}, ConfigurationError, "there is no stream"),
     ({"events": [Moved("1")]}, ConfigurationError, "the event 'moved' does not say which stream it belongs to"),
     ({"events": [12]}, ConfigurationError, "int does not say which stream it belongs to"),
     ({"events": [NewEvent(name="else", payload=1)]}, ConfigurationError, "int does not say"),
-    ({"events": [Lost("orders/1")]}, ConfigurationError, "a category and a name; got a str"),
+    ({"events": [Lost("orders/1")]}, ConfigurationError, "a category and a name; got str"),
     ({"events": [Lost(("orders", ""))]}, SerialisationError, "stream"),
 ]
 

@@ -319,7 +319,7 @@ async def test_states_that_would_come_back_as_something_else_are_refused(place: 
         def initial_state_factory(self) -> Any:
             return Tally([])
 
-    with pytest.raises(ConfigurationError, match=r"starts with a Tally, .* set state_type in Untyped"):
+    with pytest.raises(ConfigurationError, match=r"starts with Tally, .* set state_type in Untyped"):
         place.bare.with_projections(Untyped())
 
 
@@ -656,7 +656,7 @@ async def test_storage_without_projections_says_so() -> None:
         store.with_projections(OrderProjector())
     with pytest.raises(ConfigurationError, match="ForeignAdapter keeps no projections beside its events"):
         await rebuild(OrderProjector(), store=store)
-    with pytest.raises(ConfigurationError, match="no projections are kept beside the events of a ForeignAdapter"):
+    with pytest.raises(ConfigurationError, match="no projections are kept beside the events of ForeignAdapter"):
         ProjectionStore(store)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -15,7 +16,15 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from eventstore_sa import EventStoreSchema, NewEvent, RecordsEvents, SyncEventStore, verify_schema
 from eventstore_sa.cli import main
-from eventstore_sa.errors import ConfigurationError, LockTimeoutError, SchemaError, StorageError, TransactionError
+from eventstore_sa.conditions import stream_is_empty
+from eventstore_sa.errors import (
+    ConfigurationError,
+    LockTimeoutError,
+    SchemaError,
+    StorageError,
+    TransactionError,
+    UnmetWriteConditionError,
+)
 from eventstore_sa.subscriptions import SyncSubscription
 from eventstore_sa.testing import clear
 from tests.mariadb import NEEDS_MARIADB, fresh_mariadb_database
@@ -220,3 +229,22 @@ def test_a_session_in_autocommit_mode_is_refused(engine: Engine, store: SyncEven
 
     with Session(autocommit) as session, pytest.raises(TransactionError, match="autocommit"):
         publish(store.within(session))
+
+
+def test_a_store_that_coalesces_is_accepted_and_publishes_as_without(engine: Engine, store: SyncEventStore) -> None:
+    together = SyncEventStore(engine, locking="row", coalesce=True)
+    events = [[NewEvent(name="happened", payload=number) for _ in range(2)] for number in range(16)]
+
+    def publish_one(number: int) -> list[int]:
+        stream = together.stream(category="orders", stream=str(number % 4))
+        return [event.position for event in stream.publish(events=events[number])]
+
+    with ThreadPoolExecutor(8) as threads:
+        positions = [*threads.map(publish_one, range(16))]
+    stream = together.stream(category="orders", stream="0")
+    with pytest.raises(UnmetWriteConditionError):
+        stream.publish(events=[NewEvent(name="happened", payload=1)], condition=stream_is_empty())
+
+    assert [event.id for event in stream.publish(events=events[0])] == [event.id for event in events[0]]
+    assert sorted(each for each, _ in positions) == sorted([0, 2, 4, 6] * 4)
+    assert len(store.log().read()) == 32

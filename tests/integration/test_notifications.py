@@ -161,5 +161,5 @@ def test_stopping_goes_on_if_the_connection_is_closed_meanwhile_because_it_is_br
 
 def test_a_notifier_is_for_a_store() -> None:
     store: Any = SyncEventStore("sqlite://")
-    with pytest.raises(ConfigurationError, match="expected an EventStore; got a SyncEventStore"):
+    with pytest.raises(ConfigurationError, match="expected EventStore; got SyncEventStore"):
         Notifier(store)

@@ -379,8 +379,8 @@ async def test_a_publish_that_stays_under_way_makes_a_rebuild_give_up(ground: Gr
     async with entered(host.session()) as session:
         store = host.store.with_projections(OrderProjector()).within(session)
         await settled(store.stream(category="orders", stream="2").publish(events=[new_event(payload=1)]))
-        with pytest.raises(LockTimeoutError, match=r"'order' did not end within 0\.3 s \(held by process \d+ "):
-            await ground.rebuild(DoublingProjector(), timeout_s=0.3)
+        with pytest.raises(LockTimeoutError, match=r"'order' did not end within 0\.05 s \(held by process \d+ "):
+            await ground.rebuild(DoublingProjector(), timeout_s=0.05)
         assert await ground.sums() == {"1": 1}
         await settled(session.commit())
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import pytest
-from sqlalchemy import ColumnElement, Engine, create_engine, event, func, select, text
+from sqlalchemy import ColumnElement, Engine, bindparam, create_engine, event, func, select, text
 from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.orm import Session
 
@@ -26,7 +26,8 @@ from eventstore_sa.errors import (
 )
 from eventstore_sa.persistence.events.conditions import ConditionContext
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee, LockingMode
-from eventstore_sa.sources.constraints import sequence_number_after
+from eventstore_sa.sources.constraints import position_after, sequence_number_after
+from eventstore_sa.types import StreamNamePrefixPartitionIdentifier
 from tests.databases import PostgresDatabase
 from tests.mariadb import NEEDS_MARIADB, fresh_mariadb_database
 from tests.patience import PATIENCE_S, wait_until
@@ -192,8 +193,124 @@ def test_readers_see_no_hole_within_the_guarantee(
         for writer in writers:
             writer.result()
 
-    assert len(seen) == 100
     assert seen == [stored.sequence_number for stored in source.read()]
+    assert len(seen) == 100
+
+
+def kept_apart(engine: Engine) -> None:
+    """Move all events to a table of their own, from which a test commits them in the order that it wants."""
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE kept AS SELECT * FROM es_events"))
+        # Unlike DELETE, it fires no trigger.
+        connection.execute(text("TRUNCATE es_events"))
+
+
+def put_back(engine: Engine, *numbers: int) -> None:
+    with engine.begin() as connection:
+        statement = text("INSERT INTO es_events SELECT * FROM kept WHERE sequence_number IN :numbers")
+        connection.execute(statement.bindparams(bindparam("numbers", expanding=True)), {"numbers": numbers})
+
+
+def put_back_before_page(engine: Engine, reader: Engine, *numbers: int) -> None:
+    """Put events back just before the reader reads the next page: between its snapshots, if it takes more than one."""
+    left = [numbers]
+
+    def before(*arguments: Any) -> None:
+        if "payload" in arguments[2] and left:
+            put_back(engine, *left.pop())
+
+    event.listen(reader, "before_cursor_execute", before)
+
+
+SOURCES: dict[str, tuple[EventSerialisationGuarantee, Callable[[SyncEventStore], Any]]] = {
+    "log": (LOG, lambda store: store.log()),
+    "category": (CATEGORY, lambda store: store.category(category="orders")),
+    "part of a category": (
+        CATEGORY,
+        lambda store: store.partition(StreamNamePrefixPartitionIdentifier("orders", "1")),
+    ),
+    "stream": (STREAM, lambda store: store.stream(category="orders", stream="1")),
+}
+
+
+@ONLY_MARIADB
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_read_survives_a_snapshot_that_shows_the_second_of_two_commits_without_the_first(
+    engine: Engine, source: str
+) -> None:
+    level, source_of = SOURCES[source]
+    store = row_store(engine, level)
+    for _ in range(3):
+        publish(store)
+    kept_apart(engine)
+    put_back(engine, 2)
+    reader = create_engine(engine.url)
+    put_back_before_page(engine, reader, 1, 3)
+
+    found = source_of(row_store(reader, level)).read()
+
+    # The first is read in a later snapshot, and the third is left to the next read: who knows what that one hides.
+    assert [stored.sequence_number for stored in found] == [1, 2]
+    reader.dispose()
+
+
+@ONLY_MARIADB
+def test_a_stream_is_whole_in_a_session_that_reads_what_is_committed(engine: Engine) -> None:
+    store = row_store(engine, STREAM)
+    for _ in range(3):
+        publish(store)
+    kept_apart(engine)
+    put_back(engine, 2)
+    reader = create_engine(engine.url, isolation_level="READ COMMITTED")
+    put_back_before_page(engine, reader, 1, 3)
+
+    with Session(reader) as session:
+        found = store.within(session).stream(category="orders", stream="1").read()
+
+    assert [stored.position for stored in found] == [0, 1]
+    reader.dispose()
+
+
+@ONLY_MARIADB
+@pytest.mark.parametrize("arguments", [{}, {"constraints": {position_after(0)}}, {"limit": 2}])
+def test_a_stream_that_is_not_whole_in_the_snapshot_of_a_session_is_refused(
+    engine: Engine, arguments: dict[str, Any]
+) -> None:
+    store = row_store(engine, STREAM)
+    for _ in range(3):
+        publish(store)
+    kept_apart(engine)
+    put_back(engine, 1, 3)
+
+    with Session(repeatable_read(engine)) as session:
+        stream = store.within(session).stream(category="orders", stream="1")
+        session.execute(text("SELECT * FROM es_events"))
+        put_back(engine, 2)
+        with pytest.raises(ConcurrencyError, match=r"event 1 of stream 'orders/1', which is missing") as refused:
+            stream.read(**arguments)
+        session.rollback()
+        again = stream.read()
+
+    assert refused.value.must_roll_back
+    assert [stored.position for stored in again] == [0, 1, 2]
+
+
+@ONLY_MARIADB
+def test_a_stream_of_which_events_were_deleted_is_read_in_a_session(engine: Engine) -> None:
+    store = row_store(engine, STREAM)
+    for _ in range(3):
+        publish(store)
+    kept_apart(engine)
+    put_back(engine, 1, 3)
+
+    with Session(repeatable_read(engine)) as session:
+        stream = store.within(session).stream(category="orders", stream="1")
+        forwards, backwards = stream.read(), [*stream.iterate(backwards=True)]
+        later = stream.read(constraints={position_after(0)})
+
+    assert [stored.position for stored in forwards] == [0, 2]
+    assert [stored.position for stored in backwards] == [2, 0]
+    assert [stored.position for stored in later] == [2]
 
 
 def after(seen: list[int]) -> Any:
@@ -400,7 +517,7 @@ def test_a_publish_may_go_to_more_streams_than_one_statement_locks(
     engine: Engine, level: EventSerialisationGuarantee
 ) -> None:
     store = row_store(engine, level)
-    streams = {f"{number:04}": {"events": [NewEvent(name="e", payload=number)]} for number in range(1100)}
+    streams = {f"{number:04}": {"events": [NewEvent(name="e", payload=number)]} for number in range(1010)}
     category: Any = store.category(category="orders")
 
     first = category.publish(streams=streams)

@@ -17,7 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from eventstore_sa import EventStoreSchema, RecordsEvents, SyncEventStore, configure_sqlite
 from eventstore_sa.errors import ConfigurationError, TransactionError
 from tests.awaiting import entered, settled
-from tests.hosts import Host, Note, each_driver, new_event, statements_of
+from tests.hosts import Host, Note, each_driver, each_kind_of_driver, new_event, statements_of
 from tests.project import PACKAGE
 
 two_phase_drivers = each_driver("postgresql+psycopg", "postgresql+psycopg2")
@@ -88,7 +88,7 @@ def test_two_phase_session_that_just_commits_stores_what_is_staged(host: Host) -
 # Blocks
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_blocks_that_begin_a_transaction_store_what_is_staged_or_drop_it(host: Host) -> None:
     factory = host.factory()
     async with entered(factory.begin()) as session:
@@ -114,7 +114,7 @@ async def fail_in(block: Any, store: Any) -> None:
 # Flushing and expiring
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_neither_staging_nor_publishing_flushes_the_session(host: Host) -> None:
     async with host.caller() as (caller, store):
         note = Note(note="mine")
@@ -131,7 +131,7 @@ async def test_neither_staging_nor_publishing_flushes_the_session(host: Host) ->
     assert (host.ground.names(), host.ground.notes()) == (["mine", "staged"], ["mine"])
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_autoflush_leaves_what_is_staged_for_the_commit(host: Host) -> None:
     async with host.caller() as (caller, store):
         caller.add(Note(note="mine"))
@@ -143,7 +143,7 @@ async def test_autoflush_leaves_what_is_staged_for_the_commit(host: Host) -> Non
     assert host.ground.names() == ["staged"]
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_stored_events_are_at_hand_after_a_commit_that_expires_everything(host: Host) -> None:
     async with entered(host.session(expire_on_commit=True)) as session:
         session.add(Note(note="mine"))

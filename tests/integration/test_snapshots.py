@@ -25,7 +25,7 @@ from eventstore_sa.projection.adapters import (
 from eventstore_sa.testing import clear
 from eventstore_sa.types import EventSourceIdentifier, SnapshotKey, StreamIdentifier
 from tests.awaiting import entered, settled
-from tests.hosts import Host, each_driver, new_event, statements_of
+from tests.hosts import Host, each_driver, each_kind_of_driver, new_event, statements_of
 
 pytestmark = pytest.mark.keeps_connections
 
@@ -80,7 +80,7 @@ def places(host: Host) -> list[int]:
         return list(connection.scalars(text("SELECT place FROM es_snapshots ORDER BY place")))
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_a_stream_is_read_from_its_snapshot_on(host: Host) -> None:
     snapshots = snapshot_store(host)
     await publish(host.store, 5)
@@ -96,7 +96,7 @@ async def test_a_stream_is_read_from_its_snapshot_on(host: Host) -> None:
     assert places(host) == [7]
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_categories_partitions_and_the_log_are_too(host: Host) -> None:
     snapshots = snapshot_store(host)
     for stream in ("1", "2"):
@@ -113,7 +113,7 @@ async def test_categories_partitions_and_the_log_are_too(host: Host) -> None:
     assert len(places(host)) == 3
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_snapshots_that_outlived_their_events_are_not_used(host: Host, caplog: pytest.LogCaptureFixture) -> None:
     snapshots = snapshot_store(host)
     await publish(host.store, 5)
@@ -140,7 +140,7 @@ async def test_snapshots_that_outlived_their_events_are_not_used(host: Host, cap
     assert len(caplog.records) == 4
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_a_snapshot_changed_by_another_hand_is_not_used(host: Host, caplog: pytest.LogCaptureFixture) -> None:
     snapshots = snapshot_store(host)
     await publish(host.store, 5)
@@ -155,7 +155,7 @@ async def test_a_snapshot_changed_by_another_hand_is_not_used(host: Host, caplog
     assert places(host) == [4]
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_what_a_transaction_of_the_host_sees_is_not_kept_outside_of_it(host: Host) -> None:
     snapshots = snapshot_store(host)
     async with host.caller() as (caller, store):
@@ -166,7 +166,7 @@ async def test_what_a_transaction_of_the_host_sees_is_not_kept_outside_of_it(hos
     assert places(host) == []
 
 
-@each_driver()
+@each_kind_of_driver()
 @pytest.mark.parametrize("ending", ["commit", "rollback"])
 async def test_snapshots_within_a_session_end_with_its_transaction(host: Host, ending: str) -> None:
     snapshots = snapshot_store(host)
@@ -183,7 +183,7 @@ async def test_snapshots_within_a_session_end_with_its_transaction(host: Host, e
     assert await count(host, stream_of(host.store), snapshots) == ((6, 1) if ending == "commit" else (0, 0))
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_no_snapshots_of_the_log_or_a_category_are_taken_within_a_session(host: Host) -> None:
     snapshots = snapshot_store(host)
     await publish(host.store, 5)

@@ -144,6 +144,31 @@ async def test_snapshot_from_before_tags_were_added_is_not_used(host: Host) -> N
         assert (await names(host.store, A, snapshots))[:2] == (["first", "second", "third"], read)
 
 
+class Tagged(Names):
+    """Looks at tags, of the events of a stream."""
+
+    def first(self, state: list[str], event: Any) -> list[str]:
+        return [*state, *sorted(event.tags)]
+
+    second = third = fourth = first
+
+
+@each_driver("sqlite", "postgresql+psycopg2")
+async def test_snapshot_of_a_stream_is_used_after_tags_were_added_until_the_version_changes(host: Host) -> None:
+    """As the page on snapshots says: only queries ask for the epoch of tags, because it takes a statement."""
+    snapshots = SyncSnapshotStore(host.engine)
+    stream = host.store.stream(category="tagged", stream="first")
+    stream.publish(events=[new_event("first"), new_event("second")])
+    assert Tagged().project_sync(source=stream, snapshots=snapshots).state == []
+
+    host.store.backfill_tags(lambda event: [event.name])
+
+    assert Tagged().project_sync(source=stream, snapshots=snapshots).state == []
+    changed = Tagged()
+    changed.version = 2
+    assert changed.project_sync(source=stream, snapshots=snapshots).state == ["first", "second"]
+
+
 def test_projector_has_to_say_when_to_take_snapshots() -> None:
     store = SyncEventStore(InMemoryEventStorageAdapter())
 

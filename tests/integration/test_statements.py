@@ -48,7 +48,7 @@ from eventstore_sa.query import (
 )
 from eventstore_sa.testing.cases.tables import in_turn
 from tests.awaiting import collected, entered, settled
-from tests.hosts import POSTGRES_DRIVERS, Ground, Host, each_driver, new_event
+from tests.hosts import POSTGRES_DRIVERS, Ground, Host, each_driver, each_kind_of_driver, new_event
 from tests.projectors import CustomerProjector, OrderProjector
 
 BEGINNING = ("BEGIN", "SAVEPOINT", "RELEASE SAVEPOINT")
@@ -151,7 +151,7 @@ async def test_a_publish_is_one_statement(host: Host, publish: Callable[[Any], A
 
 
 @in_turn("publish", PUBLISHES)
-@each_driver()
+@each_kind_of_driver()
 async def test_a_publish_within_a_session_is_one_statement(host: Host, publish: Callable[[Any], Any]) -> None:
     host.ground.empty()
     await settled(stream(host.store).latest())  # the first use of a store compares its mode of locking
@@ -220,7 +220,7 @@ async def test_a_custom_condition_costs_two_statements_more_at_most(host: Host) 
     assert len(seen) == 2 * (3 if host.postgres else 2)
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_a_stream_is_read_with_one_statement_a_page(host: Host) -> None:
     await settled(stream(host.store).latest())  # the first use of a store compares its mode of locking
     await settled(stream(host.store).publish(events=[new_event() for _ in range(2500)]))
@@ -236,7 +236,7 @@ async def test_a_stream_is_read_with_one_statement_a_page(host: Host) -> None:
         assert len(seen) == 9
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_log_and_categories_are_read_with_one_watermark_and_one_statement_a_page(host: Host) -> None:
     await settled(stream(host.store).latest())  # the first use of a store compares its mode of locking
     await settled(stream(host.store).publish(events=[new_event() for _ in range(2500)]))
@@ -250,7 +250,7 @@ async def test_log_and_categories_are_read_with_one_watermark_and_one_statement_
             assert len(seen) == 8
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_reads_within_a_session_need_no_watermark(host: Host) -> None:
     await settled(stream(host.store).latest())  # the first use of a store compares its mode of locking
     host.ground.publish()
@@ -313,7 +313,7 @@ INLINE: dict[str, tuple[Sequence[Projector[Any, Any, Any]], int, int]] = {
 
 
 @in_turn("inline", INLINE)
-@each_driver()
+@each_kind_of_driver()
 async def test_a_publish_with_projections(
     host: Host, inline: tuple[Sequence[Projector[Any, Any, Any]], int, int]
 ) -> None:

@@ -79,6 +79,47 @@ def test_subscriptions_are_listed_and_steered(store: SyncEventStore, driver: str
     assert "sequence_number=0" in command("subscriptions", "list", url).stdout
 
 
+def test_url_is_an_option_a_variable_an_object_or_the_first_argument(
+    store: SyncEventStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    url = "sqlite:///events.db"
+    poisoned(store)
+    environment = CliRunner(env={"EVENTSTORE_SA_URL": url})
+
+    def state() -> str:
+        return str(json.loads(command("subscriptions", "list", "--url", url, "--json").stdout)["state"])
+
+    for name, expected in (("pause", "paused"), ("resume", "running")) * 2:
+        assert environment.invoke(main, ["subscriptions", name, "billing"]).exit_code == 0
+        assert state() == expected
+    assert command("subscriptions", "pause", "billing", "-u", "subscribing_app:engine").exit_code == 0
+    assert state() == "paused"
+    assert command("subscriptions", "resume", "subscribing_app:engine", "billing").exit_code == 0
+    assert state() == "running"
+    assert environment.invoke(main, ["subscriptions", "discard", "billing", "1"]).exit_code == 0
+    assert environment.invoke(main, ["subscriptions", "pause", "sqlite:///none.db", "billing"]).exit_code == 3
+    twice = command("subscriptions", "pause", url, "billing", "--url", url)
+    assert (twice.exit_code, "give the URL once" in twice.stderr) == (2, True)
+    assert command("subscriptions", "pause", url, "shop", "billing").exit_code == 2
+    nowhere = command("subscriptions", "pause", "billing")
+    assert (nowhere.exit_code, "EVENTSTORE_SA_URL" in nowhere.stderr) == (2, True)
+    sys.modules.pop("subscribing_app").engine.dispose()
+
+
+def test_what_handlers_raised_cannot_steer_a_terminal(store: SyncEventStore) -> None:
+    store.stream(category="orders", stream="1").publish(events=[NewEvent(name="placed", payload=1)])
+
+    def handle(event: Any) -> None:
+        raise ValueError("\x1b[2J")
+
+    catch_up_sync(SyncSubscription("billing", store.log(), handle, on_failure=FailurePolicy(retries=0, then="park")))
+
+    printed = command("subscriptions", "parked", "sqlite:///events.db", "billing").stdout
+    assert r"\x1b[2J" in printed
+    assert "\x1b" not in printed
+
+
 def test_events_are_skipped_and_discarded(store: SyncEventStore) -> None:
     url = "sqlite:///events.db"
     poisoned(store)

@@ -104,8 +104,9 @@ async def test_a_thousand_partitions(place: Place) -> None:
 
 
 @on_databases
-async def test_partitions_change_while_nodes_run(place: Place) -> None:
+async def test_partitions_change_while_nodes_run(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new version is started beside the old one, and ends; what both handle is handled once."""
+    monkeypatch.setattr("eventstore_sa.subscriptions.node._SURVEY_EVERY_S", 0.05)
     stored = await place.publish(*"123456")
     async with place.running(place.subscription(partitions=2)):
         for partitions in (5, 1, 3):
@@ -138,7 +139,10 @@ async def test_a_clock_of_a_process_that_jumps_changes_nothing(place: Place, mon
 
 
 @on_asyncpg
-async def test_a_handler_that_swallows_its_cancellation_does_not_stop_others(place: Place) -> None:
+async def test_a_handler_that_swallows_its_cancellation_does_not_stop_others(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventstore_sa.subscriptions.node._SURVEY_EVERY_S", 0.05)
     stored = await place.publish("1", "2")
     swallowed, released = asyncio.Event(), asyncio.Event()
 

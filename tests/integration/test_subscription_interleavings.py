@@ -299,7 +299,7 @@ def test_an_idle_node_asks_for_the_last_number_alone(engine: Engine, store: Sync
 
 def test_heartbeats_do_not_wait_for_handlers(engine: Engine, store: SyncEventStore, storage: Any) -> None:
     """Although these use all connections of the budget for longer than a lease."""
-    publish(store, *(str(number) for number in range(20)))
+    publish(store, *(str(number) for number in range(15)))
     handled: list[int] = []
 
     def handle(event: Any, session: Session) -> None:
@@ -318,11 +318,14 @@ def test_heartbeats_do_not_wait_for_handlers(engine: Engine, store: SyncEventSto
 
     (record,) = storage.survey(["billing"]).partitions
     # Taken once, and given back: nobody has taken it meanwhile.
-    assert (len(handled), record.handled, record.epoch) == (20, 20, 2)
+    assert (len(handled), record.handled, record.epoch) == (15, 15, 2)
 
 
 @row("a handler hangs")
-def test_a_handler_that_hangs_in_a_thread_loses_its_partition(engine: Engine, store: SyncEventStore) -> None:
+def test_a_handler_that_hangs_in_a_thread_loses_its_partition(
+    engine: Engine, store: SyncEventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventstore_sa.subscriptions.node._SURVEY_EVERY_S", 0.05)
     publish(store, "1")
     hangs, released = [True, True], threading.Event()
     handled: list[int] = []

@@ -136,6 +136,22 @@ async def test_every_event_is_handled_once_and_in_order(place: Place) -> None:
     assert await place.checkpoints(subscription) == [stored[-1].sequence_number]
 
 
+@everywhere
+async def test_catching_up_ends_when_the_partitions_rest_without_asking_the_database_in_between(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # How often it looks by itself, in case that other processes have some of the partitions.
+    monkeypatch.setattr("eventstore_sa.subscriptions.running._LOOK_AGAIN_S", 1_000_000.0)
+    stored = await place.publish(*(str(number % 7) for number in range(20)))
+    subscription = place.subscription(partitions=2)
+
+    async with asyncio.timeout(PATIENCE_S):
+        await place.catch_up(subscription)
+        await place.catch_up(subscription)
+
+    assert sorted(place.effects()) == numbers(stored)
+
+
 @with_every_driver
 async def test_partitions_share_the_streams_and_keep_their_order(place: Place) -> None:
     stored = await place.publish(*(str(number % 7) for number in range(40)))
@@ -359,6 +375,7 @@ async def test_a_partition_whose_worker_has_ended_without_a_word_is_taken_again(
         yield from steps(worker)
 
     monkeypatch.setattr(PartitionWorker, "steps", end)
+    monkeypatch.setattr("eventstore_sa.subscriptions.node._SURVEY_EVERY_S", 0.02)
     stored = await place.publish("1")
     await place.catch_up(place.subscription())
     assert place.effects() == numbers(stored)
@@ -934,11 +951,11 @@ async def test_a_second_cancellation_does_not_wait_for_the_handler(place: Place)
 
 async def test_a_database_with_one_connection_has_no_sessions_for_it(tmp_path: Path) -> None:
     engine = create_async_engine("sqlite+aiosqlite://")
-    with pytest.raises(ConfigurationError, match="has a StaticPool"):
+    with pytest.raises(ConfigurationError, match="has StaticPool"):
         Subscription("billing", EventStore(engine).log(), lambda event: None, sessions=async_sessionmaker(engine))
     Subscription("billing", EventStore(engine).log(), lambda event: None)
     await engine.dispose()
-    with pytest.raises(ConfigurationError, match="has a SingletonThreadPool"):
+    with pytest.raises(ConfigurationError, match="has SingletonThreadPool"):
         SyncSubscription("billing", SyncEventStore(create_engine("sqlite://")).log(), lambda event: None)
 
 

@@ -315,7 +315,7 @@ async def test_what_a_handler_returns_by_mistake_is_refused(host: Host) -> None:
         def order_placed(self, row: OrderRow, event: AnyEvent) -> Any:
             return {"state": "placed"}
 
-    with pytest.raises(ConfigurationError, match="a handler returned a dict: change the row"):
+    with pytest.raises(ConfigurationError, match="a handler returned dict: change the row"):
         await project_all(host, Reducer(), stored("order-placed"))
 
 
@@ -344,7 +344,7 @@ async def test_other_spellings_of_a_key_are_refused(host: Host) -> None:
     for row_class, names in ((NumberedRow, integers), (UuidRow, uuids), (UuidTextRow, uuids)):
         projection = project(row_class)(CountProjection)()
         for name in names:
-            with pytest.raises(ConfigurationError, match="is not the usual spelling of a") as caught:
+            with pytest.raises(ConfigurationError, match="is not the usual spelling of ") as caught:
                 await project_all(host, projection, stored("counted", name))
             assert repr(name) in str(caught.value)
             assert f"of stream 'orders/{name}'" in caught.value.__notes__[0]
@@ -364,7 +364,7 @@ async def test_text_is_no_key_where_a_value_has_several_spellings(host: Host) ->
     names = {"day": "2024-02-29", "amount": "7.0", "flag": "true", "colour": "RED"}
     keys: dict[str, Any] = {"day": date(2024, 2, 29), "amount": Decimal("7.00"), "flag": True, "colour": Colour.RED}
     for attribute, row_class in KEYED_ROWS.items():
-        with pytest.raises(ConfigurationError, match=f"is not a .*, which .*Row.{attribute} holds"):
+        with pytest.raises(ConfigurationError, match=f"is not of type .*, which .*Row.{attribute} holds"):
             await project_all(host, project(row_class)(CountProjection)(), stored("counted", names[attribute]))
 
         class Keyed(CountProjection):
@@ -391,7 +391,7 @@ async def test_key_of_another_type_than_its_column_is_refused(host: Host) -> Non
                 def key(self, event: AnyEvent, key: Any = mistaken) -> Any:
                     return key
 
-            with pytest.raises(ConfigurationError, match=rf"is not a .*, which {row_class.__name__}\.\w+ holds"):
+            with pytest.raises(ConfigurationError, match=rf"is not of type .*, which {row_class.__name__}\.\w+ holds"):
                 await project_all(host, project(row_class)(Mistaken)(), stored("counted"))
 
 
@@ -507,7 +507,7 @@ async def test_create_may_not_return_a_row_of_another_key_or_class(host: Host) -
     with pytest.raises(ConfigurationError, match="with the id 'other' for the key"):
         await project_all(host, wrong, stored("order-placed"))
     wrong.made = NumberedRow(id=1)
-    with pytest.raises(ConfigurationError, match="returned a NumberedRow: return a new OrderRow"):
+    with pytest.raises(ConfigurationError, match="returned NumberedRow: return a new OrderRow"):
         await project_all(host, wrong, stored("order-placed"))
 
 

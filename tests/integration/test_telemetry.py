@@ -22,11 +22,14 @@ from opentelemetry.trace import SpanKind, StatusCode
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
-from eventstore_sa import EventStore, NewEvent, StoredEvent, SyncEventStore, configure_sqlite
+from eventstore_sa import EventStore, NewEvent, StoredEvent, StreamIdentifier, SyncEventStore, configure_sqlite
 from eventstore_sa.conditions import stream_is_empty
 from eventstore_sa.errors import DuplicateEventError, UnmetWriteConditionError
+from eventstore_sa.persistence.events.document import publish_document
 from eventstore_sa.projection import RebuildProgress
+from eventstore_sa.publishing import publications
 from eventstore_sa.store.adapters import InMemoryEventStorageAdapter, SyncInMemoryEventStorageAdapter
+from eventstore_sa.store.adapters.publish_queue import PublishQueue, WaitingPublish
 from eventstore_sa.subscriptions import (
     FailurePolicy,
     Subscription,
@@ -35,6 +38,7 @@ from eventstore_sa.subscriptions import (
     catch_up_sync,
 )
 from eventstore_sa.telemetry import EventStoreInstrumentor, rebuild_gauge, watch, watch_sync
+from tests.hosts import Host, each_driver, new_event
 from tests.patience import wait_until
 from tests.project import ROOT, run_python
 from tests.projectors import OrderProjector
@@ -105,6 +109,12 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 def placed() -> NewEvent:
     return NewEvent(name="order-placed", payload={"secret": "s3cret"})
+
+
+def coalesced() -> WaitingPublish:
+    """Make a publish as the queue of a store that coalesces holds it."""
+    parts = publications(target=StreamIdentifier("orders", "1"), events=[placed()])
+    return WaitingPublish(parts, publish_document(parts))
 
 
 async def test_publish_and_reads_have_spans_with_names_and_counts(telemetry: Telemetry, store: EventStore) -> None:
@@ -234,6 +244,30 @@ async def test_staged_events_have_a_span_at_the_commit(telemetry: Telemetry, tmp
     assert f"{request.get_span_context().span_id:016x}" in staged.events[0].metadata["traceparent"]
 
 
+@each_driver("postgresql+asyncpg")
+async def test_sizes_of_coalesced_statements_are_histograms(telemetry: Telemetry, host: Host) -> None:
+    engine = host.make_engine(poolclass=None, pool_size=3)
+    store = EventStore(engine, coalesce=True)
+    plain = EventStore(engine)
+    await plain.stream(category="orders", stream="plain").publish(events=[placed()])
+    assert telemetry.points("eventstore_sa.coalesced.publishes") == []
+
+    await asyncio.gather(
+        *(
+            store.stream(category="orders", stream=str(number)).publish(events=[new_event("a"), new_event("b")])
+            for number in range(5)
+        )
+    )
+    await engine.dispose()
+
+    # The first goes straight; what comes while it is under way travels together.
+    (publishes,) = telemetry.points("eventstore_sa.coalesced.publishes")
+    (events,) = telemetry.points("eventstore_sa.coalesced.events")
+    assert (publishes.count, publishes.sum, publishes.max) == (2, 5, 4)
+    assert (events.count, events.sum, events.max) == (2, 10, 8)
+    assert publishes.explicit_bounds[:4] == (1, 2, 4, 8)
+
+
 def test_the_same_without_asyncio(telemetry: Telemetry) -> None:
     store = SyncEventStore(SyncInMemoryEventStorageAdapter())
     stream = store.stream(category="orders", stream="1")
@@ -270,9 +304,11 @@ def test_after_uninstrumenting_a_publish_makes_the_calls_that_it_made_before() -
                 made.append(f"{frame.f_code.co_filename}:{frame.f_code.co_qualname}")
 
         events = [NewEvent(name="order-placed", payload=None)]
+        publish, queue = coalesced(), PublishQueue()
         sys.setprofile(note)
         try:
             stream.publish(events=events)
+            queue.enter(publish)
         finally:
             sys.setprofile(None)
         return made
@@ -352,6 +388,7 @@ async def test_dashboard_alerts_and_page_name_the_metrics_that_there_are(telemet
     await stream.publish(events=[placed()])
     with pytest.raises(UnmetWriteConditionError):
         await stream.publish(events=[placed()], condition=stream_is_empty())
+    PublishQueue().enter(coalesced())
     await OrderProjector().project(source=store.stream(category="orders", stream="2"))
     mails = Subscription("mails", store.log(), handle, on_failure=FailurePolicy(retries=1, then="park"))
     await catch_up(mails)

@@ -40,6 +40,7 @@ from eventstore_sa.testing.postgres import (
 )
 from tests.databases import PostgresDatabase, PostgresTemplates
 from tests.patience import PATIENCE_S
+from tests.preloaded import PreloadedProcess, start_preloaded
 
 _INSTALLATIONS = find_postgres_binaries()
 _IS_ROOT = os.geteuid() == 0
@@ -48,6 +49,7 @@ _OWNER = """
 import json, os, pathlib, signal, sys
 from eventstore_sa.testing.postgres import temporary_postgres
 
+os.setsid()
 # Ignored by whoever was started in the background of a shell script.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -66,17 +68,9 @@ class Owner:
     """A process that runs a server and is for the test to kill."""
 
     def __init__(self, then: str, prefix: tuple[str, ...]) -> None:
-        self.process = subprocess.Popen(
-            [*prefix, sys.executable, "-W", "error", "-c", _OWNER, then],
-            cwd="/",
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        self.process = _started(then, prefix)
         self.reported = json.loads(self.line() or "{}")
-        assert self.reported, f"the owner did not start a server: {self.process.communicate()[1]}"
+        assert self.reported, f"the owner did not start a server: {self._read_errors()}"
         self.directory = Path(self.reported["directory"])
         self.postmaster: int = self.reported["postmaster"]
         self.keeper = _parent_of(self.postmaster)
@@ -85,9 +79,23 @@ class Owner:
         assert self.process.stdout is not None
         return self.process.stdout.readline()
 
-    def close(self) -> tuple[str, str]:
-        """Let it end in its own way; return the rest of its output and errors."""
-        return self.process.communicate(timeout=PATIENCE_S)
+    def close(self) -> None:
+        """Let it end in its own way."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(PATIENCE_S)
+
+    def kill(self) -> None:
+        """End it, if it has not ended."""
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
+
+    def _read_errors(self) -> str:
+        assert self.process.stderr is not None
+        return self.process.stderr.read()
 
     def has_left_nothing(self) -> bool:
         return not (self.directory.exists() or _is_alive(self.postmaster) or _is_alive(self.keeper))
@@ -103,8 +111,23 @@ def start_owner() -> Iterator[Callable[..., Owner]]:
 
     yield start
     for owner in owners:
-        owner.process.kill()
-        owner.process.communicate()
+        owner.kill()
+
+
+def _started(then: str, prefix: tuple[str, ...]) -> subprocess.Popen[str] | PreloadedProcess:
+    """Start an owner; as another user it takes an interpreter of its own."""
+    if not prefix:
+        return start_preloaded(
+            "-c", _OWNER, then, cwd=Path("/"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+    return subprocess.Popen(
+        [*prefix, sys.executable, "-W", "error", "-c", _OWNER, then],
+        cwd="/",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def _parent_of(pid: int) -> int:
@@ -282,17 +305,19 @@ class TestItsEnd:
         assert _eventually(owner.has_left_nothing)
 
     def test_an_owner_killed_while_the_server_is_being_made_leaves_nothing(self, short_directory: Path) -> None:
-        owner = subprocess.Popen(
-            [sys.executable, "-c", _OWNER, "sys.stdin.read()"],
+        owner = start_preloaded(
+            *("-c", _OWNER, "sys.stdin.read()"),
+            environment={"TMPDIR": str(short_directory)},
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            env=os.environ | {"TMPDIR": str(short_directory)},
         )
         try:
             assert _eventually(lambda: bool(list(short_directory.glob("*/data/base"))))
         finally:
             owner.kill()
-            owner.communicate()
+            owner.wait()
+            assert owner.stdin is not None
+            owner.stdin.close()
 
         assert _eventually(lambda: list(short_directory.iterdir()) == [])
         assert _eventually(lambda: str(short_directory) not in _command_lines())

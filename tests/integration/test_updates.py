@@ -14,10 +14,11 @@ from sqlalchemy import select, text
 from eventstore_sa import NewEvent, Projector, StreamIdentifier, exists_row, retry_transaction, retry_transaction_sync
 from eventstore_sa.conditions import position_is, stream_is_empty
 from eventstore_sa.errors import ConfigurationError, ConnectionLostError, UnmetWriteConditionError
+from eventstore_sa.store import turns
 from eventstore_sa.store.updating import StreamUpdate
 from tests.awaiting import settled
 from tests.blocking import terminate_others, wait_for_waiting
-from tests.hosts import KINDS_OF_DRIVERS, POSTGRES_DRIVERS, Host, Note, each_driver, new_event
+from tests.hosts import KINDS_OF_DRIVERS, POSTGRES_DRIVERS, Host, Note, each_driver, each_kind_of_driver, new_event
 from tests.patience import PATIENCE_S
 
 
@@ -39,7 +40,7 @@ def stream_of(store: Any) -> Any:
     return store.stream(category="orders", stream="1")
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_update_decides_on_the_state_and_returns_the_new_one(host: Host) -> None:
     seen: list[int] = []
 
@@ -56,7 +57,7 @@ async def test_update_decides_on_the_state_and_returns_the_new_one(host: Host) -
     assert len(host.ground.names()) == 4
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_update_tries_again_when_another_was_faster(host: Host) -> None:
     seen: list[int] = []
 
@@ -72,7 +73,7 @@ async def test_update_tries_again_when_another_was_faster(host: Host) -> None:
     assert [event.position for event in update.events] == [2]
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_update_gives_up_after_so_many_retries(host: Host) -> None:
     def decide(state: int) -> Sequence[NewEvent[str, Any, Any]]:
         host.ground.publish("counted")
@@ -149,7 +150,8 @@ async def test_any_number_of_retries_is_made_where_others_are_always_faster(host
 
 
 @each_driver("postgresql+asyncpg", "postgresql+psycopg")
-async def test_updates_of_one_stream_in_one_process_do_not_race(host: Host) -> None:
+async def test_updates_of_one_stream_in_one_process_do_not_race(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "_PATIENCE_S", PATIENCE_S)
     engine = host.make_engine(poolclass=None, pool_size=8, max_overflow=8)
     stream = stream_of(host.store_on(engine))
     tries: list[int] = []
@@ -228,7 +230,7 @@ async def test_state_that_cannot_be_copied_is_refused(host: Host) -> None:
         def initial_state_factory(self) -> Any:
             return {"lock": threading.Lock()}
 
-    with pytest.raises(ConfigurationError, match=r"a dict cannot be copied \(TypeError.*give the class a __deepcopy__"):
+    with pytest.raises(ConfigurationError, match=r"dict cannot be copied \(TypeError.*give the class a __deepcopy__"):
         await settled(stream_of(host.store).update(LockingProjector(), lambda _: []))
 
 

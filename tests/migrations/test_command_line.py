@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine, NullPool, create_engine, text
 
-from eventstore_sa import EventStoreSchema
+from eventstore_sa import EventStoreSchema, SyncEventStore
 from eventstore_sa.cli import main
 from eventstore_sa.testing.cases.tables import in_turn
 from tests.databases import PostgresDatabase
@@ -28,6 +29,7 @@ def engine(
 ) -> Iterator[Engine]:
     if request.param == "sqlite":
         engine = create_engine(f"sqlite:///{tmp_path}/events.db", poolclass=NullPool)
+        (tmp_path / "events.db").touch()
     else:
         engine = create_engine(make_postgres_database().url("psycopg"), poolclass=NullPool)
     yield engine
@@ -126,6 +128,8 @@ def test_repair_prints_what_check_asks_for(engine: Engine) -> None:
 def test_check_takes_any_driver(driver: str, postgres_url: Callable[..., object], tmp_path: Path) -> None:
     url = f"{driver}:///{tmp_path}/events.db" if driver.startswith("sqlite") else str(postgres_url(driver[11:]))
 
+    (tmp_path / "events.db").touch()
+
     outcome = command("check", url, "--prefix", "audit_")
 
     assert outcome.exit_code == 1
@@ -150,6 +154,34 @@ def test_wrong_calls_exit_with_two(arguments: list[str]) -> None:
     assert outcome.exit_code == 2
     assert outcome.stderr.startswith("Usage:")
     assert "secret" not in outcome.output
+
+
+def test_check_takes_the_url_as_other_commands_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    url = f"sqlite:///{tmp_path}/events.db"
+    name = f"checked_app_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(
+        "from sqlalchemy import create_engine\n"
+        "from eventstore_sa import EventStoreSchema, SyncEventStore\n"
+        f"engine = create_engine({url!r})\n"
+        "store = SyncEventStore(engine, schema=EventStoreSchema(prefix='audit_'))\n"
+    )
+    with SyncEventStore(url) as store:
+        store.create_schema()
+
+    assert command("check", "--url", url).exit_code == 0
+    assert command("check", f"{name}:engine").exit_code == 0
+    assert "audit_events" in command("check", "--url", f"{name}:store").stderr
+    assert CliRunner(env={"EVENTSTORE_SA_URL": url}).invoke(main, ["schema", "check"]).exit_code == 0
+    assert command("check").exit_code == 2
+
+
+def test_check_creates_no_sqlite_file(tmp_path: Path) -> None:
+    outcome = command("check", f"sqlite:///{tmp_path}/none.db")
+
+    assert (outcome.exit_code, "there is no file" in outcome.stderr) == (3, True)
+    assert not (tmp_path / "none.db").exists()
 
 
 @in_turn("driver", ["asyncpg", "psycopg", "psycopg2"])

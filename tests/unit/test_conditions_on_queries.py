@@ -74,7 +74,7 @@ def test_what_is_no_number_is_refused(after: Any) -> None:
 
 
 def test_what_is_no_query_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="got a QueryItem"):
+    with pytest.raises(ConfigurationError, match="got QueryItem"):
         no_event_matches(A_ITEM)  # type: ignore[arg-type]
 
 

@@ -84,7 +84,7 @@ class ConditionEvaluators:
         own = getattr(type(condition), "to_expression", None)
         if own is None:
             raise ConfigurationError(
-                f"a {type(condition).__name__} cannot be checked: give it a method to_expression(context), or register an "
+                f"{type(condition).__name__} cannot be checked: give it a method to_expression(context), or register an "
                 "evaluator with adapter.register_condition(type, evaluate)"
             )
         return own  # type: ignore[no-any-return]
@@ -134,7 +134,7 @@ class RowExistsCondition(WriteCondition, frozen=True, eq=False):
     def __post_init__(self) -> None:
         query: object = self.query
         if not isinstance(query, Select):
-            raise ConfigurationError(f"exists_row takes a select(); got a {type(query).__name__}")
+            raise ConfigurationError(f"exists_row takes a select(); got {type(query).__name__}")
 
     def describe(self) -> str:
         tables = ", ".join(sorted({str(table.description) for table in self.query.get_final_froms()}))

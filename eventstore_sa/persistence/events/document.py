@@ -13,6 +13,7 @@ from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from eventstore_sa.conditions import (
     ANY_POSITION,
@@ -23,13 +24,14 @@ from eventstore_sa.conditions import (
     WriteCondition,
     alternatives,
     custom_conditions,
+    decided,
 )
 from eventstore_sa.persistence.schema.locking import FENCE, LockingMode
 from eventstore_sa.publishing import PreparedEvent, StreamPublication
 from eventstore_sa.types import encode_json
 from eventstore_sa.types.numbers import LARGEST_NUMBER
 
-__all__ = ["DocumentStream", "PublishDocument", "publish_document"]
+__all__ = ["DocumentStream", "PublishDocument", "holding_document", "publish_document"]
 
 
 class AbsentEvents(Struct, frozen=True, omit_defaults=True):
@@ -118,6 +120,27 @@ def publish_document(
             )
         )
     return PublishDocument(streams)
+
+
+def holding_document(parts: Sequence[StreamPublication], *, mode: LockingMode = FENCE) -> PublishDocument:
+    """Make the document that locks what a publish writes, and the tags that it depends on as if it wrote them.
+
+    Whoever holds these locks can be told nothing new about the streams and tags of the publish. What is wider, a category or
+    the log, is left to the publish.
+    """
+    assumed = [decided(part.condition, lambda _: True) for part in parts]
+    document = publish_document(parts, conditions=assumed, mode=mode, locks_only=True)
+    return PublishDocument(
+        [
+            replace(
+                each,
+                scope=None,
+                written_tags=sorted({*(each.written_tags or ()), *(each.read_tags or ())}) or None,
+                read_tags=None,
+            )
+            for each in document.streams
+        ]
+    )
 
 
 def _read_tags(

@@ -129,6 +129,12 @@ class EventReads:
         columns = self._dialect.event_columns(self._events)
         return select(*columns, false()).where(self._events.c.sequence_number.in_(map(clamped, numbers)))
 
+    def locked_positions(self, stream: StreamIdentifier, low: int, high: int) -> Select[Any]:
+        """Select the positions of a range of a stream that are stored now, whatever the snapshot shows."""
+        c = self._events.c
+        of_stream = select(c.position).where(c.category == stream.category, c.stream == stream.stream)
+        return of_stream.where(c.position.between(low, high)).with_for_update(read=True)
+
     def page(self, connection: Connection, wanted: Wanted) -> Sequence[Sequence[Any]]:
         """Read some rows of a target in order, for `hydrated`; the last column is true when they are enough bytes."""
         return self._rows(connection, wanted, _Form.SINGLE if wanted.size == 1 else _Form.PAGE)

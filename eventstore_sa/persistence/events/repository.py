@@ -36,7 +36,7 @@ from eventstore_sa.persistence.events.tags_epoch import FIRST_EPOCH
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.transactions.failures import Failure, FailureKind, Refusal
 from eventstore_sa.publishing import StreamPublication, replayed, stored_events
-from eventstore_sa.types import AnyStoredEvent
+from eventstore_sa.types import AnyStoredEvent, StreamIdentifier
 
 __all__ = ["EventRepository", "stored_by", "unmet_by"]
 
@@ -170,6 +170,30 @@ class EventRepository:
             return self._page_before_what_is_undecodable(connection, wanted)
         events, unreadable = hydrated(rows, self.dialect.read_time, as_text=wanted.as_text)
         return Page(events, len(rows) == wanted.size or bool(rows and rows[-1][-1]), unreadable)
+
+    def check_whole(self, connection: Connection, wanted: Wanted, events: Sequence[AnyStoredEvent]) -> None:
+        """Refuse a page of a stream that lacks a stored event: the snapshot of the caller's transaction does not show it.
+
+        Where constraints leave events out, that cannot be told.
+
+        Raises:
+            Refusal: If an event is missing that a locking read, which needs no snapshot, finds.
+        """
+        stream = wanted.target
+        if not isinstance(stream, StreamIdentifier) or wanted.conditions or not events:
+            return
+        if wanted.backwards:
+            low, high = events[-1].position, events[0].position if wanted.high is None else wanted.high
+        else:
+            after = EMPTY_STREAM_POSITION if wanted.low is None else max(wanted.low, EMPTY_STREAM_POSITION)
+            low, high = after + 1, events[-1].position
+        if high - low < len(events):
+            return
+        stored = connection.scalars(self._reads.locked_positions(stream, low, high)).all()
+        missing = {*stored} - {event.position for event in events}
+        if missing:
+            said = f"it has stored event {min(missing)} of stream {f'{stream.category}/{stream.stream}'!r}, which is missing"
+            raise Refusal(Failure(FailureKind.SERIALISATION_FAILURE, f"{said} in the snapshot of this one"))
 
     def first_numbers(self, connection: Connection, wanted: Wanted) -> tuple[int, int] | None:
         """Return sequence number and position of the first event that is wanted, if there is one, without reading it."""

@@ -30,7 +30,7 @@ from eventstore_sa.persistence.events.dialects import (
     Unmet,
     constraints_of_events,
 )
-from eventstore_sa.persistence.events.document import PublishDocument, publish_document
+from eventstore_sa.persistence.events.document import PublishDocument, holding_document, publish_document
 from eventstore_sa.persistence.events.hydration import Page
 from eventstore_sa.persistence.events.reads import Wanted
 from eventstore_sa.persistence.events.repository import EventRepository, stored_by, unmet_by
@@ -42,21 +42,21 @@ from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.schema.locking import LockingMode
 from eventstore_sa.persistence.schema.schema import made_once
 from eventstore_sa.persistence.transactions.binds import Bind, ConnectionBind, ConnectionScope
-from eventstore_sa.persistence.transactions.databases import limit_idleness
+from eventstore_sa.persistence.transactions.databases import limit_idleness, limit_waits
 from eventstore_sa.persistence.transactions.failures import Failure, FailureKind
 from eventstore_sa.persistence.transactions.running import TransactionRunner
-from eventstore_sa.publishing import StreamPublication, publications
+from eventstore_sa.publishing import StreamPublication
 from eventstore_sa.sources.constraints import QueryConstraints, order_range
 from eventstore_sa.types import (
     AnyStoredEvent,
     CategoryIdentifier,
+    CategoryPartitionIdentifier,
     EventPartitionIdentifier,
-    EventQuery,
     EventSequenceIdentifier,
     LogIdentifier,
-    PartitionIdentifier,
     QueryIdentifier,
     StreamIdentifier,
+    StreamNamePrefixPartitionIdentifier,
 )
 from eventstore_sa.types.watermark import Watermark
 
@@ -64,6 +64,7 @@ __all__ = ["EachResult", "EventStorage"]
 
 _ATTEMPTS_AT_PROJECTIONS: Final = 10
 _LONGEST_IDLE_S: Final = 10.0
+_BEFORE_ALL: Final = -1
 
 _log = logging.getLogger("eventstore_sa.store")
 
@@ -206,20 +207,25 @@ class EventStorage:
         _log.debug("stored %d publishes together", len(results))
         return results, appended.most_locks
 
-    def locked(self, stream: StreamIdentifier, work: Callable[[Bind], T]) -> T:
-        """Lock a stream, do some work in the same transaction of ours, and commit it.
+    def locked(
+        self, parts: Sequence[StreamPublication], work: Callable[[Bind], T], *, patience_s: float | None = None
+    ) -> T:
+        """Lock what a publish writes or depends on, do some work in the same transaction of ours, and commit it.
 
-        A transaction that is idle for long is ended by the server: what the work waits for may wait for the stream.
+        A transaction that is idle for long is ended by the server: what the work waits for may wait for the locks.
 
         Args:
-            stream: The stream.
+            parts: The publish.
             work: Is given a bind to the transaction.
+            patience_s: How long each further lock may be waited for; None: as in any publish. Whoever has it might wait for
+                one of these.
         """
-        parts = publications(target=stream, events=())
-        document = publish_document(parts, mode=self.mode, locks_only=True)
+        document = holding_document(parts, mode=self.mode)
         with self._runner.savepoint(publishing=True) as scope:
             limit_idleness(scope.connection, _LONGEST_IDLE_S)
             self._repository(scope.connection).dialect.lock(scope.connection, document)
+            if patience_s is not None:
+                limit_waits(scope.connection, patience_s)
             done = work(ConnectionBind(scope.connection))
         self.schema.wakeups.wake()
         return done
@@ -386,9 +392,24 @@ class EventStorage:
         wanted = Wanted(target, self._page_size, low, high, conditions, backwards, as_text)
 
         def read(wanted: Wanted, is_first: bool, is_last: bool) -> tuple[Page, Wanted]:
+            if is_first and self._needs_end_first:
+                wanted, is_first = wanted.up_to(self._read(partial(self._complete_end_of, target))), False
             return self._read(partial(self._page, wanted, is_first=is_first, is_last=is_last))
 
         return EventPages(read, wanted, limit)
+
+    @property
+    def _needs_end_first(self) -> bool:
+        """Whether a read is complete only up to an end that an earlier snapshot has shown."""
+        # Other modes need not look for their database.
+        return self.mode.locking == "row" and not self._runner.bind.database.has_whole_snapshots
+
+    def _complete_end_of(self, target: AnyTarget, connection: Connection, repository: EventRepository) -> int:
+        """Return up to where snapshots from now on are complete: its writers waited for all earlier ones to end."""
+        if not self._runner.bind.in_transaction:
+            self.mode.check_read(target)
+        last = self._end_of(target, repository, connection)
+        return _BEFORE_ALL if last is None else last
 
     def _page(
         self, wanted: Wanted, connection: Connection, repository: EventRepository, *, is_first: bool, is_last: bool
@@ -407,9 +428,11 @@ class EventStorage:
         up_to = self._watermark_for(wanted.target, repository, connection) if is_first else None
         wanted = wanted.up_to(up_to)
         page = repository.page(connection, wanted)
+        if self._runner.bind.in_transaction and self._needs_end_first:
+            repository.check_whole(connection, wanted, page.events)
         ends = not page.more or (is_last and len(page.events) == wanted.size)
         if is_first and up_to is None and not ends and not wanted.backwards:
-            wanted = wanted.up_to(self._end_of(wanted, repository, connection))
+            wanted = wanted.up_to(self._end_of(wanted.target, repository, connection))
         return page, wanted
 
     def page(self, target: AnyTarget, *, constraints: QueryConstraints, limit: int, backwards: bool = False) -> Page:
@@ -510,15 +533,24 @@ class EventStorage:
         return watermark
 
     @staticmethod
-    def _end_of(wanted: Wanted, repository: EventRepository, connection: Connection) -> int | None:
-        """Return where a scan of a target ends that begins now; that of a partition or query ends where the log does."""
-        is_part = isinstance(wanted.target, PartitionIdentifier | EventQuery)
-        target = LogIdentifier() if is_part else wanted.target
-        last = repository.first_numbers(connection, Wanted(target, 1, backwards=True))
+    def _end_of(target: AnyTarget, repository: EventRepository, connection: Connection) -> int | None:
+        """Return where a scan of a target ends that begins now; that of a partition or query ends where its whole does."""
+        whole = Wanted(_whole_of(target), 1, backwards=True)
+        last = repository.first_numbers(connection, whole)
         if last is None:
             return None
         sequence_number, position = last
-        return position if wanted.by_position else sequence_number
+        return position if whole.by_position else sequence_number
+
+
+def _whole_of(target: AnyTarget) -> EventSequenceIdentifier:
+    match target:
+        case CategoryPartitionIdentifier(category) | StreamNamePrefixPartitionIdentifier(category):
+            return CategoryIdentifier(category)
+        case LogIdentifier() | CategoryIdentifier() | StreamIdentifier():
+            return target
+        case _:
+            return LogIdentifier()
 
 
 class _NotStored(Exception):  # noqa: N818 - it never leaves this module

@@ -19,7 +19,7 @@ from eventstore_sa.errors import EventStoreError, SchemaError
 from eventstore_sa.persistence.events.dialects import event_dialect
 from eventstore_sa.persistence.inspection.indexes import INSPECTION_INDEXES, creation_of, index_name
 from eventstore_sa.persistence.inspection.servers import server_of
-from eventstore_sa.persistence.schema import EventStoreSchema, default_schema, verify_schema
+from eventstore_sa.persistence.schema import EventStoreSchema, schema_or_default, verify_schema
 from eventstore_sa.persistence.schema.ddl import effective_schema, quoted
 
 __all__ = ["Finding", "Severity", "diagnose"]
@@ -117,7 +117,7 @@ def diagnose(connection: Connection, *, schema: EventStoreSchema | None = None) 
         connection: A connection to the database.
         schema: The event store; that of `EventStoreSchema()` by default.
     """
-    store = default_schema() if schema is None else schema
+    store = schema_or_default(schema)
     found = [*_schema(connection, store)]
     if any(finding.severity is Severity.PROBLEM and finding.subject == "absence" for finding in found):
         return [Finding(each.severity, "schema", each.problem, each.remedy) for each in found]

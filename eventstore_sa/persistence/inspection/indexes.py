@@ -14,7 +14,7 @@ from sqlalchemy.schema import CreateIndex
 from sqlalchemy.sql.elements import conv
 
 from eventstore_sa.errors import ConfigurationError
-from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
+from eventstore_sa.persistence.schema import EventStoreSchema, schema_or_default
 from eventstore_sa.persistence.schema.correlation import correlation_beginning
 
 __all__ = [
@@ -58,7 +58,7 @@ def inspection_index(field: IndexedField, *, schema: EventStoreSchema | None = N
     """
     if field not in INSPECTION_INDEXES:
         raise ConfigurationError(f"there is an optional index for 'correlation' or 'time', not for {field!r}")
-    store = default_schema() if schema is None else schema
+    store = schema_or_default(schema)
     name = index_name(field, store.prefix)
     for index in inspection_indexes_of(store.events):
         if index.name == name:

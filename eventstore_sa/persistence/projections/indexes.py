@@ -14,7 +14,7 @@ from sqlalchemy.sql.elements import Grouping, conv
 
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.persistence.projections.dialects.postgresql_json import PostgreSQLProjectionIndexes
-from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
+from eventstore_sa.persistence.schema import EventStoreSchema, schema_or_default
 from eventstore_sa.query import Path, SortField, SortOrder
 from eventstore_sa.query.evaluation import check_field
 from eventstore_sa.types.identifiers import check_name
@@ -56,7 +56,7 @@ def projection_index(
     Examples:
         >>> index = projection_index("orders", Path("state", "status"), SortField(Path("state", "total")))
     """
-    store = default_schema() if schema is None else schema
+    store = schema_or_default(schema)
     table = store.projections
     name = check_name("projection", projection_name)
     _check(fields, contains=contains)

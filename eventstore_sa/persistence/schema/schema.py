@@ -42,7 +42,7 @@ from eventstore_sa.persistence.schema.tables import (
 from eventstore_sa.persistence.schema.versions import Site, Version, latest, version_row
 from eventstore_sa.types.codec import text_problem
 
-__all__ = ["SCHEMA_VERSION", "EventStoreSchema", "default_schema", "made_once"]
+__all__ = ["SCHEMA_VERSION", "EventStoreSchema", "default_schema", "made_once", "schema_or_default"]
 
 T = TypeVar("T")
 
@@ -234,6 +234,24 @@ def default_schema(
             locking=mode.locking, serialisation_guarantee=EventSerialisationGuarantee(mode.level)
         )
     return _defaults[mode]
+
+
+def schema_or_default(schema: EventStoreSchema | None) -> EventStoreSchema:
+    """Return the tables that the caller of a public function has given, or else those of `EventStoreSchema()`.
+
+    Raises:
+        ConfigurationError: If something else was given, such as a MetaData.
+    """
+    if schema is None:
+        return default_schema()
+    given: object = schema
+    if not isinstance(given, EventStoreSchema):
+        kind = given.__name__ if isinstance(given, type) else type(given).__name__
+        raise ConfigurationError(
+            f"the schema of a store is an EventStoreSchema; got {kind}: make one, once for the process, with "
+            "EventStoreSchema(Base.metadata)"
+        )
+    return schema
 
 
 def made_once(make: Callable[[EventStoreSchema, str], T], schema: EventStoreSchema, database: str) -> T:

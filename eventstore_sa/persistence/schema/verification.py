@@ -20,7 +20,7 @@ from eventstore_sa.persistence.schema.listeners import site_on
 from eventstore_sa.persistence.schema.locking import FENCE
 from eventstore_sa.persistence.schema.recorded_locking import NO_VERSION
 from eventstore_sa.persistence.schema.safety import unsafe_parts
-from eventstore_sa.persistence.schema.schema import EventStoreSchema, default_schema
+from eventstore_sa.persistence.schema.schema import EventStoreSchema, schema_or_default
 from eventstore_sa.persistence.schema.versions import Site, latest, locking_change
 
 __all__ = ["installed_version", "verify_schema"]
@@ -43,11 +43,11 @@ def verify_schema(connection: Connection, *, schema: EventStoreSchema | None = N
     checked: object = connection
     if not isinstance(checked, Connection):
         raise ConfigurationError(
-            f"verify_schema takes a Connection; got a {type(checked).__name__}: write `with engine.connect() as connection: "
+            f"verify_schema takes a Connection; got {type(checked).__name__}: write `with engine.connect() as connection: "
             "verify_schema(connection)`, or with asyncio `await async_connection.run_sync(verify_schema)`"
         )
     try:
-        _verify(connection, default_schema() if schema is None else schema)
+        _verify(connection, schema_or_default(schema))
     except ProgrammingError as error:
         (said, *_) = str(error.orig).splitlines()
         raise SchemaError(

@@ -245,8 +245,7 @@ class Checkpoints:
             "count": advance.handled,
             "rate": advance.events_per_s,
         }
-        statement = self._advance.values(moved_at=self.dialect.now())
-        return connection.execute(statement, parameters).rowcount == 1
+        return connection.execute(self._advance, parameters).rowcount == 1
 
     @cached_property
     def _advance(self) -> Update:
@@ -264,6 +263,7 @@ class Checkpoints:
                 sequence_number=to,
                 handled=c.handled + bindparam("count", type_=c.handled.type),
                 events_per_s=bindparam("rate", type_=c.events_per_s.type),
+                moved_at=self.dialect.now(),
                 **self._event_at(to),
             )
         )

@@ -11,9 +11,12 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    DateTime,
     Float,
     Insert,
+    Select,
     Table,
+    Text,
     bindparam,
     func,
     literal,
@@ -31,6 +34,8 @@ __all__ = ["SubscriptionDialect", "subscription_dialect"]
 
 # How long changes from outside wait for a row that a handler's transaction has locked.
 _PATIENCE_S: Final = 10.0
+_IDLE: Final = "idle_in_transaction_session_timeout"
+_TOTAL: Final = "transaction_timeout"
 _FIRST_WITH_TRANSACTION_TIMEOUT: Final = (17,)
 
 _TERMINATE: Final = text(
@@ -46,7 +51,7 @@ class SubscriptionDialect(ABC):
 
     @abstractmethod
     def now(self, later_s: float = 0.0) -> ColumnElement[datetime]:
-        """Return the time of the database, or a later one."""
+        """Return the time of the database when the statement is executed, or a later one."""
 
     @abstractmethod
     def insert_or_ignore(self, table: Table) -> Insert:
@@ -77,7 +82,8 @@ class SQLiteSubscriptions(SubscriptionDialect):
     """Subscriptions on SQLite: there is one writer, and the clock is that of the machine."""
 
     def now(self, later_s: float = 0.0) -> ColumnElement[datetime]:
-        return literal(datetime.now(UTC) + timedelta(seconds=later_s))
+        later = timedelta(seconds=later_s)
+        return bindparam(None, type_=DateTime(), callable_=lambda: datetime.now(UTC) + later)
 
     def insert_or_ignore(self, table: Table) -> Insert:
         return sqlite.insert(table).on_conflict_do_nothing()
@@ -112,19 +118,28 @@ class PostgreSQLSubscriptions(SubscriptionDialect):
         limit_waits(connection, _PATIENCE_S)
 
     def guard(self, connection: Connection, lease: Lease, *, longest_s: float) -> None:
-        limits = {"idle_in_transaction_session_timeout": longest_s}
         version = connection.dialect.server_version_info
-        if version is not None and version >= _FIRST_WITH_TRANSACTION_TIMEOUT:
-            limits["transaction_timeout"] = 2 * longest_s
-        settings = [
-            func.pg_catalog.set_config(name, f"{milliseconds(limit_s)}ms", True) for name, limit_s in limits.items()
-        ]
-        key = literal(_key(lease.owner, lease.name, lease.partition, lease.epoch), BigInteger())
-        connection.execute(select(*settings, func.pg_catalog.pg_try_advisory_xact_lock(key)))
+        has_total = version is not None and version >= _FIRST_WITH_TRANSACTION_TIMEOUT
+        parameters = {
+            "key": _key(lease.owner, lease.name, lease.partition, lease.epoch),
+            _IDLE: f"{milliseconds(longest_s)}ms",
+            _TOTAL: f"{milliseconds(2 * longest_s)}ms",
+        }
+        connection.execute(_GUARD_WITH_TOTAL if has_total else _GUARD, parameters)
 
     def terminate(self, connection: Connection, *, owner: object, lease: tuple[str, int, int]) -> int:
         ended: int = connection.execute(_TERMINATE, {"key": _key(owner, *lease)}).scalar_one()
         return ended
+
+
+def _guard(*settings: str) -> Select[Any]:
+    """Return the statement that marks and limits a transaction; it is made once, because it is executed for each batch."""
+    limits = [func.pg_catalog.set_config(name, bindparam(name, type_=Text()), True) for name in settings]
+    return select(*limits, func.pg_catalog.pg_try_advisory_xact_lock(bindparam("key", type_=BigInteger())))
+
+
+_GUARD: Final = _guard(_IDLE)
+_GUARD_WITH_TOTAL: Final = _guard(_IDLE, _TOTAL)
 
 
 def _key(owner: object, name: str, partition: int, epoch: int) -> int:

@@ -89,7 +89,7 @@ class SQLSubscriptionStorage:
         pool = self._engine.pool
         if (sessions and isinstance(pool, StaticPool)) or (threads and isinstance(pool, SingletonThreadPool)):
             raise ConfigurationError(
-                f"this engine has a {type(pool).__name__}, as for a SQLite database in memory, and cannot give each "
+                f"this engine has {type(pool).__name__}, as for a SQLite database in memory, and cannot give each "
                 "transaction a connection of its own: use a file"
             )
 

@@ -54,12 +54,14 @@ class Database(ABC):
         executes_directly: Whether a connection of our own needs nothing of SQLAlchemy's before a statement is executed in
             a transaction that is begun; see `PreparedStatement`.
         works_beside_us: Whether a server reads for us while we do something else, which it does not hold up.
+        has_whole_snapshots: Whether a statement that sees a transaction sees all those for whose locks that one waited.
     """
 
     read_committed: Mapping[str, Any] = MappingProxyType({"isolation_level": "READ COMMITTED"})
     ddl_commits: bool = False
     executes_directly: bool = False
     works_beside_us: bool = True
+    has_whole_snapshots: bool = True
 
     @property
     def listeners(self) -> Collection[Callable[..., object]]:
@@ -171,6 +173,9 @@ _POSTGRESQL_KINDS: Final = {
     "ES004": FailureKind.MISSING_SEQUENCE,
 }
 _UNIQUE_VIOLATION: Final = "23505"
+# The server's function that refuses a prepared statement whose columns have changed. Its SQLSTATE, 0A000, says less, and its
+# message may be in any language.
+_CHECKS_STATEMENT: Final = "RevalidateCachedQuery"
 _SHUTDOWNS: Final = frozenset({"57P01", "57P02", "57P03"})
 _LONGEST_MS: Final = 2**31 - 1  # of lock_timeout; 24 days
 
@@ -208,6 +213,8 @@ class _PostgreSQL(Database):
         said = driver_attribute(error, "diag.message_primary", "message") or str(error.orig)
         if error.connection_invalidated or _says_disconnected(error, sqlstate, said):
             return Failure(FailureKind.DISCONNECTED)
+        if driver_attribute(error, "server_source_function", "diag.source_function") == _CHECKS_STATEMENT:
+            return Failure(FailureKind.STALE_STATEMENT, said)
         return postgresql_failure(sqlstate, driver_attribute(error, "constraint_name", "diag.constraint_name"), said)
 
     def ends_transaction(self, connection: Connection | None, error: DBAPIError) -> bool:
@@ -325,9 +332,13 @@ class _MariaDB(Database):
 
     That is a kind of failure; any other error costs a statement. The drivers raise errors of their own, whatever happens
     to their connection.
+
+    InnoDB makes a snapshot by walking a list of the open transactions, while they may end: of two that follow one another,
+    it may have met the first while that was open, and not meet the second, which has ended since.
     """
 
     ddl_commits: bool = True
+    has_whole_snapshots: bool = False
 
     def failure_of(self, error: DBAPIError) -> Failure:
         """Read the number of the error, and of a duplicate the name of the key, which ends the message."""

@@ -58,6 +58,7 @@ class FailureKind(Enum):
     ABORTED_TRANSACTION = auto()
     TOO_LARGE = auto()
     LOST_STATEMENT = auto()
+    STALE_STATEMENT = auto()
     DISCONNECTED = auto()
     REFUSED = auto()
     """Anything else that was returned as a row, so that there is no error of the driver."""
@@ -257,6 +258,9 @@ _EXPLANATIONS: Final[Mapping[FailureKind, _Explanation]] = {
         "another server connection ({said})",
         "turn prepared statements off in the driver, with connect_args: {'statement_cache_size': 0} for asyncpg, "
         "{'prepare_threshold': None} for psycopg",
+    ),
+    FailureKind.STALE_STATEMENT: _Explanation(
+        ConcurrencyError, "a table was altered after the driver had prepared this statement ({said})", again=True
     ),
     FailureKind.DISCONNECTED: _Explanation(
         ConnectionLostError, "the connection to the database was lost before it answered", again=True

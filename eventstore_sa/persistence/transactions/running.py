@@ -21,6 +21,7 @@ from eventstore_sa.errors import (
     StorageError,
     TransactionError,
 )
+from eventstore_sa.persistence.sqlalchemy_internals import renew_connections
 from eventstore_sa.persistence.transactions.binds import Bind, ConnectionScope
 from eventstore_sa.persistence.transactions.databases import database_of
 from eventstore_sa.persistence.transactions.failures import Aftermath, Failure, FailureKind, Refusal, error_of
@@ -137,6 +138,9 @@ class TransactionRunner:
         if connection is not None and failure.kind is FailureKind.TRANSACTION_LOST and in_transaction:
             # What the caller writes from here on would be committed alone: let nothing through but a rollback.
             connection.invalidate()
+        if connection is not None and failure.kind is FailureKind.STALE_STATEMENT and not in_transaction:
+            # In autocommit mode, psycopg keeps what it has prepared for as long as the connection; a rollback clears it.
+            renew_connections(connection.engine.pool)
         lost = connection is not None and connection.invalidated
         ended = lost or (in_transaction and not undone and database.ends_transaction(connection, error))
         return self._error_of(failure, error, publishing=publishing, ended=ended)

@@ -39,8 +39,8 @@ JsonProjection: TypeAlias = Projection[JsonValue, JsonValue]
 State = TypeVar("State", default=JsonValue)
 Metadata = TypeVar("Metadata", default=JsonValue)
 
-_NO_LISTS: Final = "a {} cannot list the projections that it keeps"
-_NO_BATCHES = "a {} cannot apply events to its projections: it lacks load_batch and save_batch"
+_NO_LISTS: Final = "{} cannot list the projections that it keeps"
+_NO_BATCHES = "{} cannot apply events to its projections: it lacks load_batch and save_batch"
 
 
 class ProjectionStorageAdapter(StorageAdapter):
@@ -284,7 +284,7 @@ class AwaitableProjectionStorageAdapter(AwaitableStorageAdapter[S], ProjectionSt
 def nothing_beside(adapter: object) -> ConfigurationError:
     """Return the error for a store whose adapter keeps no projections beside its events."""
     return ConfigurationError(
-        f"no projections are kept beside the events of a {type(adapter).__name__}: give the projection store a bind or an "
+        f"no projections are kept beside the events of {type(adapter).__name__}: give the projection store a bind or an "
         "adapter of its own"
     )
 

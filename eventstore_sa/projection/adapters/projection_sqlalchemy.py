@@ -19,7 +19,7 @@ from eventstore_sa.persistence.projections.queries import (
     ProjectionConverters,
 )
 from eventstore_sa.persistence.projections.storage import ProjectionStorage
-from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
+from eventstore_sa.persistence.schema import EventStoreSchema, schema_or_default
 from eventstore_sa.persistence.transactions.binds import Bind
 from eventstore_sa.projection.adapters.projection_contract import (
     AnyProjection,
@@ -134,7 +134,7 @@ class SyncSQLAlchemyProjectionStorageAdapter(
         self, bind: SyncBindable | Bind, *, schema: EventStoreSchema | None = None, page_size: int = _PAGE_SIZE
     ) -> None:
         self.converters: ProjectionConverters = QueryConverters()
-        tables = default_schema() if schema is None else schema
+        tables = schema_or_default(schema)
         super().__init__(bind, _Options(tables, checked_count("page_size", page_size)))
 
     @classmethod
@@ -223,7 +223,7 @@ class SQLAlchemyProjectionStorageAdapter(
     def __init__(
         self, bind: AsyncBindable | Bind, *, schema: EventStoreSchema | None = None, page_size: int = _PAGE_SIZE
     ) -> None:
-        tables = default_schema() if schema is None else schema
+        tables = schema_or_default(schema)
         sync_adapter = SyncSQLAlchemyProjectionStorageAdapter(
             async_bind(bind, tables), schema=tables, page_size=page_size
         )

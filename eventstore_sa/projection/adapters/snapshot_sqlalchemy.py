@@ -10,7 +10,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
+from eventstore_sa.persistence.schema import EventStoreSchema, schema_or_default
 from eventstore_sa.persistence.snapshots.storage import SnapshotStorage
 from eventstore_sa.persistence.transactions.binds import Bind
 from eventstore_sa.projection.adapters.snapshot_contract import (
@@ -47,7 +47,7 @@ class SyncSQLAlchemySnapshotStorageAdapter(
     _store_kind = "snapshot store"
 
     def __init__(self, bind: SyncBindable | Bind, *, schema: EventStoreSchema | None = None) -> None:
-        super().__init__(bind, _Options(default_schema() if schema is None else schema))
+        super().__init__(bind, _Options(schema_or_default(schema)))
 
     def _make_storage(self, bind: Bind, options: _Options) -> SnapshotStorage:
         return SnapshotStorage(bind, options.schema)
@@ -84,5 +84,5 @@ class SQLAlchemySnapshotStorageAdapter(
     """
 
     def __init__(self, bind: AsyncBindable | Bind, *, schema: EventStoreSchema | None = None) -> None:
-        tables = default_schema() if schema is None else schema
+        tables = schema_or_default(schema)
         super().__init__(SyncSQLAlchemySnapshotStorageAdapter(async_bind(bind, tables), schema=tables), bind)

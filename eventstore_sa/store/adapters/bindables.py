@@ -82,7 +82,7 @@ def async_bind(bindable: object, schema: EventStoreSchema) -> Bind:
                 "counterpart (create_async_engine, async_sessionmaker, AsyncSession), or use SyncEventStore"
             )
         case _:
-            raise _no_bind(bindable, "AsyncEngine, async_sessionmaker, AsyncConnection, AsyncSession or URL")
+            raise _no_bind(bindable, "an AsyncEngine, async_sessionmaker, AsyncConnection, AsyncSession or URL")
 
 
 def sync_bind(bindable: object, schema: EventStoreSchema) -> Bind:
@@ -110,7 +110,7 @@ def sync_bind(bindable: object, schema: EventStoreSchema) -> Bind:
                 "synchronous counterpart (create_engine, sessionmaker, Session), or use EventStore"
             )
         case _:
-            raise _no_bind(bindable, "Engine, sessionmaker, Connection, Session or URL")
+            raise _no_bind(bindable, "an Engine, sessionmaker, Connection, Session or URL")
 
 
 def _engine(engine: Engine, *, blocking: bool, owned: bool = False) -> Bind:
@@ -169,4 +169,4 @@ def _missing_driver(module: str, url: URL) -> ConfigurationError:
 
 
 def _no_bind(bindable: object, kinds: str) -> ConfigurationError:
-    return ConfigurationError(f"a store is bound to an {kinds}; got {type(bindable).__name__}")
+    return ConfigurationError(f"a store is bound to {kinds}; got {type(bindable).__name__}")

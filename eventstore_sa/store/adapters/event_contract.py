@@ -50,6 +50,7 @@ __all__ = [
     "AnyStreamPublishDefinition",
     "AwaitableEventStorageAdapter",
     "EventStorageAdapter",
+    "Holdable",
     "Latestable",
     "Listable",
     "Scannable",
@@ -62,6 +63,9 @@ __all__ = [
 R = TypeVar("R")
 
 AnyStreamPublishDefinition: TypeAlias = StreamPublishDefinition[Any, Any, Any]
+
+Holdable: TypeAlias = StreamIdentifier | Mapping[StreamIdentifier, AnyStreamPublishDefinition]
+"""What can be locked while some work is done: a stream, or all that a publish needs."""
 Latestable: TypeAlias = EventSequenceIdentifier | EventPartitionIdentifier | QueryIdentifier
 Scannable: TypeAlias = EventSequenceIdentifier | EventPartitionIdentifier | QueryIdentifier
 Listable: TypeAlias = LogIdentifier | CategoryIdentifier
@@ -254,11 +258,11 @@ class EventStorageAdapter(_EventStorage, StorageAdapter):
         latest = await self.latest(target=LogIdentifier())
         return Watermark(0 if latest is None else latest.sequence_number)
 
-    async def locked(self, stream: StreamIdentifier, work: Callable[[EventStorageAdapter], Awaitable[R]]) -> R:
+    async def locked(self, held: Holdable, work: Callable[[EventStorageAdapter], Awaitable[R]]) -> R:
         """Do some work while nobody else can publish to a stream, if the storage can do that.
 
         Args:
-            stream: The stream.
+            held: The stream; or a publish: then it is what that would lock, with the tags that its conditions depend on.
             work: Is given storage that is part of one transaction, which is committed at its end; by default this storage,
                 without any transaction or lock.
         """
@@ -395,7 +399,7 @@ class SyncEventStorageAdapter(_EventStorage, SyncStorageAdapter):
         latest = self.latest(target=LogIdentifier())
         return Watermark(0 if latest is None else latest.sequence_number)
 
-    def locked(self, stream: StreamIdentifier, work: Callable[[SyncEventStorageAdapter], R]) -> R:
+    def locked(self, held: Holdable, work: Callable[[SyncEventStorageAdapter], R]) -> R:
         """Do some work while nobody else can publish to a stream; see `EventStorageAdapter.locked`."""
         return work(self)
 
@@ -522,7 +526,7 @@ def checked_target(target: Scannable) -> Scannable:
         return target
     raise ValueError(
         "the target of a read must be the log, a category, a stream, a query or a partition, such as "
-        f"CategoryIdentifier('orders'); got a {type(checked).__name__}"
+        f"CategoryIdentifier('orders'); got {type(checked).__name__}"
     )
 
 
@@ -552,6 +556,6 @@ def checked_listable(target: Listable) -> Listable:
     if isinstance(checked, Listable):
         return target
     raise ValueError(
-        "the target of a list of streams must be the log or a category, such as CategoryIdentifier('orders'); got a "
+        "the target of a list of streams must be the log or a category, such as CategoryIdentifier('orders'); got "
         f"{type(checked).__name__}"
     )

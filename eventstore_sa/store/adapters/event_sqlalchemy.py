@@ -25,7 +25,7 @@ from eventstore_sa.persistence.events.tags_epoch import KnownEpoch
 from eventstore_sa.persistence.inspection.storage import SQLInspectionStorage
 from eventstore_sa.persistence.rebuilding import SQLRebuildStorage
 from eventstore_sa.persistence.restoring import Restoring
-from eventstore_sa.persistence.schema import EventStoreSchema, default_schema
+from eventstore_sa.persistence.schema import EventStoreSchema, default_schema, schema_or_default
 from eventstore_sa.persistence.schema.locking import EventSerialisationGuarantee, Locking
 from eventstore_sa.persistence.sqlalchemy_internals import await_in_greenlet, most_connections
 from eventstore_sa.persistence.subscriptions.storage import SQLSubscriptionStorage
@@ -42,6 +42,7 @@ from eventstore_sa.store.adapters.event_contract import (
     AnyStreamPublishDefinition,
     AwaitableEventStorageAdapter,
     EventStorageAdapter,
+    Holdable,
     Latestable,
     Listable,
     Scannable,
@@ -60,6 +61,7 @@ __all__ = ["SQLAlchemyEventStorageAdapter", "SyncSQLAlchemyEventStorageAdapter"]
 
 _PAGE_SIZE: Final = 1000
 _STALL_WARNING_S: Final = 30.0
+_PATIENCE_S: Final = 0.1
 
 C = TypeVar("C", bound=QueryConstraint)
 R = TypeVar("R")
@@ -89,12 +91,7 @@ def _tables(
     """
     if schema is None:
         return default_schema(locking, serialisation_guarantee)
-    checked: object = schema
-    if not isinstance(checked, EventStoreSchema):
-        raise ConfigurationError(
-            f"the schema of a store is an EventStoreSchema; got {type(checked).__name__}: make one, once for the process, "
-            "with EventStoreSchema(Base.metadata)"
-        )
+    schema = schema_or_default(schema)
     for option, given in (("locking", locking), ("serialisation_guarantee", serialisation_guarantee)):
         there: object = getattr(schema, option)
         if given is not None and given != there:
@@ -326,10 +323,16 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
         connections = most_connections(own.engine.pool)
         return connections is None or connections > 1
 
-    def locked(self, stream: StreamIdentifier, work: Callable[[SyncEventStorageAdapter], R]) -> R:
+    def locked(self, held: Holdable, work: Callable[[SyncEventStorageAdapter], R]) -> R:
         if not self.locks_streams:
             return work(self)
-        return self._storage.locked(stream, lambda bind: work(self._reopened(bind, self._options)))
+
+        def within(bind: Bind) -> R:
+            return work(self._reopened(bind, self._options))
+
+        if isinstance(held, StreamIdentifier):
+            return self._storage.locked(publications(target=held, events=()), within)
+        return self._storage.locked(publications(target=LogIdentifier(), streams=held), within, patience_s=_PATIENCE_S)
 
     @property
     def _publish(self) -> Callable[[Sequence[StreamPublication]], list[list[AnyStoredEvent]]]:
@@ -425,7 +428,7 @@ class SQLAlchemyEventStorageAdapter(
             await self._coalescing.end()
         await super().aclose()
 
-    async def locked(self, stream: StreamIdentifier, work: Callable[[EventStorageAdapter], Awaitable[R]]) -> R:
+    async def locked(self, held: Holdable, work: Callable[[EventStorageAdapter], Awaitable[R]]) -> R:
         if not self.sync_adapter.locks_streams:
             return await work(self)
 
@@ -433,7 +436,7 @@ class SQLAlchemyEventStorageAdapter(
             within: Any = adapter
             return await_in_greenlet(work(self._over(within, GreenletRunner(within.bind))))
 
-        return await self._runner.run(self.sync_adapter.locked, stream, in_greenlet)
+        return await self._runner.run(self.sync_adapter.locked, held, in_greenlet)
 
     def register_constraint(self, constraint_type: type[C], converter: ConstraintConverter[C]) -> None:
         """Register how your own constraints are translated; see `SyncSQLAlchemyEventStorageAdapter.register_constraint`."""

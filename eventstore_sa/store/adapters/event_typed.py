@@ -22,6 +22,7 @@ from eventstore_sa.store.adapters.event_contract import (
     AnyStreamPublishDefinition,
     AwaitableEventStorageAdapter,
     EventStorageAdapter,
+    Holdable,
     Latestable,
     Listable,
     Scannable,
@@ -194,15 +195,18 @@ class SyncTypedEventStorageAdapter(_Typed[SyncEventStorageAdapter], SyncEventSto
     def flush(self) -> None:
         self._adapter.flush()
 
-    def locked(self, stream: StreamIdentifier, work: Callable[[SyncEventStorageAdapter], R]) -> R:
-        return self._adapter.locked(stream, lambda adapter: work(typed_sync(adapter, self._types)))
+    def locked(self, held: Holdable, work: Callable[[SyncEventStorageAdapter], R]) -> R:
+        return self._adapter.locked(_encoded(self._types, held), lambda adapter: work(typed_sync(adapter, self._types)))
 
     def tags_epoch(self, *, current: bool = False) -> str:
         return self._adapter.tags_epoch(current=current)
 
 
-class TypedEventStorageAdapter(_Typed[EventStorageAdapter], EventStorageAdapter):
-    """See `typed`; for adapters that have no synchronous one to convert events in."""
+class _PublishingAdapter(EventStorageAdapter):
+    """Publishes by the adapter itself, which may have a way of its own to do it."""
+
+    _adapter: EventStorageAdapter
+    _types: EventTypes[Any]
 
     async def save(
         self,
@@ -216,8 +220,14 @@ class TypedEventStorageAdapter(_Typed[EventStorageAdapter], EventStorageAdapter)
         save: Callable[..., Any] = self._adapter.save
         return publish.results(await save(target=target, **publish.arguments))
 
-    async def locked(self, stream: StreamIdentifier, work: Callable[[EventStorageAdapter], Awaitable[R]]) -> R:
-        return await self._adapter.locked(stream, lambda adapter: work(typed(adapter, self._types)))
+    async def locked(self, held: Holdable, work: Callable[[EventStorageAdapter], Awaitable[R]]) -> R:
+        return await self._adapter.locked(
+            _encoded(self._types, held), lambda adapter: work(typed(adapter, self._types))
+        )
+
+
+class TypedEventStorageAdapter(_Typed[EventStorageAdapter], _PublishingAdapter):
+    """See `typed`; for adapters that have no synchronous one to convert events in."""
 
     async def latest(self, *, target: Latestable) -> AnyStoredEvent | None:
         if self._types.skips:
@@ -270,7 +280,7 @@ class TypedEventStorageAdapter(_Typed[EventStorageAdapter], EventStorageAdapter)
         return await self._adapter.tags_epoch(current=current)
 
 
-class _AwaitableTypedEventStorageAdapter(AwaitableEventStorageAdapter[SyncEventStorageAdapter]):
+class _AwaitableTypedEventStorageAdapter(_PublishingAdapter, AwaitableEventStorageAdapter[SyncEventStorageAdapter]):
     """Converts events in the synchronous adapter, where it is run in the same way as the one that it wraps."""
 
     def __init__(self, adapter: AwaitableEventStorageAdapter[Any], types: EventTypes[Any]) -> None:
@@ -281,22 +291,6 @@ class _AwaitableTypedEventStorageAdapter(AwaitableEventStorageAdapter[SyncEventS
     @property
     def untyped(self) -> Any:
         return self._adapter
-
-    async def save(
-        self,
-        *,
-        target: Target,
-        events: Sequence[AnyNewEvent] | None = None,
-        condition: WriteCondition | None = None,
-        streams: Mapping[Any, AnyStreamPublishDefinition] | None = None,
-    ) -> Any:
-        # By the adapter itself, which may have a way of its own to publish.
-        publish = _Publish(self._types, events, condition, streams)
-        save: Callable[..., Any] = self._adapter.save
-        return publish.results(await save(target=target, **publish.arguments))
-
-    async def locked(self, stream: StreamIdentifier, work: Callable[[EventStorageAdapter], Awaitable[R]]) -> R:
-        return await self._adapter.locked(stream, lambda adapter: work(typed(adapter, self._types)))
 
 
 class _Publish:
@@ -372,6 +366,15 @@ class _Publish:
             own: AnyNewEvent = given  # pyright: ignore[reportUnknownVariableType]
             return with_payload(stored, own.name, own.payload)
         return with_payload(stored, self._types.name_of(type(given)), given)
+
+
+def _encoded(types: EventTypes[Any], held: Holdable) -> Holdable:
+    if isinstance(held, StreamIdentifier):
+        return held
+    streams: Mapping[StreamIdentifier, AnyStreamPublishDefinition] = _Publish(types, None, None, held).arguments[
+        "streams"
+    ]
+    return streams
 
 
 def _pages(pages: Iterable[Iterable[AnyStoredEvent]], read: Read) -> Iterator[list[AnyStoredEvent]]:

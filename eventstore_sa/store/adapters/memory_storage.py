@@ -325,7 +325,7 @@ class InMemoryEventStorage:
         evaluate = self._evaluators.get(type(condition))
         if evaluate is None:
             raise ConfigurationError(
-                f"a {type(condition).__name__} cannot be checked in memory: register how with "
+                f"{type(condition).__name__} cannot be checked in memory: register how with "
                 "adapter.register_condition(type, evaluate)"
             )
         return evaluate(condition, InMemoryConditionContext(self, stream))

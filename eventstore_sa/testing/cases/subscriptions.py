@@ -138,6 +138,8 @@ class SubscriptionCases(EventStorageSetting):
         renewed = await storage.call("renewed", lease)
         assert (renewed.sequence_number, renewed.is_behind_its_log) == (first, False)
         assert (await storage.call("lag", record))[0] == last - first
+        assert (await storage.call("advance", None, lease, Advance(first, last))).to == last
+        assert (await storage.record()).moved_at > record.moved_at
 
     async def test_what_is_steered_from_outside_takes_the_lease(self, storage: _Storage) -> None:
         await storage.call("register", Definition("billing", SOURCE, 1, 4))

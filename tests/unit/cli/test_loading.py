@@ -29,7 +29,7 @@ def test_every_command_can_be_imported_and_is_listed() -> None:
 def test_the_list_of_commands_imports_none_of_them() -> None:
     program = (
         "import sys; from eventstore_sa.cli import main; main(['--help'], standalone_mode=False); "
-        "sys.exit('eventstore_sa.cli.schema' in sys.modules or 'eventstore_sa.subscriptions.commands' in sys.modules)"
+        "sys.exit('eventstore_sa.cli.schema' in sys.modules or 'eventstore_sa.cli.subscriptions' in sys.modules)"
     )
 
     assert run_python("-c", program).returncode == 0

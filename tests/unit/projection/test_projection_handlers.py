@@ -569,12 +569,12 @@ class TestMistakes:
     def test_handles_refuses_what_is_no_function(self, wrapper: Callable[..., Any]) -> None:
         thing: Any = int if wrapper is type else wrapper(lambda self, state, event: state)
 
-        with pytest.raises(ConfigurationError, match=rf"@handles decorates a {wrapper.__name__}: put it on a method"):
+        with pytest.raises(ConfigurationError, match=rf"@handles decorates {wrapper.__name__}: put it on a method"):
             handles("x")(thing)
 
     @in_turn(
         "names, problem",
-        [((), "needs the names"), (("",), "an empty string"), ((3,), "a int"), ((lambda: None,), "a function")],
+        [((), "needs the names"), (("",), "an empty string"), ((3,), "not int"), ((lambda: None,), "not function")],
     )
     def test_handles_refuses_names_that_are_none(self, names: tuple[Any, ...], problem: str) -> None:
         with pytest.raises(ConfigurationError, match=problem) as caught:

@@ -424,7 +424,7 @@ async def test_a_snapshot_of_another_type_is_an_error(world: World) -> None:
         ({"version": True}, "an integer or a string"),
         ({"initial_state_factory": Order}, "set state_type"),
         ({"initial_state_factory": set}, "snapshots of projector 'count' cannot be taken"),
-        ({"initial_state_factory": lambda: defaultdict(int)}, "a defaultdict became a dict"),
+        ({"initial_state_factory": lambda: defaultdict(int)}, "defaultdict became dict"),
         ({"initial_metadata_factory": tuple}, "set metadata_type"),
         ({"state_type": int}, "cannot be deserialised to int"),
     ],

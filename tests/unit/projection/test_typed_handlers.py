@@ -166,7 +166,7 @@ def test_local_classes_are_found() -> None:
 
 def test_payload_of_a_store_without_types_is_refused() -> None:
     with pytest.raises(
-        ConfigurationError, match=r"takes OrderPlaced, but the payload of 'order-placed' is a dict: read"
+        ConfigurationError, match=r"takes OrderPlaced, but the payload of 'order-placed' is of type dict: read"
     ):
         applied(ByPayload(), "order-placed", {"total": 3})
 

@@ -59,7 +59,7 @@ def subscribed(handler: Any = lambda event: None, *, name: str = "mails", **opti
         ({"handler": lambda: None}, ConfigurationError, "takes 0 arguments: define it as `handler"),
         ({"handler": lambda a, b, c: None}, ConfigurationError, "takes 3 arguments: define it as `handler"),
         ({"on_failure": "park"}, ConfigurationError, r"FailurePolicy\(then='park'\); got 'park'"),
-        ({"name": ""}, SerialisationError, "a subscription name must not be empty$"),
+        ({"name": ""}, SerialisationError, "the subscription name must not be empty$"),
     ],
 )
 def test_what_cannot_be_subscribed_says_what_can(options: dict[str, Any], error: type[Exception], message: str) -> None:

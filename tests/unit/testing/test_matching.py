@@ -153,7 +153,7 @@ def test_events_that_are_not_expected_are_numbered(expected: list[str], numbers:
 def test_a_check_that_cannot_fail_is_refused(store: SyncEventStore) -> None:
     with pytest.raises(ConfigurationError, match="pass only=True"):
         assert_published(store)
-    with pytest.raises(ConfigurationError, match="got a int"):
+    with pytest.raises(ConfigurationError, match="got int"):
         assert_published(3, "placed")  # type: ignore[call-overload]
-    with pytest.raises(ConfigurationError, match="got a int"):
+    with pytest.raises(ConfigurationError, match="got int"):
         assert_published(store, 3)  # type: ignore[arg-type]

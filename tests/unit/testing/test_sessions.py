@@ -175,7 +175,7 @@ def test_scoped_sessions_are_looked_into(engine: Engine) -> None:
 @pytest.mark.parametrize("look", [staged_in, published_in])
 @pytest.mark.parametrize("mock", [Mock(), Mock(spec=AsyncSession), Mock(spec=Session)], ids=["any", "asyncio", "sync"])
 def test_mocks_are_refused_with_the_remedy(look: Any, mock: Any) -> None:
-    with pytest.raises(ConfigurationError, match="got a Mock: a mock is none, use FakeSession or FakeAsyncSession"):
+    with pytest.raises(ConfigurationError, match="got Mock: a mock is none, use FakeSession or FakeAsyncSession"):
         look(mock)
 
 

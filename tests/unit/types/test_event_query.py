@@ -135,13 +135,13 @@ def test_what_is_no_serialised_query_is_refused(serialised: dict[str, Any]) -> N
     "names, tags, error, says",
     [
         ("left", (), ConfigurationError, r"names=\['left'\]"),
-        (3, (), ConfigurationError, "got a int"),
+        (3, (), ConfigurationError, "got int"),
         ([""], (), SerialisationError, "empty"),
         (["a\0"], (), SerialisationError, "NUL"),
         ([object()], (), SerialisationError, "object"),
         (map(str, range(MAX_QUERY_NAMES + 1)), (), ConfigurationError, "at most 1000 names"),
         ((), "course:c1", SerialisationError, "tags={'course:c1'}"),
-        ((), 3, SerialisationError, "got a int"),
+        ((), 3, SerialisationError, "got int"),
         ((), [3], SerialisationError, "must be a str"),
         ((), [""], SerialisationError, "empty"),
         ((), ["\ud800"], SerialisationError, "surrogate"),
@@ -159,8 +159,8 @@ def test_items_refuse_what_no_event_could_have(names: Any, tags: Any, error: typ
     [
         ([], r"EventQuery\.all\(\)"),
         (COURSE, "even a single one"),
-        (None, "got a NoneType"),
-        (["course:c1"], "got a str"),
+        (None, "got NoneType"),
+        (["course:c1"], "got str"),
         ([QueryItem(tags=[str(n)]) for n in range(MAX_QUERY_ITEMS + 1)], "at most 100 items"),
     ],
 )

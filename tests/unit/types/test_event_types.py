@@ -115,8 +115,8 @@ def test_plain_payload_of_a_typed_event_is_checked_and_stored_in_its_version() -
 
 
 WRONG: list[tuple[Any, type[Exception], str]] = [
-    (12, ConfigurationError, "got a int: give the store types=EventTypes(...)"),
-    (Money(Decimal(1), "EUR"), ConfigurationError, "got a Money"),
+    (12, ConfigurationError, "got int: give the store types=EventTypes(...)"),
+    (Money(Decimal(1), "EUR"), ConfigurationError, "got Money"),
     (
         NewEvent(name="order-paid", payload=PLACED),
         ConfigurationError,

@@ -98,7 +98,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"observed_at": "2024-01-01T00:00:00Z"}, "observed_at must be a datetime, not str"),
     ({"occurred_at": date(2024, 1, 1)}, "occurred_at must be a datetime, not date"),
     ({"tags": "course:c1"}, r"tags=\{'course:c1'\}"),
-    ({"tags": 5}, "got a int"),
+    ({"tags": 5}, "got int"),
     ({"tags": {5}}, "tag name must be a str, not int"),
     ({"tags": {""}}, "a tag must not be empty"),
     ({"tags": {"a\0"}}, "NUL"),

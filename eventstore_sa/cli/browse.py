@@ -1,6 +1,6 @@
 """The command `eventstore-sa browse`: the browser alone, over the database at a URL, in a server of its own.
 
-It needs click; only the command line imports this. What serves the pages is imported when the command is called.
+What serves the pages is imported when the command is called.
 """
 
 from __future__ import annotations
@@ -15,6 +15,12 @@ from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+import click
+from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from eventstore_sa.cli.opening import engine_at, the_place, url_argument, url_option
+from eventstore_sa.cli.options import prefix_option, schema_option
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.importing import imported
 from eventstore_sa.persistence.schema import EventStoreSchema
@@ -24,22 +30,18 @@ from eventstore_sa.store import EventStore, SyncEventStore
 if TYPE_CHECKING:
     from eventstore_sa.browser.application import EventBrowser, SyncEventBrowser
 
-try:
-    import click
-except ImportError as _error:
-    raise ImportError("the command line needs click: install it with the extra 'eventstore-sa[cli]'") from _error
-
 __all__ = ["browse"]
 
 _VARIABLE: Final = "EVENTSTORE_SA_BROWSE_AUTH"
 
 
 @click.command()
-@click.argument("url", envvar="EVENTSTORE_SA_URL")
+@url_argument
+@url_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8420, show_default=True)
-@click.option("--prefix", default="es_", show_default=True, help="The prefix of the names of its tables.")
-@click.option("--schema", help="Its database schema. [default: determined by the search path]")
+@prefix_option
+@schema_option
 @click.option("--locking", default="fence", show_default=True, help="How its writers exclude each other, as recorded.")
 @click.option("--projectors", metavar="MODULE:NAME", help="A list of projectors, for time travel.")
 @click.option("--types", "types_at", metavar="MODULE:NAME", help="The EventTypes of the store.")
@@ -52,7 +54,8 @@ _VARIABLE: Final = "EVENTSTORE_SA_BROWSE_AUTH"
 @click.option("--allow-host", "allowed", multiple=True, metavar="NAME", help="A name under which it may be asked for.")
 def browse(
     *,
-    url: str,
+    places: Sequence[str],
+    url: str | None,
     host: str,
     port: int,
     prefix: str,
@@ -64,7 +67,7 @@ def browse(
     auth_file: Path | None,
     allowed: Sequence[str],
 ) -> None:
-    """Browse the events in the database at URL, in a web browser. It only reads.
+    """Browse the events in a database, in a web browser. It only reads.
 
     Listens on this machine alone; on any other address only with --auth-file, and then put TLS in front of it.
     """
@@ -88,7 +91,7 @@ def browse(
             serialisation_guarantee=EventSerialisationGuarantee(mode.level),
             labels=mode.labels,
         )
-        store = _store(url, tables, None if types_at is None else imported(types_at))
+        store = _store(the_place(url, places), tables, None if types_at is None else imported(types_at))
         browser: EventBrowser | SyncEventBrowser = event_browser(
             store,
             projectors=_listed(projectors),
@@ -103,6 +106,7 @@ def browse(
     if isinstance(browser, SyncEventBrowser):
         with browser.site.store:
             _serve_in_threads(browser, host, port)
+            _engine_of(browser.site.store).dispose()
     else:
         asyncio.run(_serve(browser, host, port))
 
@@ -124,6 +128,7 @@ async def _serve(browser: EventBrowser, host: str, port: int) -> None:
         # It raises again the signal that has ended it, which cancels this task: here, and not when the store is closed.
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(0)
+        await AsyncEngine(_engine_of(browser.site.store)).dispose()
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -154,12 +159,25 @@ def _serve_in_threads(browser: SyncEventBrowser, host: str, port: int) -> None:
             return
 
 
-def _store(url: str, tables: EventStoreSchema, types: Any) -> EventStore | SyncEventStore:
+def _store(where: str, tables: EventStoreSchema, types: Any) -> EventStore | SyncEventStore:
+    if "://" not in where:
+        engine, known, known_types = engine_at(where)
+        options: dict[str, Any] = {"schema": known or tables, "types": types or known_types}
+        if engine.dialect.is_async:
+            return EventStore(AsyncEngine(engine), **options)
+        return SyncEventStore(engine, **options)
     try:
         # With asyncio where the driver of the URL can do it: a tail costs no thread then.
-        return EventStore(url, schema=tables, types=types)
+        return EventStore(where, schema=tables, types=types)
     except ConfigurationError:
-        return SyncEventStore(url, schema=tables, types=types)
+        return SyncEventStore(where, schema=tables, types=types)
+
+
+def _engine_of(store: EventStore | SyncEventStore) -> Engine:
+    # A store closes its engine only if it has made it itself.
+    adapter: Any = store.adapter
+    engine: Engine = adapter.bind.engine
+    return engine
 
 
 def _users(auth_file: Path | None) -> dict[str, str]:

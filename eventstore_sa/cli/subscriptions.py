@@ -1,26 +1,23 @@
-"""Commands about subscriptions, for the command line: of a database, or of an application that is imported.
-
-It needs click; only the command line imports this.
-"""
+"""Commands about subscriptions: of a database, or of an application that is imported."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, Self, TypeVar, cast
+from collections.abc import Iterable, Sequence
+from typing import Any, Self, cast
 
+import click
 from msgspec import to_builtins
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
+from eventstore_sa.cli.opening import NOT_SO, REFUSED, OpenStore, on_store, url_argument
+from eventstore_sa.cli.options import json_option
+from eventstore_sa.cli.output import complain, print_json, print_line, visible
 from eventstore_sa.contracts.subscriptions import PartitionState, SubscriptionStorage
 from eventstore_sa.errors import ConfigurationError, EventStoreError, SubscriptionError
 from eventstore_sa.importing import imported
-from eventstore_sa.persistence.schema import EventStoreSchema
-from eventstore_sa.store import EventStore, SyncEventStore
 from eventstore_sa.subscriptions.running import (
     SubscriptionRunner,
     SyncSubscriptionRunner,
@@ -30,122 +27,95 @@ from eventstore_sa.subscriptions.running import (
 from eventstore_sa.subscriptions.status import SubscriptionProgress, statuses
 from eventstore_sa.subscriptions.subscription import Subscription, SyncSubscription
 
-try:
-    import click
-except ImportError as _error:
-    raise ImportError("the command line needs click: install it with the extra 'eventstore-sa[cli]'") from _error
-
 __all__ = ["run_command", "subscriptions"]
-
-T = TypeVar("T")
-
-_prefix = click.option("--prefix", default="es_", show_default=True, help="The prefix of the names of its tables.")
-_schema = click.option("--schema", help="Its database schema. [default: determined by the search path]")
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, an object a line.")
 
 
 @click.group()
 def subscriptions() -> None:
-    """Look at the subscriptions in the database at URL, and steer them."""
+    """Look at the subscriptions in a database, and steer them."""
 
 
 @subscriptions.command(name="list")
-@click.argument("url", envvar="EVENTSTORE_SA_URL")
-@_prefix
-@_schema
-@_json
-def list_command(*, url: str, prefix: str, schema: str | None, as_json: bool) -> None:
+@url_argument
+@json_option
+@on_store
+def list_command(open_store: OpenStore, *, as_json: bool) -> None:
     """Print how each partition is getting on."""
-    _print(_with_storage(url, prefix, schema, statuses), as_json=as_json)
+    _print(statuses(_storage_of(open_store)), as_json=as_json)
 
 
 @subscriptions.command()
-@click.argument("url")
+@url_argument
 @click.argument("name")
-@_prefix
-@_schema
-@_json
-def parked(*, url: str, name: str, prefix: str, schema: str | None, as_json: bool) -> None:
+@json_option
+@on_store
+def parked(open_store: OpenStore, *, name: str, as_json: bool) -> None:
     """Print the events that NAME keeps aside."""
-    _print(_with_storage(url, prefix, schema, lambda storage: storage.parked_events(name)), as_json=as_json)
+    _print(_storage_of(open_store).parked_events(name), as_json=as_json)
 
 
 @subscriptions.command()
-@click.argument("url")
+@url_argument
 @click.argument("name")
-@_prefix
-@_schema
-def pause(*, url: str, name: str, prefix: str, schema: str | None) -> None:
+@on_store
+def pause(open_store: OpenStore, *, name: str) -> None:
     """Have nobody process NAME until it is resumed."""
-    _change(url, prefix, schema, name, lambda storage: storage.set_state(name, PartitionState.PAUSED))
+    _expect(name, found=_storage_of(open_store).set_state(name, PartitionState.PAUSED))
 
 
 @subscriptions.command()
-@click.argument("url")
+@url_argument
 @click.argument("name")
-@_prefix
-@_schema
-def resume(*, url: str, name: str, prefix: str, schema: str | None) -> None:
+@on_store
+def resume(open_store: OpenStore, *, name: str) -> None:
     """Have NAME processed again, after a pause or an error."""
-    _change(url, prefix, schema, name, lambda storage: storage.set_state(name, PartitionState.RUNNING))
+    _expect(name, found=_storage_of(open_store).set_state(name, PartitionState.RUNNING))
 
 
 @subscriptions.command()
-@click.argument("url")
+@url_argument
 @click.argument("name")
 @click.option(
     "--to", type=click.IntRange(min=0), default=0, show_default=True, help="The last event not handled again."
 )
-@_prefix
-@_schema
-def rewind(*, url: str, name: str, to: int, prefix: str, schema: str | None) -> None:
+@on_store
+def rewind(open_store: OpenStore, *, name: str, to: int) -> None:
     """Set NAME back, so that events are handled again."""
-
-    def work(storage: SubscriptionStorage) -> bool:
-        if any(record.sequence_number < to for record in storage.survey([name]).partitions):
-            raise click.UsageError(f"a partition of {name} has not come to {to} yet")
-        return storage.move(name, to)
-
-    _change(url, prefix, schema, name, work)
+    storage = _storage_of(open_store)
+    if any(record.sequence_number < to for record in storage.survey([name]).partitions):
+        raise click.UsageError(f"a partition of {name} has not come to {to} yet")
+    _expect(name, found=storage.move(name, to))
 
 
 @subscriptions.command()
-@click.argument("url")
+@url_argument
 @click.argument("name")
 @click.option("--to", type=click.IntRange(min=0), help="The last event not handled. [default: the last there is]")
-@_prefix
-@_schema
-def skip(*, url: str, name: str, to: int | None, prefix: str, schema: str | None) -> None:
+@on_store
+def skip(open_store: OpenStore, *, name: str, to: int | None) -> None:
     """Set NAME forward, so that events are not handled."""
-
-    def work(storage: SubscriptionStorage) -> bool:
-        _, end = storage.complete_up_to()
-        number = end if to is None else to
-        if number > end:
-            raise click.UsageError(f"the log is complete up to {end} only")
-        if any(record.sequence_number > number for record in storage.survey([name]).partitions):
-            raise click.UsageError(f"a partition of {name} is beyond {number} already")
-        return storage.move(name, number)
-
-    _change(url, prefix, schema, name, work)
+    storage = _storage_of(open_store)
+    _, end = storage.complete_up_to()
+    number = end if to is None else to
+    if number > end:
+        raise click.UsageError(f"the log is complete up to {end} only")
+    if any(record.sequence_number > number for record in storage.survey([name]).partitions):
+        raise click.UsageError(f"a partition of {name} is beyond {number} already")
+    _expect(name, found=storage.move(name, number))
 
 
 @subscriptions.command()
-@click.argument("url")
+@url_argument
 @click.argument("name")
 @click.argument("sequence_number", type=click.IntRange(min=1))
-@_prefix
-@_schema
-def discard(*, url: str, name: str, sequence_number: int, prefix: str, schema: str | None) -> None:
+@on_store
+def discard(open_store: OpenStore, *, name: str, sequence_number: int) -> None:
     """Forget an event that NAME keeps aside: it is never handled."""
-
-    def work(storage: SubscriptionStorage) -> bool:
-        event = storage.find_parked(name, sequence_number)
-        return event is not None and storage.discard(None, event)
-
-    if not _with_storage(url, prefix, schema, work):
-        click.echo(f"{name} keeps no event {sequence_number} aside", err=True)
-        raise SystemExit(1)
+    storage = _storage_of(open_store)
+    event = storage.find_parked(name, sequence_number)
+    if event is None or not storage.discard(None, event):
+        complain(f"{name} keeps no event {sequence_number} aside")
+        raise SystemExit(NOT_SO)
 
 
 @subscriptions.command(name="catch-up")
@@ -164,10 +134,10 @@ def catch_up_command(*, application: str, names: Sequence[str], quiet: bool) -> 
                 catch_up_sync(*cast("Sequence[SyncSubscription]", found), progress=progress)
     except SubscriptionError as error:
         click.echo(error.message, err=True)
-        raise SystemExit(1) from error
+        raise SystemExit(NOT_SO) from error
     except (EventStoreError, SQLAlchemyError, OSError) as error:
         click.echo(f"{type(error).__name__}: {error}", err=True)
-        raise SystemExit(3) from error
+        raise SystemExit(REFUSED) from error
 
 
 class _Bar:
@@ -264,40 +234,20 @@ def _subscriptions_of(application: str) -> Sequence[Subscription | SyncSubscript
     return found
 
 
-def _with_storage(url: str, prefix: str, schema: str | None, work: Callable[[SubscriptionStorage], T]) -> T:
-    """Call a function with the subscriptions of a database; exit with 3 if that cannot be reached or refuses."""
-    tables = EventStoreSchema(prefix=prefix, schema=schema)
-    try:
-        address = make_url(url)
-        if address.get_dialect().is_async:
-            return asyncio.run(_with_asyncio(url, tables, work))
-        with SyncEventStore(url, schema=tables) as store:
-            return work(store.adapter.subscription_storage())
-    except ArgumentError:
-        # It is not shown: it may contain a password.
-        raise click.UsageError("URL is not a valid SQLAlchemy URL") from None
-    except (EventStoreError, SQLAlchemyError, OSError) as error:
-        click.echo(f"{type(error).__name__}: {error}", err=True)
-        raise SystemExit(3) from error
+def _storage_of(open_store: OpenStore) -> SubscriptionStorage:
+    return open_store.store.adapter.subscription_storage()
 
 
-async def _with_asyncio(url: str, tables: EventStoreSchema, work: Callable[[SubscriptionStorage], T]) -> T:
-    async with EventStore(url, schema=tables) as store:
-        adapter: Any = store.adapter
-        result: T = await adapter.runner.run(work, adapter.subscription_storage())
-        return result
+def _expect(name: str, *, found: bool) -> None:
+    if not found:
+        complain(f"there is no subscription {name}")
+        raise SystemExit(NOT_SO)
 
 
-def _change(url: str, prefix: str, schema: str | None, name: str, work: Callable[[SubscriptionStorage], bool]) -> None:
-    if not _with_storage(url, prefix, schema, work):
-        click.echo(f"there is no subscription {name}", err=True)
-        raise SystemExit(1)
-
-
-def _print(found: Sequence[Any], *, as_json: bool) -> None:
+def _print(found: Iterable[Any], *, as_json: bool) -> None:
     for each in found:
-        values: dict[str, Any] = to_builtins(each)
         if as_json:
-            click.echo(json.dumps(values))
-        else:
-            click.echo("  ".join(f"{key}={value}" for key, value in values.items() if value is not None))
+            print_json(each)
+            continue
+        values: dict[str, Any] = to_builtins(each)
+        print_line(visible("  ".join(f"{key}={value}" for key, value in values.items() if value is not None)))
