@@ -29,7 +29,7 @@ __all__ = ["LEAST_KILLS", "SCHEMA", "disagreements", "open_accounts"]
 ACCOUNTS: Final = 6
 LONGEST_LIFE: Final = 4  # transactions
 LEAST_KILLS: Final = 10
-WARM_UP: Final = 20
+WARM_UP: Final = 10
 WAYS: Final = ("recorded", "staged", "published")
 
 

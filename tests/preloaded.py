@@ -3,7 +3,8 @@
 Each program is a process of its own, in the state in which a fresh interpreter is once it has imported all that. What
 registers with Alembic, `eventstore_sa.migrations`, is left to the program. Programs in which imports are what is tested take
 `tests.project.run_python`. The interpreter ends with the process that started it, and collects no garbage that was there
-before a fork: to look for it at the end would take longer than most programs.
+before a fork: to look for it at the end would take longer than most programs. Programs can be interrupted, also where a
+suite in the background of a shell cannot.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ __all__ = ["PreloadedProcess", "run_preloaded", "start_preloaded"]
 
 # Between the server and a program is a process that tells its number, waits for it, and tells how it ended.
 _SERVER: Final = """\
-import gc, json, os, runpy, socket, sys, types
+import gc, json, os, runpy, signal, socket, sys, types
 
 import aiosqlite, alembic.autogenerate, alembic.config, asyncpg, fastapi.responses, flask_sqlalchemy, httpx
 import psycopg, psycopg2, pydantic, sqlalchemy.ext.asyncio
@@ -37,6 +38,7 @@ import sqlalchemy.dialects.postgresql.asyncpg, sqlalchemy.dialects.postgresql.ps
 import sqlalchemy.dialects.postgresql.psycopg2, sqlalchemy.dialects.sqlite.aiosqlite
 import eventstore_sa, eventstore_sa.projection, eventstore_sa.subscriptions
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 requests = socket.socket(fileno=int(sys.argv[1]))
 inherited = os.environ["PYTHONPATH"].split(os.pathsep)
 places = [place for place in sys.path[1:] if place not in inherited]

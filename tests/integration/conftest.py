@@ -6,13 +6,17 @@ PostgreSQL databases are shared by the tests of a module and emptied before each
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from inspect import iscoroutinefunction
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import create_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
-from eventstore_sa.testing.postgres import PostgresDriver, PostgresServer
+from eventstore_sa.testing.postgres import PostgresServer
+from tests.awaiting import settled
 from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
 from tests.hosts import (
     ASYNC_DRIVERS,
@@ -23,6 +27,13 @@ from tests.hosts import (
     open_postgres_ground,
     open_sqlite_ground,
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have tests that keep connections share an event loop, which connections of asyncio drivers belong to."""
+    for item in items:
+        if item.get_closest_marker("keeps_connections") and iscoroutinefunction(getattr(item, "obj", None)):
+            item.add_marker(pytest.mark.asyncio(loop_scope="module"), append=False)
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +50,16 @@ def shared_postgres_ground(host_database: PostgresDatabase) -> Iterator[Ground]:
         yield ground
 
 
-@pytest.fixture(scope="module")
-def postgres_engines(host_database: PostgresDatabase) -> Iterator[dict[str, Engine]]:
-    """Engines of hosts without asyncio, kept between tests with their connections and compiled statements."""
-    drivers: tuple[PostgresDriver, ...] = ("psycopg", "psycopg2")
-    engines = {f"postgresql+{driver}": create_engine(host_database.url(driver)) for driver in drivers}
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def postgres_engines(host_database: PostgresDatabase) -> AsyncIterator[dict[str, Any]]:
+    """Engines of hosts, kept between tests with their connections and compiled statements."""
+    engines: dict[str, Any] = {}
+    for name in POSTGRES_DRIVERS:
+        create: Any = create_async_engine if name in ASYNC_DRIVERS else create_engine
+        engines[name] = create(host_database.url("psycopg").set(drivername=name))
     yield engines
     for engine in engines.values():
-        engine.dispose()
+        await settled(engine.dispose())
 
 
 @pytest.fixture
@@ -66,17 +79,13 @@ def sqlite_ground(tmp_path: Path) -> Iterator[Ground]:
 @pytest.fixture
 def make_host(request: pytest.FixtureRequest) -> Callable[[str], Host]:
     """Make a host on a driver, which the caller closes; it connects anew each time unless `keeps_connections` is marked."""
+    keeps_connections = request.node.get_closest_marker("keeps_connections") is not None
+    engines: dict[str, Any] = request.getfixturevalue("postgres_engines") if keeps_connections else {}
 
     def make(driver: str) -> Host:
         if driver not in POSTGRES_DRIVERS:
             return Host(request.getfixturevalue("sqlite_ground"), driver)
-        ground: Ground = request.getfixturevalue("postgres_ground")
-        if request.node.get_closest_marker("keeps_connections") is None:
-            return Host(ground, driver)
-        if driver in ASYNC_DRIVERS:
-            return Host(ground, driver, poolclass=None)  # Its connections belong to the event loop of this test.
-        engines: dict[str, Engine] = request.getfixturevalue("postgres_engines")
-        return Host(ground, driver, shared=engines[driver])
+        return Host(request.getfixturevalue("postgres_ground"), driver, shared=engines.get(driver))
 
     return make
 

@@ -13,7 +13,7 @@ from sqlalchemy.pool import NullPool
 from eventstore_sa.errors import ConfigurationError, TransactionError
 from eventstore_sa.session.outcome import call_when_durable
 from tests.awaiting import entered, settled
-from tests.hosts import Host, each_driver, new_event
+from tests.hosts import Host, each_driver, each_kind_of_driver, new_event
 
 pytestmark = pytest.mark.keeps_connections
 
@@ -30,7 +30,7 @@ def stage(store: Any, name: str) -> None:
     store.stream(category="orders", stream="1").stage(events=[new_event(name)])
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_callback_gets_what_was_stored(host: Host) -> None:
     called: list[list[str]] = []
     async with host.caller() as (caller, store):
@@ -49,7 +49,7 @@ async def test_callback_gets_what_was_stored(host: Host) -> None:
     assert len(called) == 1
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_callback_is_not_called_for_what_was_rolled_back(host: Host) -> None:
     called: list[list[str]] = []
     async with host.caller() as (caller, store):
@@ -70,7 +70,7 @@ async def test_callback_is_not_called_for_what_was_rolled_back(host: Host) -> No
     assert called == [["kept"]]
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_events_are_committed_and_the_connection_is_free_when_it_is_called(host: Host) -> None:
     seen: list[list[str]] = []
     engine = host.make_engine()
@@ -84,7 +84,7 @@ async def test_events_are_committed_and_the_connection_is_free_when_it_is_called
     assert seen == [["staged"]]
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_failing_callback_is_logged_and_undoes_nothing(host: Host, caplog: pytest.LogCaptureFixture) -> None:
     called: list[str] = []
 
@@ -131,7 +131,7 @@ async def test_async_callback_needs_an_async_session(host: Host) -> None:
 
 
 @each_join_mode
-@each_driver()
+@each_kind_of_driver()
 async def test_session_that_joined_an_outer_transaction_calls_after_the_outer_commit(
     host: Host, join_mode: str
 ) -> None:
@@ -167,7 +167,7 @@ def test_engines_that_come_and_go_each_have_their_callbacks_called() -> None:
 
 
 @each_join_mode
-@each_driver()
+@each_kind_of_driver()
 async def test_fixture_that_rolls_back_an_outer_transaction_leaves_nothing(host: Host, join_mode: str) -> None:
     called: list[object] = []
     async with entered(host.engine.connect()) as connection:

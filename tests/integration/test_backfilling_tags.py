@@ -23,7 +23,7 @@ from eventstore_sa.store.adapters import InMemoryEventStorageAdapter, SyncInMemo
 from eventstore_sa.testing.cases.tables import in_turn
 from tests.awaiting import settled
 from tests.databases import PostgresDatabase
-from tests.hosts import Host, each_driver, new_event, statements_of
+from tests.hosts import Host, each_driver, each_kind_of_driver, new_event, statements_of
 from tests.interleaving import Stage, install_schema, open_stage
 
 ONE_OF_EACH = ("sqlite", "postgresql+asyncpg", "postgresql+psycopg2")
@@ -76,7 +76,7 @@ async def join(store: Any, *streams: str, course: str | None = "c1", **options: 
         await settled(target.publish(events=[new_event("joined", payload=course)], **options))
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_tags_are_added_to_the_events_that_lack_them_and_to_their_index(host: Host) -> None:
     await join(host.store, "1", "2")
     await join(host.store, "3", course=None)
@@ -104,7 +104,7 @@ async def test_tags_are_added_to_the_events_that_lack_them_and_to_their_index(ho
         connection.execute(text("UPDATE es_events SET tags = NULL"))
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_decision_from_before_is_refused_and_made_again(host: Host) -> None:
     await join(host.store, "1")
     last = new_event("joined", payload="c1", tags={"course:c1"})

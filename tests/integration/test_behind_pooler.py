@@ -250,14 +250,23 @@ WORK: tuple[Callable[[Host], Any], ...] = (
 
 
 @pytest.mark.parametrize("way", DRIVERS)
-async def test_everything_works_with_a_pooler_that_is_told_of(ground: PooledGround, way: str) -> None:
+async def test_everything_works_with_a_pooler_that_is_told_of_and_leaves_no_state_on_the_servers(
+    ground: PooledGround, way: str
+) -> None:
     driver, options = DRIVERS[way]
+    before = ground.servers()
     async with pooled_host(ground, driver, **options) as host:
         for _ in range(2 * SERVERS):
             for work in WORK:
                 await work(host)
 
         assert ground.held() == 0
+
+    after = ground.servers()
+    assert [settings for settings, _ in after] == [None] * SERVERS
+    if "names" not in way:
+        # Statements with names are the application's choice; asyncpg closes them wherever it happens to be.
+        assert sum(prepared for _, prepared in after) == sum(prepared for _, prepared in before)
 
 
 @pytest.mark.parametrize("way", [way for way, (driver, _) in DRIVERS.items() if "psycopg2" not in driver])
@@ -275,22 +284,6 @@ async def test_many_publishes_at_once_share_the_servers(ground: PooledGround, wa
             await asyncio.gather(*(asyncio.to_thread(publish, events=[new_event()]) for publish in publishes))
 
         assert len(ground.names()) == 40
-
-
-@pytest.mark.parametrize("way", DRIVERS)
-async def test_no_state_of_ours_is_left_on_the_servers(ground: PooledGround, way: str) -> None:
-    driver, options = DRIVERS[way]
-    before = ground.servers()
-    async with pooled_host(ground, driver, **options) as host:
-        for _ in range(2 * SERVERS):
-            for work in WORK:
-                await work(host)
-
-    after = ground.servers()
-    assert [settings for settings, _ in after] == [None] * SERVERS
-    if "names" not in way:
-        # Statements with names are the application's choice; asyncpg closes them wherever it happens to be.
-        assert sum(prepared for _, prepared in after) == sum(prepared for _, prepared in before)
 
 
 async def publish_twenty_times(host: Host) -> None:

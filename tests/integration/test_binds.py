@@ -51,7 +51,7 @@ from eventstore_sa.store.adapters import (
 from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import LogIdentifier, LogPartitionIdentifier
 from tests.awaiting import collected, entered, settled
-from tests.hosts import SQLITE_DRIVERS, Host, each_driver, new_event
+from tests.hosts import SQLITE_DRIVERS, Host, each_driver, each_kind_of_driver, new_event
 
 SECRET = "hunter2"
 
@@ -80,7 +80,7 @@ async def log_of(store: Any) -> list[str]:
 
 class TestKinds:
     @pytest.mark.parametrize("kind", ["engine", "factory", "url", "url text"])
-    @each_driver()
+    @each_kind_of_driver()
     async def test_a_publish_on_it_is_a_transaction_of_its_own(self, host: Host, kind: str) -> None:
         url: URL = host.ground.url(host.driver)
         bind = {
@@ -97,7 +97,7 @@ class TestKinds:
             assert store.adapter.in_transaction is False
 
     @pytest.mark.parametrize("kind", ["session", "scoped", "connection"])
-    @each_driver()
+    @each_kind_of_driver()
     async def test_a_publish_on_it_is_part_of_its_transaction(self, host: Host, kind: str) -> None:
         async with host.caller(f"on {kind}") as (caller, store):
             await host.publish(store)
@@ -108,7 +108,7 @@ class TestKinds:
 
         assert host.ground.names() == ["mine"]
 
-    @each_driver()
+    @each_kind_of_driver()
     async def test_an_engine_that_is_given_outlives_the_store(self, host: Host) -> None:
         await host.publish(host.store)
         await settled(host.store.aclose() if host.asynchronous else host.store.close())
@@ -232,7 +232,7 @@ class TestClosed:
             sync_store.close()
 
     @pytest.mark.parametrize("kind", ["on connection", "on session"])
-    @each_driver()
+    @each_kind_of_driver()
     async def test_a_connection_that_is_closed_or_not_started_is_named(self, host: Host, kind: str) -> None:
         if kind == "on connection" and host.asynchronous:
             with pytest.raises(ConfigurationError, match="not started or is closed"):
@@ -293,7 +293,7 @@ class TestSharedConnections:
 
             assert len(store.log().read()) == 50
 
-    @each_driver()
+    @each_kind_of_driver()
     async def test_a_session_factory_bound_to_a_connection_joins_its_transaction(self, host: Host) -> None:
         """As test suites do: whatever is committed is rolled back at the end."""
         async with entered(host.engine.connect()) as connection:
@@ -388,7 +388,7 @@ class TestRouting:
 
 class TestUnfit:
     @in_turn("kind", ["within session", "on scoped", "on connection"])
-    @each_driver()
+    @each_kind_of_driver()
     async def test_autocommit_is_refused_for_publishes_within_it(self, host: Host, kind: str) -> None:
         async with host.caller(kind, isolation_level="AUTOCOMMIT") as (caller, store):
             with pytest.raises(TransactionError, match=r"autocommit|configure_sqlite"):
@@ -435,7 +435,7 @@ class TestUnfit:
 
         assert host.ground.names() == ["mine"]
 
-    @each_driver()
+    @each_kind_of_driver()
     async def test_waiting_within_a_session_is_refused(self, host: Host) -> None:
         stored = host.ground.publish()
         async with host.caller() as (_, store):
@@ -486,7 +486,7 @@ class TestSecrets:
 
         assert SECRET not in str(caught.value)
 
-    @each_driver()
+    @each_kind_of_driver()
     async def test_no_payload_is_told(self, host: Host, logged: Callable[[], str]) -> None:
         known = host.ground.publish("known")
         secret = {"payload": {"card": SECRET}, "metadata": {"by": SECRET}}
@@ -521,7 +521,7 @@ class TestSecrets:
         assert stored.payload["card"] == SECRET
         assert SECRET not in "".join(shown) + logged()
 
-    @each_driver()
+    @each_kind_of_driver()
     async def test_no_value_of_a_failed_flush_is_told(self, host: Host) -> None:
         async with host.caller() as (caller, store):
             caller.add(host.store.adapter.schema.EventRecord(category="orders", name="x", payload=SECRET))

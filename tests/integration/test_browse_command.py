@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import httpx
 import pytest
@@ -20,7 +19,7 @@ from eventstore_sa import NewEvent, SyncEventStore
 from eventstore_sa.cli import main
 from eventstore_sa.testing.cases.tables import in_turn
 from tests.patience import PATIENCE_S
-from tests.project import ROOT
+from tests.preloaded import start_preloaded
 
 
 @pytest.fixture
@@ -37,28 +36,27 @@ def served(*arguments: str, **environment: str) -> Iterator[str]:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-    command = [sys.executable, "-W", "error", "-m", "eventstore_sa.cli", "browse", *arguments, "--port", str(port)]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, **environment},
-    )
-    assert process.stdout is not None
-    try:
-        line = process.stdout.readline()
-        assert f"http://127.0.0.1:{port}/" in line, line + process.stdout.read()
-        yield f"http://127.0.0.1:{port}"
-        process.send_signal(signal.SIGINT)
-        rest = process.stdout.read()
-        assert "Traceback" not in rest, rest
-        assert process.wait(PATIENCE_S) in (0, 130, -signal.SIGINT), rest
-    finally:
-        process.kill()
-        process.wait(PATIENCE_S)
-        process.stdout.close()
+    command = ["-m", "eventstore_sa.cli", "browse", *arguments, "--port", str(port)]
+    with TemporaryFile("w+") as errors:
+        process = start_preloaded(*command, environment=environment, stdout=subprocess.PIPE, stderr=errors)
+        assert process.stdout is not None
+        with process.stdout as output:
+            try:
+                line = output.readline()
+                assert f"http://127.0.0.1:{port}/" in line, line + said_in(errors)
+                yield f"http://127.0.0.1:{port}"
+                process.send_signal(signal.SIGINT)
+                rest = output.read() + said_in(errors)
+                assert "Traceback" not in rest, rest
+                assert process.wait(PATIENCE_S) in (0, 130, -signal.SIGINT), rest
+            finally:
+                process.kill()
+                process.wait(PATIENCE_S)
+
+
+def said_in(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read()
 
 
 @in_turn("driver", ["sqlite+aiosqlite", "sqlite"])

@@ -227,7 +227,7 @@ PAGES = {
 
 
 # Axe takes a second or two for each page.
-FEW = ("log", "hostile", "trace", "state", "subscription")
+FEW = ("log", "hostile", "trace")
 WAYS = [(name, *(("light", 1280) if number % 2 else ("dark", 360))) for number, name in enumerate(FEW)]
 ALL_WAYS = [(name, *way) for name in PAGES for way in (("light", 360), ("dark", 1280))]
 

@@ -25,6 +25,7 @@ from eventstore_sa.conditions import (
 from eventstore_sa.errors import ConfigurationError, LockTimeoutError, TransactionError, UnmetWriteConditionError
 from eventstore_sa.persistence.events.conditions import ConditionContext
 from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
+from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.types import CategoryIdentifier, LogIdentifier
 from tests.databases import PostgresDatabase
 from tests.patience import PATIENCE_S
@@ -143,23 +144,23 @@ async def test_a_callable_decides_by_the_latest_event(store: EventStore) -> None
     assert [event.name for event in await stream.read()] == ["placed", "paid"]
 
 
-@pytest.mark.parametrize(
-    ("condition", "met"),
-    [
-        (LatestIs("placed") & position_is(0), True),
-        (LatestIs("placed") & position_is(1), False),
-        (LatestIs("other") & stream_exists(), False),
-        (LatestIs("other") | stream_exists(), True),
-        (LatestIs("other") | stream_is_empty(), False),
-        (LatestIs("placed") & FewerInCategory(2) & FewerInLog(2), True),
-        (LatestIs("placed") & (FewerInCategory(1) | position_is(0)), True),
-        (FewerInLog(1) | NoCondition(), True),
-    ],
+@in_turn(
+    "category, condition, met",
+    {
+        "three": ("a", LatestIs("placed") & FewerInCategory(2) & FewerInLog(2), True),
+        "callable and position": ("b", LatestIs("placed") & position_is(0), True),
+        "callable and unmet position": ("c", LatestIs("placed") & position_is(1), False),
+        "unmet callable and existence": ("d", LatestIs("other") & stream_exists(), False),
+        "unmet callable or existence": ("e", LatestIs("other") | stream_exists(), True),
+        "unmet callable or absence": ("f", LatestIs("other") | stream_is_empty(), False),
+        "nested": ("g", LatestIs("placed") & (FewerInCategory(1) | position_is(0)), True),
+        "unmet or none": ("h", FewerInLog(1) | NoCondition(), True),
+    },
 )
 async def test_they_combine_with_each_other_and_with_built_in_ones(
-    store: EventStore, condition: WriteCondition, met: bool
+    store: EventStore, category: str, condition: WriteCondition, met: bool
 ) -> None:
-    stream = store.stream(category="orders", stream="1")
+    stream = store.stream(category=category, stream="1")
     await stream.publish(events=[new_event("placed")])
 
     for events in ([], [new_event()]):

@@ -8,12 +8,13 @@ import pytest
 
 from eventstore_sa import EventQuery, Projector, QueryItem, StreamIdentifier
 from eventstore_sa.conditions import NoEventMatchesCondition, no_event_matches, stream_is_empty
-from eventstore_sa.errors import ConfigurationError, ConnectionLostError, UnmetWriteConditionError
+from eventstore_sa.errors import ConfigurationError, UnmetWriteConditionError
 from eventstore_sa.store import EventStore, SyncEventStore
 from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
 from tests.awaiting import settled
-from tests.blocking import terminate_others
-from tests.hosts import POSTGRES_DRIVERS, Host, each_driver, new_event
+from tests.hosts import Host, each_driver, each_kind_of_driver, new_event
+
+pytestmark = pytest.mark.keeps_connections
 
 SEATS = 2
 ONE_OF_EACH = ("sqlite", "postgresql+asyncpg", "postgresql+psycopg2")
@@ -62,7 +63,7 @@ async def join(store: Any, *, stream: str = "1", condition: Any = None, **about:
     return await settled(store.publish(streams={enrolment(stream): definition}))
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_decision_is_made_of_the_events_of_its_query(host: Host) -> None:
     for number, about in enumerate(({}, {"student": "s2"}, {"course": "c2"}, {"student": "s2", "name": "left"})):
         await join(host.store, stream=str(number), **about)
@@ -73,7 +74,7 @@ async def test_decision_is_made_of_the_events_of_its_query(host: Host) -> None:
     assert [(each.item, each.after) for each in decision.items] == [(course().items[0], 4)]
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_publish_on_a_decision_is_stored_until_something_is_added_to_it(host: Host) -> None:
     await join(host.store)
     decision = await settled(host.store.decide(course(), Count()))
@@ -87,7 +88,7 @@ async def test_publish_on_a_decision_is_stored_until_something_is_added_to_it(ho
     assert len(host.ground.names()) == 3
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_several_models_are_one_decision_with_a_last_number_for_each_item(host: Host) -> None:
     await join(host.store, student="s2")
     await join(host.store, stream="2", course="c2")
@@ -122,7 +123,7 @@ async def test_event_of_two_items_counts_once_and_in_order_of_numbers(host: Host
     assert decision.state == 0
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_update_of_a_decision_returns_the_new_state_and_the_stored_events(host: Host) -> None:
     async def take_a_seat(number: int) -> Any:
         def decide(taken: int) -> Any:
@@ -140,7 +141,7 @@ async def test_update_of_a_decision_returns_the_new_state_and_the_stored_events(
     assert len(host.ground.names()) == SEATS
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_update_of_a_decision_tries_again_when_another_was_faster(host: Host) -> None:
     seen: list[Any] = []
 
@@ -203,24 +204,7 @@ async def test_model_may_change_its_events_without_another_noticing() -> None:
     assert decision.state == {"one": 2, "other": 2}
 
 
-@each_driver(*POSTGRES_DRIVERS)
-async def test_lost_connection_is_not_retried_with_new_events(host: Host) -> None:
-    seen: list[int] = []
-    async with host.caller() as (_, store):
-
-        def decide(state: int) -> Any:
-            seen.append(state)
-            terminate_others(host.ground)
-            return {enrolment(): {"events": [joined()]}}
-
-        with pytest.raises(ConnectionLostError):
-            await settled(store.update_decision(course(), Count(), decide=decide))
-
-    assert len(seen) == 1
-    assert host.ground.names() == []
-
-
-@each_driver()
+@each_kind_of_driver()
 async def test_staged_publishes_on_one_decision_see_each_other(host: Host) -> None:
     async with host.caller() as (session, store):
         decision = await settled(store.decide(course(), Count()))
@@ -236,7 +220,7 @@ async def test_staged_publishes_on_one_decision_see_each_other(host: Host) -> No
     assert host.ground.names() == []
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_staged_publish_on_a_decision_is_checked_at_the_commit(host: Host) -> None:
     for interfering in (False, True):
         async with host.caller() as (session, store):
@@ -256,7 +240,7 @@ async def test_staged_publish_on_a_decision_is_checked_at_the_commit(host: Host)
     assert host.ground.names() == ["joined", "joined"]
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_decision_within_a_session_sees_what_the_session_has_published(host: Host) -> None:
     async with host.caller() as (session, store):
         await join(store)
@@ -272,7 +256,7 @@ async def test_decision_within_a_session_sees_what_the_session_has_published(hos
     assert len(host.ground.names()) == 3
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_decision_on_an_event_of_a_savepoint_that_was_rolled_back_is_refused(host: Host) -> None:
     async with host.caller() as (session, store):
         savepoint = await settled(session.begin_nested())

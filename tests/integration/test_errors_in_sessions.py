@@ -379,7 +379,7 @@ async def prepared(host: Host, name: str, case: Case) -> Any:
                     "EXECUTE FUNCTION misbehave()"
                 )
             )
-    made = Host(host.ground, host.driver, configured=name != "stale snapshot", **case.options)
+    made = Host(host.ground, host.driver, configured=name != "stale snapshot", poolclass=None, **case.options)
     if name == "stale snapshot":
         begun_by_the_host(made)
     if name == "another writer":

@@ -15,7 +15,7 @@ from eventstore_sa.conditions import position_is
 from eventstore_sa.errors import ConcurrencyError, TransactionError, UnmetWriteConditionError
 from eventstore_sa.projection import TableProjection, project
 from tests.awaiting import entered, settled
-from tests.hosts import CALLERS, DRIVERS, Host, each_driver, new_event
+from tests.hosts import CALLERS, Host, each_driver, each_kind_of_driver, new_event
 from tests.tables import AnyEvent
 
 pytestmark = pytest.mark.keeps_connections
@@ -118,7 +118,7 @@ async def publish(host: Host, way: str, name: str, *projections: TableProjection
 
 
 @pytest.mark.parametrize("way", WAYS)
-@each_driver(*DRIVERS)
+@each_kind_of_driver()
 async def test_what_handlers_stage_and_record_is_stored_with_the_publish(host: Host, way: str) -> None:
     staging = Staging()
     async with tables(host):

@@ -76,7 +76,9 @@ def host(request: pytest.FixtureRequest) -> Host:
     on_sqlite = driver.startswith("sqlite")
     ground: Ground = request.getfixturevalue("sqlite_ground" if on_sqlite else "postgres_ground")
     options = {CHOSEN_ON_DRIVER: True} if choose is not None else {}
-    host = Host(ground, driver, json_serializer=refuse, json_deserializer=refuse, execution_options=options)
+    host = Host(
+        ground, driver, poolclass=None, json_serializer=refuse, json_deserializer=refuse, execution_options=options
+    )
     if choose is not None:
 
         @event.listens_for(getattr(host.engine, "sync_engine", host.engine), "connect")

@@ -13,7 +13,7 @@ import pytest
 from eventstore_sa import StreamIdentifier
 from eventstore_sa.conditions import position_is, stream_is_empty
 from tests.awaiting import collected, settled
-from tests.hosts import CALLERS, Host, TransactionSteps, each_driver, new_event
+from tests.hosts import CALLERS, Host, TransactionSteps, each_kind_of_driver, new_event
 
 pytestmark = pytest.mark.keeps_connections
 
@@ -25,7 +25,7 @@ async def names_in(source: Any) -> list[str]:
 
 
 @each_caller
-@each_driver()
+@each_kind_of_driver()
 async def test_commit_keeps_the_event_and_the_row_of_the_host(host: Host, kind: str) -> None:
     async with host.caller(kind) as (caller, store):
         await host.write(caller)
@@ -38,7 +38,7 @@ async def test_commit_keeps_the_event_and_the_row_of_the_host(host: Host, kind: 
 
 
 @each_caller
-@each_driver()
+@each_kind_of_driver()
 async def test_rollback_drops_the_event_and_the_row_of_the_host(host: Host, kind: str) -> None:
     async with host.caller(kind) as (caller, store):
         await host.write(caller)
@@ -52,7 +52,7 @@ async def test_rollback_drops_the_event_and_the_row_of_the_host(host: Host, kind
 
 
 @each_caller
-@each_driver()
+@each_kind_of_driver()
 async def test_publish_as_the_first_thing_in_a_transaction_is_part_of_it(host: Host, kind: str) -> None:
     async with host.caller(kind) as (caller, store):
         await host.publish(store, "dropped")
@@ -65,7 +65,7 @@ async def test_publish_as_the_first_thing_in_a_transaction_is_part_of_it(host: H
 
 
 @each_caller
-@each_driver()
+@each_kind_of_driver()
 async def test_leaving_without_a_commit_drops_the_event(host: Host, kind: str) -> None:
     async with host.caller(kind) as (caller, store):
         await host.write(caller)
@@ -76,7 +76,7 @@ async def test_leaving_without_a_commit_drops_the_event(host: Host, kind: str) -
 
 
 @each_caller
-@each_driver()
+@each_kind_of_driver()
 async def test_savepoint_that_is_rolled_back_drops_its_events_and_no_others(host: Host, kind: str) -> None:
     async with host.caller(kind) as (caller, store):
         await host.publish(store, "before")
@@ -92,7 +92,7 @@ async def test_savepoint_that_is_rolled_back_drops_its_events_and_no_others(host
 
 
 @each_caller
-@each_driver()
+@each_kind_of_driver()
 async def test_savepoint_that_is_released_keeps_its_events(host: Host, kind: str) -> None:
     async with host.caller(kind) as (caller, store):
         savepoint = await settled(caller.begin_nested())
@@ -107,7 +107,7 @@ async def test_savepoint_that_is_released_keeps_its_events(host: Host, kind: str
 
 
 @each_caller
-@each_driver()
+@each_kind_of_driver()
 async def test_rollback_drops_what_a_released_savepoint_has_stored(host: Host, kind: str) -> None:
     async with host.caller(kind) as (caller, store):
         await host.write(caller)
@@ -121,7 +121,7 @@ async def test_rollback_drops_what_a_released_savepoint_has_stored(host: Host, k
 
 
 @each_caller
-@each_driver()
+@each_kind_of_driver()
 async def test_reads_see_events_of_their_own_transaction_at_once_and_others_do_not(host: Host, kind: str) -> None:
     host.ground.publish("committed")
     async with host.caller(kind) as (caller, store):
@@ -140,7 +140,7 @@ async def test_reads_see_events_of_their_own_transaction_at_once_and_others_do_n
 
 
 @each_caller
-@each_driver()
+@each_kind_of_driver()
 async def test_store_never_begins_nor_ends_a_transaction(host: Host, kind: str) -> None:
     event = new_event()
     async with host.caller(kind) as (caller, store):
@@ -162,7 +162,7 @@ async def test_store_never_begins_nor_ends_a_transaction(host: Host, kind: str) 
     assert len(host.ground.names()) == 3
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_several_publishes_of_a_transaction_follow_one_another(host: Host) -> None:
     async with host.caller() as (caller, store):
         for position in range(5):
@@ -174,7 +174,7 @@ async def test_several_publishes_of_a_transaction_follow_one_another(host: Host)
     assert host.ground.names() == ["0", "1", "2", "3", "4"]
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_publish_is_repeated_within_its_own_transaction_and_in_the_next(host: Host) -> None:
     events = [new_event("first"), new_event("second")]
     async with host.caller() as (caller, store):
@@ -192,7 +192,7 @@ async def test_publish_is_repeated_within_its_own_transaction_and_in_the_next(ho
     assert host.ground.notes() == ["mine"]
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_store_within_a_session_serves_one_transaction_after_the_other(host: Host) -> None:
     async with host.caller() as (caller, store):
         for name in ("first", "second"):
@@ -205,7 +205,7 @@ async def test_store_within_a_session_serves_one_transaction_after_the_other(hos
     assert host.ground.names() == ["first of other", "first", "second of other", "second"]
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_scan_within_a_session_goes_through_many_pages(host: Host) -> None:
     async with host.caller() as (caller, store):
         stream = store.stream(category="orders", stream="1")

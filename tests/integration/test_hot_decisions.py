@@ -200,7 +200,8 @@ async def test_a_locked_try_that_needs_what_another_holds_who_waits_for_it_gives
 
     other.join()
     assert errors == []
-    assert seen[:5] == [0, 1, 2, 3, 3]
+    assert seen[:4] == [0, 1, 2, 3]
+    assert seen[4] in {3, 4}  # The other may commit before this one reads again.
     assert update.state == 5
     await settled(engine.dispose())
 

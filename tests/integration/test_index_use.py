@@ -28,7 +28,7 @@ from eventstore_sa.testing.postgres import PostgresServer
 from eventstore_sa.types import CategoryPartitionIdentifier, LogPartitionIdentifier, StreamNamePrefixPartitionIdentifier
 from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
 
-EVENTS, STREAMS, CATEGORIES = 60_000, 3_000, 10
+EVENTS, STREAMS, CATEGORIES = 30_000, 1_500, 10
 
 Read = Callable[[SyncEventStore], Sequence[Any]]
 
@@ -36,14 +36,14 @@ READS: dict[str, Read] = {
     "categories": lambda store: list(store.categories()),
     "streams": lambda store: list(store.streams()),
     "streams of a category": lambda store: list(store.streams(category="category-3")),
-    "log after": lambda store: store.log().read(constraints={sequence_number_after(59_000)}, limit=10),
+    "log after": lambda store: store.log().read(constraints={sequence_number_after(29_000)}, limit=10),
     "log before": lambda store: store.log().read(constraints={sequence_number_before(500)}, limit=10, backwards=True),
     "category between": lambda store: store.category(category="category-3").read(
-        constraints={sequence_number_after(30_000), sequence_number_before(30_100)}
+        constraints={sequence_number_after(15_000), sequence_number_before(15_100)}
     ),
     "rare category": lambda store: store.category(category="rare").read(limit=10),
     "rare category before": lambda store: store.category(category="rare").read(
-        constraints={sequence_number_before(40_000)}, limit=10, backwards=True
+        constraints={sequence_number_before(20_000)}, limit=10, backwards=True
     ),
     "latest of a rare category": lambda store: [store.category(category="rare").latest()],
     "rare category partition": lambda store: store.partition(CategoryPartitionIdentifier("rare", 1, 2)).read(),
@@ -56,11 +56,11 @@ READS: dict[str, Read] = {
     "log partition": lambda store: store.partition(LogPartitionIdentifier(1, 8)).read(limit=1000),
     "latest of a log partition": lambda store: [store.partition(LogPartitionIdentifier(1, 4)).latest()],
     "category partition": lambda store: store.partition(CategoryPartitionIdentifier("category-3", 1, 4)).read(
-        constraints={sequence_number_after(59_000)}
+        constraints={sequence_number_after(29_000)}
     ),
-    "tag after": lambda store: store.tag("tenth:3").read(constraints={sequence_number_after(50_000)}, limit=10),
+    "tag after": lambda store: store.tag("tenth:3").read(constraints={sequence_number_after(25_000)}, limit=10),
     "tag before": lambda store: store.tag("all:1").read(
-        constraints={sequence_number_before(30_000)}, limit=10, backwards=True
+        constraints={sequence_number_before(15_000)}, limit=10, backwards=True
     ),
     "latest of a tag": lambda store: [store.tag("all:1").latest()],
     "rare and frequent tag": lambda store: store.query(EventQuery.tagged("all:1", "rare:7")).read(),
@@ -69,20 +69,20 @@ READS: dict[str, Read] = {
         EventQuery([QueryItem(tags=["rare:7"]), QueryItem(tags=["tenth:3"]), QueryItem(names=["a"], tags=["rare:8"])])
     ).read(limit=10, backwards=True),
     "tag partition": lambda store: store.tag("rare:7").partitions(2)[1].read(),
-    "event by number": lambda store: store.adapter.find_text(sequence_numbers=[30_000]),
+    "event by number": lambda store: store.adapter.find_text(sequence_numbers=[15_000]),
     "event by id": lambda store: store.adapter.find_text(ids=[store.adapter.find_text(sequence_numbers=[5])[0].id]),
     "text in a part of the log": lambda store: store.log().read(
-        constraints={payload_contains("1"), sequence_number_after(30_000), sequence_number_before(30_500)}, limit=10
+        constraints={payload_contains("1"), sequence_number_after(15_000), sequence_number_before(15_500)}, limit=10
     ),
     "text in a part of a category": lambda store: store.category(category="category-3").read(
-        constraints={payload_contains("1"), sequence_number_after(30_000), sequence_number_before(32_000)},
+        constraints={payload_contains("1"), sequence_number_after(15_000), sequence_number_before(17_000)},
         limit=10,
         backwards=True,
     ),
     "categories with their ends": lambda store: SyncInspection(store).categories(after="category-3"),
     "streams with their ends": lambda store: SyncInspection(store).streams(category="category-3", after="stream-2"),
-    "prefix": lambda store: store.partition(StreamNamePrefixPartitionIdentifier("category-3", "stream-29")).read(
-        constraints={sequence_number_after(59_000)}
+    "prefix": lambda store: store.partition(StreamNamePrefixPartitionIdentifier("category-3", "stream-14")).read(
+        constraints={sequence_number_after(29_000)}
     ),
 }
 

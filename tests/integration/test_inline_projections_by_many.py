@@ -33,7 +33,7 @@ def rounds(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
 
-@pytest.fixture(params=["memory", "psycopg", "psycopg2"])
+@pytest.fixture(params=["memory", "psycopg", pytest.param("psycopg2", marks=pytest.mark.long)])
 def store(request: pytest.FixtureRequest) -> Iterator[SyncEventStore]:
     """Provide an empty store."""
     if request.param == "memory":

@@ -46,10 +46,10 @@ def await_the_end_of_others(host: Host) -> None:
 
 @kept_apart
 def test_rows_and_events_agree_after_kills(host: Host) -> None:
-    differing, stored, killed = kill(host, transactions=40)
+    differing, stored, killed = kill(host, transactions=20)
 
     assert differing == []
-    assert stored > 40
+    assert stored >= 40  # those before the first kill
     assert killed >= LEAST_KILLS
 
 
@@ -59,10 +59,10 @@ def test_rows_and_events_agree_after_many_kills(host: Host) -> None:
     differing, stored, _ = kill(host, transactions=500)
 
     assert differing == []
-    assert stored > 40
+    assert stored >= 40  # those before the first kill
 
 
-@each_driver("sqlite", "postgresql+psycopg")
+@each_driver("sqlite", pytest.param("postgresql+psycopg", marks=pytest.mark.long))
 def test_kills_tell_rows_and_events_apart_that_are_not_of_one_transaction(host: Host) -> None:
     """A test of the test: here events are published after the commit, as a careless application does."""
     for transactions in (40, 160, 640):

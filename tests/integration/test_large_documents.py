@@ -138,10 +138,10 @@ def test_strings_are_counted_across_pieces(monkeypatch: pytest.MonkeyPatch) -> N
 
 @each_driver(*POSTGRES_DRIVERS)
 async def test_what_postgresql_would_refuse_is_not_sent(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jsonb_size, "MAX_JSONB_BYTES", 1_000_000)
+    monkeypatch.setattr(jsonb_size, "MAX_JSONB_BYTES", 100_000)
     stream = host.store.stream(category="orders", stream="1")
-    too_large: list[Any] = [["x" * 1_000_000], [1] * 100_000, {str(n): None for n in range(110_000)}]
-    fits = ["x" * 990_000, [1] * 70_000]
+    too_large: list[Any] = [["x" * 100_000], [1] * 10_000, {str(n): None for n in range(11_000)}]
+    fits = ["x" * 99_000, [1] * 7_000]
     projections = store_of_projections(host)
     stored = await settled(stream.publish(events=[new_event()]))
     await settled(projections.save(projection=projection("there", 1)))
@@ -246,12 +246,12 @@ async def test_iterating_over_projections_is_bounded_too(host: Host, monkeypatch
 async def test_memory_does_not_grow_with_the_number_of_large_events(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limit_pages(monkeypatch, 1_000_000)
+    limit_pages(monkeypatch, 500_000)
     peaks = []
     for stream, count in (("few", 6), ("many", 36)):
         source = host.store.stream(category="orders", stream=stream)
         for number in range(count):
-            await settled(source.publish(events=[new_event(payload=[number, urandom(150_000).hex()])]))
+            await settled(source.publish(events=[new_event(payload=[number, urandom(75_000).hex()])]))
         tracemalloc.start()
         if host.asynchronous:
             async for _ in source.iterate():

@@ -13,7 +13,7 @@ from eventstore_sa.conditions import ConditionScope, WriteCondition, stream_is_e
 from eventstore_sa.store.adapters import InMemoryEventStorageAdapter
 from eventstore_sa.testing.cases.tables import in_turn
 from tests.awaiting import settled
-from tests.hosts import Host, each_driver, new_event
+from tests.hosts import Host, each_driver, each_kind_of_driver, new_event
 
 SECRET = "hunter2"
 
@@ -69,7 +69,7 @@ def records(request: pytest.FixtureRequest) -> Iterator[list[logging.LogRecord]]
 
 
 @in_turn("publish", PUBLISHES)
-@each_driver()
+@each_kind_of_driver()
 async def test_a_publish_serialises_each_payload_and_metadata_once(
     host: Host, publish: Callable[[Any, Any], Any], records: list[logging.LogRecord]
 ) -> None:

@@ -26,6 +26,7 @@ from tests.awaiting import collected, entered, settled
 from tests.blocking import outcome_while_waiting, terminate_others, terminate_waiting
 from tests.databases import PostgresDatabase
 from tests.hosts import POSTGRES_DRIVERS, Host, each_driver
+from tests.integration.test_decisions import Count, course, enrolment, joined
 from tests.interleaving import event as new_event
 from tests.interleaving import install_schema, names
 
@@ -294,6 +295,23 @@ async def test_publish_in_a_transaction_of_the_host_is_not_made_again_on_another
         await settled(caller.commit())
     assert host.ground.names() == ["kept"]
     assert host.ground.notes() == ["kept"]
+
+
+@each_postgres_driver
+async def test_decision_that_loses_its_connection_is_not_made_again_with_new_events(host: Host) -> None:
+    seen: list[int] = []
+    async with host.caller() as (_, store):
+
+        def decide(state: int) -> Any:
+            seen.append(state)
+            terminate_others(host.ground)
+            return {enrolment(): {"events": [joined()]}}
+
+        with pytest.raises(ConnectionLostError):
+            await settled(store.update_decision(course(), Count(), decide=decide))
+
+    assert len(seen) == 1
+    assert host.ground.names() == []
 
 
 def test_attempt_that_was_lost_stays_unknown_when_the_next_cannot_connect(database: PostgresDatabase) -> None:

@@ -44,7 +44,7 @@ from eventstore_sa.store.sync_streams import (
 from eventstore_sa.testing import clear
 from eventstore_sa.types import LogIdentifier, LogPartitionIdentifier, SnapshotKey, StreamIdentifier
 from tests.awaiting import collected, entered, settled
-from tests.hosts import Host, Note, each_driver, new_event
+from tests.hosts import Host, Note, each_kind_of_driver, new_event
 from tests.projectors import CustomerProjector, OrderProjector
 from tests.tables import AnyEvent
 
@@ -139,7 +139,7 @@ def tables(host: Host) -> Iterator[None]:
     Base.metadata.drop_all(host.ground.outside)
 
 
-@each_driver()
+@each_kind_of_driver()
 @pytest.mark.usefixtures("tables")
 async def test_the_whole_api_works_on_a_pool_of_one(host: Host, called: set[str]) -> None:
     """Everything is done by one caller, so the pool's timeout is only reached by who waits for a connection of its own."""

@@ -14,7 +14,7 @@ from tests.databases import PostgresDatabase
 from tests.soak.run import Size, soak
 
 
-@pytest.mark.parametrize("commits", [300, pytest.param(5000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("commits", [120, pytest.param(5000, marks=pytest.mark.long)])
 def test_every_reader_sees_every_committed_event_once_and_in_order(
     postgres_database: PostgresDatabase, record_property: Callable[[str, object], None], commits: int
 ) -> None:

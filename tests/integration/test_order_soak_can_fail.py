@@ -31,6 +31,7 @@ def test_soak_finds_that_the_fence_is_missing(make_postgres_database: MakeDataba
     assert any("missed: " in finding for finding in report.findings)
 
 
+@pytest.mark.long  # until chance shows it, which may take many rounds
 def test_soak_finds_that_the_watermark_is_read_after_the_page(make_postgres_database: MakeDatabase) -> None:
     report = _first_red(lambda size: soak(make_postgres_database().url, size, seed=1, late_watermark=True))
 
@@ -45,6 +46,7 @@ def test_soak_finds_that_the_last_position_is_read_before_the_lock(make_postgres
     assert any("at the same position of a stream" in finding for finding in report.findings)
 
 
+@pytest.mark.long  # until chance shows it, which may take many rounds
 def test_soak_finds_that_publishes_that_failed_move_the_ends_of_streams(make_postgres_database: MakeDatabase) -> None:
     # One process, whose publishes travel together, and so few streams that many of them meet.
     report = _first_red(

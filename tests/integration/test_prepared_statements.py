@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -27,7 +27,7 @@ from eventstore_sa.persistence.events.dialects import sqlite
 from eventstore_sa.persistence.transactions.prepared import PreparedStatement
 from tests.awaiting import entered, settled
 from tests.blocking import terminate_others, wait_for_waiting
-from tests.hosts import POSTGRES_DRIVERS, Host, each_driver, new_event
+from tests.hosts import POSTGRES_DRIVERS, Host, each_driver, each_kind_of_driver, new_event
 from tests.patience import wait_until
 
 ORDER = StreamIdentifier("orders", "1")
@@ -66,6 +66,14 @@ CALLS: Sequence[Callable[[Host], Any]] = (
 
 
 @pytest.fixture
+async def pooled_host(host: Host) -> AsyncIterator[Host]:
+    """Provide the host with a pool."""
+    pooled = Host(host.ground, host.driver, poolclass=None)
+    yield pooled
+    await pooled.aclose()
+
+
+@pytest.fixture
 def executed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Collect what goes through `Connection.execute`."""
     statements: list[object] = []
@@ -80,13 +88,13 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 @each_driver()
-async def test_what_nobody_sees_is_executed_directly(host: Host, executed: list[object]) -> None:
-    await used(host)
+async def test_what_nobody_sees_is_executed_directly(pooled_host: Host, executed: list[object]) -> None:
+    await used(pooled_host)
     executed.clear()
 
-    assert await saved(projections(host)) == 1
-    assert await loaded(projections(host)) == 1
-    await used(host)
+    assert await saved(projections(pooled_host)) == 1
+    assert await loaded(projections(pooled_host)) == 1
+    await used(pooled_host)
 
     assert executed == []
 
@@ -108,30 +116,30 @@ async def used(host: Host) -> None:
     await settled(host.store.watermark())
 
 
-@each_driver()
-async def test_listeners_see_every_statement(host: Host) -> None:
-    await used(host)  # the first use of a store compares its mode of locking
-    engine = getattr(host.engine, "sync_engine", host.engine)
+@each_kind_of_driver()
+async def test_listeners_see_every_statement(pooled_host: Host) -> None:
+    await used(pooled_host)  # the first use of a store compares its mode of locking
+    engine = getattr(pooled_host.engine, "sync_engine", pooled_host.engine)
     seen: list[str] = []
     event.listen(engine, "before_execute", lambda *_: seen.append("before_execute"))
     event.listen(engine, "after_execute", lambda *_: seen.append("after_execute"))
 
     for call in CALLS:
         seen.clear()
-        await settled(call(host))
+        await settled(call(pooled_host))
 
         assert seen == ["before_execute", "after_execute"]
 
 
-@each_driver()
-async def test_listeners_see_every_transaction(host: Host) -> None:
-    await used(host)
-    engine = getattr(host.engine, "sync_engine", host.engine)
+@each_kind_of_driver()
+async def test_listeners_see_every_transaction(pooled_host: Host) -> None:
+    await used(pooled_host)
+    engine = getattr(pooled_host.engine, "sync_engine", pooled_host.engine)
     seen: list[str] = []
     event.listen(engine, "begin", lambda *_: seen.append("begin"))
     event.listen(engine, "commit", lambda *_: seen.append("commit"))
 
-    await settled(host.store.stream(category="orders", stream="1").publish(events=[new_event()]))
+    await settled(pooled_host.store.stream(category="orders", stream="1").publish(events=[new_event()]))
 
     assert seen == ["begin", "commit"]
 
@@ -173,8 +181,10 @@ async def test_publish_is_repeated_if_its_stream_changes_before_the_look_at_its_
 
 
 @each_driver("postgresql+asyncpg", "postgresql+psycopg")
-async def test_listeners_for_all_engines_see_every_statement(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    await used(host)
+async def test_listeners_for_all_engines_see_every_statement(
+    pooled_host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await used(pooled_host)
     monkeypatch.setattr(Engine, "_has_events", False)  # to be as it was afterwards, which SQLAlchemy does not see to
     seen: list[str] = []
 
@@ -184,7 +194,7 @@ async def test_listeners_for_all_engines_see_every_statement(host: Host, monkeyp
     event.listen(Engine, "before_cursor_execute", note)
     try:
         for call in CALLS:
-            await settled(call(host))
+            await settled(call(pooled_host))
     finally:
         event.remove(Engine, "before_cursor_execute", note)
 

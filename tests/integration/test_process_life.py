@@ -28,8 +28,18 @@ from eventstore_sa.store.adapters import (
 from eventstore_sa.testing.cases.tables import in_turn
 from eventstore_sa.testing.postgres import PostgresDriver, PostgresServer, temporary_postgres
 from tests.awaiting import collected, entered, settled
-from tests.databases import PostgresDatabase, fresh_database
-from tests.hosts import POSTGRES_DRIVERS, Ground, Host, each_driver, install_host, open_postgres_ground
+from tests.databases import PostgresDatabase, PostgresTemplates, fresh_database
+from tests.hosts import (
+    KINDS_OF_DRIVERS,
+    POSTGRES_DRIVERS,
+    SQLITE_DRIVERS,
+    Ground,
+    Host,
+    each_driver,
+    each_kind_of_driver,
+    install_host,
+    open_postgres_ground,
+)
 from tests.integration.test_lost_connections import small_pool
 from tests.interleaving import install_schema
 from tests.patience import wait_until
@@ -264,7 +274,7 @@ REPEATED = event("repeated")
 
 
 @in_turn("call", list(CALLS))
-@each_driver()
+@each_kind_of_driver()
 async def test_no_call_needs_a_second_connection(host: Host, call: str) -> None:
     host.ground.empty()
     engine = small_pool(host)
@@ -281,7 +291,7 @@ async def test_no_call_needs_a_second_connection(host: Host, call: str) -> None:
     await settled(engine.dispose())
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_scan_holds_no_connection_between_its_pages(host: Host) -> None:
     engine = small_pool(host)
     kind: Any = SQLAlchemyEventStorageAdapter if host.asynchronous else SyncSQLAlchemyEventStorageAdapter
@@ -303,7 +313,7 @@ async def test_scan_holds_no_connection_between_its_pages(host: Host) -> None:
     assert seen[:6] == [f"event-{number}" for number in range(6)]
 
 
-@each_driver()
+@each_kind_of_driver()
 async def test_publish_that_finds_no_connection_free_says_so(host: Host) -> None:
     engine = small_pool(host)
     store = host.store_on(engine)
@@ -320,6 +330,10 @@ async def test_publish_that_finds_no_connection_free_says_so(host: Host) -> None
 
 # A restarted database
 
+each_kind_of_postgres_driver = pytest.mark.parametrize(
+    "driver", [driver for driver in KINDS_OF_DRIVERS if driver not in SQLITE_DRIVERS]
+)
+
 
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[PostgresServer]:
@@ -328,12 +342,18 @@ def own_server() -> Iterator[PostgresServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def own_templates(own_server: PostgresServer) -> PostgresTemplates:
+    return PostgresTemplates(own_server)
+
+
 @pytest.fixture
-def crashing_ground(own_server: PostgresServer) -> Iterator[Ground]:
-    with fresh_database(own_server) as database:
-        install_host(database)
-        with open_postgres_ground(database) as ground:
-            yield ground
+def crashing_ground(own_server: PostgresServer, own_templates: PostgresTemplates) -> Iterator[Ground]:
+    with (
+        fresh_database(own_server, own_templates.prepared_by(install_host)) as database,
+        open_postgres_ground(database) as ground,
+    ):
+        yield ground
 
 
 def restart(ground: Ground) -> None:
@@ -358,7 +378,7 @@ def wait_for_connection(engine: Engine) -> None:
     wait_until(connects, "the server is back", interval_s=0.05)
 
 
-@pytest.mark.parametrize("driver", POSTGRES_DRIVERS)
+@each_kind_of_postgres_driver
 async def test_database_may_restart_between_two_calls(crashing_ground: Ground, driver: str) -> None:
     host = Host(crashing_ground, driver, poolclass=None, pool_size=2)
     await host.publish(host.store, "before")
@@ -382,7 +402,7 @@ def collected_sockets() -> Iterator[None]:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.usefixtures("collected_sockets")
-@pytest.mark.parametrize("driver", POSTGRES_DRIVERS)
+@each_kind_of_postgres_driver
 async def test_database_may_restart_in_the_middle_of_a_scan(crashing_ground: Ground, driver: str) -> None:
     host = Host(crashing_ground, driver, poolclass=None, pool_size=2)
     kind: Any = SQLAlchemyEventStorageAdapter if host.asynchronous else SyncSQLAlchemyEventStorageAdapter
@@ -412,10 +432,12 @@ async def next_of(events: Any) -> Any:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.usefixtures("collected_sockets")
 @pytest.mark.parametrize("driver", POSTGRES_DRIVERS)
-async def test_database_that_is_not_there_is_an_error_of_the_library(crashing_ground: Ground, driver: str) -> None:
+async def test_database_that_is_not_there_is_an_error_of_the_library(
+    host_database: PostgresDatabase, driver: str
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        ground = Ground(create_engine(crashing_ground.outside.url.set(port=taken.getsockname()[1])))
+        ground = Ground(create_engine(host_database.url("psycopg").set(port=taken.getsockname()[1])))
         host = Host(ground, driver)
 
         for call in CALLS.values():
