@@ -45,6 +45,7 @@ __all__ = [
     "each_kind_of_driver",
     "install_host",
     "new_event",
+    "open_connections",
     "open_postgres_ground",
     "open_sqlite_ground",
     "statements_of",
@@ -289,6 +290,14 @@ class TransactionSteps:
             self.seen.append(step)
 
         return note
+
+
+def open_connections(engine: Any) -> list[object]:
+    """Return the connections that an engine opens from now on and has not closed, kept up to date."""
+    open_now: list[object] = []
+    event.listen(engine, "connect", lambda connection, _: open_now.append(connection))
+    event.listen(engine, "close", lambda connection, _: open_now.remove(connection))
+    return open_now
 
 
 @contextmanager

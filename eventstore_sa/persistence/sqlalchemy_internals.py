@@ -35,6 +35,7 @@ __all__ = [
 T = TypeVar("T")
 
 _PREPARING: Final = "_prepare_impl"
+_NO_SUCH_STATEMENT: Final = "26000"
 
 
 def run_in_greenlet(work: Callable[..., T], *arguments: object) -> Coroutine[Any, Any, T]:
@@ -86,7 +87,7 @@ def executed(connection: Connection, sql: str, parameters: Any) -> Generator[Any
     dialect = cast("Any", connection.dialect)
     pooled = connection.connection
     cursor: Any = None
-    # asyncpg's cache of prepared statements, which SQLAlchemy gives up when tables have changed.
+    # asyncpg's cache of prepared statements, which SQLAlchemy gives up, for all of a pool, when tables have changed.
     invalidate_cache = getattr(dialect, "_invalidate_schema_cache", None)
     try:
         cursor = pooled.cursor()
@@ -96,12 +97,18 @@ def executed(connection: Connection, sql: str, parameters: Any) -> Generator[Any
         yield cursor
     except BaseException as error:  # noqa: BLE001 - raised again, as SQLAlchemy raises it
         of_driver = isinstance(error, dialect.loaded_dbapi.Error)
-        if of_driver and invalidate_cache is not None:
+        if of_driver and invalidate_cache is not None and _is_about_prepared_statement(error):
             invalidate_cache()
         # Without a statement, what is not the driver's is passed on as it is.
         handle = connection._handle_dbapi_exception  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
         handle(error, sql if of_driver else None, parameters if of_driver else None, cursor, None)
     cursor.close()
+
+
+def _is_about_prepared_statement(error: BaseException) -> bool:
+    """Return whether asyncpg's prepared statements do not fit the tables any more, or are gone from the session."""
+    stale = type(error).__name__ in {"InvalidCachedStatementError", "InternalServerError"}
+    return stale or getattr(error, "sqlstate", None) == _NO_SUCH_STATEMENT
 
 
 def column_types(compiled: Compiled) -> Sequence[TypeEngine[Any]]:

@@ -11,6 +11,7 @@ depend on a price do not exclude each other. Which these are shows when somethin
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from contextvars import ContextVar
 from threading import Lock
@@ -50,6 +51,7 @@ class Turns:
     """The turns of one store; those of each event loop by themselves, and of all threads together."""
 
     def __init__(self) -> None:
+        self._pid = os.getpid()
         self._guard = Lock()
         self._of_threads: dict[Turn, _Turn] = {}
         self._of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Turn, _Turn]] = WeakKeyDictionary()
@@ -70,6 +72,7 @@ class Turns:
 
     async def take(self, wanted: Turn) -> Leave:
         """Wait for a turn, with asyncio."""
+        self._enter_process()
         with self._guard:
             turns = self._of_loops.setdefault(asyncio.get_running_loop(), {})
         turn = self._joined(turns, wanted, asyncio.Lock)
@@ -86,6 +89,7 @@ class Turns:
 
     def take_sync(self, wanted: Turn) -> Leave:
         """Wait for a turn, without asyncio."""
+        self._enter_process()
         turns = self._of_threads
         turn = self._joined(turns, wanted, Lock)
         has_it = False
@@ -95,6 +99,11 @@ class Turns:
             if not has_it:
                 self._left(turns, wanted, turn)
         return (lambda: self._leave(turns, wanted, turn)) if has_it else no_turn
+
+    def _enter_process(self) -> None:
+        """Begin anew in a forked process: who had a turn goes on in the other one."""
+        if self._pid != os.getpid():
+            self.__init__()  # type: ignore[misc]
 
     def _joined(self, turns: MutableMapping[Turn, _Turn], wanted: Turn, lock: Callable[[], Any]) -> _Turn:
         with self._guard:

@@ -6,8 +6,10 @@ What travels when is in `tests/unit/store/test_publish_queue.py`, what a batch d
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -18,9 +20,9 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from sqlalchemy import NullPool, event, text
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
-from sqlalchemy.orm import Session
+from sqlalchemy import URL, NullPool, event, text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session, sessionmaker
 
 from eventstore_sa import EventStore, EventTypes, NewEvent, SyncEventStore, event_metadata
 from eventstore_sa import event as event_type
@@ -35,10 +37,11 @@ from eventstore_sa.errors import (
 )
 from eventstore_sa.persistence.events.storage import EventStorage
 from eventstore_sa.store.adapters import InMemoryEventStorageAdapter, SQLAlchemyEventStorageAdapter
+from eventstore_sa.store.adapters.coalescing import Coalescing
 from tests.awaiting import settled
 from tests.blocking import wait_for_waiting
 from tests.databases import PostgresDatabase
-from tests.hosts import Ground, Host, each_driver, new_event, statements_of
+from tests.hosts import Ground, Host, each_driver, new_event, open_connections, statements_of
 from tests.interleaving import install_schema
 from tests.patience import PATIENCE_S, wait_until
 from tests.projectors import OrderProjector
@@ -50,10 +53,10 @@ each_threaded_way = each_driver("postgresql+psycopg")
 Call = Callable[[], Any]
 
 
-def coalescing_on(engine: Any) -> Any:
-    """Make a store that coalesces."""
-    kind: Any = EventStore if hasattr(engine, "sync_engine") else SyncEventStore
-    return kind(engine, coalesce=True)
+def coalescing_on(bind: Any) -> Any:
+    """Make a store that coalesces, on an engine or a URL of an asyncio driver."""
+    kind: Any = EventStore if hasattr(bind, "sync_engine") or isinstance(bind, URL) else SyncEventStore
+    return kind(bind, coalesce=True)
 
 
 def with_pool(host: Host, size: int = 10, **options: Any) -> Any:
@@ -318,6 +321,24 @@ async def test_when_the_statement_fails_each_publish_is_made_by_itself(
     await settled(engine.dispose())
 
 
+@each_async_way
+async def test_when_there_is_no_connection_for_a_batch_nobody_waits_for_one_again(host: Host) -> None:
+    engine = host.make_engine(poolclass=None, pool_size=1, max_overflow=0, pool_timeout=0.2)
+    store = coalescing_on(engine)
+    made = EventStorage.publish
+    async with engine.connect():
+        with patch.object(EventStorage, "publish", autospec=True, side_effect=made) as alone:
+            outcomes = await at_once(host, [partial(publish_to, store, f"{number}") for number in range(12)])
+
+    assert {type(outcome) for outcome in outcomes} == {StorageError}
+    assert len({id(outcome) for outcome in outcomes}) == 12
+    assert "no database connection became free in time" in str(outcomes[-1])
+    # What goes straight.
+    assert alone.call_count == 1
+    assert (await publish_to(store, "1"))[0].position == 0
+    await engine.dispose()
+
+
 @each_way
 async def test_a_connection_that_is_lost_costs_nobody_an_event_nor_stores_one_twice(host: Host) -> None:
     engine = with_pool(host)
@@ -341,6 +362,31 @@ async def test_a_connection_that_is_lost_costs_nobody_an_event_nor_stores_one_tw
     names = host.ground.names()
     assert all(names.count(f"{number}") == names.count("0") for number in range(5))
     await settled(engine.dispose())
+
+
+@each_async_way
+async def test_a_connection_that_is_lost_is_reported_if_no_other_tells_what_became_of_the_events(host: Host) -> None:
+    engine = with_pool(host)
+    store = coalescing_on(engine)
+    made = EventStorage.publish
+
+    @event.listens_for(engine.sync_engine, "after_cursor_execute")
+    def _lose(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if "append_each" in statement:
+            raise connection.dialect.loaded_dbapi.OperationalError("the connection is closed")
+
+    def refuse(storage: EventStorage, parts: Any, **options: Any) -> Any:
+        if parts[0].stream.stream != "first":
+            raise StorageError("could not connect to the database")
+        return made(storage, parts, **options)
+
+    with patch.object(EventStorage, "publish", autospec=True, side_effect=refuse):
+        outcomes = await gathered(host, store, [partial(publish_to, store, f"{number}") for number in range(3)])
+
+    assert {type(outcome) for outcome in outcomes} == {ConnectionLostError}
+    assert len({id(outcome) for outcome in outcomes}) == 3
+    assert {str(outcome.__cause__) for outcome in outcomes} == {"could not connect to the database"}
+    await engine.dispose()
 
 
 @each_async_way
@@ -412,6 +458,70 @@ async def test_a_batch_that_is_cancelled_from_outside_settles_everybody(host: Ho
     assert {type(outcome) for outcome in others} == {ConnectionLostError}
     assert await gathered(host, store, [lambda: publish_to(store, "1"), lambda: publish_to(store, "2")])
     assert _known(store) == 0
+    await engine.dispose()
+
+
+@asynccontextmanager
+async def batch_that_nobody_waits_for(host: Host, store: Any) -> AsyncIterator[None]:
+    """Have a batch wait for the table of events, whose callers have all been cancelled."""
+    await publish_to(store, "0")
+    with host.ground.outside.connect() as holder:
+        holder.execute(text("LOCK TABLE es_events"))
+        callers = [asyncio.ensure_future(publish_to(store, f"{number}")) for number in range(4)]
+        # One that goes straight, and a batch.
+        await asyncio.to_thread(wait_for_waiting, host.ground, 2)
+        for caller in callers:
+            caller.cancel()
+        await asyncio.gather(*callers, return_exceptions=True)
+        yield
+
+
+@each_async_way
+async def test_store_that_is_closed_waits_for_the_batch_that_nobody_waits_for(host: Host) -> None:
+    store = coalescing_on(host.ground.url(host.driver))
+    open_now = open_connections(store.adapter.bind.engine)
+    async with batch_that_nobody_waits_for(host, store):
+        closing = asyncio.create_task(store.aclose())
+        await asyncio.to_thread(wait_for_waiting, host.ground)
+        assert not closing.done()
+    await closing
+    assert open_now == []
+
+
+@each_async_way
+async def test_store_within_a_session_that_is_closed_waits_for_no_batch(host: Host) -> None:
+    store = coalescing_on(host.engine)
+    async with AsyncSession(host.engine) as session:
+        within = store.within(session)
+        with patch.object(Coalescing, "end") as end:
+            await within.aclose()
+    assert not end.called
+
+
+@each_async_way
+async def test_batch_that_nobody_waits_for_leaves_no_connection_in_an_engine_that_is_disposed_of(host: Host) -> None:
+    engine = with_pool(host)
+    open_now = open_connections(engine.sync_engine)
+    async with batch_that_nobody_waits_for(host, coalescing_on(engine)):
+        await engine.dispose()
+        assert len(open_now) == 1
+    await asyncio.to_thread(wait_until, lambda: open_now == [], "its connection is closed")
+
+
+@each_async_way
+async def test_an_event_loop_whose_task_factory_knows_nothing_of_contexts_will_do(host: Host) -> None:
+    engine = with_pool(host)
+    store = coalescing_on(engine)
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(lambda loop, work: asyncio.Task(work, loop=loop))
+    try:
+        outcomes = await asyncio.wait_for(
+            gathered(host, store, [partial(publish_to, store, f"{number}") for number in range(3)]), PATIENCE_S
+        )
+    finally:
+        loop.set_task_factory(None)
+
+    assert all(isinstance(outcome, list) for outcome in outcomes)
     await engine.dispose()
 
 
@@ -599,3 +709,45 @@ async def test_a_session_factory_that_leads_elsewhere_has_batches_of_its_own(
             names = (await connection.execute(text("SELECT name FROM es_events"))).scalars().all()
         assert list(names) == [name] * 5
         await engine.dispose()
+
+
+def test_event_loops_that_have_ended_are_forgotten(make_postgres_database: Callable[..., PostgresDatabase]) -> None:
+    """As of workers that run each of their tasks in an event loop of its own."""
+    database = make_postgres_database(prepared_by=install_schema)
+    engine = create_async_engine(database.url("asyncpg"), poolclass=NullPool)
+    store = EventStore(async_sessionmaker(engine), coalesce=True)
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+    async def publish(number: int) -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        await asyncio.gather(*(publish_to(store, f"{number}") for _ in range(3)))
+
+    for number in range(3):
+        asyncio.run(publish(number))
+    gc.collect()
+
+    assert [loop() for loop in loops] == [None] * 3
+
+
+@each_way
+async def test_engines_that_a_session_factory_makes_for_each_call_are_forgotten(host: Host) -> None:
+    """As for tenants with schemas of their own."""
+    engine = with_pool(host)
+    sync_engine = getattr(engine, "sync_engine", engine)
+    made: list[weakref.ref[Any]] = []
+
+    class Routing(Session):
+        def get_bind(self, *_: Any, **__: Any) -> Any:
+            bind = sync_engine.execution_options(schema_translate_map={"tenant": None})
+            made.append(weakref.ref(bind))
+            return bind
+
+    kind: Any = EventStore if host.asynchronous else SyncEventStore
+    factory = async_sessionmaker(sync_session_class=Routing) if host.asynchronous else sessionmaker(class_=Routing)
+    store = kind(factory, coalesce=True)
+    for number in range(32 + 5):
+        await settled(publish_to(store, f"{number}"))
+    gc.collect()
+
+    assert sum(each() is not None for each in made) <= 32 + 1
+    await settled(engine.dispose())

@@ -7,7 +7,9 @@ import logging
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
+import asyncpg
 import pytest
 from sqlalchemy import AsyncAdaptedQueuePool, Connection, Engine, QueuePool, StaticPool, event, text
 
@@ -20,7 +22,7 @@ from eventstore_sa import (
     SyncProjectionStore,
 )
 from eventstore_sa.conditions import stream_is_empty
-from eventstore_sa.errors import ConcurrencyError, LockTimeoutError, SchemaError, StorageError
+from eventstore_sa.errors import ConcurrencyError, ConfigurationError, LockTimeoutError, SchemaError, StorageError
 from eventstore_sa.persistence.events.dialects import sqlite
 from eventstore_sa.persistence.transactions.prepared import PreparedStatement
 from tests.awaiting import entered, settled
@@ -301,6 +303,43 @@ async def test_statement_is_prepared_anew_after_the_table_was_altered(postgres_g
         await host.aclose()
 
     assert outcomes == [2, 3, 4]
+
+
+async def test_refused_publish_leaves_the_prepared_statements_of_the_pool(postgres_ground: Any) -> None:
+    """A repeated publish is refused by the unique key of ids, which says nothing about statements."""
+    host = Host(postgres_ground, "postgresql+asyncpg")
+    engine = pooled(host)
+    stream = host.store_on(engine).stream(category="orders", stream="1")
+    repeated = new_event("placed")
+    for _ in range(2):
+        await stream.publish(events=[repeated])
+
+    with patch.object(asyncpg.Connection, "prepare", autospec=True, side_effect=asyncpg.Connection.prepare) as prepare:
+        for _ in range(2):
+            await stream.publish(events=[repeated])
+
+    assert prepare.call_count == 0
+    await settled(engine.dispose())
+    await host.aclose()
+
+
+async def test_statements_that_are_gone_from_a_session_are_prepared_anew(postgres_ground: Any) -> None:
+    """As after a DISCARD ALL of the host's, of which neither SQLAlchemy nor asyncpg knows: one is refused."""
+    host = Host(postgres_ground, "postgresql+asyncpg")
+    engine = pooled(host)
+    stream = host.store_on(engine).stream(category="orders", stream="1")
+    await stream.publish(events=[new_event("1")])
+    async with engine.connect() as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+        await driver.execute("DISCARD ALL")
+    with pytest.raises(ConfigurationError, match="prepared statement"):
+        await stream.publish(events=[new_event("2")])
+
+    (stored,) = await stream.publish(events=[new_event("2")])
+
+    assert stored.position == 1
+    await settled(engine.dispose())
+    await host.aclose()
 
 
 async def test_pool_is_not_drained_by_statements(postgres_ground: Any) -> None:

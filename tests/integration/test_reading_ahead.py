@@ -11,7 +11,7 @@ from sqlalchemy import AsyncAdaptedQueuePool, Connection, event, text
 from eventstore_sa import EventStore
 from eventstore_sa.store.adapters import SQLAlchemyEventStorageAdapter
 from tests.blocking import wait_for_waiting
-from tests.hosts import Host, each_driver, new_event
+from tests.hosts import Host, each_driver, new_event, open_connections
 from tests.patience import wait_until
 
 STREAM = {"category": "orders", "stream": "1"}
@@ -87,14 +87,6 @@ async def test_nothing_is_fetched_ahead_on_the_connection_of_the_caller(host: Ho
         assert len(seen) == 2
         await events.aclose()
     await engine.dispose()
-
-
-def open_connections(engine: Any) -> list[object]:
-    """Return the connections that an engine opens from now on and has not closed, kept up to date."""
-    open_now: list[object] = []
-    event.listen(engine, "connect", lambda connection, _: open_now.append(connection))
-    event.listen(engine, "close", lambda connection, _: open_now.remove(connection))
-    return open_now
 
 
 def hold_third_page(engine: Any, holder: Connection) -> list[str]:

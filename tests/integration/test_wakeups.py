@@ -105,9 +105,13 @@ async def test_a_session_that_joined_a_transaction_wakes_when_that_is_committed(
 
 
 @on_databases
-async def test_a_connection_wakes_when_it_is_given_back_after_the_commit(place: Place, woken: list[int]) -> None:
+@pytest.mark.parametrize("coalesce", [False, True], ids=["alone", "coalesced"])
+async def test_a_connection_wakes_when_it_is_given_back_after_the_commit(
+    place: Place, woken: list[int], coalesce: bool
+) -> None:
     async with entered(place.engine.connect()) as connection:
-        await stored(place, connection, "publish")
+        store = type(place.store)(connection, coalesce=coalesce)
+        await settled(store.stream(category="orders", stream="1").publish(events=[event()]))
         assert woken == []
         await settled(connection.commit())
     assert woken == [1]

@@ -29,6 +29,7 @@ from eventstore_sa.conditions import (
 from eventstore_sa.persistence.schema.locking import FENCE, LockingMode
 from eventstore_sa.publishing import PreparedEvent, StreamPublication
 from eventstore_sa.types import encode_json
+from eventstore_sa.types.numbers import LARGEST_NUMBER
 
 __all__ = ["DocumentStream", "PublishDocument", "holding_document", "publish_document"]
 
@@ -172,7 +173,13 @@ def _document_alternative(way: Alternative, mode: LockingMode) -> DocumentAltern
         first = sorted(mode.boundary_of(each.item.tags))
         tags = [*first, *sorted(each.item.tags.difference(first))]
         absent.append(
-            AbsentEvents(each.after, sorted(each.item.names) or None, tags or None, each.last_id, each.tags_epoch)
+            AbsentEvents(
+                min(each.after, LARGEST_NUMBER),
+                sorted(each.item.names) or None,
+                tags or None,
+                each.last_id,
+                each.tags_epoch,
+            )
         )
     return DocumentAlternative(absent, None if way.allowed == ANY_POSITION else way.allowed)
 

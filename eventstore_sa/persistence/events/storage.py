@@ -20,7 +20,7 @@ from eventstore_sa.attempts import Attempts
 from eventstore_sa.conditions import custom_conditions, decided
 from eventstore_sa.contracts.inline_projections import LostRace, Projections, known_ids
 from eventstore_sa.contracts.projection_records import ProjectionRecord
-from eventstore_sa.errors import UnmetWriteConditionError
+from eventstore_sa.errors import ConnectionLostError, StorageError, UnmetWriteConditionError
 from eventstore_sa.persistence.events.conditions import ConditionEvaluators, verdicts_on_rows
 from eventstore_sa.persistence.events.constraints import ConstraintConverters
 from eventstore_sa.persistence.events.dialects import (
@@ -41,7 +41,7 @@ from eventstore_sa.persistence.projections.publishes import SQLPublishPlace, upd
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.persistence.schema.locking import LockingMode
 from eventstore_sa.persistence.schema.schema import made_once
-from eventstore_sa.persistence.transactions.binds import Bind, ConnectionBind
+from eventstore_sa.persistence.transactions.binds import Bind, ConnectionBind, ConnectionScope
 from eventstore_sa.persistence.transactions.databases import limit_idleness, limit_waits
 from eventstore_sa.persistence.transactions.failures import Failure, FailureKind
 from eventstore_sa.persistence.transactions.running import TransactionRunner
@@ -72,7 +72,7 @@ T = TypeVar("T")
 
 AnyTarget = EventSequenceIdentifier | EventPartitionIdentifier | QueryIdentifier
 
-EachResult: TypeAlias = list[list[AnyStoredEvent]] | UnmetWriteConditionError | NotTried
+EachResult: TypeAlias = list[list[AnyStoredEvent]] | UnmetWriteConditionError | StorageError | NotTried
 """What became of one of several publishes."""
 
 
@@ -170,21 +170,29 @@ class EventStorage:
 
     def publish_each(
         self, publishes: Sequence[tuple[Sequence[StreamPublication], PublishDocument]]
-    ) -> tuple[list[EachResult], int]:
+    ) -> tuple[list[EachResult], int | None]:
         """Store several publishes by one statement, each of which stands for itself; nothing is waited for.
 
-        An error that is raised is about all of them: each may be published by itself then.
+        An error that is raised is about all of them: each may be published by itself then. That there is no connection is
+        not raised, but the error of each.
 
         Args:
             publishes: The parts and the document of each.
 
         Returns:
             For each publish the stored events of each part, or the error, or why it was not tried; and how many locks the
-            publishes of one call should need at most.
+            publishes of one call should need at most, if that is known.
         """
-        with self._runner.writing(publishing=True) as scope:
-            repository = self._repository(scope.connection)
-            appended = repository.append_each(scope.connection, [document for _, document in publishes])
+        scope: ConnectionScope | None = None
+        try:
+            with self._runner.writing(publishing=True) as scope:
+                repository = self._repository(scope.connection)
+                appended = repository.append_each(scope.connection, [document for _, document in publishes])
+        except StorageError as error:
+            if scope is not None or isinstance(error, ConnectionLostError):
+                raise
+            # Each by itself would wait in vain as well, and one after the other.
+            return [StorageError(error.message) for _ in publishes], None
         self.schema.wakeups.wake()
         results: list[EachResult] = []
         for (parts, _), outcome in zip(publishes, appended.outcomes, strict=True):

@@ -23,8 +23,13 @@ async def uninterrupted(running: Coroutine[Any, Any, T]) -> T:
     try:
         await asyncio.wait({task})
     except asyncio.CancelledError:
+        task.add_done_callback(_look_at)
         await asyncio.wait({task}, timeout=_PATIENCE_S)
-        if task.done() and not task.cancelled():
-            task.exception()  # Looked at, or asyncio would complain of it.
         raise
     return task.result()
+
+
+def _look_at(task: asyncio.Future[Any]) -> None:
+    """Look at what has come of a task, or asyncio would complain of an error."""
+    if not task.cancelled():
+        task.exception()

@@ -13,13 +13,13 @@ from concurrent.futures import Future
 from contextvars import Context
 from functools import partial
 from threading import Condition, Lock, Thread, get_ident
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Engine
 from sqlalchemy.pool import StaticPool
 
-from eventstore_sa.errors import ConnectionLostError, StorageError
+from eventstore_sa.errors import ConnectionLostError, StorageError, TransactionError
 from eventstore_sa.persistence.events.dialects import NotTried
 from eventstore_sa.persistence.events.document import PublishDocument
 from eventstore_sa.persistence.events.storage import EachResult, EventStorage
@@ -27,7 +27,7 @@ from eventstore_sa.persistence.sqlalchemy_internals import most_connections
 from eventstore_sa.persistence.transactions.binds import Bind
 from eventstore_sa.publishing import StreamPublication
 from eventstore_sa.store.adapters.publish_queue import PublishQueue, Travel, WaitingPublish
-from eventstore_sa.store.adapters.runners import GreenletRunner, Runner
+from eventstore_sa.store.adapters.runners import GreenletRunner, settled
 from eventstore_sa.types import AnyStoredEvent
 
 __all__ = ["Coalescing", "SyncCoalescing"]
@@ -36,6 +36,7 @@ Parts: TypeAlias = Sequence[StreamPublication]
 Stored: TypeAlias = list[list[AnyStoredEvent]]
 
 _IDLE_S: Final = 5.0
+_MOST_IDLE: Final = 32
 
 
 def _lost() -> ConnectionLostError:
@@ -98,7 +99,9 @@ class _Carrier:
     def _arrived(self, travel: Travel, result: Any) -> list[WaitingPublish]:
         """Give what came of a travel to those who wait for it; return those that have no answer yet."""
         if travel.is_batch:
-            results, self._queue.most_locks = result
+            results, most_locks = result
+            if most_locks is not None:
+                self._queue.most_locks = most_locks
             return _answer(travel, results)
         _succeed(travel.publishes[0], result)
         return []
@@ -107,22 +110,51 @@ class _Carrier:
     def _failed(travel: Travel, error: Exception) -> Sequence[WaitingPublish]:
         """Have each publish of a batch that has failed as a whole made by itself; return those that have no answer yet."""
         if not travel.is_batch:
-            _fail(travel.publishes[0], error)
+            (publish,) = travel.publishes
+            if publish.lost is not None and isinstance(error, StorageError | TransactionError):
+                publish.lost.__cause__ = error
+                error = publish.lost
+            _fail(publish, error)
             return ()
         for publish in travel.publishes:
             publish.travels_alone = True
+            if isinstance(error, ConnectionLostError):
+                publish.lost = ConnectionLostError(error.message)
         return travel.publishes
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has nothing to do."""
+        return self._queue.is_idle
+
+
+Carrier = TypeVar("Carrier", bound=_Carrier)
+
+
+def _carrier_on(engine: Engine, carriers: dict[Engine, Carrier], make: Callable[[], Carrier]) -> Carrier:
+    """Return the carrier of an engine, which is made if there is none.
+
+    If there are many, those that have nothing to do are forgotten: a session factory may make an engine for each call.
+    """
+    carrier = carriers.get(engine)
+    if carrier is None:
+        if len(carriers) >= _MOST_IDLE:
+            for known, other in list(carriers.items()):
+                if other.is_idle:
+                    carriers.pop(known, None)
+        carrier = carriers.setdefault(engine, make())
+    return carrier
 
 
 class _LoopCarrier(_Carrier):
     """Carries the publishes of one event loop, in tasks."""
 
-    def __init__(self, storage: EventStorage, engine: Engine, runner: Runner) -> None:
+    def __init__(self, storage: EventStorage, engine: Engine, runner: GreenletRunner) -> None:
         super().__init__(storage, engine)
         self._runner = runner
         self._is_sending = False
-        # By their first publishes. An event loop alone does not keep tasks.
-        self._tasks: dict[WaitingPublish, asyncio.Task[Sequence[WaitingPublish]]] = {}
+        # An event loop alone does not keep tasks.
+        self._tasks: dict[Travel, asyncio.Task[Sequence[WaitingPublish]]] = {}
 
     async def publish(self, parts: Parts, document: PublishDocument) -> Stored:
         loop = asyncio.get_running_loop()
@@ -141,12 +173,18 @@ class _LoopCarrier(_Carrier):
             stored: Stored = await publish.answer
         except asyncio.CancelledError:
             self._queue.withdraw(publish)
-            task = self._tasks.get(publish)
-            if task is not None and publish.is_sent_alone:
-                task.cancel()
+            for travel, task in self._tasks.items():
+                if not travel.is_batch and publish in travel.publishes:
+                    task.cancel()
             self._send_soon(loop)
             raise
         return stored
+
+    async def end(self) -> None:
+        """Wait for what is under way and nobody waits for any more."""
+        for travel, task in list(self._tasks.items()):
+            if all(publish.is_withdrawn for publish in travel.publishes):
+                await settled(task)
 
     def _send_soon(self, loop: asyncio.AbstractEventLoop) -> None:
         """Send when the tasks that are ready have run: what they publish travels together."""
@@ -159,14 +197,15 @@ class _LoopCarrier(_Carrier):
         while (travel := self._queue.take()) is not None:
             # A batch belongs to nobody, and so it sees nobody's context variables.
             context = Context() if travel.is_batch else travel.publishes[0].context
-            task = loop.create_task(self._carry(travel), context=context)
-            self._tasks[travel.publishes[0]] = task
+            # Not as an argument: task factories of the application's may not know of contexts.
+            task = context.run(loop.create_task, self._carry(travel))
+            self._tasks[travel] = task
             task.add_done_callback(partial(self._ended, travel, loop))
 
     async def _carry(self, travel: Travel) -> Sequence[WaitingPublish]:
         """Send it; return those of its publishes that have no answer yet."""
         try:
-            return self._arrived(travel, await self._runner.run(_work(self._storage, travel)))
+            return self._arrived(travel, await self._runner.run_unattended(_work(self._storage, travel)))
         except Exception as error:  # noqa: BLE001 - whoever has published gets it
             return self._failed(travel, error)
 
@@ -174,7 +213,7 @@ class _LoopCarrier(_Carrier):
         self, travel: Travel, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Sequence[WaitingPublish]]
     ) -> None:
         # Not by the task itself: one that is cancelled before it has begun does nothing at all.
-        del self._tasks[travel.publishes[0]]
+        del self._tasks[travel]
         left: Sequence[WaitingPublish] = ()
         if task.cancelled() or task.exception() is not None:
             for publish in travel.publishes:
@@ -193,7 +232,7 @@ class Coalescing:
         runner: How the adapter runs its work.
     """
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: GreenletRunner) -> None:
         self._runner = runner
         self._carriers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Engine, _LoopCarrier]] = WeakKeyDictionary()
 
@@ -204,11 +243,17 @@ class Coalescing:
         if document is None or own is None or isinstance(own.engine.pool, StaticPool):
             return await self._runner.run(storage.publish, parts)
         carriers = self._carriers.setdefault(asyncio.get_running_loop(), {})
-        carrier = carriers.get(own.engine)
-        if carrier is None:
+
+        def make() -> _LoopCarrier:
             runner = self._runner if own is bind else GreenletRunner(own)
-            carrier = carriers[own.engine] = _LoopCarrier(storage.on(own), own.engine, runner)
-        return await carrier.publish(parts, document)
+            return _LoopCarrier(storage.on(own), own.engine, runner)
+
+        return await _carrier_on(own.engine, carriers, make).publish(parts, document)
+
+    async def end(self) -> None:
+        """Wait for what is under way in this event loop and nobody waits for any more, before the engine is disposed of."""
+        for carrier in list(self._carriers.get(asyncio.get_running_loop(), {}).values()):
+            await carrier.end()
 
 
 class _ThreadCarrier(_Carrier):
@@ -318,7 +363,8 @@ class SyncCoalescing:
         if self._pid != os.getpid():
             # Forked: the threads are those of another process, and whatever they were about.
             self.__init__()  # type: ignore[misc]
-        carrier = self._carriers.get(own.engine)
-        if carrier is None:
-            carrier = self._carriers.setdefault(own.engine, _ThreadCarrier(storage.on(own), own.engine))
-        return carrier.publish(parts, document)
+
+        def make() -> _ThreadCarrier:
+            return _ThreadCarrier(storage.on(own), own.engine)
+
+        return _carrier_on(own.engine, self._carriers, make).publish(parts, document)

@@ -339,9 +339,11 @@ class SyncSQLAlchemyEventStorageAdapter(SyncSQLAlchemyAdapter[_Options, EventSto
         storage = self._storage
         if self._in_session is not None:
             return self._in_session.publish_at_once
+        if self.bind.in_transaction:
+            return self._publish_on_connection
         if self._coalescing is not None:
             return partial(self._coalescing.publish, storage, self._bind)
-        return self._publish_on_connection if self.bind.in_transaction else storage.publish
+        return storage.publish
 
     def _publish_on_connection(self, parts: Sequence[StreamPublication]) -> list[list[AnyStoredEvent]]:
         """Publish in the transaction of a connection of the caller's, and tell those who wait once it is committed."""
@@ -402,7 +404,7 @@ class SQLAlchemyEventStorageAdapter(
             constraint_converters=constraint_converters,
         )
         super().__init__(sync_adapter, bind)
-        self._coalescing = Coalescing(self._runner) if coalesce else None
+        self._coalescing = Coalescing(self._greenlets) if coalesce else None
         self.locking: Locking = tables.locking
         self.serialisation_guarantee: EventSerialisationGuarantee = tables.serialisation_guarantee
 
@@ -419,6 +421,12 @@ class SQLAlchemyEventStorageAdapter(
         parts = publications(target=target, events=events, condition=condition, streams=streams)
         publish = self._coalescing.publish
         return keyed_results(streams, await publish(self.sync_adapter.storage, self.bind, parts))
+
+    async def aclose(self) -> None:
+        self.sync_adapter.close()
+        if self._coalescing is not None and not self.in_transaction:
+            await self._coalescing.end()
+        await super().aclose()
 
     async def locked(self, held: Holdable, work: Callable[[EventStorageAdapter], Awaitable[R]]) -> R:
         if not self.sync_adapter.locks_streams:

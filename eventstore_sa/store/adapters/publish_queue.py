@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from contextvars import Context, copy_context
 from typing import Any, Final
 
+from eventstore_sa.errors import ConnectionLostError
 from eventstore_sa.persistence.events.document import PublishDocument
 from eventstore_sa.publishing import StreamPublication
 
@@ -41,9 +42,9 @@ class WaitingPublish:
         locks: The locks that it needs.
         count: How many events it has.
         travels_alone: Whether it cannot travel with others.
-        is_sent_alone: Whether it is under way by itself.
         is_repeated: Whether one of its ids is stored already.
         is_withdrawn: Whether nobody waits for it any more.
+        lost: What its caller gets if the connection was lost, and nothing that follows tells whether it is stored.
     """
 
     answer: Any
@@ -66,9 +67,9 @@ class WaitingPublish:
         self.locks: Final = frozenset([*locks, *(("category", category) for category in categories)])
         self.ids: Final = frozenset([event.id for part in parts for event in part.events])
         self.count: Final = len(self.ids)
-        self.is_sent_alone: bool = False
         self.is_repeated: bool = False
         self.is_withdrawn: bool = False
+        self.lost: ConnectionLostError | None = None
 
 
 class Travel:
@@ -118,6 +119,11 @@ class PublishQueue:
         return self._most_batches + self._most_alone
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits and nothing is under way."""
+        return not (self._batches or self._alone or self._waiting or self._waiting_alone)
+
+    @property
     def may_send(self) -> bool:
         """Whether it is worth asking what can be sent."""
         return bool(
@@ -127,18 +133,12 @@ class PublishQueue:
 
     def enter(self, publish: WaitingPublish) -> Travel | None:
         """Return the travel of a publish that finds nothing waiting and nothing under way: it goes straight, as it is."""
-        if self._batches or self._alone or self._waiting or self._waiting_alone:
+        if not self.is_idle:
             return None
         return self._begun(Travel([publish], is_batch=False, takes_turn=True))
 
     def add(self, publish: WaitingPublish) -> None:
         """Let a publish wait for its turn."""
-        if (
-            publish.count > _MOST_EVENTS
-            or len(publish.document.text) > _MOST_CHARACTERS
-            or len(publish.locks) > self.most_locks
-        ):
-            publish.travels_alone = True
         self._waiting.append(publish)
 
     def withdraw(self, publish: WaitingPublish) -> None:
@@ -199,13 +199,20 @@ class PublishQueue:
         else:
             self._alone += 1
         for publish in travel.publishes:
-            publish.is_sent_alone = not travel.is_batch
             self._held.update(publish.keys, publish.ids)
         return travel
 
     def _wait_alone(self, publish: WaitingPublish) -> None:
         self._held.update(publish.keys, publish.ids)
         self._waiting_alone.append(publish)
+
+    def _is_too_large(self, publish: WaitingPublish) -> bool:
+        """Return whether it is too large for a batch, as far as is known now: a batch tells how many locks there may be."""
+        return (
+            publish.count > _MOST_EVENTS
+            or len(publish.document.text) > _MOST_CHARACTERS
+            or len(publish.locks) > self.most_locks
+        )
 
     def _gathered(self) -> list[WaitingPublish]:
         """Take the publishes of the next batch out of those that wait, in their order; what cannot travel now stays."""
@@ -227,11 +234,12 @@ class PublishQueue:
                 and self._held.isdisjoint(publish.ids)
                 and ids.isdisjoint(publish.ids)
             )
-            if free and publish.travels_alone and keys.isdisjoint(publish.keys):
+            alone = publish.travels_alone or self._is_too_large(publish)
+            if free and alone and keys.isdisjoint(publish.keys):
                 self._wait_alone(publish)
             elif (
                 free
-                and not publish.travels_alone
+                and not alone
                 and events + publish.count <= _MOST_EVENTS
                 and characters + len(publish.document.text) <= _MOST_CHARACTERS
                 and len(locks | publish.locks) <= self.most_locks

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from itertools import chain
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
+from weakref import ref
 
 from sqlalchemy.pool import NullPool, Pool, QueuePool, StaticPool
 
@@ -20,7 +21,7 @@ from eventstore_sa.persistence.sqlalchemy_internals import run_in_greenlet
 from eventstore_sa.persistence.transactions.binds import Bind
 from eventstore_sa.persistence.transactions.cancellation import uninterrupted
 
-__all__ = ["IN_TASK", "GreenletRunner", "InTaskRunner", "Paged", "Runner", "paged"]
+__all__ = ["IN_TASK", "GreenletRunner", "InTaskRunner", "Paged", "Runner", "paged", "settled"]
 
 _LONGEST_PAGE_S: Final = 5.0
 
@@ -89,7 +90,8 @@ class GreenletRunner:
     def __init__(self, bind: Bind) -> None:
         self._bind = bind
         self._pool: Pool | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        # Weak, because a store may outlive many event loops.
+        self._loop: Callable[[], asyncio.AbstractEventLoop | None] = lambda: None
         self._turn: AbstractAsyncContextManager[Any] = nullcontext()
         self._pages_ahead: set[asyncio.Task[Any]] = set()
 
@@ -123,7 +125,7 @@ class GreenletRunner:
             while page is not None:
                 # Who has asked for a second page will ask for more.
                 if may_read_ahead and not is_first and self._has_idle_connection():
-                    ahead = asyncio.create_task(self._fetch_ahead(pages))
+                    ahead = asyncio.create_task(self.run_unattended(next, pages, None))
                     self._pages_ahead.add(ahead)
                     ahead.add_done_callback(self._pages_ahead.discard)
                     await asyncio.sleep(0)  # so that the server begins, even if the caller never waits for anything
@@ -141,20 +143,23 @@ class GreenletRunner:
                     page = await self.run(next, pages, None)
         finally:
             if ahead is not None:
-                await _settled(ahead)
+                await settled(ahead)
 
     async def end_reading_ahead(self) -> None:
         """Wait for pages that nobody needs any more, before the engine is disposed of."""
         loop = asyncio.get_running_loop()
         for task in [each for each in self._pages_ahead if each.get_loop() is loop]:
-            await _settled(task)
+            await settled(task)
 
-    async def _fetch_ahead(self, pages: Iterator[Iterable[T]]) -> Iterable[T] | None:
-        """Fetch a page. If the engine is disposed of meanwhile, the connection goes back to a pool that nobody closes."""
+    async def run_unattended(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run what nobody may wait for any more, and who disposes of the engine does not know of.
+
+        Then the connection goes back to a pool that nobody closes.
+        """
         engine = self._bind.engine
         pool = None if engine is None else engine.pool
         try:
-            return await self.run(next, pages, None)
+            return await self.run(work, *args, **kwargs)
         finally:
             if engine is not None and pool is not None and engine.pool is not pool:
                 await run_in_greenlet(pool.dispose)
@@ -170,17 +175,17 @@ class GreenletRunner:
         """Refuse a second event loop at once: connections in a pool belong to the loop that opened them."""
         loop = asyncio.get_running_loop()
         if pool is not self._pool:
-            self._pool, self._loop = pool, loop
+            self._pool, self._loop = pool, ref(loop)
             # A StaticPool gives the same connection to all callers at once.
             self._turn = asyncio.Lock() if isinstance(pool, StaticPool) else nullcontext()
-        elif loop is not self._loop and not isinstance(pool, NullPool):
+        elif self._loop() is not loop and not isinstance(pool, NullPool):
             raise ConfigurationError(
                 "this store's engine has a pool of connections that belong to another event loop: make an engine for each "
                 "loop, use poolclass=NullPool, or call engine.dispose() before the new loop uses it"
             )
 
 
-async def _settled(task: asyncio.Task[Any]) -> None:
+async def settled(task: asyncio.Task[Any]) -> None:
     """Wait until a task that nobody needs any more has ended, whatever comes of it.
 
     It is cancelled only if it takes long, such as on a lock, because that costs its connection.

@@ -102,6 +102,8 @@ class QueryConditionCases(EventStorageSetting):
             (no_event_matches(EventQuery([QueryItem(names=["joined"])]), after=between), True),
             (no_event_matches(EventQuery.all(), after=last), True),
             (no_event_matches(EventQuery.all(), after=2**62), True),
+            (no_event_matches(EventQuery.all(), after=2**63), True),
+            (no_event_matches(EventQuery([COURSE]), after=2**64), True),
             (NoEventMatchesCondition(COURSE, last, second.id), True),
             (NoEventMatchesCondition(COURSE, between, first.id), False),
         ):

@@ -183,6 +183,20 @@ def test_the_server_says_how_many_locks_a_batch_may_need() -> None:
     assert taken(queue).publishes == waiting[:3]
 
 
+def test_what_waits_is_measured_by_what_the_server_has_said_meanwhile() -> None:
+    queue, straight = busy_queue()
+    all_added(queue, publish("1", caller="me"))
+    batch = taken(queue)
+    (large,) = all_added(queue, publish("2", "3", "4", "5", caller="me"))
+    queue.finish(straight)
+
+    queue.most_locks = 4
+    queue.finish(batch)
+    travel = taken(queue)
+
+    assert (travel.publishes, travel.is_batch) == ([large], False)
+
+
 def test_what_is_too_large_for_a_batch_travels_alone() -> None:
     for name, large in {
         "events": publications(

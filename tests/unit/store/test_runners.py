@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Iterator
 from contextlib import aclosing
 from typing import Any, cast
@@ -11,6 +12,7 @@ import pytest
 from sqlalchemy import create_engine
 
 from eventstore_sa.errors import StorageError
+from eventstore_sa.persistence.sqlalchemy_internals import await_in_greenlet
 from eventstore_sa.persistence.transactions.binds import ConnectionBind, EngineBind
 from eventstore_sa.store.adapters import runners
 from eventstore_sa.store.adapters.runners import IN_TASK, GreenletRunner, Paged, Runner, paged
@@ -159,6 +161,36 @@ async def test_cancelled_caller_leaves_no_page_behind_that_is_being_fetched(wait
 
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_nobody_complains_of_errors_that_come_after_a_caller_has_stopped_waiting() -> None:
+    """As on SQLite, where what was begun goes on, and finds the file locked in the end."""
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    runner, released, failed = greenlets(), asyncio.Event(), asyncio.Event()
+
+    def work() -> None:
+        await_in_greenlet(released.wait())
+        failed.set()
+        raise StorageError("the file is locked")
+
+    calling = asyncio.ensure_future(runner.run(work))
+    # A second cancellation ends the patience.
+    for _ in range(2):
+        await asyncio.sleep(0)
+        calling.cancel()
+    await asyncio.gather(calling, return_exceptions=True)
+    assert calling.cancelled()
+    assert not failed.is_set()
+
+    released.set()
+    await failed.wait()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    del calling
+    gc.collect()
+
+    assert complaints == []
 
 
 def test_paged_items_are_an_ordinary_iterator() -> None:

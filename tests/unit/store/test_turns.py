@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -74,4 +75,18 @@ def test_threads_take_turns() -> None:
 
     with ThreadPoolExecutor(4) as threads:
         assert set(threads.map(work, range(40))) == {1}
+    assert not turns._of_threads
+
+
+def test_forked_process_waits_for_no_turn_of_its_parent() -> None:
+    turns = Turns()
+    leave = turns.take_sync(ONE)
+
+    child = os.fork()
+    if child == 0:
+        os._exit(1 if turns.take_sync(ONE) is no_turn else 0)
+    _, status = os.waitpid(child, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 0
+    leave()
     assert not turns._of_threads
