@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from html.parser import HTMLParser
 from typing import Any
 from uuid import UUID, uuid4
@@ -738,7 +737,10 @@ async def test_a_coroutine_that_nobody_awaits_lets_nobody_in() -> None:
         with pytest.raises(ConfigurationError, match="auth is a coroutine function"):
             event_browser(store, auth=auth)
 
-    visitor = Visitor(event_browser(store, auth=partial(Refusing.__call__, Refusing())))
+    def refuse_later(request: Any) -> Any:
+        return refuse(request)
+
+    visitor = Visitor(event_browser(store, auth=refuse_later))
 
     for url in ("/", "/tail?after=0"):
         assert (await visitor.get(url)).status == 500

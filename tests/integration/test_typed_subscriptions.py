@@ -359,7 +359,7 @@ async def test_an_equal_query_is_the_same_source_and_another_one_is_not(place: P
         await settled(place.subscription(source=place.store.tag("c")).register())
     # What types a store has makes no other source of it.
     await settled(place.subscription(source=typed(place).query(items())).register())
-    with pytest.raises(ConfigurationError, match="a stream or a query of an"):
+    with pytest.raises(ConfigurationError, match="a stream or a query of one"):
         place.subscription(source=place.store.log().partitions(2)[0])
 
 
