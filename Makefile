@@ -10,7 +10,7 @@ SOAK_ARGS ?=
 BENCH_ARGS ?=
 PYTEST_ARGS ?=
 # How many processes share the suite; each has a PostgreSQL of its own.
-WORKERS ?= 2
+WORKERS ?= 3
 MATRIX ?= sample
 
 VENV := .venv

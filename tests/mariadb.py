@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import URL, NullPool, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 
-__all__ = ["MARIADB_URL", "MARIADB_VARIABLE", "NEEDS_MARIADB", "MariaDBDriver", "fresh_mariadb_database"]
+__all__ = ["MARIADB_URL", "MARIADB_VARIABLE", "NEEDS_MARIADB", "MariaDBDriver", "fresh_mariadb_database", "on_driver"]
 
 MariaDBDriver = Literal["pymysql", "asyncmy"]
 
@@ -31,8 +31,11 @@ _LOCAL: Final = "mariadb+pymysql://root@127.0.0.1:3306"
 
 @contextmanager
 def fresh_mariadb_database() -> Generator[URL]:
-    """Provide the address, for PyMySQL, of a database that nobody else uses; dropped at the end."""
-    server = make_url(MARIADB_URL).set(drivername="mariadb+pymysql")
+    """Provide the address, for PyMySQL, of a database that nobody else uses; dropped at the end.
+
+    Its connections are not encrypted: reading the certificates of the system takes longer than most tests.
+    """
+    server = make_url(MARIADB_URL).set(drivername="mariadb+pymysql").update_query_dict({"ssl_disabled": "true"})
     engine = create_engine(server, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     name = f"eventstore_sa_test_{uuid4().hex[:16]}"
     with engine.connect() as connection:
@@ -42,6 +45,12 @@ def fresh_mariadb_database() -> Generator[URL]:
     finally:
         with engine.connect() as connection:
             connection.execute(text(f"DROP DATABASE {name}"))
+
+
+def on_driver(url: URL, driver: MariaDBDriver) -> URL:
+    """Return the address of such a database for a driver."""
+    address = url.set(drivername=f"mariadb+{driver}")
+    return address if driver == "pymysql" else address.difference_update_query(["ssl_disabled"])
 
 
 def local_server() -> str:

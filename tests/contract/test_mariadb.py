@@ -21,7 +21,7 @@ from eventstore_sa.testing.cases import EventStorageAdapterCases, SyncEventStora
 from eventstore_sa.testing.cases.concurrency import ConcurrencyCases
 from eventstore_sa.testing.cases.event_storage import AsyncSetting, SyncSetting
 from eventstore_sa.testing.cases.publishing import PublishingCases
-from tests.mariadb import NEEDS_MARIADB, fresh_mariadb_database
+from tests.mariadb import NEEDS_MARIADB, fresh_mariadb_database, on_driver
 
 pytestmark = NEEDS_MARIADB
 
@@ -38,7 +38,7 @@ def mariadb_url() -> Iterator[URL]:
 @pytest_asyncio.fixture(scope="class", loop_scope="class")
 async def engine(mariadb_url: URL) -> AsyncIterator[AsyncEngine]:
     """One for all cases of a class: it keeps its connections and the statements that it has compiled."""
-    engine = create_async_engine(mariadb_url.set(drivername="mysql+asyncmy"), pool_size=5, max_overflow=30)
+    engine = create_async_engine(on_driver(mariadb_url, "asyncmy"), pool_size=5, max_overflow=30)
     yield engine
     await engine.dispose()
 

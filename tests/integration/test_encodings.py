@@ -17,7 +17,7 @@ from eventstore_sa.testing.postgres import PostgresServer
 from tests.awaiting import entered, settled
 from tests.databases import PostgresDatabase
 from tests.hosts import POSTGRES_DRIVERS, SQLITE_DRIVERS, Ground, Host, each_driver, new_event, statements_of
-from tests.mariadb import NEEDS_MARIADB, fresh_mariadb_database
+from tests.mariadb import NEEDS_MARIADB, MariaDBDriver, fresh_mariadb_database, on_driver
 
 ODD = "naïve 日本 🎉"
 
@@ -155,13 +155,13 @@ async def test_file_that_is_no_database_raises_an_error_of_the_library(tmp_path:
 @NEEDS_MARIADB
 # asyncmy knows no utf8mb3.
 @pytest.mark.parametrize(("driver", "charset"), [("pymysql", "latin1"), ("pymysql", "utf8mb3"), ("asyncmy", "latin1")])
-async def test_mariadb_clients_in_other_character_sets_are_refused(driver: str, charset: str) -> None:
+async def test_mariadb_clients_in_other_character_sets_are_refused(driver: MariaDBDriver, charset: str) -> None:
     with fresh_mariadb_database() as url:
         schema = EventStoreSchema(locking="row")
         outside = create_engine(url, poolclass=NullPool)
         SyncEventStore(outside, schema=schema).create_schema()
         create: Any = create_async_engine if driver == "asyncmy" else create_engine
-        addressed = url.set(drivername=f"mariadb+{driver}")
+        addressed = on_driver(url, driver)
         engine = create(addressed.update_query_dict({"charset": charset}), poolclass=NullPool)
         store: Any = (EventStore if driver == "asyncmy" else SyncEventStore)(engine, schema=schema)
         stream = store.stream(category="orders", stream="1")
@@ -178,11 +178,11 @@ async def test_mariadb_clients_in_other_character_sets_are_refused(driver: str, 
 
 @NEEDS_MARIADB
 @pytest.mark.parametrize("driver", ["pymysql", "asyncmy"])
-async def test_mariadb_clients_that_ask_for_nothing_carry_every_character(driver: str) -> None:
+async def test_mariadb_clients_that_ask_for_nothing_carry_every_character(driver: MariaDBDriver) -> None:
     with fresh_mariadb_database() as url:
         schema = EventStoreSchema(locking="row")
         create: Any = create_async_engine if driver == "asyncmy" else create_engine
-        engine = create(url.set(drivername=f"mariadb+{driver}"))
+        engine = create(on_driver(url, driver))
         store: Any = (EventStore if driver == "asyncmy" else SyncEventStore)(engine, schema=schema)
         await settled(store.create_schema())
         with statements_of(engine) as statements:
