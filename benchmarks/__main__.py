@@ -32,8 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         print(f"there is no workload {unknown[0]!r}; there are: {', '.join(known)}", file=sys.stderr)
         return 2
+    names = options.names or known
     with temporary_postgres(durable=options.size != "tiny") as server:
-        outcomes, circumstances = asyncio.run(_run(options, options.names or known, server))
+        if options.size == "full":
+            # What is missing or broken shows now, and not after twenty minutes.
+            rehearsal = argparse.Namespace(**vars(options) | {"size": "tiny", "rounds": None})
+            asyncio.run(_run(rehearsal, names, server))
+        outcomes, circumstances = asyncio.run(_run(options, names, server))
     print(report.table(outcomes, judged=options.size != "tiny"))
     if options.results is not None and not options.names:
         options.results.mkdir(parents=True, exist_ok=True)
@@ -85,7 +90,7 @@ async def _run(
         synchronous_commit=options.synchronous_commit,
     )
     circumstances = _circumstances(setting)
-    print(circumstances, flush=True)
+    print("A rehearsal, which measures nothing:" if setting.is_tiny else circumstances, flush=True)
     outcomes: list[Outcome] = []
     for suite in SUITES:
         chosen = [workload for workload in suite.workloads if workload.name in names]
