@@ -19,7 +19,7 @@ import click
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from eventstore_sa.cli.opening import engine_at, the_place, url_argument, url_option
+from eventstore_sa.cli.opening import address_of, ending, engine_at, the_place, url_argument, url_option
 from eventstore_sa.cli.options import prefix_option, schema_option
 from eventstore_sa.errors import ConfigurationError
 from eventstore_sa.importing import imported
@@ -82,7 +82,7 @@ def browse(
             f"{host} can be reached from other machines, and the pages show every event: give --auth-file, or listen on "
             "127.0.0.1"
         )
-    try:
+    with ending():
         mode = recorded_locking_mode(locking)
         tables = EventStoreSchema(
             prefix=prefix,
@@ -99,8 +99,6 @@ def browse(
             auth=BasicAuth(users) if users else None,
             hosts=_hosts(host, allowed) if is_loopback(host) or allowed else None,
         )
-    except ConfigurationError as error:
-        raise click.UsageError(error.message) from error
     shown = f"[{host}]" if ":" in host else host
     click.echo(f"Browse the events at http://{shown}:{port}/ and end this with Ctrl+C.")
     if isinstance(browser, SyncEventBrowser):
@@ -166,11 +164,12 @@ def _store(where: str, tables: EventStoreSchema, types: Any) -> EventStore | Syn
         if engine.dialect.is_async:
             return EventStore(AsyncEngine(engine), **options)
         return SyncEventStore(engine, **options)
+    address = address_of(where)
     try:
         # With asyncio where the driver of the URL can do it: a tail costs no thread then.
-        return EventStore(where, schema=tables, types=types)
+        return EventStore(address, schema=tables, types=types)
     except ConfigurationError:
-        return SyncEventStore(where, schema=tables, types=types)
+        return SyncEventStore(address, schema=tables, types=types)
 
 
 def _engine_of(store: EventStore | SyncEventStore) -> Engine:

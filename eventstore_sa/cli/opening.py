@@ -19,7 +19,7 @@ from typing import Any, Final, NoReturn, TypeVar, cast
 
 import click
 from click.core import ParameterSource
-from sqlalchemy import Engine, inspect, make_url, select
+from sqlalchemy import URL, Engine, inspect, make_url, select
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -40,6 +40,7 @@ __all__ = [
     "REFUSED",
     "NoFileError",
     "OpenStore",
+    "address_of",
     "ending",
     "engine_at",
     "engine_of_url",
@@ -188,7 +189,16 @@ def engine_at(where: str) -> tuple[Engine, EventStoreSchema | None, EventTypes[A
 
 
 def engine_of_url(url: str, *, hint: str = "--url") -> Engine:
-    """Return an engine for a URL.
+    """Return an engine for a URL; see `address_of`."""
+    address = address_of(url, hint=hint)
+    store = EventStore(address) if address.get_dialect().is_async else SyncEventStore(address)
+    adapter: Any = store.adapter
+    engine: Engine = adapter.bind.engine
+    return engine
+
+
+def address_of(url: str, *, hint: str = "--url") -> URL:
+    """Return a URL that can be connected to, as far as can be told before.
 
     Args:
         url: The URL.
@@ -200,7 +210,7 @@ def engine_of_url(url: str, *, hint: str = "--url") -> Engine:
     """
     try:
         address = make_url(url)
-        is_async = address.get_dialect().is_async
+        address.get_dialect()
     except (ArgumentError, NoSuchModuleError, ValueError):
         # It is not shown: it may contain a password.
         message = "it is not a valid SQLAlchemy URL, such as postgresql+psycopg://user@host/database"
@@ -214,10 +224,7 @@ def engine_of_url(url: str, *, hint: str = "--url") -> Engine:
                 f"there is no file {file!r}: check the URL, or create an event store there with `alembic upgrade head` or "
                 f"`eventstore-sa schema sql --dialect sqlite | sqlite3 {shlex.quote(file)}`"
             )
-    store = EventStore(address) if is_async else SyncEventStore(address)
-    adapter: Any = store.adapter
-    engine: Engine = adapter.bind.engine
-    return engine
+    return address
 
 
 def _stored_schema(engine: Engine, prefix: str, schema: str | None, *, must_exist: bool = True) -> EventStoreSchema:

@@ -128,3 +128,12 @@ def test_a_file_without_passwords_is_refused(tmp_path: Path) -> None:
         outcome = CliRunner().invoke(main, ["browse", "sqlite://", "--host", "0.0.0.0", "--auth-file", str(file)])
 
         assert (outcome.exit_code, message in outcome.output) == (2, True), outcome.output
+
+
+def test_a_sqlite_file_that_is_missing_is_not_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eventstore_sa.cli.browse._serve_in_threads", lambda *_: None)
+
+    outcome = CliRunner().invoke(main, ["browse", f"sqlite:///{tmp_path}/none.db"])
+
+    assert (outcome.exit_code, "there is no file" in outcome.output) == (3, True), outcome.output
+    assert not (tmp_path / "none.db").exists()

@@ -30,11 +30,11 @@ from sqlalchemy import (
 
 from eventstore_sa.persistence.schema import EventStoreSchema
 from eventstore_sa.types import EventQuery
+from eventstore_sa.types.numbers import LARGEST_NUMBER
 
 __all__ = ["ItemShape", "Matching", "query_parameters", "query_shape"]
 
 _LOOKED_AHEAD: Final = 100
-_BEYOND: Final = 2**63 - 1
 
 Bounds = Callable[[ColumnElement[Any]], Sequence[ColumnElement[bool]]]
 
@@ -148,7 +148,7 @@ class Matching:
             number = (ahead := self._tags.alias("tag_ahead")).c.sequence_number
             entries = select(number).where(ahead.c.tag == tag, *bounds(number))
             hundredth = entries.order_by(number.desc() if backwards else number).offset(_LOOKED_AHEAD).limit(1)
-            reach = func.coalesce(hundredth.scalar_subquery(), -1 if backwards else literal(_BEYOND, BigInteger))
+            reach = func.coalesce(hundredth.scalar_subquery(), -1 if backwards else literal(LARGEST_NUMBER, BigInteger))
             reaches.append(select(tag.label("tag"), reach.label("reach")))
         each = union_all(*reaches).subquery()
         return (
